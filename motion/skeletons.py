@@ -1,6 +1,6 @@
 """The skeletons that motion is written on: joint names, parents, mirror pairs, chains. Data only.
 
-Both follow HumanML3D (Guo et al., CVPR 2022): SMPL22 is the first 22 joints of SMPL, KIT21 the 21 joints of KIT-ML.
+Both follow HumanML3D (Guo et al., CVPR 2022): SMPL22 is the first 22 joints of SMPL, KIT21 those of KIT-ML.
 Y is up, the person's left is +X while it faces +Z.
 """
 
@@ -16,7 +16,7 @@ class Skeleton:
     parents: tuple[int, ...]  # parents[0] = -1; a parent always comes before its children
     chains: tuple[
         tuple[int, ...], ...
-    ]  # kinematic chains from the root outwards: drawing and inverse kinematics
+    ]  # from the root outwards: drawing, inverse kinematics
     directions: tuple[tuple[int, int, int], ...]  # unit bone direction of each joint in the rest pose [J,3]
     mirror: tuple[tuple[int, int], ...]  # (left, right) pairs; joints in no pair lie in the middle
     hips: tuple[int, int]  # (left, right)
@@ -64,8 +64,9 @@ _LEFT, _RIGHT, _UP, _DOWN, _FRONT = (1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)
 SMPL22 = Skeleton(
     name="smpl22",
     joints=_names(
-        "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
-        "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist"
+        "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 "
+        "left_foot right_foot neck left_collar right_collar head left_shoulder right_shoulder "
+        "left_elbow right_elbow left_wrist right_wrist"
     ),
     parents=_parents(22, _SMPL22_CHAINS),
     chains=_SMPL22_CHAINS,
@@ -85,8 +86,9 @@ SMPL22 = Skeleton(
 KIT21 = Skeleton(
     name="kit21",
     joints=_names(
-        "pelvis spine1 spine2 neck head left_shoulder left_elbow left_wrist right_shoulder right_elbow right_wrist "
-        "left_hip left_knee left_ankle left_foot left_toe right_hip right_knee right_ankle right_foot right_toe"
+        "pelvis spine1 spine2 neck head left_shoulder left_elbow left_wrist right_shoulder right_elbow "
+        "right_wrist left_hip left_knee left_ankle left_foot left_toe "
+        "right_hip right_knee right_ankle right_foot right_toe"
     ),
     parents=_parents(21, _KIT21_CHAINS),
     chains=_KIT21_CHAINS,

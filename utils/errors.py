@@ -2,7 +2,7 @@
 
 
 class BadInput(Exception):
-    """Bad flags, files or data. The message is one line: what is wrong, in which file, and what to do about it.
+    """Bad flags, files or data. The message is one line: what is wrong, in which file, what to do about it.
 
-    `utils.cli.run` prints it without a traceback and exits with 2; any other exception is our own fault (exit 1).
+    `utils.cli.run` prints it without a traceback and exits with 2; any other exception is our fault (exit 1).
     """
