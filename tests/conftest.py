@@ -1,0 +1,31 @@
+"""Where the recorded numbers and the real motion lie, and what every test shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+torch.set_num_threads(2)
+
+
+def outside(variable, default):
+    """A folder beside the repository, or the one that the environment names; the test is skipped where absent."""
+    folder = Path(os.environ.get(variable, ROOT / default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent (set {variable})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def goldens():
+    """goldens("ae.pt") -> nested dict of tensors recorded from the parent implementation."""
+    folder = outside("FSQ_MARDM_GOLDENS", "../shared/goldens")
+    return lambda name: torch.load(folder / name, weights_only=True)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """The folder with real motion capture."""
+    return outside("FSQ_MARDM_DATA", "../shared/data")
