@@ -1,0 +1,198 @@
+"""Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
+
+Layout and keys follow the parent project (spec of `latest.tar`: ae | mardm, ema_mardm, opt_*, scheduler, ep, total_it),
+plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the parent's: its padding, no
+target statistics, and `ep` counted from 0.
+"""
+
+import os
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.AE import AE_models, make_ae
+from models.LengthEstimator import LengthEstimator
+from models.MARDM import MARDM_models
+from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
+from utils.errors import BadInput
+
+FORMAT = 1
+FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run: checkpoints/<dataset>/<name>/."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, args, name=None):
+        return cls(Path(args.checkpoints_dir) / args.dataset_name / (name or args.name))
+
+    model = property(lambda self: self.root / "model")
+    eval = property(lambda self: self.root / "eval")
+    latest = property(lambda self: self.model / "latest.tar")
+    best = property(lambda self: self.model / "net_best_fid.tar")
+
+    def choose(self, which, parent="latest"):
+        """The file that --checkpoint {best,latest,parent} means. Raises BadInput where there is none."""
+        if which == "parent":
+            which = {"latest": "latest", "net_best_fid": "best"}[parent]
+        order = [self.best, self.latest] if which == "best" else [getattr(self, which)]
+        if which == "best" or order[0].is_file():
+            for file in order:
+                if file.is_file():
+                    return file
+        raise BadInput(f"no checkpoint {order[-1]}: train that run first, or name another with --name / --ae_name")
+
+
+def save_state(path, state):
+    """torch.save into a temporary file of the same folder, flushed to disk, then renamed over `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise BadInput(f"cannot write {path}: {error.strerror}; the previous file is untouched") from None
+
+
+def load_state(path, map_location="cpu"):
+    """A checkpoint as plain tensors and primitives; nothing in it is executed. Raises BadInput."""
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist") from None
+    except pickle.UnpicklingError:
+        raise BadInput(f"{path} is not a safe checkpoint (it holds code or foreign objects) or is damaged") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path} is truncated or damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(state, dict):
+        raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
+    return state
+
+
+def load_into(module, state, path):
+    """Strict: the first difference is named."""
+    try:
+        module.load_state_dict(state, strict=True)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BadInput(f"{path} does not fit the model that was asked for: {reason}") from None
+
+
+def check_name(model, registry, flag):
+    if model not in registry:
+        raise BadInput(f"{flag} {model}: not one of {', '.join(registry)}")
+
+
+@dataclass
+class Tokenizer:
+    """A trained autoencoder with what belongs to it: data set, statistics, how it was configured."""
+
+    ae: torch.nn.Module
+    spec: DatasetSpec
+    normalizer: Normalizer
+    config: dict
+    path: Path
+
+
+def load_ae(args, device, name=None, model=None):
+    """The autoencoder of run `name` [args.ae_name], on `device`, frozen, in eval mode. -> Tokenizer"""
+    name, model = name or args.ae_name, model or args.ae_model
+    check_name(model, AE_models, "--ae_model")
+    path = Run.of(args, name).choose(args.checkpoint, parent=_spec(args, {}).parent_ae)
+    state = load_state(path)
+    config = state.get("config", {})
+    if config.get("model", model) != model:
+        raise BadInput(f"{path} holds a {config['model']}, not a {model}: pass the one or the other --ae_name")
+    if "ae" not in state:
+        raise BadInput(f"{path} has no key 'ae': not a checkpoint of an autoencoder")
+    spec = _spec(args, config)
+    ae = make_ae(
+        model,
+        dim=spec.dim,
+        width=config.get("width", 512),
+        padding_proof="format" in state,
+        fsq_levels=config.get("fsq_levels"),
+        codebook_size=config.get("codebook_size"),
+    )
+    load_into(ae, state["ae"], path)
+    print(f"autoencoder: {model} from {path}")
+    return Tokenizer(ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config, path)
+
+
+def load_mardm(args, tokenizer, device):
+    """The averaged generator of run args.name for this tokenizer. -> (MARDM in eval mode, config)"""
+    check_name(args.model, MARDM_models, "--model")
+    path = Run.of(args).choose(args.checkpoint)
+    state = load_state(path)
+    config = state.get("config", {})
+    if config.get("model", args.model) != args.model:
+        raise BadInput(f"{path} holds a {config['model']}, not a {args.model}: pass --model {config['model']}")
+    if "ema_mardm" not in state:
+        raise BadInput(f"{path} has no key 'ema_mardm': not a checkpoint of a generator")
+    mardm = make_mardm(args.model, tokenizer.ae, config.get("text_dim", 512), args.name)
+    weights = state["ema_mardm"]
+    found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
+    if found and found != (mardm.target_dim,):
+        raise BadInput(
+            f"{path} was trained on {found[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: pass its own --ae_name"
+        )
+    load_into(mardm, weights, path)
+    if state.get("target_stats"):
+        mardm.set_target_stats(**state["target_stats"])
+    print(f"generator: {args.model} from {path}")
+    return mardm.to(device).eval().requires_grad_(False), config
+
+
+def make_mardm(model, ae, text_dim, name, **options):
+    """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not belong."""
+    check_name(model, MARDM_models, "--model")
+    family = MARDM_models[model].keywords["kind"]
+    if family != ae.kind:
+        raise BadInput(f"--model {model} needs a {family} autoencoder, --ae_name holds a {ae.kind} one")
+    return MARDM_models[model](ae_dim=ae.latent_dim, target_dim=ae.target_dim, text_dim=text_dim, **options)
+
+
+def load_length_estimator(args, text_dim, device):
+    """checkpoints/<ds>/length_estimator/model/finest.tar. -> LengthEstimator in eval mode"""
+    path = Run.of(args, "length_estimator").model / "finest.tar"
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: train it with train_LengthEstimator.py, or pass --motion_length")
+    state = load_state(path)
+    estimator = LengthEstimator(text_dim, 50)
+    load_into(estimator, state.get("estimator", {}), path)
+    return estimator.to(device).eval().requires_grad_(False)
+
+
+def finished_epochs(state):
+    """`ep` as we count it: epochs that are done. The parent stores the index of the last one."""
+    return state["ep"] + (0 if "format" in state else 1)
+
+
+def _spec(args, config):
+    if "dataset" in config:
+        return DatasetSpec.from_dict(config["dataset"])
+    if args.dataset_name in DATASETS:
+        return DATASETS[args.dataset_name]
+    return find_dataset(args.dataset_name, args.dataset_dir)[0]
+
+
+def _normalizer(args, spec, state):
+    """Statistics travel in the checkpoint; else the data set's; else those kept for published weights."""
+    if "mean" in state:
+        return Normalizer(state["mean"], state["std"])
+    folder = Path(args.dataset_dir) / spec.folder
+    if not (folder / "Mean.npy").is_file():
+        folder = FALLBACK_STATISTICS / spec.name
+    return Normalizer.load(folder, spec.dim)

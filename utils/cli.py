@@ -1,0 +1,183 @@
+"""Flags that several scripts share, their checks, and the one door through which a script runs."""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from utils.errors import BadInput
+from utils.train_utils import reseed
+
+TEXT_ENCODERS = ("clip-vit-b32", "minilm")
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors are one line and exit with 2; --help shows the script's docstring as it stands and every default."""
+
+    def __init__(self, doc, **kwargs):
+        super().__init__(
+            description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+        )
+
+    def error(self, message):
+        print(f"error: {message} (see {self.prog} --help)".replace("\n", " "), file=sys.stderr)
+        sys.exit(2)
+
+
+def number(kind, low=-math.inf, high=math.inf):
+    """An argparse type: a finite number of `kind` in [low, high]."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (math.isfinite(value) and low <= value <= high):
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    return parse
+
+
+def count(low=0, high=10**9):
+    return number(int, low, high)
+
+
+def name(text):
+    """A run's or data set's name: one folder, never a path out of its parent."""
+    if not text or text in (".", "..") or any(c in text for c in "/\\\0") or len(text.encode()) > 200:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain folder name")
+    return text
+
+
+def common_flags(parser, run_name=None):
+    group = parser.add_argument_group("run")
+    if run_name:
+        group.add_argument("--name", type=name, default=run_name, help="name of this run [%(default)s]")
+    group.add_argument("--dataset_name", type=name, default="t2m", help="t2m, kit or a set of your own [%(default)s]")
+    group.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
+    group.add_argument("--checkpoints_dir", default="./checkpoints", help="where runs are kept [%(default)s]")
+    group.add_argument("--seed", type=count(), default=3407, help="every random draw follows from it [%(default)s]")
+    group.add_argument("--num_workers", type=count(0, 256), default=4, help="data loading processes [%(default)s]")
+    group.add_argument(
+        "--device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help="where to compute [%(default)s]"
+    )
+    group.add_argument("--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as the parent]")
+
+
+def checkpoint_flag(parser):
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest", "parent"),
+        default="best",
+        help="net_best_fid.tar where present, else latest.tar; latest.tar; or the parent project's rule [%(default)s]",
+    )
+
+
+def text_encoder_flag(parser):
+    parser.add_argument(
+        "--text_encoder",
+        choices=TEXT_ENCODERS,
+        help="frozen text encoder [clip-vit-b32 for t2m and kit, minilm else; recorded in the checkpoint]",
+    )
+
+
+def autoencoder_flags(parser, ae_name="AE"):
+    group = parser.add_argument_group("autoencoder")
+    group.add_argument("--ae_name", type=name, default=ae_name, help="its run [%(default)s]")
+    group.add_argument("--ae_model", default="AE_Model", help="its entry in AE_models [%(default)s]")
+
+
+def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every):
+    group = parser.add_argument_group("optimisation")
+    group.add_argument("--batch_size", type=count(1, 10**6), default=batch_size, help="[%(default)s]")
+    group.add_argument("--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]")
+    group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
+    group.add_argument("--lr", type=number(float, 0, 10), default=2e-4, help="learning rate [%(default)s]")
+    group.add_argument("--weight_decay", type=number(float, 0, 10), default=weight_decay, help="AdamW's [%(default)s]")
+    group.add_argument("--warm_up_iter", type=count(), default=2000, help="steps up to the full rate [%(default)s]")
+    group.add_argument("--milestones", type=count(), nargs="*", default=milestones, help="steps [%(default)s]")
+    group.add_argument(
+        "--lr_decay", type=number(float, 0, 1), default=0.1, help="factor at each milestone [%(default)s]"
+    )
+    group.add_argument("--log_every", type=count(1), default=log_every, help="steps between scalars [%(default)s]")
+    group.add_argument("--save_every", type=count(1), default=1000, help="steps between saves [%(default)s]")
+    group.add_argument("--is_continue", action="store_true", help="go on from latest.tar, exactly")
+
+
+def sampling_flags(parser):
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--time_steps", type=count(1, 1000), default=18, help="unmasking rounds [%(default)s]")
+    group.add_argument(
+        "--cfg", type=number(float, 0, 100), help="guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]"
+    )
+    group.add_argument(
+        "--temperature", type=number(float, 0, 10), default=1.0, help="scale of the noise [%(default)s]"
+    )
+    group.add_argument(
+        "--snap",
+        choices=("step", "end", "off"),
+        default="step",
+        help="snap tokens to the grid as each is drawn, once before decoding, or never [%(default)s]",
+    )
+    group.add_argument(
+        "--sampler",
+        choices=("heun", "midpoint", "euler", "dopri5"),
+        default="heun",
+        help="ODE solver of the SiT head; dopri5 as the parent: adaptive, so a motion depends on its batch [%(default)s]",
+    )
+    group.add_argument("--sampler_steps", type=count(1, 1000), default=4, help="steps of a fixed-step solver [4]")
+    group.add_argument(
+        "--hard_pseudo_reorder", action="store_true", help="sort tokens by their unmasking order, as the parent can"
+    )
+
+
+def start(args):
+    """Seed, precision and device of a run. -> torch.device"""
+    reseed(args.seed)
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        backend.allow_tf32 = not args.no_tf32
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if args.device == "auto":
+        return torch.device(next(kind for kind, here in available.items() if here))
+    if not available[args.device]:
+        raise BadInput(f"--device {args.device}: not available here; use --device cpu or auto")
+    return torch.device(args.device)
+
+
+def record(args, folder):
+    """Write the command and every flag beside the run: opt.json."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    write_text(folder / "opt.json", json.dumps({"command": command, "flags": vars(args)}, indent=1))
+
+
+def write_text(path, text):
+    """Write a text file whole or not at all."""
+    part = Path(path).with_name(Path(path).name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def run(main, argv=None):
+    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but saved."""
+    try:
+        code = main(argv)
+    except BadInput as error:
+        print(f"error: {error}".replace("\n", " "), file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except Exception:
+        traceback.print_exc()
+        print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
+        code = 1
+    sys.exit(code or 0)

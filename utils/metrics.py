@@ -1,0 +1,179 @@
+"""What a motion is worth: functions of arrays, no loaders, no networks. Embeddings are rows [N,D], joints [T,J,3].
+
+All sums run in float64 on the CPU. Randomness comes in as a `numpy.random.Generator` or as ready indices.
+"""
+
+import numpy as np
+import torch
+
+POOL = 32  # captions are ranked among 32 motions (Guo et al., CVPR 2022)
+TOP_K = 3
+PROTOCOLS = ("full", "parent")  # full: every clip counts; parent: the clips beyond the last whole pool are dropped
+
+
+def _rows(x):
+    return torch.as_tensor(x).detach().cpu().to(torch.float64)
+
+
+def fid(real, pred):
+    """Frechet distance between two Gaussians fitted to real [N1,D] and pred [N2,D] (Heusel et al. 2017).
+
+    |mu1 - mu2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). With C = A^T A, A = (X - mu) / sqrt(N - 1), the last trace is
+    the nuclear norm of A1 A2^T, which is real and finite also for N < D; there is no matrix root to take.
+    """
+    means, factors, traces = [], [], []
+    for x in (_rows(real), _rows(pred)):
+        if len(x) < 2:
+            raise ValueError(f"FID needs at least 2 rows, got {len(x)}")
+        centred = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
+        means.append(x.mean(dim=0))
+        traces.append(centred.square().sum())
+        factors.append(torch.linalg.qr(centred).R)  # A = Q R, and Q does not change a singular value: [min(N,D),D]
+    cross = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    return float((means[0] - means[1]).square().sum() + traces[0] + traces[1] - 2 * cross)
+
+
+def kid(real, pred):
+    """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows, no subsets.
+
+    Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. Can be below 0.
+    """
+    x, y = _rows(real), _rows(pred)
+    if min(len(x), len(y)) < 2:
+        raise ValueError(f"KID needs at least 2 rows a side, got {len(x)} and {len(y)}")
+
+    def kernel(a, b):
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def mean_off_diagonal(k):
+        return (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
+
+    within = mean_off_diagonal(kernel(x, x)) + mean_off_diagonal(kernel(y, y))
+    return float(within - 2 * kernel(x, y).mean())
+
+
+def distances(a, b):
+    """Euclidean distances [N,M] of rows a [N,D], b [M,D], by differences: |a|^2 + |b|^2 - 2ab can fall below 0."""
+    return torch.cdist(_rows(a), _rows(b), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def draw_pools(n, rng=None, protocol="full", pool=POOL):
+    """Pools for R-precision: list of (indices [pool], how many of them, from the front, are scored).
+
+    The order is shuffled by rng (None: as it stands). Every pool is full: the last is filled up with other clips that
+    are scored elsewhere; protocol "parent" drops the remainder in its place.
+    """
+    if n < pool:
+        raise ValueError(f"R-precision ranks among {pool} clips, there are {n}")
+    order = np.arange(n) if rng is None else rng.permutation(n)
+    whole = n - n % pool
+    pools = [(order[start : start + pool], pool) for start in range(0, whole, pool)]
+    rest = order[whole:]
+    if len(rest) and protocol == "full":
+        others = order[:whole] if rng is None else rng.permutation(order[:whole])
+        pools.append((np.concatenate([rest, others[: pool - len(rest)]]), len(rest)))
+    return pools
+
+
+def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
+    """Share of captions that find their motion among the k nearest of its pool; text, motion [N,D] paired -> [top_k].
+
+    With labels [N] a caption is content with any motion that bears its own clip's label. Equal distances count as
+    drawn by lot: the expectation over the order of ties, so that collapsed embeddings score as chance does.
+    """
+    labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
+    labels = torch.as_tensor(labels)
+    hits, scored = torch.zeros(top_k, dtype=torch.float64), 0
+    for indices, n_scored in pools:
+        indices = torch.as_tensor(indices)
+        asked = indices[:n_scored]
+        hits += _hits(distances(text[asked], motion[indices]), labels[asked, None] == labels[indices], top_k)
+        scored += n_scored
+    return (hits / scored).numpy()
+
+
+def _hits(distance, wanted, top_k):
+    """distance, wanted [Q,P] -> [top_k]: expected number of queries with a wanted one among their k nearest."""
+    nearest = distance.masked_fill(~wanted, torch.inf).min(dim=1, keepdim=True).values
+    nearer = (distance < nearest).sum(dim=1)  # all of them unwanted
+    tied = (distance == nearest).sum(dim=1)
+    unwanted = ((distance == nearest) & ~wanted).sum(dim=1)
+    miss = torch.ones(len(distance), dtype=torch.float64)
+    hits = []
+    for rank in range(top_k):  # drawing the tied ones without replacement: miss (u/t) ((u-1)/(t-1)) ...
+        drawn = rank - nearer
+        missed_again = (unwanted - drawn).clamp(min=0) / (tied - drawn).clamp(min=1)
+        miss = torch.where(drawn < 0, miss, miss * missed_again)
+        hits.append((1 - miss).sum())
+    return torch.stack(hits)
+
+
+def label_ceiling(labels, pools, top_k=TOP_K):
+    """R-precision of an oracle that knows the labels and nothing else: no judge of captions made from labels beats it."""
+    one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
+    return r_precision(one_hot, one_hot, pools, top_k=top_k)
+
+
+def matching_score(text, motion):
+    """Mean distance of a caption to its own motion; text, motion [N,D] paired."""
+    return float((_rows(text) - _rows(motion)).norm(dim=1).mean())
+
+
+def diversity_pairs(n):
+    """How many pairs diversity draws from n clips: 300 where n > 300, else min(100, n - 1)."""
+    return 300 if n > 300 else min(100, n - 1)
+
+
+def draw_pairs(n, count, rng):
+    """(first [count], second [count]): first without repetition, second any other row, never the same one."""
+    if count > n or n < 2:
+        raise ValueError(f"cannot draw {count} pairs from {n} rows")
+    first = rng.choice(n, count, replace=False)
+    return first, (first + rng.integers(1, n, count)) % n
+
+
+def diversity(x, first, second):
+    """Mean distance of the rows x[first] to x[second]; x [N,D]."""
+    x = _rows(x)
+    return float((x[first] - x[second]).norm(dim=1).mean())
+
+
+def multimodality(x, first, second):
+    """Mean distance between repeats of one caption; x [captions, repeats, D], the pairs index the repeats."""
+    x = _rows(x)
+    return float((x[:, first] - x[:, second]).norm(dim=2).mean())
+
+
+def pose_errors(pred, real, root=0):
+    """Mean joint distance per frame [T], unit of the joints; pred, real [T,J,3]. root = None: global, not aligned."""
+    pred, real = _rows(pred), _rows(real)
+    if root is not None:
+        pred, real = pred - pred[:, root : root + 1], real - real[:, root : root + 1]
+    return (pred - real).norm(dim=-1).mean(dim=-1)
+
+
+def mpjpe(pred_clips, real_clips, root=0):
+    """Mean per-joint position error over all frames of all clips [T,J,3]; root = None: global."""
+    return float(torch.cat([pose_errors(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)]).mean())
+
+
+def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
+    """Of all foot-joint frames under 5 cm, the share that slides: horizontally faster than 0.5 m/s to the next frame.
+
+    clips of joints [T,J,3] in metres, y up, floor at 0; no foot ever low: 0.
+    """
+    low, sliding = 0, 0
+    for joints in clips:
+        foot = _rows(joints)[:, list(feet)]
+        moved = (foot[1:] - foot[:-1])[..., [0, 2]].norm(dim=-1) * fps  # [T-1,4], m/s
+        is_low = foot[:-1, :, 1] < height
+        low += int(is_low.sum())
+        sliding += int((is_low & (moved > speed)).sum())
+    return sliding / max(low, 1)
+
+
+def jitter(clips, fps):
+    """Mean norm of the third difference x fps^3 over all joints and frames (m/s^3); clips of joints [T,J,3] in metres."""
+    norms = [torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1).flatten() for joints in clips]
+    norms = torch.cat(norms) if norms else torch.zeros(0)
+    return float(norms.mean()) * fps**3 if len(norms) else 0.0
