@@ -1,0 +1,242 @@
+"""The autoencoders: motion [B,T,dim] <-> one token per four frames, with three bottlenecks behind four verbs.
+
+Verbs (tokenize, lift, snap, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent width, d grid dimensions.
+Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load strictly.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from models.FSQ import FSQ
+
+STRIDE = 4  # frames per token: two halvings
+
+
+class AE(nn.Module):
+    """The continuous autoencoder; its latent is the target of diffusion.
+
+    padding_proof: activations past a clip's end are zeroed before every convolution, so that a clip in a padded batch
+    comes out as if it were alone. The parent's weights were trained without (its checkpoints load with False).
+    """
+
+    kind = "continuous"
+    options = ()  # the flags of this bottleneck
+    codebook_size = None
+
+    def __init__(self, dim=67, width=512, padding_proof=True):
+        super().__init__()
+        self.dim, self.width, self.latent_dim, self.target_dim = dim, width, width, width
+        self.padding_proof = padding_proof
+        self.encoder = Encoder(dim, width)
+        self.decoder = Decoder(dim, width)
+
+    # the spec's names
+
+    def encode(self, motion, m_lens=None):
+        """[B,T,dim] -> latents as the decoder gets them [B,D,L]."""
+        return self.lift(self._targets(motion, m_lens))
+
+    def decode(self, latents, m_lens=None):
+        """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames."""
+        return self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE)).mT
+
+    def forward(self, motion, m_lens=None):
+        """Reconstruction [B,T,dim]."""
+        return self.training_pass(motion, m_lens)[0]
+
+    # what stage 1 trains
+
+    def training_pass(self, motion, m_lens=None):
+        """-> (reconstruction [B,T,dim], the bottleneck's own loss [], code indices [B,L] or None)."""
+        targets = self._targets(motion, m_lens)
+        return self.decode(self.lift(targets), m_lens), motion.new_zeros(()), self.indices(targets)
+
+    # the tokenizer contract
+
+    def tokenize(self, motion, m_lens=None):
+        """[B,T,dim], frames [B] -> latents [B,D,L] for the Transformer, targets [B,L,target_dim] for the head."""
+        targets = self._targets(motion, m_lens)
+        return self.lift(targets), targets
+
+    def lift(self, targets):
+        """[B,L,target_dim] -> [B,D,L]."""
+        return targets.mT
+
+    def snap(self, targets):
+        """Nearest legal target: a continuous latent is legal as it is."""
+        return targets
+
+    def detokenize(self, targets, m_lens=None, snap=True):
+        """[B,L,target_dim], frames [B] -> motion [B,4L,dim], zero past each end."""
+        motion = self.decode(self.lift(self.snap(targets) if snap else targets), m_lens)
+        return motion if m_lens is None else zero_past(motion.mT, m_lens).mT
+
+    def decoys(self, latents, generator=None):
+        """Plausible wrong latents in the place of [B,D,L]: standard normal, as the parent."""
+        return torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+
+    def indices(self, targets):
+        """Code indices [B,L] of targets, None where there is no code book."""
+        return None
+
+    def _targets(self, motion, m_lens):
+        return self._latents(motion, m_lens).mT
+
+    def _latents(self, motion, m_lens):
+        return self.encoder(motion.mT, self._ends(m_lens, motion.shape[1]))
+
+    def _ends(self, m_lens, frames):
+        """None where nothing has to be zeroed."""
+        return None if m_lens is None or not self.padding_proof else (m_lens, frames)
+
+
+class FSQ_AE(AE):
+    """Encoder -> Linear to d -> FSQ -> Linear back -> decoder. Targets are the d grid coordinates."""
+
+    kind = "FSQ"
+    options = ("fsq_levels",)
+
+    def __init__(self, dim=67, width=512, fsq_levels=(8, 5, 5, 5, 5), padding_proof=True):
+        super().__init__(dim, width, padding_proof)
+        self.fsq = FSQ(fsq_levels)
+        self.fsq_levels, self.fsq_dim = self.fsq.levels, self.fsq.dim
+        self.target_dim, self.codebook_size = self.fsq.dim, self.fsq.codebook_size
+        self.pre_fsq = nn.Linear(width, self.fsq.dim)
+        self.post_fsq = nn.Linear(self.fsq.dim, width)
+
+    def encode_with_fsq_output(self, motion, m_lens=None):
+        """[B,T,dim] -> grid coordinates [B,T/4,d]."""
+        return self._targets(motion, m_lens)
+
+    def decode_from_fsq(self, coords, m_lens=None):
+        """Coordinates [B,L,d] -> motion [B,4L,dim]; never snaps."""
+        return self.decode(self.lift(coords), m_lens)
+
+    def lift(self, targets):
+        return self.post_fsq(targets).mT
+
+    def snap(self, targets):
+        return self.fsq.snap(targets)
+
+    def decoys(self, latents, generator=None):
+        """Random grid points, lifted."""
+        B, _, L = latents.shape
+        index = torch.randint(self.codebook_size, (B, L), generator=generator, device=latents.device)
+        return self.lift(self.fsq.indices_to_codes(index).to(latents.dtype))
+
+    def indices(self, targets):
+        return self.fsq.codes_to_indices(targets.detach())
+
+    def _targets(self, motion, m_lens):
+        return self.fsq(self.pre_fsq(self._latents(motion, m_lens).mT))
+
+
+def zero_past(x, lengths):
+    """x [B,C,T] with zeros from each clip's length [B] on."""
+    inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+    return x * inside[:, None].to(x.dtype)
+
+
+class Chain(nn.Sequential):
+    """A sequence that knows where each clip ends. `ends` is (frames [B], T) at the motion's own rate, or None."""
+
+    def forward(self, x, ends=None):
+        for module in self:
+            if isinstance(module, (Chain, ResBlock, ResNet)):
+                x = module(x, ends)
+            else:
+                x = module(cut(x, ends) if isinstance(module, nn.Conv1d) else x)
+        return x
+
+
+def cut(x, ends):
+    """Zero x [B,C,t] past each end; the clip of n of T frames has n t / T of the t positions here."""
+    if ends is None:
+        return x
+    m_lens, frames = ends
+    return zero_past(x, m_lens * x.shape[-1] // frames)
+
+
+class ResBlock(nn.Module):
+    """x + conv1(relu(conv3_dilated(relu(x))))."""
+
+    def __init__(self, width, dilation):
+        super().__init__()
+        self.conv1 = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv1d(width, width, 1)
+
+    def forward(self, x, ends=None):
+        h = self.conv1(cut(torch.relu(x), ends))
+        return x + self.conv2(torch.relu(h))
+
+
+class ResNet(nn.Module):
+    """`depth` residual blocks, the widest dilation first."""
+
+    def __init__(self, width, depth=3, dilation_growth=3):
+        super().__init__()
+        self.model = Chain(*(ResBlock(width, dilation_growth**i) for i in reversed(range(depth))))
+
+    def forward(self, x, ends=None):
+        return self.model(x, ends)
+
+
+class Encoder(nn.Module):
+    """[B,dim,T] -> [B,D,floor(T/4)]."""
+
+    def __init__(self, dim, width, down_t=2):
+        super().__init__()
+        self.model = Chain(
+            nn.Conv1d(dim, width, 3, padding=1),
+            nn.ReLU(),
+            *(Chain(nn.Conv1d(width, width, 4, stride=2, padding=1), ResNet(width)) for _ in range(down_t)),
+            nn.Conv1d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x, ends=None):
+        return self.model(x, ends)
+
+
+class Decoder(nn.Module):
+    """[B,D,L] -> [B,dim,4L]."""
+
+    def __init__(self, dim, width, down_t=2):
+        super().__init__()
+        self.model = Chain(
+            nn.Conv1d(width, width, 3, padding=1),
+            nn.ReLU(),
+            *(
+                Chain(ResNet(width), nn.Upsample(scale_factor=2), nn.Conv1d(width, width, 3, padding=1))
+                for _ in range(down_t)
+            ),
+            nn.Conv1d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv1d(width, dim, 3, padding=1),
+        )
+
+    def forward(self, x, ends=None):
+        return self.model(x, ends)
+
+
+FSQ_LEVELS = {
+    "FSQ_AE_Small": (5, 5, 5, 5, 5),  #               3,125 codes
+    "FSQ_AE_Medium": (8, 5, 5, 5, 5),  #              5,000
+    "FSQ_AE_Large": (8, 6, 6, 5, 5, 5),  #           36,000
+    "FSQ_AE_High": (8, 8, 8, 5, 5, 5),  #            64,000, recommended
+    "FSQ_AE_XLarge": (8, 8, 8, 6, 5, 5),  #          76,800
+    "FSQ_AE_Ultra": (8, 8, 8, 8, 5, 5),  #          102,400
+    "FSQ_AE_Mega": (8, 8, 8, 8, 8, 5),  #           163,840
+    "FSQ_AE_HighDim7": (7, 5, 5, 5, 5, 5, 5),  #    109,375
+    "FSQ_AE_HighDim8": (5, 5, 5, 5, 5, 5, 5, 5),  # 390,625
+}
+AE_models = {"AE_Model": partial(AE), "FSQ_AE_Model": partial(FSQ_AE)}
+AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
+
+
+def make_ae(name, dim=67, width=512, padding_proof=True, **flags):
+    """An entry of AE_models, with those of `flags` that its bottleneck has and that the entry leaves open."""
+    entry = AE_models[name]
+    own = {key: flags[key] for key in entry.func.options if key not in entry.keywords and flags.get(key) is not None}
+    return entry(dim=dim, width=width, padding_proof=padding_proof, **own)

@@ -1,0 +1,66 @@
+"""Finite Scalar Quantization (Mentzer et al., 2023, arXiv 2309.15505)."""
+
+import math
+
+import torch
+from torch import nn
+
+EPS = 1e-3
+
+
+class FSQ(nn.Module):
+    """Bounds each of d coordinates with tanh and rounds it to one of `levels[i]` values in [-1, 1].
+
+    Section 3.1: h = (L-1)(1+eps)/2; o = 0 for odd L, 1/2 for even; s = atanh(o/h); bound(z) = h tanh(z + s) - o;
+    z_q = round(bound(z)) / floor(L/2), with a straight-through gradient. The shift s only puts z = 0 on code 0; it is
+    the o subtracted after the tanh that gives an even L all its values.
+    """
+
+    def __init__(self, levels):
+        super().__init__()
+        levels = [int(level) for level in levels]
+        if not levels or min(levels) < 3:
+            raise ValueError(f"FSQ levels {levels}: each must be at least 3 (L = 2 has atanh(o/h) beyond its domain)")
+        self.levels = levels
+        L = torch.tensor(levels, dtype=torch.float32)
+        self.codebook_size = math.prod(levels)
+        self._constant("half_width", (L - 1) * (1 + EPS) / 2)  # h
+        self._constant("offset", (L % 2 == 0).float() / 2)  # o
+        self._constant("shift", torch.atanh(self.offset / self.half_width))  # s
+        self._constant("scale", (L // 2))  # floor(L/2), the distance from 0 to -1 in steps
+        self._constant("top", ((L - 1) // 2) / (L // 2))  # the largest value: below 1 for even L
+        places = torch.tensor([1, *levels[:-1]]).cumprod(0)
+        self.register_buffer("places", places, persistent=False)  # mixed radix, first dimension fastest
+        self.register_buffer("_levels", torch.tensor(levels), persistent=False)
+
+    def _constant(self, name, value):
+        self.register_buffer(name, value, persistent=False)
+
+    @property
+    def dim(self):
+        return len(self.levels)
+
+    def forward(self, z):
+        """z [...,d] -> z_q [...,d] on the grid. float32 also under autocast; float64 stays float64."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z if z.dtype == torch.float64 else z.float()
+            bounded = self.half_width.to(z) * torch.tanh(z + self.shift.to(z)) - self.offset.to(z)
+            rounded = bounded + (bounded.round() - bounded).detach()
+            return rounded / self.scale.to(z)
+
+    def snap(self, coords):
+        """Nearest grid point of arbitrary real coordinates [...,d]; each dimension clamped to its own range."""
+        steps = (coords.clamp(min=-1) * self.scale.to(coords)).round()
+        return torch.minimum(steps / self.scale.to(coords), self.top.to(coords))
+
+    def codes_to_indices(self, codes):
+        """Grid points [...,d] -> int64 [...]."""
+        digits = ((codes.float() + 1) * self.scale).round().long()
+        return (digits * self.places).sum(dim=-1)
+
+    get_indices = codes_to_indices
+
+    def indices_to_codes(self, indices):
+        """int64 [...] -> grid points [...,d] float32. Exact inverse of codes_to_indices."""
+        digits = indices.unsqueeze(-1) // self.places % self._levels
+        return (digits - self.scale) / self.scale
