@@ -1,6 +1,6 @@
-"""What a motion is worth: functions of arrays, no loaders, no networks. Embeddings are rows [N,D], joints [T,J,3].
+"""What a motion is worth: functions of arrays, no loaders, no networks.
 
-All sums run in float64 on the CPU. Randomness comes in as a `numpy.random.Generator` or as ready indices.
+Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. Randomness comes in as a `numpy.random.Generator` or as ready indices.
 """
 
 import numpy as np
@@ -8,7 +8,10 @@ import torch
 
 POOL = 32  # captions are ranked among 32 motions (Guo et al., CVPR 2022)
 TOP_K = 3
-PROTOCOLS = ("full", "parent")  # full: every clip counts; parent: the clips beyond the last whole pool are dropped
+PROTOCOLS = (
+    "full",
+    "parent",
+)  # full: every clip counts; parent: the clips beyond the last whole pool are dropped
 
 
 def _rows(x):
@@ -18,8 +21,8 @@ def _rows(x):
 def fid(real, pred):
     """Frechet distance between two Gaussians fitted to real [N1,D] and pred [N2,D] (Heusel et al. 2017).
 
-    |mu1 - mu2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). With C = A^T A, A = (X - mu) / sqrt(N - 1), the last trace is
-    the nuclear norm of A1 A2^T, which is real and finite also for N < D; there is no matrix root to take.
+    |mu1 - mu2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). With C = A^T A, A = (X - mu) / sqrt(N - 1), the last
+    trace is the nuclear norm of A1 A2^T: real and finite also for N < D, and there is no matrix root to take.
     """
     means, factors, traces = [], [], []
     for x in (_rows(real), _rows(pred)):
@@ -28,15 +31,18 @@ def fid(real, pred):
         centred = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
         means.append(x.mean(dim=0))
         traces.append(centred.square().sum())
-        factors.append(torch.linalg.qr(centred).R)  # A = Q R, and Q does not change a singular value: [min(N,D),D]
+        factors.append(
+            torch.linalg.qr(centred).R
+        )  # A = Q R, and Q does not change a singular value: [min(N,D),D]
     cross = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
     return float((means[0] - means[1]).square().sum() + traces[0] + traces[1] - 2 * cross)
 
 
 def kid(real, pred):
-    """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows, no subsets.
+    """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows.
 
-    Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. Can be below 0.
+    Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. It can fall
+    below 0.
     """
     x, y = _rows(real), _rows(pred)
     if min(len(x), len(y)) < 2:
@@ -53,15 +59,15 @@ def kid(real, pred):
 
 
 def distances(a, b):
-    """Euclidean distances [N,M] of rows a [N,D], b [M,D], by differences: |a|^2 + |b|^2 - 2ab can fall below 0."""
+    """Euclidean distances [N,M] of rows a [N,D], b [M,D]; by differences, as |a|^2 + |b|^2 - 2ab can be < 0."""
     return torch.cdist(_rows(a), _rows(b), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def draw_pools(n, rng=None, protocol="full", pool=POOL):
     """Pools for R-precision: list of (indices [pool], how many of them, from the front, are scored).
 
-    The order is shuffled by rng (None: as it stands). Every pool is full: the last is filled up with other clips that
-    are scored elsewhere; protocol "parent" drops the remainder in its place.
+    The order is shuffled by rng (None: as it stands). Every pool is full: the last one is filled up with clips
+    that are scored elsewhere. Protocol "parent" drops the remainder in its place.
     """
     if n < pool:
         raise ValueError(f"R-precision ranks among {pool} clips, there are {n}")
@@ -76,10 +82,10 @@ def draw_pools(n, rng=None, protocol="full", pool=POOL):
 
 
 def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
-    """Share of captions that find their motion among the k nearest of its pool; text, motion [N,D] paired -> [top_k].
+    """Share of captions that find their motion among the k nearest of its pool -> [top_k].
 
-    With labels [N] a caption is content with any motion that bears its own clip's label. Equal distances count as
-    drawn by lot: the expectation over the order of ties, so that collapsed embeddings score as chance does.
+    text, motion [N,D] paired. With labels [N] a caption is content with any motion that bears its own clip's
+    label. Equal distances count as drawn by lot, in expectation: collapsed embeddings score as chance does.
     """
     labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
     labels = torch.as_tensor(labels)
@@ -93,7 +99,7 @@ def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
 
 
 def _hits(distance, wanted, top_k):
-    """distance, wanted [Q,P] -> [top_k]: expected number of queries with a wanted one among their k nearest."""
+    """distance, wanted [Q,P] -> [top_k]: how many queries find a wanted one among their k nearest, expected."""
     nearest = distance.masked_fill(~wanted, torch.inf).min(dim=1, keepdim=True).values
     nearer = (distance < nearest).sum(dim=1)  # all of them unwanted
     tied = (distance == nearest).sum(dim=1)
@@ -109,7 +115,7 @@ def _hits(distance, wanted, top_k):
 
 
 def label_ceiling(labels, pools, top_k=TOP_K):
-    """R-precision of an oracle that knows the labels and nothing else: no judge of captions made from labels beats it."""
+    """R-precision of an oracle that knows the labels and nothing else: the most that captions made of them allow."""
     one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
     return r_precision(one_hot, one_hot, pools, top_k=top_k)
 
@@ -145,7 +151,7 @@ def multimodality(x, first, second):
 
 
 def pose_errors(pred, real, root=0):
-    """Mean joint distance per frame [T], unit of the joints; pred, real [T,J,3]. root = None: global, not aligned."""
+    """Mean joint distance per frame [T]; pred, real [T,J,3]. Aligned at the root joint; root = None: global."""
     pred, real = _rows(pred), _rows(real)
     if root is not None:
         pred, real = pred - pred[:, root : root + 1], real - real[:, root : root + 1]
@@ -154,13 +160,15 @@ def pose_errors(pred, real, root=0):
 
 def mpjpe(pred_clips, real_clips, root=0):
     """Mean per-joint position error over all frames of all clips [T,J,3]; root = None: global."""
-    return float(torch.cat([pose_errors(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)]).mean())
+    return float(
+        torch.cat([pose_errors(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)]).mean()
+    )
 
 
 def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
-    """Of all foot-joint frames under 5 cm, the share that slides: horizontally faster than 0.5 m/s to the next frame.
+    """Of all foot-joint frames under 5 cm, the share that moves horizontally faster than 0.5 m/s.
 
-    clips of joints [T,J,3] in metres, y up, floor at 0; no foot ever low: 0.
+    Speed is that to the next frame. clips of joints [T,J,3] in metres, y up, floor at 0; no foot ever low: 0.
     """
     low, sliding = 0, 0
     for joints in clips:
@@ -173,7 +181,7 @@ def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
 
 
 def jitter(clips, fps):
-    """Mean norm of the third difference x fps^3 over all joints and frames (m/s^3); clips of joints [T,J,3] in metres."""
+    """Mean norm of the third difference x fps^3 over joints and frames (m/s^3); clips [T,J,3] in metres."""
     norms = [torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1).flatten() for joints in clips]
     norms = torch.cat(norms) if norms else torch.zeros(0)
     return float(norms.mean()) * fps**3 if len(norms) else 0.0

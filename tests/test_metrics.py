@@ -1,0 +1,183 @@
+"""Metrics against closed forms and an independent FID."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils import metrics
+
+
+def rows(n, d, seed=0, scale=1.0, shift=0.0):
+    return np.random.default_rng(seed).normal(shift, scale, (n, d))
+
+
+def exactly(mean, std, n=400):
+    """n rows whose sample mean and (diagonal) covariance are exactly the ones asked for."""
+    x = rows(n, len(mean))
+    x = (x - x.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
+    return x * std + mean
+
+
+def test_fid_of_gaussians_in_closed_form():
+    mean1, std1 = np.array([0.0, 1.0, -2.0]), np.array([1.0, 2.0, 0.5])
+    mean2, std2 = np.array([0.5, 1.0, 1.0]), np.array([3.0, 0.1, 0.5])
+    expected = ((mean1 - mean2) ** 2).sum() + ((std1 - std2) ** 2).sum()
+    assert metrics.fid(exactly(mean1, std1), exactly(mean2, std2, n=300)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n1", "n2", "d"), [(100, 80, 16), (500, 37, 30)])
+def test_fid_agrees_with_the_matrix_root(n1, n2, d):
+    mix = rows(d, d, seed=9)
+    x, y = rows(n1, d, 1) @ mix, rows(n2, d, 2, 1.5, 0.3)
+    c1, c2 = np.cov(x.T), np.cov(y.T)
+    root = scipy.linalg.sqrtm(c1 @ c2).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c1 + c2 - 2 * root)
+    assert metrics.fid(x, y) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("n", [2, 10, 64, 200])
+def test_fid_with_fewer_rows_than_dimensions(n):
+    x, y = rows(n, 64, 1), rows(n + 3, 64, 2)
+    value = metrics.fid(x, y)
+    assert np.isfinite(value) and value > 0
+    assert metrics.fid(x, x) == pytest.approx(0, abs=1e-9)
+    assert metrics.fid(y, x) == pytest.approx(value, rel=1e-9)
+    shift = np.ones(64)
+    assert metrics.fid(x, x + shift) == pytest.approx(64, rel=1e-9)
+
+
+def test_kid_by_brute_force_and_around_zero_for_one_distribution():
+    x, y = rows(7, 3, 1), rows(5, 3, 2)
+
+    def k(a, b):
+        return (a @ b / 3 + 1) ** 3
+
+    xx = np.mean([k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j])
+    yy = np.mean([k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j])
+    xy = np.mean([k(a, b) for a in x for b in y])
+    assert metrics.kid(x, y) == pytest.approx(xx + yy - 2 * xy, rel=1e-12)
+    same = [metrics.kid(rows(40, 4, s), rows(40, 4, 1000 + s)) for s in range(200)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(len(same))
+    assert min(same) < 0
+
+
+def test_every_clip_is_scored_once_in_a_full_pool():
+    for n in (32, 33, 63, 64, 100):
+        pools = metrics.draw_pools(n, np.random.default_rng(n))
+        scored = np.concatenate([indices[:count] for indices, count in pools])
+        assert sorted(scored) == list(range(n))
+        assert all(len(set(indices.tolist())) == 32 for indices, _ in pools)
+        parent = metrics.draw_pools(n, np.random.default_rng(n), protocol="parent")
+        assert len(parent) == n // 32 and all(count == 32 for _, count in parent)
+    with pytest.raises(ValueError, match="32"):
+        metrics.draw_pools(31)
+
+
+def test_r_precision_finds_what_is_planted():
+    n = 64
+    motion = np.eye(n)[:, :, None].repeat(2, axis=2).reshape(n, -1) * 10
+    pools = metrics.draw_pools(n)
+    assert metrics.r_precision(motion, motion, pools).tolist() == [1, 1, 1]
+    text = motion.copy()
+    text[0::2], text[1::2] = motion[1::2], motion[0::2] + 0.1  # everyone stands at the neighbour's motion
+    one_off = metrics.r_precision(text, motion, pools)
+    assert one_off[0] == 0
+    neighbours = metrics.r_precision(text, motion, pools, labels=np.arange(n) // 2)
+    assert neighbours.tolist() == [1, 1, 1]
+
+
+def test_collapsed_embeddings_score_as_chance():
+    same = np.ones((50, 8), dtype=np.float32)
+    pools = metrics.draw_pools(50, np.random.default_rng(0))
+    assert metrics.r_precision(same, same, pools) == pytest.approx(np.array([1, 2, 3]) / 32)
+
+
+def test_identical_embeddings_give_no_nan():
+    x = torch.randn(128, 512, generator=torch.Generator().manual_seed(0)) * 30
+    assert metrics.distances(x, x).diagonal().eq(0).all()
+    assert metrics.r_precision(x, x, metrics.draw_pools(128))[0] == 1
+    assert metrics.matching_score(x, x) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 10**6))
+def test_ties_count_as_the_mean_over_their_orders(n_values, seed):
+    """Distances of few values, against ranking with the ties broken by lot many times."""
+    rng = np.random.default_rng(seed)
+    distance = torch.as_tensor(rng.integers(0, n_values, (3, 6)).astype(float))
+    wanted = torch.as_tensor(rng.random((3, 6)) < 0.4)
+    wanted[:, 0] = True
+    draws = 2000
+    lots = torch.as_tensor(rng.random((draws, 3, 6))) * 0.5
+    ranking = (distance + lots).argsort(dim=2)
+    found = wanted.expand(draws, -1, -1).gather(2, ranking)[:, :, :3].cumsum(dim=2) > 0
+    expected = found.double().mean(dim=0).sum(dim=0)
+    assert torch.allclose(metrics._hits(distance, wanted, 3), expected, atol=0.15)
+
+
+def test_label_ceiling_is_what_a_guess_among_equals_reaches():
+    labels = ["a"] * 16 + ["b"] * 16
+    ceiling = metrics.label_ceiling(labels, metrics.draw_pools(32))
+    assert ceiling == pytest.approx(np.array([1, 2, 3]) / 16)
+    assert metrics.label_ceiling(list(range(32)), metrics.draw_pools(32)) == pytest.approx([1, 1, 1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 400), st.integers(0, 10**6))
+def test_nobody_is_paired_with_itself(n, seed):
+    count = metrics.diversity_pairs(n)
+    first, second = metrics.draw_pairs(n, count, np.random.default_rng(seed))
+    assert len(first) == (300 if n > 300 else min(100, n - 1)) == len(set(first.tolist()))
+    assert (first != second).all() and second.min() >= 0 and second.max() < n
+
+
+def test_diversity_and_multimodality_of_known_distances():
+    square = np.array([[0, 0], [3, 4], [6, 8], [0, 0]], dtype=float)
+    assert metrics.diversity(square, [0, 1], [1, 2]) == 5
+    assert metrics.diversity(square, [0, 0], [2, 3]) == 5
+    repeats = np.stack([square, square + 100])
+    assert metrics.multimodality(repeats, [0, 1], [1, 2]) == 5
+
+
+def test_mpjpe_knows_the_root():
+    real = rows(20 * 5, 3).reshape(20, 5, 3)
+    pred = real + np.array([0.3, 0, 0.4])
+    assert metrics.mpjpe([pred], [real]) == pytest.approx(0, abs=1e-12)
+    assert metrics.mpjpe([pred], [real], root=None) == pytest.approx(0.5)
+    longer = np.concatenate([real] * 3)  # the mean is over frames, not over clips
+    assert metrics.mpjpe([pred, longer], [real, longer], root=None) == pytest.approx(0.5 / 4)
+
+
+def walk(speed, height, fps=20.0, n_frames=41):
+    """One clip of 22 joints at rest but for the left foot (joint 10), which moves along x at `height`."""
+    joints = np.full((n_frames, 22, 3), 1.0)
+    joints[:, 10, 0] = np.arange(n_frames) * speed / fps
+    joints[:, 10, 1] = height
+    return joints
+
+
+FEET = (7, 10, 8, 11)
+
+
+@pytest.mark.parametrize(
+    ("speed", "height", "share"), [(0.6, 0.02, 1), (0.4, 0.02, 0), (0.6, 0.06, 0), (-0.6, 0.02, 1)]
+)
+def test_foot_skate(speed, height, share):
+    assert metrics.foot_skate([walk(speed, height)], FEET, 20.0) == share
+
+
+def test_foot_skate_counts_frames_of_all_clips():
+    clips = [walk(0.6, 0.02, n_frames=11), walk(0.1, 0.02, n_frames=31)]
+    assert metrics.foot_skate(clips, FEET, 20.0) == pytest.approx(10 / 40)
+
+
+def test_jitter_is_the_third_derivative():
+    fps, t = 20.0, np.arange(30) / 20.0
+    cubic = np.zeros((30, 2, 3))
+    cubic[:, :, 0] = (2.0 * t**3 / 6)[:, None]
+    assert metrics.jitter([cubic], fps) == pytest.approx(2.0, rel=1e-9)
+    assert metrics.jitter([cubic, cubic[:3]], fps) == pytest.approx(2.0, rel=1e-9)  # too short to count
+    assert metrics.jitter([cubic * 0 + t[:, None, None] ** 2], fps) == pytest.approx(0, abs=1e-8)
