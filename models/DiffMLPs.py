@@ -1,0 +1,134 @@
+"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024) and what trains and samples it.
+
+Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules follow the
+published checkpoints of MARDM, which load strictly.
+"""
+
+import math
+from functools import partial
+
+import torch
+from torch import nn
+
+from diffusions import flow
+from diffusions.samplers import guided, integrate
+
+
+class DiffMLPs_SiT(nn.Module):
+    """Velocity prediction on the linear path."""
+
+    def __init__(self, target_dim, z_dim, depth, width):
+        super().__init__()
+        self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
+        self.noise_shape = (target_dim,)  # what one token's draw needs
+
+    def loss(self, targets, z, t=None, noise=None):
+        """Clean targets [N,D], conditions [N,H] -> [N]."""
+        return flow.loss(self.net, targets, z, t, noise)
+
+    def sample(self, z, z_null, noise, how):
+        """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
+
+        how: cfg, temperature, sampler and sampler_steps (see `models.MARDM.Decoding`).
+        """
+        field = guided(self.net, z, z_null, how.cfg)
+        return integrate(field, how.temperature * noise, how.sampler, how.sampler_steps)
+
+
+class AdaLN_MLP(nn.Module):
+    """Residual MLP whose layer norms are modulated by time and condition (adaLN-Zero, DiT, Peebles & Xie, 2023)."""
+
+    def __init__(self, target_dim, z_dim, depth, width):
+        super().__init__()
+        self.time_embed = TimeEmbedding(width)
+        self.cond_embed = nn.Linear(z_dim, width)
+        self.input_proj = nn.Linear(target_dim, width)
+        self.res_blocks = nn.ModuleList(AdaLN_Block(width) for _ in range(depth))
+        self.final_layer = FinalLayer(width, target_dim)
+        self._initialise()
+
+    def forward(self, x, t, z):
+        """x [N,D], t [N], z [N,H] -> [N,D]."""
+        c = nn.functional.silu(self.time_embed(t) + self.cond_embed(z))
+        x = self.input_proj(x)
+        for block in self.res_blocks:
+            x = block(x, c)
+        return self.final_layer(x, c)
+
+    def _initialise(self):
+        """Xavier for linear layers; modulation and output start at zero, so that every block starts as identity."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for layer in (self.time_embed.mlp[0], self.time_embed.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        for block in (*self.res_blocks, self.final_layer):
+            nn.init.zeros_(block.adaLN_modulation[1].weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+
+def timestep_embedding(t, dim, max_period=10000):
+    """Sinusoids of t [N] -> [N,dim], cosines first; a last zero column where dim is odd."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t[:, None] * frequencies.to(t.dtype)
+    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
+
+
+class TimeEmbedding(nn.Module):
+    """[N] -> [N,width]. SiT times are fed as they are, in [0,1]; DDPM's are step numbers."""
+
+    def __init__(self, width, frequencies=256):
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t):
+        return self.mlp(timestep_embedding(t, self.frequencies).to(self.mlp[0].weight.dtype))
+
+
+def modulation(width, parts):
+    """[N,width] -> [N,parts * width]. The SiLU in front (index 0) is applied once by the caller, to what all share."""
+    return nn.Sequential(nn.Identity(), nn.Linear(width, parts * width))
+
+
+class AdaLN_Block(nn.Module):
+    """x + gate * mlp(norm(x) (1 + scale) + shift)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.in_ln = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.adaLN_modulation = modulation(width, 3)
+
+    def forward(self, x, c):
+        shift, scale, gate = self.adaLN_modulation(c).chunk(3, dim=-1)
+        return x + gate * self.mlp(torch.addcmul(shift, self.in_ln(x), 1 + scale))
+
+
+class FinalLayer(nn.Module):
+    def __init__(self, width, target_dim):
+        super().__init__()
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, target_dim)
+        self.adaLN_modulation = modulation(width, 2)
+
+    def forward(self, x, c):
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
+
+
+HEADS = {"SiT": DiffMLPs_SiT}
+# depth x width of the head for every size of generator
+HEAD_SIZES = {"XS": (4, 256), "S": (8, 512), "B": (12, 768), "L": (12, 1280), "XL": (16, 1792)}
+DiffMLPs_models = {
+    f"{head}-{size}": partial(cls, depth=depth, width=width)
+    for head, cls in HEADS.items()
+    for size, (depth, width) in HEAD_SIZES.items()
+}
+
+
+def diffmlps_sit_xl_fsq(fsq_dim=6, z_dim=1024):
+    """The recommended head: SiT, XL, on the grid coordinates of FSQ_AE_High."""
+    return DiffMLPs_models["SiT-XL"](target_dim=fsq_dim, z_dim=z_dim)

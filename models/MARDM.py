@@ -1,0 +1,285 @@
+"""MARDM: a masked autoregressive Transformer over motion tokens with a diffusion head per token.
+
+Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising to grid")
+is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer width, E text width.
+
+Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
+Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their lifted latents are
+what the Transformer sees next. Drawing only these gives the same distribution as drawing every hidden token: a draw that
+is hidden again before anyone sees it cannot matter.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
+from models.masking import lengths_to_mask, reveal_rounds, training_masks
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How motions are drawn."""
+
+    time_steps: int = 18  # rounds
+    cfg: float = 4.5  # guidance scale, 1 = off
+    temperature: float = 1.0  # SiT: of the start noise
+    snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
+    sampler: str = "heun"
+    sampler_steps: int = 4
+    hard_pseudo_reorder: bool = False
+    seed: int = 3407
+
+
+@dataclass(frozen=True)
+class Size:
+    latent_dim: int
+    ff: int
+    heads: int
+    layers: int = 1
+
+
+SIZES = {
+    "XS": Size(128, 512, 4),
+    "S": Size(256, 1024, 4),
+    "B": Size(512, 2048, 8),
+    "L": Size(768, 3072, 12),
+    "XL": Size(1024, 4096, 16),
+}
+
+
+class MARDM(nn.Module):
+    """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS."""
+
+    def __init__(
+        self,
+        kind="continuous",
+        head="SiT",
+        size="XL",
+        ae_dim=512,
+        target_dim=512,
+        text_dim=512,
+        cond_drop_prob=0.1,
+        diffmlps_batch_mul=4,
+        dropout=0.2,
+    ):
+        super().__init__()
+        shape = SIZES[size] if isinstance(size, str) else size
+        self.kind, self.target_dim = kind, target_dim
+        self.cond_drop_prob, self.diffmlps_batch_mul = cond_drop_prob, diffmlps_batch_mul
+        H = shape.latent_dim
+        self.mask_latent = nn.Parameter(torch.zeros(1, 1, ae_dim))
+        self.input_process = InputProcess(ae_dim, H)
+        self.position_enc = PositionalEncoding(H, dropout)
+        self.MARTransformer = nn.ModuleList(Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers))
+        self.cond_emb = nn.Linear(text_dim, H)
+        self._initialise()
+        self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
+        # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
+        self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
+        self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
+
+    def _initialise(self):
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.mask_latent, std=0.02)
+        for block in self.MARTransformer:
+            nn.init.zeros_(block.adaLN_modulation[1].weight)
+
+    @property
+    def target_stats(self):
+        return {"mean": self.target_mean.cpu(), "std": self.target_std.cpu()}
+
+    def set_target_stats(self, mean, std):
+        """Targets are standardised with these [target_dim]; std is at least 1e-3."""
+        self.target_mean.copy_(mean)
+        self.target_std.copy_(std.clamp(min=1e-3))
+
+    def transformer(self, latents, text, inside, order=None):
+        """Latents [B,L,D], text [B,E] (zeros = unconditional), inside bool [B,L] -> conditions z [B,L,H].
+
+        order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind the
+        order of its tokens, so this changes rounding only.
+        """
+        x = self.position_enc(self.input_process(latents))
+        c = nn.functional.silu(self.cond_emb(text))[:, None]
+        if order is not None:
+            index = order.argsort(dim=1)
+            x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
+        for block in self.MARTransformer:
+            x = block(x, c, inside)
+        if order is not None:
+            x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
+        return x
+
+    def forward_loss(self, latents, targets, text, m_lens, decoys=None, masks=None, t=None, noise=None):
+        """The training loss [] over hidden real tokens.
+
+        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens. decoys
+        [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). masks, t, noise: the random
+        draws, where a caller wants to fix them (see `training_masks` and the head's loss).
+        """
+        latents, targets = latents.detach().mT, targets.detach()
+        decoys = torch.randn_like(latents) if decoys is None else decoys.mT
+        inside = lengths_to_mask(m_lens, latents.shape[1])
+        hidden, decoy, blank = training_masks(inside) if masks is None else masks
+
+        x = torch.where(decoy[..., None], decoys, latents)
+        x = torch.where(blank[..., None], self.mask_latent, x)
+        x = x * inside[..., None]
+        z = self.transformer(x, self._drop_condition(text), inside)
+
+        # Gather the hidden tokens first, then repeat them, each with its own time and noise.
+        rows = (targets[hidden] - self.target_mean) / self.target_std
+        rows, z = rows.repeat(self.diffmlps_batch_mul, 1), z[hidden].repeat(self.diffmlps_batch_mul, 1)
+        loss = self.DiffMLPs.loss(rows, z, t, noise)
+        return loss.sum() / max(len(loss), 1)
+
+    def _drop_condition(self, text):
+        """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an unconditional pass."""
+        if not (self.training and self.cond_drop_prob):
+            return text
+        return text * (torch.rand(len(text), 1, device=text.device) >= self.cond_drop_prob)
+
+    @torch.no_grad()
+    def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None):
+        """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
+
+        keys: B integers; a motion's noise follows from (how.seed, key, token) alone, so that it is the same in any batch.
+        """
+        hidden = lengths_to_mask(m_lens, int(m_lens.max()))
+        targets = text.new_zeros(*hidden.shape, self.target_dim)
+        return self._decode(tokenizer, text, targets, hidden, hidden, how, keys)
+
+    def _decode(self, tokenizer, text, targets, hidden, inside, how, keys):
+        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what is to be drawn, what is real."""
+        B, L = hidden.shape
+        order, noise = draw_noise(how.seed, range(B) if keys is None else keys, L, self.DiffMLPs.noise_shape)
+        noise = noise.to(targets)
+        # Which token leaves when is known beforehand and kept on the host, so no round waits for the device.
+        leaves = reveal_rounds(hidden.cpu(), order, how.time_steps)
+        order = order.to(targets.device)
+
+        # [B,L,D]: what the Transformer sees
+        x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT) * inside[..., None]
+        guide = how.cfg != 1
+        if guide:
+            text, inside = torch.cat([text, torch.zeros_like(text)]), inside.repeat(2, 1)
+        for r in range(how.time_steps):
+            b, l = (i.to(x.device) for i in torch.nonzero(leaves == r, as_tuple=True))
+            if len(b) == 0:
+                continue
+            now = order if how.hard_pseudo_reorder else None
+            if guide:
+                z = self.transformer(x.repeat(2, 1, 1), text, inside, None if now is None else now.repeat(2, 1))
+                z, z_null = z[b, l], z[b + B, l]
+            else:
+                z, z_null = self.transformer(x, text, inside, now)[b, l], None
+            drawn = self.DiffMLPs.sample(z, z_null, noise[b, l], how) * self.target_std + self.target_mean
+            if how.snap == "step":
+                drawn = tokenizer.snap(drawn[None])[0]
+            targets[b, l] = drawn
+            x[b, l] = tokenizer.lift(drawn[None])[0].mT
+        return targets if how.snap != "end" else torch.where(hidden[..., None], tokenizer.snap(targets), targets)
+
+
+class FSQ_MARDM(MARDM):
+    """The recommended preset: SiT head, size XL, on the grid of FSQ_AE_High."""
+
+    def __init__(self, kind="FSQ", target_dim=6, **options):
+        super().__init__(kind=kind, target_dim=target_dim, **options)
+
+
+def draw_noise(seed, keys, L, shape):
+    """Everything random in generation: unmasking order [B,L] and head noise [B,L,*shape].
+
+    Both come from a stream per motion, token after token: a longer batch or other neighbours change nothing.
+    """
+    order = np.stack([np.random.default_rng((seed, key, 0)).random(L) for key in keys])
+    noise = np.stack([np.random.default_rng((seed, key, 1)).standard_normal((L, *shape)) for key in keys])
+    return torch.from_numpy(order), torch.from_numpy(noise)
+
+
+class InputProcess(nn.Module):
+    """Latents [B,L,D] -> [B,L,H]."""
+
+    def __init__(self, ae_dim, latent_dim):
+        super().__init__()
+        self.poseEmbedding = nn.Linear(ae_dim, latent_dim)
+
+    def forward(self, x):
+        return self.poseEmbedding(x)
+
+
+class PositionalEncoding(nn.Module):
+    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
+
+    def __init__(self, dim, dropout, max_len=5000):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        position = torch.arange(max_len, dtype=torch.float32)[:, None]
+        angle = position * torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
+        pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
+        self.register_buffer("pe", pe)
+
+    def forward(self, x):
+        return self.dropout(x + self.pe[: x.shape[1], 0])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over real tokens."""
+
+    def __init__(self, dim, heads, dropout):
+        super().__init__()
+        self.heads, self.p = heads, dropout
+        self.key, self.query, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x, inside):
+        """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        p = self.p if self.training else 0.0
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None], dropout_p=p)
+        return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """A Transformer block modulated by the text (adaLN-Zero)."""
+
+    def __init__(self, dim, heads, ff, dropout):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(dim, heads, dropout)
+        self.mlp = FeedForward(dim, ff)
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(dim, 6 * dim))  # SiLU: see transformer()
+
+    def forward(self, x, c, inside):
+        """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
+        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+
+
+KINDS = {"MARDM": "continuous", "FSQ-MARDM": "FSQ", "VQ_MARDM": "VQ"}
+MARDM_models = {
+    f"{family}-{head}-{size}": partial(MARDM, kind=KINDS[family], head=head, size=size)
+    for family, head, size in product(("MARDM", "FSQ-MARDM"), HEADS, HEAD_SIZES)
+}

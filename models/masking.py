@@ -1,0 +1,55 @@
+"""Which tokens are hidden, how many, and when each is revealed. Pure functions; B clips, L tokens, S rounds."""
+
+import math
+
+import torch
+
+
+def lengths_to_mask(lengths, L):
+    """[B] -> bool [B,L], True on the first `lengths` tokens."""
+    return torch.arange(L, device=lengths.device) < lengths[:, None]
+
+
+def cosine_schedule(u):
+    """Share of tokens that are hidden at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2)."""
+    return torch.cos(u * math.pi / 2)
+
+
+def random_subset(mask, p):
+    """Each True of `mask` stays True with probability p."""
+    return mask & (torch.rand(mask.shape, device=mask.device) < p)
+
+
+def training_masks(inside, u=None, order=None):
+    """The three masks of a training step. inside: bool [B,L], True on real tokens.
+
+    A random time u [B] per clip hides round(cos(pi u/2) L) tokens, at least one, drawn over the padded length and cut to
+    the real ones. -> hidden (the loss counts them), decoy (10% of these: latents are replaced by wrong ones), blank (88%
+    of the other hidden: by the mask latent). The rest of the hidden show their true latent. All bool [B,L].
+    """
+    B, L = inside.shape
+    u = torch.rand(B, device=inside.device) if u is None else u
+    order = torch.rand(B, L, device=inside.device) if order is None else order
+    n_hidden = (cosine_schedule(u) * L).round().clamp(min=1)
+    hidden = (order.argsort(dim=1) < n_hidden[:, None]) & inside
+    decoy = random_subset(hidden, 0.1)
+    return hidden, decoy, random_subset(hidden & ~decoy, 0.88)
+
+
+def hidden_counts(n_hidden, rounds):
+    """How many of n_hidden [B] tokens are hidden at the start of each round, and after the last: int64 [B,S+1]."""
+    share = cosine_schedule(torch.linspace(0, 1, rounds))
+    counts = (n_hidden[:, None] * share).round().clamp(min=1).long()
+    counts = torch.minimum(counts, n_hidden[:, None])
+    return torch.cat([counts, torch.zeros_like(counts[:, :1])], dim=1)
+
+
+def reveal_rounds(hidden, order, rounds):
+    """The round after which each token leaves the mask: int64 [B,L], -1 for tokens that are not hidden.
+
+    hidden bool [B,L]; order [B,L]: the smaller its number, the longer a token stays hidden.
+    """
+    rank = order.masked_fill(~hidden, math.inf).argsort(dim=1).argsort(dim=1)
+    counts = hidden_counts(hidden.sum(dim=1), rounds)  # [B,S+1], falling
+    still_hidden = rank[:, :, None] < counts[:, None, 1:]  # [B,L,S]: hidden after round s
+    return torch.where(hidden, still_hidden.sum(dim=2), -1)
