@@ -1,4 +1,4 @@
-"""Metrics and judge networks against what the parent implementation gave (tolerances: the goldens' README)."""
+"""Metrics and judge networks against what the parent implementation gave; tolerances of its README."""
 
 import pytest
 import torch

@@ -1,6 +1,7 @@
 """What a motion is worth: functions of arrays, no loaders, no networks.
 
-Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. Randomness comes in as a `numpy.random.Generator` or as ready indices.
+Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. Randomness comes in as a
+`numpy.random.Generator` or as ready indices.
 """
 
 import numpy as np
@@ -59,15 +60,15 @@ def kid(real, pred):
 
 
 def distances(a, b):
-    """Euclidean distances [N,M] of rows a [N,D], b [M,D]; by differences, as |a|^2 + |b|^2 - 2ab can be < 0."""
+    """Euclidean distances [N,M] of rows a [N,D], b [M,D], by differences: |a|^2 + |b|^2 - 2ab can be < 0."""
     return torch.cdist(_rows(a), _rows(b), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def draw_pools(n, rng=None, protocol="full", pool=POOL):
     """Pools for R-precision: list of (indices [pool], how many of them, from the front, are scored).
 
-    The order is shuffled by rng (None: as it stands). Every pool is full: the last one is filled up with clips
-    that are scored elsewhere. Protocol "parent" drops the remainder in its place.
+    The order is shuffled by rng (None: as it stands). Every pool is full: the last one is filled up with
+    clips that are scored elsewhere. Protocol "parent" drops the remainder in its place.
     """
     if n < pool:
         raise ValueError(f"R-precision ranks among {pool} clips, there are {n}")
@@ -99,7 +100,7 @@ def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
 
 
 def _hits(distance, wanted, top_k):
-    """distance, wanted [Q,P] -> [top_k]: how many queries find a wanted one among their k nearest, expected."""
+    """distance, wanted [Q,P] -> [top_k]: expected number of queries with a wanted one among the k nearest."""
     nearest = distance.masked_fill(~wanted, torch.inf).min(dim=1, keepdim=True).values
     nearer = (distance < nearest).sum(dim=1)  # all of them unwanted
     tied = (distance == nearest).sum(dim=1)
@@ -115,7 +116,7 @@ def _hits(distance, wanted, top_k):
 
 
 def label_ceiling(labels, pools, top_k=TOP_K):
-    """R-precision of an oracle that knows the labels and nothing else: the most that captions made of them allow."""
+    """R-precision of an oracle that knows the labels and nothing else: the most that such captions allow."""
     one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
     return r_precision(one_hot, one_hot, pools, top_k=top_k)
 
@@ -151,7 +152,7 @@ def multimodality(x, first, second):
 
 
 def pose_errors(pred, real, root=0):
-    """Mean joint distance per frame [T]; pred, real [T,J,3]. Aligned at the root joint; root = None: global."""
+    """Mean joint distance per frame [T]; pred, real [T,J,3]. Aligned at joint `root`; None: global."""
     pred, real = _rows(pred), _rows(real)
     if root is not None:
         pred, real = pred - pred[:, root : root + 1], real - real[:, root : root + 1]
