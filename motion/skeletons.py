@@ -14,13 +14,12 @@ class Skeleton:
     name: str
     joints: tuple[str, ...]
     parents: tuple[int, ...]  # parents[0] = -1; a parent always comes before its children
-    chains: tuple[
-        tuple[int, ...], ...
-    ]  # from the root outwards: drawing, inverse kinematics
+    chains: tuple[tuple[int, ...], ...]  # from the root outwards: drawing, inverse kinematics
     directions: tuple[tuple[int, int, int], ...]  # unit bone direction of each joint in the rest pose [J,3]
     mirror: tuple[tuple[int, int], ...]  # (left, right) pairs; joints in no pair lie in the middle
     hips: tuple[int, int]  # (left, right)
     shoulders: tuple[int, int]  # (left, right)
+    facing: tuple[int, int, int, int]  # (right hip, left hip, right shoulder, left shoulder), for the heading
     feet: tuple[
         int, int, int, int
     ]  # (left ankle, left toe, right ankle, right toe): the order of the four contacts
@@ -77,6 +76,7 @@ SMPL22 = Skeleton(
     mirror=((1, 2), (4, 5), (7, 8), (10, 11), (13, 14), (16, 17), (18, 19), (20, 21)),
     hips=(1, 2),
     shoulders=(16, 17),
+    facing=(2, 1, 17, 16),
     feet=(7, 10, 8, 11),
     wrists=(20, 21),
     head=15,
@@ -99,7 +99,9 @@ KIT21 = Skeleton(
     mirror=((5, 8), (6, 9), (7, 10), (11, 16), (12, 17), (13, 18), (14, 19), (15, 20)),
     hips=(11, 16),
     shoulders=(5, 8),
-    feet=(14, 15, 19, 20),
+    # HumanML3D's script takes KIT-ML's left side for the right one in these two, and so do its features
+    facing=(11, 16, 5, 8),
+    feet=(19, 20, 14, 15),
     wrists=(7, 10),
     head=4,
     unit_m=0.001,
