@@ -1,10 +1,14 @@
-"""The linear path of flow matching (SiT, Ma et al., ECCV 2024; Lipman et al., ICLR 2023): noise at t=0, data at t=1."""
+"""The linear path of flow matching (SiT, Ma et al., ECCV 2024; Lipman et al., ICLR 2023): noise at t=0, data
+at t=1.
+"""
 
 import torch
 
 
 def interpolate(x1, x0, t):
-    """x_t = alpha_t x1 + sigma_t x0, alpha_t = t, sigma_t = 1 - t. Data x1, noise x0 [N,D]; t [N,1] -> x_t, v_t."""
+    """x_t = alpha_t x1 + sigma_t x0, alpha_t = t, sigma_t = 1 - t. Data x1, noise x0 [N,D]; t [N,1] -> x_t,
+    v_t.
+    """
     x_t = t * x1 + (1 - t) * x0
     v_t = x1 - x0  # alpha'_t x1 + sigma'_t x0, what the head regresses
     return x_t, v_t

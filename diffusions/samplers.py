@@ -1,7 +1,7 @@
 """Solvers of dx/dt = v(x, t) from t = 0 (noise) to t = 1 (data), and guidance. Functions over a callable.
 
-v takes (x [N,D], t []) and returns [N,D]. A fixed-step solver treats every row by itself, so a row's result does not
-depend on its neighbours; the adaptive one shares its step sizes among the rows of a call.
+v takes (x [N,D], t []) and returns [N,D]. A fixed-step solver treats every row by itself, so a row's result
+does not depend on its neighbours; the adaptive one shares its step sizes among the rows of a call.
 """
 
 import torch
@@ -40,7 +40,8 @@ def integrate(v, x, solver="heun", steps=4, rtol=1e-3, atol=1e-6):
 
 
 def guided(net, z, z_null, scale):
-    """Classifier-free guidance (Ho & Salimans, 2022): net_null + scale (net_cond - net_null), both in one call.
+    """Classifier-free guidance (Ho & Salimans, 2022): net_null + scale (net_cond - net_null), both in one
+    call.
 
     net(x, t, z) -> f(x, t). A scale of 1 needs no unconditional pass.
     """

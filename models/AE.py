@@ -1,7 +1,7 @@
 """The autoencoders: motion [B,T,dim] <-> one token per four frames, with three bottlenecks behind four verbs.
 
-Verbs (tokenize, lift, snap, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent width, d grid dimensions.
-Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load strictly.
+Verbs (tokenize, lift, snap, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent width, d grid
+dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load strictly.
 """
 
 from functools import partial
@@ -17,8 +17,9 @@ STRIDE = 4  # frames per token: two halvings
 class AE(nn.Module):
     """The continuous autoencoder; its latent is the target of diffusion.
 
-    padding_proof: activations past a clip's end are zeroed before every convolution, so that a clip in a padded batch
-    comes out as if it were alone. The parent's weights were trained without (its checkpoints load with False).
+    padding_proof: activations past a clip's end are zeroed before every convolution, so that a clip in a
+    padded batch comes out as if it were alone. The parent's weights were trained without (its checkpoints
+    load with False).
     """
 
     kind = "continuous"
@@ -56,7 +57,9 @@ class AE(nn.Module):
     # the tokenizer contract
 
     def tokenize(self, motion, m_lens=None):
-        """[B,T,dim], frames [B] -> latents [B,D,L] for the Transformer, targets [B,L,target_dim] for the head."""
+        """[B,T,dim], frames [B] -> latents [B,D,L] for the Transformer, targets [B,L,target_dim] for the
+        head.
+        """
         targets = self._targets(motion, m_lens)
         return self.lift(targets), targets
 
@@ -140,7 +143,9 @@ def zero_past(x, lengths):
 
 
 class Chain(nn.Sequential):
-    """A sequence that knows where each clip ends. `ends` is (frames [B], T) at the motion's own rate, or None."""
+    """A sequence that knows where each clip ends. `ends` is (frames [B], T) at the motion's own rate, or
+    None.
+    """
 
     def forward(self, x, ends=None):
         for module in self:
@@ -238,5 +243,9 @@ AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_L
 def make_ae(name, dim=67, width=512, padding_proof=True, **flags):
     """An entry of AE_models, with those of `flags` that its bottleneck has and that the entry leaves open."""
     entry = AE_models[name]
-    own = {key: flags[key] for key in entry.func.options if key not in entry.keywords and flags.get(key) is not None}
+    own = {
+        key: flags[key]
+        for key in entry.func.options
+        if key not in entry.keywords and flags.get(key) is not None
+    }
     return entry(dim=dim, width=width, padding_proof=padding_proof, **own)

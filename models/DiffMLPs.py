@@ -1,7 +1,8 @@
-"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024) and what trains and samples it.
+"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024) and what trains and
+samples it.
 
-Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules follow the
-published checkpoints of MARDM, which load strictly.
+Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules
+follow the published checkpoints of MARDM, which load strictly.
 """
 
 import math
@@ -36,7 +37,9 @@ class DiffMLPs_SiT(nn.Module):
 
 
 class AdaLN_MLP(nn.Module):
-    """Residual MLP whose layer norms are modulated by time and condition (adaLN-Zero, DiT, Peebles & Xie, 2023)."""
+    """Residual MLP whose layer norms are modulated by time and condition (adaLN-Zero, DiT, Peebles & Xie,
+    2023).
+    """
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -56,7 +59,9 @@ class AdaLN_MLP(nn.Module):
         return self.final_layer(x, c)
 
     def _initialise(self):
-        """Xavier for linear layers; modulation and output start at zero, so that every block starts as identity."""
+        """Xavier for linear layers; modulation and output start at zero, so that every block starts as
+        identity.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -71,7 +76,9 @@ class AdaLN_MLP(nn.Module):
 def timestep_embedding(t, dim, max_period=10000):
     """Sinusoids of t [N] -> [N,dim], cosines first; a last zero column where dim is odd."""
     half = dim // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    frequencies = torch.exp(
+        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
+    )
     angles = t[:, None] * frequencies.to(t.dtype)
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
 
@@ -89,7 +96,9 @@ class TimeEmbedding(nn.Module):
 
 
 def modulation(width, parts):
-    """[N,width] -> [N,parts * width]. The SiLU in front (index 0) is applied once by the caller, to what all share."""
+    """[N,width] -> [N,parts * width]. The SiLU in front (index 0) is applied once by the caller, to what all
+    share.
+    """
     return nn.Sequential(nn.Identity(), nn.Linear(width, parts * width))
 
 

@@ -11,16 +11,18 @@ EPS = 1e-3
 class FSQ(nn.Module):
     """Bounds each of d coordinates with tanh and rounds it to one of `levels[i]` values in [-1, 1].
 
-    Section 3.1: h = (L-1)(1+eps)/2; o = 0 for odd L, 1/2 for even; s = atanh(o/h); bound(z) = h tanh(z + s) - o;
-    z_q = round(bound(z)) / floor(L/2), with a straight-through gradient. The shift s only puts z = 0 on code 0; it is
-    the o subtracted after the tanh that gives an even L all its values.
+    Section 3.1: h = (L-1)(1+eps)/2; o = 0 for odd L, 1/2 for even; s = atanh(o/h); bound(z) = h tanh(z + s) -
+    o; z_q = round(bound(z)) / floor(L/2), with a straight-through gradient. The shift s only puts z = 0 on
+    code 0; it is the o subtracted after the tanh that gives an even L all its values.
     """
 
     def __init__(self, levels):
         super().__init__()
         levels = [int(level) for level in levels]
         if not levels or min(levels) < 3:
-            raise ValueError(f"FSQ levels {levels}: each must be at least 3 (L = 2 has atanh(o/h) beyond its domain)")
+            raise ValueError(
+                f"FSQ levels {levels}: each must be at least 3 (L = 2 has atanh(o/h) beyond its domain)"
+            )
         self.levels = levels
         L = torch.tensor(levels, dtype=torch.float32)
         self.codebook_size = math.prod(levels)
@@ -49,7 +51,8 @@ class FSQ(nn.Module):
             return rounded / self.scale.to(z)
 
     def snap(self, coords):
-        """Nearest grid point of arbitrary real coordinates [...,d]; each dimension clamped to its own range."""
+        """Nearest grid point of arbitrary real coordinates [...,d]; each dimension clamped to its own range.
+        """
         steps = (coords.clamp(min=-1) * self.scale.to(coords)).round()
         return torch.minimum(steps / self.scale.to(coords), self.top.to(coords))
 

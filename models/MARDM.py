@@ -1,12 +1,13 @@
 """MARDM: a masked autoregressive Transformer over motion tokens with a diffusion head per token.
 
-Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising to grid")
-is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer width, E text width.
+Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising
+to grid") is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer
+width, E text width.
 
 Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
-Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their lifted latents are
-what the Transformer sees next. Drawing only these gives the same distribution as drawing every hidden token: a draw that
-is hidden again before anyone sees it cannot matter.
+Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their lifted
+latents are what the Transformer sees next. Drawing only these gives the same distribution as drawing every
+hidden token: a draw that is hidden again before anyone sees it cannot matter.
 """
 
 import math
@@ -76,7 +77,9 @@ class MARDM(nn.Module):
         self.mask_latent = nn.Parameter(torch.zeros(1, 1, ae_dim))
         self.input_process = InputProcess(ae_dim, H)
         self.position_enc = PositionalEncoding(H, dropout)
-        self.MARTransformer = nn.ModuleList(Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers))
+        self.MARTransformer = nn.ModuleList(
+            Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers)
+        )
         self.cond_emb = nn.Linear(text_dim, H)
         self._initialise()
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
@@ -105,8 +108,8 @@ class MARDM(nn.Module):
     def transformer(self, latents, text, inside, order=None):
         """Latents [B,L,D], text [B,E] (zeros = unconditional), inside bool [B,L] -> conditions z [B,L,H].
 
-        order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind the
-        order of its tokens, so this changes rounding only.
+        order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind
+        the order of its tokens, so this changes rounding only.
         """
         x = self.position_enc(self.input_process(latents))
         c = nn.functional.silu(self.cond_emb(text))[:, None]
@@ -122,9 +125,9 @@ class MARDM(nn.Module):
     def forward_loss(self, latents, targets, text, m_lens, decoys=None, masks=None, t=None, noise=None):
         """The training loss [] over hidden real tokens.
 
-        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens. decoys
-        [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). masks, t, noise: the random
-        draws, where a caller wants to fix them (see `training_masks` and the head's loss).
+        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens.
+        decoys [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). masks, t,
+        noise: the random draws, where a caller wants to fix them (see `training_masks` and the head's loss).
         """
         latents, targets = latents.detach().mT, targets.detach()
         decoys = torch.randn_like(latents) if decoys is None else decoys.mT
@@ -143,23 +146,28 @@ class MARDM(nn.Module):
         return loss.sum() / max(len(loss), 1)
 
     def _drop_condition(self, text):
-        """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an unconditional pass."""
+        """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an
+        unconditional pass.
+        """
         if not (self.training and self.cond_drop_prob):
             return text
         return text * (torch.rand(len(text), 1, device=text.device) >= self.cond_drop_prob)
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None):
-        """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
+        """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past
+        each end.
 
-        keys: B integers; a motion's noise follows from (how.seed, key, token) alone, so that it is the same in any batch.
+        keys: B integers; a motion's noise follows from (how.seed, key, token) alone, so that it is the same
+        in any batch.
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
         return self._decode(tokenizer, text, targets, hidden, hidden, how, keys)
 
     def _decode(self, tokenizer, text, targets, hidden, inside, how, keys):
-        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what is to be drawn, what is real."""
+        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what is to be drawn, what is real.
+        """
         B, L = hidden.shape
         order, noise = draw_noise(how.seed, range(B) if keys is None else keys, L, self.DiffMLPs.noise_shape)
         noise = noise.to(targets)
@@ -168,26 +176,33 @@ class MARDM(nn.Module):
         order = order.to(targets.device)
 
         # [B,L,D]: what the Transformer sees
-        x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT) * inside[..., None]
+        x = (
+            torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT)
+            * inside[..., None]
+        )
         guide = how.cfg != 1
         if guide:
             text, inside = torch.cat([text, torch.zeros_like(text)]), inside.repeat(2, 1)
         for r in range(how.time_steps):
-            b, l = (i.to(x.device) for i in torch.nonzero(leaves == r, as_tuple=True))
+            b, at = (i.to(x.device) for i in torch.nonzero(leaves == r, as_tuple=True))
             if len(b) == 0:
                 continue
             now = order if how.hard_pseudo_reorder else None
             if guide:
-                z = self.transformer(x.repeat(2, 1, 1), text, inside, None if now is None else now.repeat(2, 1))
-                z, z_null = z[b, l], z[b + B, l]
+                z = self.transformer(
+                    x.repeat(2, 1, 1), text, inside, None if now is None else now.repeat(2, 1)
+                )
+                z, z_null = z[b, at], z[b + B, at]
             else:
-                z, z_null = self.transformer(x, text, inside, now)[b, l], None
-            drawn = self.DiffMLPs.sample(z, z_null, noise[b, l], how) * self.target_std + self.target_mean
+                z, z_null = self.transformer(x, text, inside, now)[b, at], None
+            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], how) * self.target_std + self.target_mean
             if how.snap == "step":
                 drawn = tokenizer.snap(drawn[None])[0]
-            targets[b, l] = drawn
-            x[b, l] = tokenizer.lift(drawn[None])[0].mT
-        return targets if how.snap != "end" else torch.where(hidden[..., None], tokenizer.snap(targets), targets)
+            targets[b, at] = drawn
+            x[b, at] = tokenizer.lift(drawn[None])[0].mT
+        return (
+            targets if how.snap != "end" else torch.where(hidden[..., None], tokenizer.snap(targets), targets)
+        )
 
 
 class FSQ_MARDM(MARDM):
@@ -245,7 +260,9 @@ class Attention(nn.Module):
 
     def forward(self, x, inside):
         """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
         p = self.p if self.training else 0.0
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None], dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
@@ -269,7 +286,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(dim, heads, dropout)
         self.mlp = FeedForward(dim, ff)
-        self.adaLN_modulation = nn.Sequential(nn.Identity(), nn.Linear(dim, 6 * dim))  # SiLU: see transformer()
+        self.adaLN_modulation = nn.Sequential(
+            nn.Identity(), nn.Linear(dim, 6 * dim)
+        )  # SiLU: see transformer()
 
     def forward(self, x, c, inside):
         """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""

@@ -1,4 +1,5 @@
-"""Which tokens are hidden, how many, and when each is revealed. Pure functions; B clips, L tokens, S rounds."""
+"""Which tokens are hidden, how many, and when each is revealed. Pure functions; B clips, L tokens, S rounds.
+"""
 
 import math
 
@@ -11,7 +12,8 @@ def lengths_to_mask(lengths, L):
 
 
 def cosine_schedule(u):
-    """Share of tokens that are hidden at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2)."""
+    """Share of tokens that are hidden at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2).
+    """
     return torch.cos(u * math.pi / 2)
 
 
@@ -23,9 +25,10 @@ def random_subset(mask, p):
 def training_masks(inside, u=None, order=None):
     """The three masks of a training step. inside: bool [B,L], True on real tokens.
 
-    A random time u [B] per clip hides round(cos(pi u/2) L) tokens, at least one, drawn over the padded length and cut to
-    the real ones. -> hidden (the loss counts them), decoy (10% of these: latents are replaced by wrong ones), blank (88%
-    of the other hidden: by the mask latent). The rest of the hidden show their true latent. All bool [B,L].
+    A random time u [B] per clip hides round(cos(pi u/2) L) tokens, at least one, drawn over the padded length
+    and cut to the real ones. -> hidden (the loss counts them), decoy (10% of these: latents are replaced by
+    wrong ones), blank (88% of the other hidden: by the mask latent). The rest of the hidden show their true
+    latent. All bool [B,L].
     """
     B, L = inside.shape
     u = torch.rand(B, device=inside.device) if u is None else u
@@ -37,7 +40,9 @@ def training_masks(inside, u=None, order=None):
 
 
 def hidden_counts(n_hidden, rounds):
-    """How many of n_hidden [B] tokens are hidden at the start of each round, and after the last: int64 [B,S+1]."""
+    """How many of n_hidden [B] tokens are hidden at the start of each round, and after the last: int64
+    [B,S+1].
+    """
     share = cosine_schedule(torch.linspace(0, 1, rounds))
     counts = (n_hidden[:, None] * share).round().clamp(min=1).long()
     counts = torch.minimum(counts, n_hidden[:, None])

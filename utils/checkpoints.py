@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
 
-Layout and keys follow the parent project (spec of `latest.tar`: ae | mardm, ema_mardm, opt_*, scheduler, ep, total_it),
-plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the parent's: its padding, no
-target statistics, and `ep` counted from 0.
+Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`, `total_it`),
+plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the parent's: its
+padding, no target statistics, and `ep` counted from 0.
 """
 
 import os
@@ -47,7 +47,9 @@ class Run:
             for file in order:
                 if file.is_file():
                     return file
-        raise BadInput(f"no checkpoint {order[-1]}: train that run first, or name another with --name / --ae_name")
+        raise BadInput(
+            f"no checkpoint {order[-1]}: train that run first, or name another with --name / --ae_name"
+        )
 
 
 def save_state(path, state):
@@ -73,7 +75,9 @@ def load_state(path, map_location="cpu"):
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
     except pickle.UnpicklingError:
-        raise BadInput(f"{path} is not a safe checkpoint (it holds code or foreign objects) or is damaged") from None
+        raise BadInput(
+            f"{path} is not a safe checkpoint (it holds code or foreign objects) or is damaged"
+        ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path} is truncated or damaged: {str(error).splitlines()[0]}") from None
     if not isinstance(state, dict):
@@ -114,7 +118,9 @@ def load_ae(args, device, name=None, model=None):
     state = load_state(path)
     config = state.get("config", {})
     if config.get("model", model) != model:
-        raise BadInput(f"{path} holds a {config['model']}, not a {model}: pass the one or the other --ae_name")
+        raise BadInput(
+            f"{path} holds a {config['model']}, not a {model}: pass the one or the other --ae_name"
+        )
     if "ae" not in state:
         raise BadInput(f"{path} has no key 'ae': not a checkpoint of an autoencoder")
     spec = _spec(args, config)
@@ -128,7 +134,9 @@ def load_ae(args, device, name=None, model=None):
     )
     load_into(ae, state["ae"], path)
     print(f"autoencoder: {model} from {path}")
-    return Tokenizer(ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config, path)
+    return Tokenizer(
+        ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config, path
+    )
 
 
 def load_mardm(args, tokenizer, device):
@@ -138,7 +146,9 @@ def load_mardm(args, tokenizer, device):
     state = load_state(path)
     config = state.get("config", {})
     if config.get("model", args.model) != args.model:
-        raise BadInput(f"{path} holds a {config['model']}, not a {args.model}: pass --model {config['model']}")
+        raise BadInput(
+            f"{path} holds a {config['model']}, not a {args.model}: pass --model {config['model']}"
+        )
     if "ema_mardm" not in state:
         raise BadInput(f"{path} has no key 'ema_mardm': not a checkpoint of a generator")
     mardm = make_mardm(args.model, tokenizer.ae, config.get("text_dim", 512), args.name)
@@ -146,7 +156,8 @@ def load_mardm(args, tokenizer, device):
     found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if found and found != (mardm.target_dim,):
         raise BadInput(
-            f"{path} was trained on {found[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: pass its own --ae_name"
+            f"{path} was trained on {found[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: "
+            "pass its own --ae_name"
         )
     load_into(mardm, weights, path)
     if state.get("target_stats"):
@@ -156,7 +167,9 @@ def load_mardm(args, tokenizer, device):
 
 
 def make_mardm(model, ae, text_dim, name, **options):
-    """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not belong."""
+    """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not
+    belong.
+    """
     check_name(model, MARDM_models, "--model")
     family = MARDM_models[model].keywords["kind"]
     if family != ae.kind:
@@ -168,7 +181,9 @@ def load_length_estimator(args, text_dim, device):
     """checkpoints/<ds>/length_estimator/model/finest.tar. -> LengthEstimator in eval mode"""
     path = Run.of(args, "length_estimator").model / "finest.tar"
     if not path.is_file():
-        raise BadInput(f"{path} does not exist: train it with train_LengthEstimator.py, or pass --motion_length")
+        raise BadInput(
+            f"{path} does not exist: train it with train_LengthEstimator.py, or pass --motion_length"
+        )
     state = load_state(path)
     estimator = LengthEstimator(text_dim, 50)
     load_into(estimator, state.get("estimator", {}), path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from models.MARDM import Decoding
 from utils.errors import BadInput
 from utils.train_utils import reseed
 
@@ -18,11 +19,16 @@ TEXT_ENCODERS = ("clip-vit-b32", "minilm")
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line and exit with 2; --help shows the script's docstring as it stands and every default."""
+    """Errors are one line and exit with 2; --help shows the script's docstring as it stands and every
+    default.
+    """
 
     def __init__(self, doc, **kwargs):
         super().__init__(
-            description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
         )
 
     def error(self, message):
@@ -60,15 +66,26 @@ def common_flags(parser, run_name=None):
     group = parser.add_argument_group("run")
     if run_name:
         group.add_argument("--name", type=name, default=run_name, help="name of this run [%(default)s]")
-    group.add_argument("--dataset_name", type=name, default="t2m", help="t2m, kit or a set of your own [%(default)s]")
+    group.add_argument(
+        "--dataset_name", type=name, default="t2m", help="t2m, kit or a set of your own [%(default)s]"
+    )
     group.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
     group.add_argument("--checkpoints_dir", default="./checkpoints", help="where runs are kept [%(default)s]")
-    group.add_argument("--seed", type=count(), default=3407, help="every random draw follows from it [%(default)s]")
-    group.add_argument("--num_workers", type=count(0, 256), default=4, help="data loading processes [%(default)s]")
     group.add_argument(
-        "--device", choices=("auto", "cuda", "cpu", "mps"), default="auto", help="where to compute [%(default)s]"
+        "--seed", type=count(), default=3407, help="every random draw follows from it [%(default)s]"
     )
-    group.add_argument("--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as the parent]")
+    group.add_argument(
+        "--num_workers", type=count(0, 256), default=4, help="data loading processes [%(default)s]"
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cuda", "cpu", "mps"),
+        default="auto",
+        help="where to compute [%(default)s]",
+    )
+    group.add_argument(
+        "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as the parent]"
+    )
 
 
 def checkpoint_flag(parser):
@@ -76,7 +93,7 @@ def checkpoint_flag(parser):
         "--checkpoint",
         choices=("best", "latest", "parent"),
         default="best",
-        help="net_best_fid.tar where present, else latest.tar; latest.tar; or the parent project's rule [%(default)s]",
+        help="net_best_fid.tar where present, else latest.tar; latest.tar; the parent's rule [%(default)s]",
     )
 
 
@@ -97,16 +114,26 @@ def autoencoder_flags(parser, ae_name="AE"):
 def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every):
     group = parser.add_argument_group("optimisation")
     group.add_argument("--batch_size", type=count(1, 10**6), default=batch_size, help="[%(default)s]")
-    group.add_argument("--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]")
+    group.add_argument(
+        "--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]"
+    )
     group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
     group.add_argument("--lr", type=number(float, 0, 10), default=2e-4, help="learning rate [%(default)s]")
-    group.add_argument("--weight_decay", type=number(float, 0, 10), default=weight_decay, help="AdamW's [%(default)s]")
-    group.add_argument("--warm_up_iter", type=count(), default=2000, help="steps up to the full rate [%(default)s]")
-    group.add_argument("--milestones", type=count(), nargs="*", default=milestones, help="steps [%(default)s]")
+    group.add_argument(
+        "--weight_decay", type=number(float, 0, 10), default=weight_decay, help="AdamW's [%(default)s]"
+    )
+    group.add_argument(
+        "--warm_up_iter", type=count(), default=2000, help="steps up to the full rate [%(default)s]"
+    )
+    group.add_argument(
+        "--milestones", type=count(), nargs="*", default=milestones, help="steps [%(default)s]"
+    )
     group.add_argument(
         "--lr_decay", type=number(float, 0, 1), default=0.1, help="factor at each milestone [%(default)s]"
     )
-    group.add_argument("--log_every", type=count(1), default=log_every, help="steps between scalars [%(default)s]")
+    group.add_argument(
+        "--log_every", type=count(1), default=log_every, help="steps between scalars [%(default)s]"
+    )
     group.add_argument("--save_every", type=count(1), default=1000, help="steps between saves [%(default)s]")
     group.add_argument("--is_continue", action="store_true", help="go on from latest.tar, exactly")
 
@@ -115,7 +142,9 @@ def sampling_flags(parser):
     group = parser.add_argument_group("sampling")
     group.add_argument("--time_steps", type=count(1, 1000), default=18, help="unmasking rounds [%(default)s]")
     group.add_argument(
-        "--cfg", type=number(float, 0, 100), help="guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]"
+        "--cfg",
+        type=number(float, 0, 100),
+        help="guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]",
     )
     group.add_argument(
         "--temperature", type=number(float, 0, 10), default=1.0, help="scale of the noise [%(default)s]"
@@ -130,11 +159,29 @@ def sampling_flags(parser):
         "--sampler",
         choices=("heun", "midpoint", "euler", "dopri5"),
         default="heun",
-        help="ODE solver of the SiT head; dopri5 as the parent: adaptive, so a motion depends on its batch [%(default)s]",
+        help="ODE solver of the SiT head; the parent's dopri5 is adaptive: a motion depends on its batch [%(default)s]",
     )
-    group.add_argument("--sampler_steps", type=count(1, 1000), default=4, help="steps of a fixed-step solver [4]")
     group.add_argument(
-        "--hard_pseudo_reorder", action="store_true", help="sort tokens by their unmasking order, as the parent can"
+        "--sampler_steps", type=count(1, 1000), default=4, help="steps of a fixed-step solver [4]"
+    )
+    group.add_argument(
+        "--hard_pseudo_reorder",
+        action="store_true",
+        help="sort tokens by their unmasking order, as the parent can",
+    )
+
+
+def decoding(args, spec):
+    """The sampling flags as a value; --cfg defaults to what suits the data set."""
+    return Decoding(
+        time_steps=args.time_steps,
+        cfg=spec.cfg if args.cfg is None else args.cfg,
+        temperature=args.temperature,
+        snap=args.snap,
+        sampler=args.sampler,
+        sampler_steps=args.sampler_steps,
+        hard_pseudo_reorder=args.hard_pseudo_reorder,
+        seed=args.seed,
     )
 
 
@@ -167,7 +214,9 @@ def write_text(path, text):
 
 
 def run(main, argv=None):
-    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but saved."""
+    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but
+    saved.
+    """
     try:
         code = main(argv)
     except BadInput as error:

@@ -1,7 +1,8 @@
 """Data sets in HumanML3D's layout: what a set is (`DatasetSpec`), its clips, and batches of them.
 
-The layout is described in datasets/README.md. Randomness has an address: a sampler hands out (epoch, index) pairs, and
-whatever a clip draws (its caption, its crop) comes from (seed, epoch, clip), never from a worker's state.
+The layout is described in datasets/README.md. Randomness has an address: a sampler hands out (epoch, index)
+pairs, and whatever a clip draws (its caption, its crop) comes from (seed, epoch, clip), never from a worker's
+state.
 """
 
 import json
@@ -59,10 +60,13 @@ DATASETS = {
 
 
 def find_dataset(name, dataset_dir):
-    """--dataset_name -> (DatasetSpec, its folder). A set of one's own carries a spec.json. Raises BadInput."""
+    """--dataset_name -> (DatasetSpec, its folder). A set of one's own carries a spec.json. Raises BadInput.
+    """
     root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
     if not root.is_dir():
-        raise BadInput(f"data set {root} does not exist: see datasets/README.md, or try prepare_dataset.py demo")
+        raise BadInput(
+            f"data set {root} does not exist: see datasets/README.md, or try prepare_dataset.py demo"
+        )
     if name in DATASETS:
         return DATASETS[name], root
     file = root / "spec.json"
@@ -139,7 +143,9 @@ class Clip:
 
 
 def parse_caption(line):
-    """`caption#word/POS word/POS#start#end` -> (Caption, start, end) in seconds; nan and 0.0 mean the whole clip."""
+    """`caption#word/POS word/POS#start#end` -> (Caption, start, end) in seconds; nan and 0.0 mean the whole
+    clip.
+    """
     text, tokens, start, end = line.strip().split("#")
     start, end = (0.0 if math.isnan(float(x)) else float(x) for x in (start, end))
     if not text or any("/" not in token for token in tokens.split()) or start < 0 or end < start:
@@ -180,8 +186,8 @@ def read_split(root, split):
 def load_clips(spec, root, split, texts=True):
     """The usable clips of a split, in the order of its file. Skips are printed with their reasons.
 
-    With texts: clips of min_frames..max_frames that have a caption; a caption with its own start and end makes a clip
-    of its own. Without: every clip of at least one token.
+    With texts: clips of min_frames..max_frames that have a caption; a caption with its own start and end
+    makes a clip of its own. Without: every clip of at least one token.
     """
     skipped, clips = Skipped(), []
     ids = read_split(root, split)
@@ -229,7 +235,9 @@ def _captioned(spec, name, motion, file, skipped):
         try:
             caption, start, end = parse_caption(line)
         except ValueError:
-            skipped.add("malformed text line (expected caption#word/POS ...#start#end)", f"{name}.txt:{number}")
+            skipped.add(
+                "malformed text line (expected caption#word/POS ...#start#end)", f"{name}.txt:{number}"
+            )
             continue
         if end == 0:
             whole.append(caption)
@@ -250,7 +258,8 @@ def _captioned(spec, name, motion, file, skipped):
 
 @dataclass
 class Batch:
-    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; lists of B."""
+    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; lists of B.
+    """
 
     motion: torch.Tensor
     m_lens: torch.Tensor
@@ -264,7 +273,9 @@ class Batch:
 
     def to(self, device):
         moved = {key: getattr(self, key) for key in ("motion", "m_lens", "text")}
-        return replace(self, **{key: x.to(device, non_blocking=True) for key, x in moved.items() if x is not None})
+        return replace(
+            self, **{key: x.to(device, non_blocking=True) for key, x in moved.items() if x is not None}
+        )
 
 
 def collate(samples):
@@ -301,7 +312,8 @@ class WindowSet(Dataset):
 
 
 class TextMotionSet(Dataset):
-    """Whole clips with one of their captions. With `crop`, the training draws of HumanML3D: a third of the clips
+    """Whole clips with one of their captions. With `crop`, the training draws of HumanML3D: a third of the
+    clips
     lose one more token, and the start is anywhere; without, a clip starts at its first frame."""
 
     def __init__(self, clips, normalizer, embeddings=None, max_frames=196, crop=False, seed=0):
@@ -327,7 +339,9 @@ class TextMotionSet(Dataset):
 
 
 class AddressedBatches(Sampler):
-    """Batches of (epoch, index) pairs, shuffled by (seed, epoch), from batch `start` on. A sampler to resume with."""
+    """Batches of (epoch, index) pairs, shuffled by (seed, epoch), from batch `start` on. A sampler to resume
+    with.
+    """
 
     def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True):
         self.n, self.batch_size, self.seed = n, batch_size, seed
@@ -337,7 +351,11 @@ class AddressedBatches(Sampler):
         return math.ceil(self.n / self.batch_size) - self.start
 
     def __iter__(self):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else range(self.n)
+        order = (
+            np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+            if self.shuffle
+            else range(self.n)
+        )
         for first in range(self.start * self.batch_size, self.n, self.batch_size):
             yield [(self.epoch, int(i)) for i in order[first : first + self.batch_size]]
 

@@ -1,4 +1,5 @@
-"""What both training loops share: seeding by address, the schedule, EMA, one optimizer step, running means."""
+"""What both training loops share: seeding by address, the schedule, EMA, one optimizer step, running means.
+"""
 
 import contextlib
 import copy
@@ -11,7 +12,9 @@ import torch
 
 
 def reseed(*address):
-    """Seed every generator from an address, e.g. (args.seed, step): a resumed run draws what the first would have."""
+    """Seed every generator from an address, e.g. (args.seed, step): a resumed run draws what the first would
+    have.
+    """
     seed = int(np.random.SeedSequence(address).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -19,7 +22,9 @@ def reseed(*address):
 
 
 def warm_up_then_milestones(optimizer, warm_up_iter, milestones, lr_decay):
-    """Linear warm-up to the full rate over `warm_up_iter` steps; times `lr_decay` at each milestone (in steps)."""
+    """Linear warm-up to the full rate over `warm_up_iter` steps; times `lr_decay` at each milestone (in
+    steps).
+    """
 
     def factor(step):
         warm = min(1.0, (step + 1) / max(warm_up_iter, 1))
@@ -44,7 +49,8 @@ def descend(loss, optimizer, scheduler, max_norm=None):
 class EMA:
     """Exponential moving average of a module's parameters, in float32; buffers are copied.
 
-    The decay is min(decay, (1 + step) / (10 + step)), so that a short run is not judged on its initial weights.
+    The decay is min(decay, (1 + step) / (10 + step)), so that a short run is not judged on its initial
+    weights.
     """
 
     def __init__(self, module, decay):
@@ -54,7 +60,10 @@ class EMA:
     @torch.no_grad()
     def update(self, module, step):
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, parameters = list(self.model.parameters()), [p.detach().float() for p in module.parameters()]
+        averages, parameters = (
+            list(self.model.parameters()),
+            [p.detach().float() for p in module.parameters()],
+        )
         torch._foreach_lerp_(averages, parameters, 1 - decay)
         for average, buffer in zip(self.model.buffers(), module.buffers()):
             average.copy_(buffer)

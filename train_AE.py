@@ -1,0 +1,138 @@
+"""Stage 1: train an autoencoder, motion <-> tokens.
+
+python train_AE.py --name AE --dataset_name t2m --model FSQ_AE_High
+python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128 --batch_size 32 --max_iters
+2000
+"""
+
+import torch
+from torch.nn.functional import mse_loss, smooth_l1_loss
+
+from models.AE import AE_models, make_ae
+from utils.checkpoints import Run, check_name
+from utils.cli import Parser, common_flags, count, number, optimizer_flags, run, start
+from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, load_clips, loader
+from utils.eval_utils import evaluate_reconstruction
+from utils.evaluators import Judge
+from utils.train_utils import CodeUsage, RunningMean, descend, inference, warm_up_then_milestones
+from utils.training_loop import TrainingLoop
+
+DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="AE")
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", default="FSQ_AE_Model", help=f"one of {', '.join(AE_models)} [%(default)s]")
+    group.add_argument(
+        "--fsq_levels", type=count(3, 10**4), nargs="+", default=[8, 5, 5, 5, 5], help="[%(default)s]"
+    )
+    group.add_argument(
+        "--codebook_size", type=count(2, 10**6), default=512, help="of VQ_AE_Model [%(default)s]"
+    )
+    group.add_argument(
+        "--width", type=count(8, 4096), default=512, help="channels of the networks [%(default)s]"
+    )
+    optimizer_flags(
+        parser, batch_size=256, epoch=50, weight_decay=0.0, milestones=[150000, 250000], log_every=10
+    )
+    group = parser.add_argument_group("loss")
+    group.add_argument(
+        "--window_size", type=count(4, 10**4), default=64, help="frames of a window [%(default)s]"
+    )
+    group.add_argument("--recons_loss", choices=DISTANCES, default="l1_smooth", help="distance [%(default)s]")
+    group.add_argument(
+        "--aux_loss_joints",
+        type=number(float, 0, 1e3),
+        default=1.0,
+        help="weight of the joints' own loss [%(default)s]",
+    )
+    group.add_argument(
+        "--root_weight",
+        type=number(float, 0, 1e3),
+        default=1.0,
+        help="weight of the four root columns [%(default)s]",
+    )
+    return parser
+
+
+def reconstruction_loss(motion, recons, m_lens, args):
+    """recons + aux * recons(local joint positions), over real frames. motion, recons [B,T,dim], m_lens [B] ->
+    [].
+    """
+    each = DISTANCES[args.recons_loss](recons, motion, reduction="none")
+    inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None]
+    each = each * inside[..., None]
+    root, joints = each[..., :4].sum(), each[..., 4:].sum()
+    frames, dim = inside.sum(), motion.shape[2]
+    return (args.root_weight * root + joints) / (frames * dim) + args.aux_loss_joints * joints / (
+        frames * (dim - 4)
+    )
+
+
+def train_step(ae, batch, args, usage):
+    recons, bottleneck_loss, codes = ae.training_pass(batch.motion, batch.m_lens)
+    if codes is not None:
+        usage.add(codes)
+    loss = reconstruction_loss(batch.motion, recons, batch.m_lens, args)
+    return loss + bottleneck_loss, loss
+
+
+def validate(ae, val_set, args, device):
+    """Loss and code usage over the whole validation clips. -> dict"""
+    means, usage = RunningMean(), CodeUsage(ae.codebook_size or 1)
+    with inference(ae):
+        for batch in loader(val_set, args.batch_size):
+            batch = batch.to(device)
+            means.add(loss=train_step(ae, batch, args, usage)[1])
+    return means.pop() | (usage.report() if ae.codebook_size else {})
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    check_name(args.model, AE_models, "--model")
+    device = start(args)
+
+    spec, root = find_dataset(args.dataset_name, args.dataset_dir)
+    normalizer = Normalizer.load(root, spec.dim)
+    train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
+    val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
+    judge = Judge.load(args, spec, device)
+    judged_set = judge and TextMotionSet(load_clips(spec, root, "val"), normalizer)
+
+    ae = make_ae(
+        args.model, spec.dim, args.width, fsq_levels=args.fsq_levels, codebook_size=args.codebook_size
+    ).to(device)
+    optimizer = torch.optim.AdamW(ae.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay)
+    scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
+    config = vars(args) | {"dataset": spec.as_dict()} | {key: getattr(ae, key) for key in ae.options}
+    loop = TrainingLoop(
+        args,
+        Run.of(args),
+        parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
+        constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
+        best_parts=["ae"],
+    )
+    size = sum(p.numel() for p in ae.parameters())
+    print(f"{args.model}: {size:,} parameters, {ae.codebook_size or 'no'} codes; {len(train_set):,} windows")
+
+    for epoch in loop.epochs():
+        usage = CodeUsage(ae.codebook_size or 1)
+        for batch in loop.batches(train_set, device):
+            total, recons = train_step(ae, batch, args, usage)
+            norm = descend(total, optimizer, scheduler)
+            loop.log(loss=total, recons=recons, grad_norm=norm)
+        if ae.codebook_size:
+            loop.scalars("Train", usage.report())
+        loop.scalars("Val", validate(ae, val_set, args, device))
+        metrics = None
+        if judge:
+            with inference(ae):
+                metrics = evaluate_reconstruction(ae, judge, judged_set, normalizer, spec, device).as_dict()
+            print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
+        loop.finish_epoch(metrics)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,171 @@
+"""Stage 2: train the masked Transformer and its diffusion head on the tokens of a trained autoencoder.
+
+python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
+--need_evaluation
+"""
+
+import torch
+
+from models.AE import STRIDE
+from models.MARDM import MARDM_models, Decoding
+from models.TextEncoder import cached_embeddings, load_text_encoder
+from utils.checkpoints import Run, check_name, load_ae, make_mardm
+from utils.cli import (
+    Parser,
+    autoencoder_flags,
+    checkpoint_flag,
+    common_flags,
+    count,
+    number,
+    optimizer_flags,
+    run,
+    start,
+    text_encoder_flag,
+)
+from utils.datasets import TextMotionSet, find_dataset, load_clips, loader
+from utils.errors import BadInput
+from utils.eval_utils import evaluate_generation
+from utils.evaluators import Judge
+from utils.train_utils import EMA, RunningMean, descend, inference, reseed, warm_up_then_milestones
+from utils.training_loop import TrainingLoop
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="MARDM")
+    autoencoder_flags(parser)
+    checkpoint_flag(parser)
+    text_encoder_flag(parser)
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="MARDM-SiT-XL", help="an entry of MARDM_models, KIND-HEAD-SIZE [%(default)s]"
+    )
+    group.add_argument(
+        "--diffmlps_batch_mul",
+        type=count(1, 64),
+        default=4,
+        help="noise draws per hidden token and step [%(default)s]",
+    )
+    group.add_argument(
+        "--cond_drop_prob",
+        type=number(float, 0, 1),
+        default=0.1,
+        help="share of texts left out [%(default)s]",
+    )
+    group.add_argument(
+        "--dropout", type=number(float, 0, 0.9), default=0.2, help="of the Transformer [%(default)s]"
+    )
+    group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
+    group.add_argument(
+        "--unit_length", type=count(4, 4), default=4, help="frames per token, fixed by the AE [4]"
+    )
+    optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000], log_every=50)
+    group = parser.add_argument_group("averaging and evaluation")
+    group.add_argument("--ema_decay", type=number(float, 0, 1), default=0.9999, help="at most [%(default)s]")
+    group.add_argument(
+        "--need_evaluation", action="store_true", help="generate and judge after epochs, keep the best"
+    )
+    group.add_argument(
+        "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"
+    )
+    return parser
+
+
+def embed_captions(clip_sets, encoder_name, root, device):
+    """The text encoder runs once over every distinct caption, never in the loop. -> caption -> [E], E"""
+    encoder = load_text_encoder(encoder_name, device)
+    captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
+    cache = root / "cache" / f"text_{encoder_name}.pt"
+    return cached_embeddings(encoder, captions, cache), encoder.dim
+
+
+def measure_targets(ae, train_set, args, device):
+    """Mean and standard deviation [target_dim] of all training tokens."""
+    rows = []
+    for batch in loader(train_set, args.batch_size):
+        batch = batch.to(device)
+        targets = ae.tokenize(batch.motion, batch.m_lens)[1]
+        rows += [target[: frames // STRIDE] for target, frames in zip(targets, batch.m_lens.tolist())]
+    rows = torch.cat(rows).double()
+    return rows.mean(dim=0).float(), rows.std(dim=0).float()
+
+
+def loss_of(mardm, ae, batch):
+    latents, targets = ae.tokenize(batch.motion, batch.m_lens)
+    return mardm.forward_loss(latents, targets, batch.text, batch.m_lens // STRIDE, ae.decoys(latents))
+
+
+def validate(mardm, ae, val_set, args, device):
+    """The training loss on the validation clips, with the same draws at every call."""
+    means = RunningMean()
+    reseed(args.seed)
+    with inference(mardm):
+        for batch in loader(val_set, args.batch_size):
+            means.add(loss=loss_of(mardm, ae, batch.to(device)))
+    return means.pop()
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    check_name(args.model, MARDM_models, "--model")
+    device = start(args)
+
+    tokenizer = load_ae(args, device)
+    ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
+    _, root = find_dataset(args.dataset_name, args.dataset_dir)
+    train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
+    args.text_encoder = args.text_encoder or spec.text_encoder
+    text, text_dim = embed_captions([train_clips, val_clips], args.text_encoder, root, device)
+    train_set = TextMotionSet(
+        train_clips, normalizer, text, args.max_motion_length, crop=True, seed=args.seed
+    )
+    val_set = TextMotionSet(val_clips, normalizer, text, args.max_motion_length)
+    judge = Judge.load(args, spec, device) if args.need_evaluation else None
+    if args.need_evaluation and judge is None:
+        raise BadInput(f"--need_evaluation: no judge for {spec.name}; train one with train_Evaluators.py")
+
+    mardm = make_mardm(
+        args.model,
+        ae,
+        text_dim,
+        args.ae_name,
+        cond_drop_prob=args.cond_drop_prob,
+        diffmlps_batch_mul=args.diffmlps_batch_mul,
+        dropout=args.dropout,
+    ).to(device)
+    mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
+    ema = EMA(mardm, args.ema_decay)
+    optimizer = torch.optim.AdamW(
+        mardm.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay
+    )
+    scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
+    config = vars(args) | {"text_dim": text_dim, "dataset": spec.as_dict()}
+    loop = TrainingLoop(
+        args,
+        Run.of(args),
+        parts={"mardm": mardm, "ema_mardm": ema.model, "opt_mardm": optimizer, "scheduler": scheduler},
+        constants={"config": config, "target_stats": mardm.target_stats},
+        best_parts=["mardm", "ema_mardm"],
+    )
+    size = sum(p.numel() for p in mardm.parameters())
+    print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
+
+    for epoch in loop.epochs():
+        for batch in loop.batches(train_set, device):
+            loss = loss_of(mardm, ae, batch)
+            norm = descend(loss, optimizer, scheduler)
+            ema.update(mardm, loop.progress.total_it)
+            loop.log(loss=loss, grad_norm=norm)
+        metrics = None
+        loop.scalars("Val", validate(mardm, ae, val_set, args, device))
+        if judge and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):
+            how = Decoding(cfg=spec.cfg, seed=args.seed)
+            metrics = evaluate_generation(
+                ema.model, ae, judge, val_set, normalizer, spec, how, device
+            ).as_dict()
+            print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
+        loop.finish_epoch(metrics)
+
+
+if __name__ == "__main__":
+    run(main)
