@@ -1,0 +1,97 @@
+"""The autoencoders: the zoo, the four verbs, and a clip that comes out as if it were alone."""
+
+import math
+
+import pytest
+import torch
+
+from models.AE import FSQ_LEVELS, AE_models, make_ae
+
+
+@pytest.fixture(params=["AE_Model", "FSQ_AE_High"])
+def ae(request):
+    torch.manual_seed(0)
+    return make_ae(request.param, width=32).eval()
+
+
+@pytest.mark.parametrize("name", FSQ_LEVELS)
+def test_the_zoo_prints_the_product_of_its_levels(name):
+    table = {
+        "Small": 3125,
+        "Medium": 5000,
+        "Large": 36000,
+        "High": 64000,
+        "XLarge": 76800,
+        "Ultra": 102400,
+        "Mega": 163840,
+        "HighDim7": 109375,
+        "HighDim8": 390625,
+    }
+    model = make_ae(name, width=8)
+    assert model.fsq.codebook_size == table[name.removeprefix("FSQ_AE_")] == math.prod(model.fsq_levels)
+    assert model.fsq_dim == len(model.fsq_levels) == model.target_dim
+
+
+def test_default_sizes_are_the_published_ones():
+    assert sum(p.numel() for p in AE_models["AE_Model"]().parameters()) == 18_834_499
+    assert AE_models["FSQ_AE_Model"]().fsq_levels == [8, 5, 5, 5, 5]
+
+
+def test_a_padded_clip_comes_out_as_if_it_were_alone(ae):
+    alone = torch.randn(1, 40, 67)
+    padded = torch.cat([alone, 5 * torch.randn(1, 24, 67)], dim=1)
+    batch, m_lens = torch.cat([padded, torch.randn(1, 64, 67)]), torch.tensor([40, 64])
+    with torch.no_grad():
+        latents, targets = ae.tokenize(batch, m_lens)
+        alone_latents, alone_targets = ae.tokenize(alone)
+        torch.testing.assert_close(targets[:1, :10], alone_targets, atol=1e-5, rtol=0)
+        torch.testing.assert_close(latents[:1, :, :10], alone_latents, atol=1e-5, rtol=0)
+        motion = ae.detokenize(targets, m_lens)
+        torch.testing.assert_close(motion[:1, :40], ae.detokenize(alone_targets), atol=1e-5, rtol=0)
+        assert (motion[0, 40:] == 0).all()
+
+
+def test_the_parents_padding_is_kept_for_its_checkpoints():
+    torch.manual_seed(0)
+    old = make_ae("AE_Model", width=32, padding_proof=False).eval()
+    alone = torch.randn(1, 40, 67)
+    padded, m_lens = torch.cat([alone, torch.randn(1, 24, 67)], dim=1), torch.tensor([40])
+    with torch.no_grad():
+        assert (old.tokenize(padded, m_lens)[1][:, :10] - old.tokenize(alone)[1]).abs().max() > 1e-3
+
+
+def test_detokenize_after_tokenize_is_the_reconstruction(ae):
+    motion, m_lens = torch.randn(2, 32, 67), torch.tensor([32, 20])
+    with torch.no_grad():
+        latents, targets = ae.tokenize(motion, m_lens)
+        torch.testing.assert_close(ae.lift(targets), latents)
+        recons = ae.detokenize(targets, m_lens)
+        torch.testing.assert_close(recons[0], ae(motion, m_lens)[0])
+        torch.testing.assert_close(ae.encode(motion, m_lens), latents)
+
+
+def test_snap_off_decodes_what_it_is_given():
+    torch.manual_seed(0)
+    ae = make_ae("FSQ_AE_High", width=32).eval()
+    coords = torch.rand(1, 5, 6) - 0.5
+    with torch.no_grad():
+        off, on = ae.detokenize(coords, snap=False), ae.detokenize(coords, snap=True)
+        torch.testing.assert_close(off, ae.decode_from_fsq(coords))
+        torch.testing.assert_close(on, ae.decode_from_fsq(ae.snap(coords)))
+        assert (off - on).abs().max() > 1e-4
+
+
+def test_decoys_are_legal():
+    ae = make_ae("FSQ_AE_High", width=32)
+    latents = torch.zeros(2, 32, 7)
+    lifted = ae.decoys(latents, torch.Generator().manual_seed(1))
+    # undo the linear lift: the coordinates must lie on the grid
+    coords = (lifted.mT - ae.post_fsq.bias) @ torch.linalg.pinv(ae.post_fsq.weight).mT
+    torch.testing.assert_close(ae.snap(coords), coords, atol=1e-4, rtol=0)
+    assert coords.std() > 0.3
+
+
+def test_only_the_bottlenecks_own_flags_reach_it():
+    assert make_ae("FSQ_AE_Model", width=8, fsq_levels=[7, 3], codebook_size=9).fsq_levels == [7, 3]
+    assert make_ae("FSQ_AE_Small", width=8, fsq_levels=[7, 3]).fsq_levels == [5] * 5
+    assert make_ae("AE_Model", width=8, fsq_levels=[7, 3]).target_dim == 8

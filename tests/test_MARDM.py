@@ -1,0 +1,173 @@
+"""The generator: losses, batch invariance, drawing only what is kept, edits later."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from models.AE import make_ae
+from models.masking import lengths_to_mask, reveal_rounds
+from models.MARDM import MARDM_models, Decoding, draw_noise
+
+
+def awake(module):
+    """Random weights in the place of the zeros that a new modulation starts with."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in module.parameters():
+            if not p.abs().sum():
+                p.copy_(0.05 * torch.randn(p.shape, generator=generator))
+    return module
+
+
+@pytest.fixture(params=["MARDM-SiT-XS", "FSQ-MARDM-SiT-XS"])
+def pair(request):
+    """(generator, its autoencoder), float64, with weights that are not zero."""
+    torch.manual_seed(0)
+    ae = make_ae("FSQ_AE_Small" if request.param.startswith("FSQ") else "AE_Model", width=32)
+    mardm = MARDM_models[request.param](ae_dim=32, target_dim=ae.target_dim, text_dim=16)
+    mardm.set_target_stats(0.1 * torch.ones(ae.target_dim), torch.full((ae.target_dim,), 0.5))
+    return awake(mardm).double().eval(), ae.double().eval()
+
+
+def test_every_family_comes_in_five_sizes():
+    sizes = {"XS", "S", "B", "L", "XL"}
+    assert {name.rsplit("-", 1)[1] for name in MARDM_models} == sizes
+    assert {name.rsplit("-", 1)[0] for name in MARDM_models} >= {"MARDM-SiT", "FSQ-MARDM-SiT"}
+
+
+def test_xl_has_the_published_size():
+    with torch.device("meta"):
+        model = MARDM_models["MARDM-SiT-XL"]()
+    assert sum(p.numel() for p in model.parameters()) == 290_816_512
+
+
+def test_a_prompt_gives_the_same_motion_alone_and_in_a_batch(pair):
+    mardm, ae = pair
+    text, m_lens = torch.randn(4, 16, dtype=torch.float64), torch.tensor([3, 12, 1, 7])
+    how = Decoding(cfg=3.0, snap="off")
+    together = mardm.generate(ae, text, m_lens, how, keys=[5, 6, 7, 8])
+    for i, n in enumerate(m_lens.tolist()):
+        alone = mardm.generate(ae, text[i : i + 1], m_lens[i : i + 1], how, keys=[5 + i])
+        torch.testing.assert_close(together[i, :n], alone[0], atol=1e-9, rtol=0)
+        assert (together[i, n:] == 0).all()
+
+
+def draw_everything(mardm, ae, text, m_lens, how):
+    """The published algorithm: in every round draw every hidden token, keep the leaving ones, hide the rest again."""
+    B, L = len(m_lens), int(m_lens.max())
+    inside = lengths_to_mask(m_lens, L)
+    order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)
+    leaves = reveal_rounds(inside, order, how.time_steps)
+    targets = torch.zeros(B, L, mardm.target_dim, dtype=text.dtype)
+    for r in range(how.time_steps):
+        hidden = leaves >= r
+        x = torch.where(hidden[..., None], mardm.mask_latent, ae.lift(targets).mT) * inside[..., None]
+        z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
+        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], how) * mardm.target_std + mardm.target_mean
+        targets[hidden] = ae.snap(drawn[None])[0] if how.snap == "step" else drawn
+    return targets
+
+
+@pytest.mark.parametrize("sampler", ["euler", "midpoint", "heun"])
+@pytest.mark.parametrize("cfg", [1.0, 4.5])
+def test_drawing_only_the_leaving_tokens_equals_drawing_all(pair, sampler, cfg):
+    mardm, ae = pair
+    text, m_lens = torch.randn(3, 16, dtype=torch.float64), torch.tensor([1, 13, 6])
+    how = Decoding(time_steps=7, cfg=cfg, sampler=sampler, sampler_steps=2)
+    with torch.no_grad():
+        expected = draw_everything(mardm, ae, text, m_lens, how)
+        torch.testing.assert_close(mardm.generate(ae, text, m_lens, how), expected, atol=1e-10, rtol=0)
+
+
+def test_the_head_is_asked_only_for_what_is_kept(pair):
+    mardm, ae = pair
+    rows = []
+    mardm.DiffMLPs.net.register_forward_hook(lambda net, given, out: rows.append(len(out)))
+    m_lens = torch.tensor([20, 9])
+    mardm.generate(ae, torch.randn(2, 16, dtype=torch.float64), m_lens, Decoding(cfg=2.0, sampler="heun"))
+    assert sum(rows) == 29 * 8 * 2  # tokens x evaluations x guidance
+    rows.clear()
+    mardm.generate(ae, torch.randn(2, 16, dtype=torch.float64), m_lens, Decoding(cfg=1.0, sampler="euler"))
+    assert sum(rows) == 29 * 4
+
+
+def test_reordering_the_tokens_changes_rounding_only(pair):
+    mardm, ae = pair
+    text, m_lens = torch.randn(2, 16, dtype=torch.float64), torch.tensor([9, 5])
+    plain, sorted_ = (
+        mardm.generate(ae, text, m_lens, Decoding(snap="off", hard_pseudo_reorder=flag))
+        for flag in (False, True)
+    )
+    torch.testing.assert_close(plain, sorted_, atol=1e-9, rtol=0)
+
+
+def test_temperature_snap_and_seed_have_their_effects(pair):
+    mardm, ae = pair
+    text, m_lens = torch.randn(1, 16, dtype=torch.float64), torch.tensor([8])
+    draw = partial(mardm.generate, ae, text, m_lens)
+    assert torch.equal(draw(Decoding()), draw(Decoding()))
+    assert not torch.equal(draw(Decoding(snap="off")), draw(Decoding(snap="off", seed=1)))
+    assert not torch.equal(draw(Decoding(snap="off")), draw(Decoding(snap="off", temperature=0.1)))
+    for snap in ("step", "end"):
+        legal = draw(Decoding(snap=snap))
+        assert torch.equal(ae.snap(legal), legal)
+
+
+def test_the_loss_counts_hidden_real_tokens_only(pair):
+    mardm, ae = pair
+    B, L = 3, 10
+    latents, text = torch.randn(B, 32, L, dtype=torch.float64), torch.randn(B, 16, dtype=torch.float64)
+    targets = torch.randn(B, L, mardm.target_dim, dtype=torch.float64)
+    m_lens = torch.tensor([10, 4, 7])
+    inside = lengths_to_mask(m_lens, L)
+    hidden = inside & (torch.arange(L) % 2 == 0)
+    masks = hidden, torch.zeros_like(hidden), hidden
+    n = int(hidden.sum()) * mardm.diffmlps_batch_mul
+    t, noise = torch.rand(n, dtype=torch.float64), torch.randn(n, mardm.target_dim, dtype=torch.float64)
+
+    def loss(latents, targets):
+        return mardm.forward_loss(latents, targets, text, m_lens, masks=masks, t=t, noise=noise)
+
+    base = loss(latents, targets)
+    seen = (inside & ~hidden)[:, None] | torch.zeros_like(latents, dtype=torch.bool)
+    assert torch.equal(
+        base, loss(torch.where(seen, latents, 9.0), torch.where(hidden[..., None], targets, 7.0))
+    )
+    assert not torch.equal(base, loss(latents + seen, targets))
+
+
+def test_a_batch_without_hidden_tokens_has_no_loss_and_no_nan(pair):
+    mardm, ae = pair
+    empty = torch.zeros(2, 5, dtype=torch.bool)
+    loss = mardm.forward_loss(
+        torch.randn(2, 32, 5, dtype=torch.float64),
+        torch.randn(2, 5, mardm.target_dim, dtype=torch.float64),
+        torch.randn(2, 16, dtype=torch.float64),
+        torch.tensor([5, 3]),
+        masks=(empty, empty, empty),
+    )
+    assert loss == 0
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in mardm.parameters() if p.grad is not None)
+
+
+def test_no_gradient_reaches_the_autoencoder(pair):
+    mardm, ae = pair
+    latents, targets = ae.tokenize(torch.randn(2, 40, 67, dtype=torch.float64))
+    mardm.forward_loss(
+        latents, targets, torch.randn(2, 16, dtype=torch.float64), torch.tensor([10, 10])
+    ).backward()
+    assert all(p.grad is None for p in ae.parameters())
+
+
+def test_targets_are_standardised_and_the_statistics_stay_out_of_the_state_dict(pair):
+    mardm, ae = pair
+    assert not any("target" in key for key in mardm.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(mardm.DiffMLPs, "loss", lambda rows, z, t, noise: seen.append(rows) or rows.sum(dim=1))
+        targets = torch.full((1, 6, mardm.target_dim), 0.6, dtype=torch.float64)
+        latents = torch.randn(1, 32, 6, dtype=torch.float64)
+        mardm.forward_loss(latents, targets, torch.randn(1, 16, dtype=torch.float64), torch.tensor([6]))
+    torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))  # (0.6 - 0.1) / 0.5

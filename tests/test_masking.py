@@ -1,0 +1,56 @@
+"""Masks: how many, which, and when each token is revealed."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.masking import hidden_counts, lengths_to_mask, reveal_rounds, training_masks
+
+LENGTHS = st.lists(st.integers(1, 49), min_size=1, max_size=6)
+
+
+def test_counts_of_the_cosine_schedule():
+    counts = hidden_counts(torch.tensor([49, 10, 0]), 18)
+    expected = [49, 49, 48, 47, 46, 44, 42, 39, 36, 33, 30, 26, 22, 18, 13, 9, 5, 1, 0]
+    assert counts[0].tolist() == expected
+    assert counts[1].tolist() == [10, 10, 10, 10, 9, 9, 9, 8, 7, 7, 6, 5, 4, 4, 3, 2, 1, 1, 0]
+    assert counts[2].tolist() == [0] * 19
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, rounds=st.integers(1, 25), seed=st.integers(0, 10**6))
+def test_every_hidden_token_leaves_exactly_once_and_on_schedule(lengths, rounds, seed):
+    lengths = torch.tensor(lengths)
+    L = int(lengths.max())
+    order = torch.rand(len(lengths), L, generator=torch.Generator().manual_seed(seed))
+    hidden = lengths_to_mask(lengths, L)
+    leaves = reveal_rounds(hidden, order, rounds)
+    assert torch.equal(leaves >= 0, hidden) and (leaves[hidden] < rounds).all()
+    counts = hidden_counts(lengths, rounds)
+    for s in range(rounds):
+        assert torch.equal((leaves >= s).sum(dim=1), counts[:, s])
+    # the smaller its number, the longer a token stays hidden
+    for row, when, n in zip(order, leaves, lengths.tolist()):
+        assert (when[:n][row[:n].argsort()].diff() <= 0).all()
+
+
+def test_only_the_sections_of_an_edit_are_revealed():
+    hidden = torch.zeros(1, 12, dtype=torch.bool)
+    hidden[0, 3:6] = True
+    leaves = reveal_rounds(hidden, torch.rand(1, 12), 18)
+    assert torch.equal(leaves >= 0, hidden)
+    assert (reveal_rounds(torch.zeros_like(hidden), torch.rand(1, 12), 18) == -1).all()
+
+
+def test_training_masks_nest_and_have_their_shares():
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 50, (4000,))
+    inside = lengths_to_mask(lengths, 49)
+    hidden, decoy, blank = training_masks(inside)
+    assert not (hidden & ~inside).any() and not (decoy & ~hidden).any()
+    assert not (blank & ~hidden).any() and not (blank & decoy).any()
+    n = hidden.sum()
+    assert abs(decoy.sum() / n - 0.1) < 0.01
+    assert abs(blank.sum() / (n - decoy.sum()) - 0.88) < 0.01
+    # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
+    assert abs(n / inside.sum() - 2 / torch.pi) < 0.02
