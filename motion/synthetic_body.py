@@ -1,0 +1,216 @@
+"""The body of the demo set: control tracks (root, spine, arms, feet) -> joints [T,22,3] of SMPL22, in metres.
+
+Forward kinematics over constant bones for the trunk and arms, two-bone inverse kinematics for the legs: the
+feet are given in the world, so a foot that is told to stand does stand. Angles are radians, Y is up, the
+person's left is +X while it faces +Z. Index 0 is left, 1 right; arms are written as if left and mirrored.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+FPS = 20
+THIGH, SHIN, UPPER_ARM, FOREARM = 0.392, 0.428, 0.260, 0.268
+HIP = np.array([0.060, -0.085, 0.0])  # the left one, from the pelvis
+TOE = np.array([0.0, -0.045, 0.138])  # from the ankle, foot flat
+ANKLE_HEIGHT = 0.060
+REACH = 0.995 * (THIGH + SHIN)  # a leg never locks straight
+STAND_HEIGHT = 0.956  # of the pelvis
+STANCE = 0.095  # half the distance between standing ankles
+TOES_OUT = np.radians(6)
+HANG = np.radians([4, 9, 0, 14])  # arms at rest: flexion, abduction, outward rotation, elbow
+SPINE = np.array([[0, 0.130, -0.020], [0, 0.143, 0], [0, 0.057, 0.005]])
+NECK, HEAD = np.array([0, 0.215, -0.030]), np.array([0, 0.085, 0.055])
+COLLAR, SHOULDER = np.array([0.075, 0.120, -0.020]), np.array([0.115, 0.040, -0.010])
+SIDES = (1, -1)
+
+
+@dataclass
+class Tracks:
+    """What a clip's body does, frame by frame; every array starts with T."""
+
+    root: np.ndarray  # [T,2] x, z of the pelvis
+    yaw: np.ndarray  # [T] facing
+    height: np.ndarray  # [T] wished height of the pelvis; short legs pull it down
+    pelvis: np.ndarray  # [T,3] pitch forward, roll, twist
+    spine: np.ndarray  # [T,3] the same, spread over three joints
+    head: np.ndarray  # [T] pitch forward
+    arms: np.ndarray  # [T,2,4] flexion, abduction, outward rotation, elbow
+    foot: np.ndarray  # [T,2,2] x, z of the ankle above its flat foot
+    foot_yaw: np.ndarray  # [T,2]
+    lift: np.ndarray  # [T,2] height of the sole above the floor
+    heel: np.ndarray  # [T,2] heel raised about the standing toe
+    toe: np.ndarray  # [T,2] toe raised about the standing ankle
+
+    def __len__(self):
+        return len(self.yaw)
+
+
+def smooth(u):
+    """Minimum-jerk step: 0 below 0, 1 above 1, no speed and no acceleration at either end."""
+    u = np.clip(u, 0.0, 1.0)
+    return u**3 * (10 - 15 * u + 6 * u * u)
+
+
+def keyed(t, keys):
+    """Values at times t [T] that rest at each key (time, value) and glide between; values may be vectors."""
+    times = np.array([time for time, _ in keys])
+    values = np.array([value for _, value in keys], dtype=float)
+    track = np.broadcast_to(values[0], (len(t), *values.shape[1:])).copy()
+    for start, end, step in zip(times, times[1:], np.diff(values, axis=0)):
+        track += np.multiply.outer(smooth((t - start) / max(end - start, 1e-6)), step)
+    return track
+
+
+def standing(n):
+    """Tracks of n frames at rest, facing +Z at the origin."""
+    feet = np.array([[STANCE, 0.0], [-STANCE, 0.0]])
+    return Tracks(
+        root=np.zeros((n, 2)),
+        yaw=np.zeros(n),
+        height=np.full(n, STAND_HEIGHT),
+        pelvis=np.zeros((n, 3)),
+        spine=np.zeros((n, 3)),
+        head=np.zeros(n),
+        arms=np.tile(HANG, (n, 2, 1)),
+        foot=np.tile(feet, (n, 1, 1)),
+        foot_yaw=np.tile([TOES_OUT, -TOES_OUT], (n, 1)),
+        lift=np.zeros((n, 2)),
+        heel=np.zeros((n, 2)),
+        toe=np.zeros((n, 2)),
+    )
+
+
+def forward_of(yaw):
+    """Yaw [...] -> x, z [...,2] of the facing direction; its left is (z, -x)."""
+    return np.stack([np.sin(yaw), np.cos(yaw)], axis=-1)
+
+
+def turned(points, yaw):
+    """Points x, z [...,2] turned about the vertical by one angle."""
+    x, z = points[..., 0], points[..., 1]
+    return np.stack([np.cos(yaw) * x + np.sin(yaw) * z, np.cos(yaw) * z - np.sin(yaw) * x], axis=-1)
+
+
+def then(first, second):
+    """One after the other: the second starts where and as the first ended (both rest in between)."""
+    yaw, origin = first.yaw[-1], first.root[-1]
+    moved = {
+        "root": turned(second.root, yaw) + origin,
+        "foot": turned(second.foot, yaw) + origin,
+        "yaw": second.yaw + yaw,
+        "foot_yaw": second.foot_yaw + yaw,
+    }
+    parts = {}
+    for field in fields(Tracks):
+        tail = moved.get(field.name, getattr(second, field.name))
+        parts[field.name] = np.concatenate([getattr(first, field.name), tail[1:]])
+    return Tracks(**parts)
+
+
+def _axes(*rows):
+    return np.stack([np.stack(np.broadcast_arrays(*row), axis=-1) for row in rows], axis=-2)
+
+
+def rot_x(a):
+    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
+    return _axes((i, o, o), (o, c, -s), (o, s, c))
+
+
+def rot_y(a):
+    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
+    return _axes((c, o, s), (o, i, o), (-s, o, c))
+
+
+def rot_z(a):
+    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
+    return _axes((c, -s, o), (s, c, o), (o, o, i))
+
+
+def _bend(angles):
+    """Pitch, roll, twist [T,3] -> rotations [T,3,3]."""
+    return rot_y(angles[:, 2]) @ rot_x(angles[:, 0]) @ rot_z(angles[:, 1])
+
+
+def _ankles(tracks, side):
+    """Ankle wish [T,3] and toe offset [T,3] of one foot: it rolls over its toe while the heel is up."""
+    yaw = rot_y(tracks.foot_yaw[:, side])
+    heel, toe = tracks.heel[:, side], tracks.toe[:, side]
+    ankle = np.insert(tracks.foot[:, side], 1, ANKLE_HEIGHT + tracks.lift[:, side], axis=1)
+    ankle += yaw @ TOE - yaw @ rot_x(heel) @ TOE
+    return ankle, yaw @ rot_x(heel - toe) @ TOE
+
+
+def _reachable_height(tracks, hips, ankles):
+    """Pelvis height [T]: the wished one, softly limited so that both legs reach. hips [T,2,3] from the pelvis."""
+    gap = ankles - hips
+    gap[..., [0, 2]] -= tracks.root[:, None]
+    flat = np.sum(gap[..., [0, 2]] ** 2, axis=-1)
+    limit = gap[..., 1] + np.sqrt(np.maximum(REACH**2 - flat, 0.04))
+    every = np.column_stack([tracks.height, limit])
+    lowest = every.min(axis=1)
+    return lowest - np.log(np.exp(-90 * (every - lowest[:, None])).sum(axis=1)) / 90
+
+
+def _knee(hip, ankle, lateral):
+    """Knee [T,3] that bends forward, and the ankle [T,3] drawn in where it is out of reach."""
+    leg = ankle - hip
+    length = np.clip(np.linalg.norm(leg, axis=1, keepdims=True), 0.20, REACH)
+    axis = leg / np.linalg.norm(leg, axis=1, keepdims=True)
+    forward = np.cross(axis, lateral)
+    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
+    along = (THIGH**2 - SHIN**2 + length**2) / (2 * length)
+    return hip + along * axis + np.sqrt(THIGH**2 - along**2) * forward, hip + length * axis
+
+
+def pose(tracks):
+    """Tracks -> joints [T,22,3] float64."""
+    n = len(tracks)
+    joints = np.zeros((n, 22, 3))
+    tilt = tracks.pelvis + np.column_stack([np.zeros((n, 2)), tracks.yaw])
+    pelvis = _bend(tilt)
+    hips = np.stack([pelvis @ (HIP * [side, 1, 1]) for side in SIDES], axis=1)
+    feet = [_ankles(tracks, side) for side in (0, 1)]
+    height = _reachable_height(tracks, hips, np.stack([ankle for ankle, _ in feet], axis=1))
+    joints[:, 0] = np.insert(tracks.root, 1, height, axis=1)
+    for side, (ankle, toe) in enumerate(feet):
+        yaw = (tilt[:, 2] + tracks.foot_yaw[:, side]) / 2
+        lateral = np.stack([np.cos(yaw), np.zeros(n), -np.sin(yaw)], axis=1)
+        joints[:, 1 + side] = joints[:, 0] + hips[:, side]
+        joints[:, 4 + side], joints[:, 7 + side] = _knee(joints[:, 1 + side], ankle, lateral)
+        joints[:, 10 + side] = joints[:, 7 + side] + toe
+    chest, joint = pelvis, 0
+    for offset, child in zip(SPINE, (3, 6, 9)):
+        joints[:, child] = joints[:, joint] + chest @ offset
+        chest, joint = chest @ _bend(tracks.spine / 3), child
+    joints[:, 12] = joints[:, 9] + chest @ NECK
+    joints[:, 15] = joints[:, 12] + chest @ rot_x(tracks.head) @ HEAD
+    for side, sign in enumerate(SIDES):
+        _arm(joints, chest, tracks.arms[:, side], side, np.array([sign, 1, 1]))
+    return joints
+
+
+def _arm(joints, chest, angles, side, mirror):
+    """Fill collar, shoulder, elbow and wrist of one side; the shoulder rides up with a raised arm."""
+    flexion, abduction, rotation, elbow = angles.T
+    upper = rot_z(abduction) @ rot_x(-flexion) @ rot_y(rotation)
+    down = np.array([0, -1.0, 0])
+    raised = (upper @ down)[:, 1]
+    shrug = rot_z(0.35 * smooth((raised + 0.2) / 1.2))
+    offsets = (
+        (13, np.broadcast_to(COLLAR, (len(elbow), 3)), 9),
+        (16, shrug @ SHOULDER, 13),
+        (18, upper @ (UPPER_ARM * down), 16),
+        (20, upper @ rot_x(-elbow) @ (FOREARM * down), 18),
+    )
+    for joint, offset, parent in offsets:
+        parent = parent if parent == 9 else parent + side
+        joints[:, joint + side] = joints[:, parent] + np.einsum("tij,tj->ti", chest, offset * mirror)
+
+
+def mirrored(joints, pairs):
+    """Left and right exchanged: joints [T,J,3] reflected in x, paired joints swapped."""
+    order = np.arange(joints.shape[1])
+    for left, right in pairs:
+        order[[left, right]] = right, left
+    return joints[:, order] * [-1, 1, 1]

@@ -1,0 +1,249 @@
+"""The words of the demo set: sentences for each action, and their word/POS tokens as HumanML3D writes them.
+
+A sentence has holes: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}. Holes may stay empty.
+"""
+
+PEOPLE = (
+    ("a person", "their"),
+    ("someone", "their"),
+    ("a man", "his"),
+    ("a woman", "her"),
+    ("the person", "their"),
+)
+TIMES = {1: "", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+WALK = (
+    "{who} walks forward {how}",
+    "{who} is walking straight ahead {how}",
+    "{who} {how} walks in a straight line",
+    "{who} takes several steps forward {how}",
+    "{who} walks ahead {how}",
+)
+SENTENCES = {
+    "walk": WALK,
+    "walk_slow": WALK,
+    "walk_fast": WALK,
+    "walk_curve": (
+        "{who} walks in a curve to the {side}",
+        "{who} walks forward and curves to the {side}",
+        "{who} is walking in an arc to the {side}",
+        "{who} walks along a path that bends to the {side}",
+    ),
+    "walk_around": (
+        "{who} walks forward, turns around and walks back",
+        "{who} walks ahead and then turns around and returns",
+        "{who} walks forward and comes back",
+        "{who} turns around while walking and goes back to the start",
+    ),
+    "backward": (
+        "{who} walks backwards {how}",
+        "{who} takes several steps back {how}",
+        "{who} is stepping backwards {how}",
+        "{who} {how} moves backward",
+    ),
+    "side": (
+        "{who} sidesteps to the {side} {how}",
+        "{who} steps sideways to the {side} {how}",
+        "{who} moves to the {side} with side steps {how}",
+        "{who} {how} shuffles sideways to the {side}",
+    ),
+    "run": (
+        "{who} runs forward",
+        "{who} is running straight ahead",
+        "{who} jogs forward",
+        "{who} runs in a straight line",
+    ),
+    "crouch": (
+        "{who} walks forward while crouching {how}",
+        "{who} {how} sneaks forward in a crouch",
+        "{who} crouches down and walks forward {how}",
+        "{who} moves forward with bent knees close to the ground {how}",
+    ),
+    "jump": (
+        "{who} jumps up {times}",
+        "{who} is jumping in place {times}",
+        "{who} jumps straight up into the air {times}",
+        "{who} leaps up on the spot {times}",
+    ),
+    "jump_forward": (
+        "{who} jumps forward {times}",
+        "{who} leaps forward with both feet {times}",
+        "{who} jumps ahead {times}",
+        "{who} is jumping forward with both legs {times}",
+    ),
+    "hop": (
+        "{who} hops on {his} {side} foot {times}",
+        "{who} hops in place on the {side} leg {times}",
+        "{who} is hopping on {his} {side} leg {times}",
+        "{who} bounces on the {side} foot {times}",
+    ),
+    "squat": (
+        "{who} squats down and stands up {times} {how}",
+        "{who} squats {times} {how}",
+        "{who} bends {his} knees into a squat and rises {times} {how}",
+        "{who} is doing squats {times} {how}",
+    ),
+    "sit": (
+        "{who} sits down {how}",
+        "{who} sits down on a chair {how}",
+        "{who} {how} takes a seat",
+        "{who} {how} lowers into a chair",
+    ),
+    "stand_up": (
+        "{who} stands up from a chair {how}",
+        "{who} gets up from a chair {how}",
+        "{who} {how} rises from a seat",
+        "{who} is sitting and then stands up {how}",
+    ),
+    "bow": (
+        "{who} bows {how}",
+        "{who} {how} takes a bow",
+        "{who} bends forward to bow {how}",
+        "{who} bows down to greet {how}",
+    ),
+    "wave": (
+        "{who} waves with {his} {side} hand {how}",
+        "{who} raises the {side} hand and waves {how}",
+        "{who} is waving {his} {side} hand {how}",
+        "{who} {how} waves hello with the {side} arm",
+    ),
+    "clap": (
+        "{who} claps {his} hands {times}",
+        "{who} is clapping {times}",
+        "{who} claps {times}",
+        "{who} claps both hands together {times}",
+    ),
+    "kick": (
+        "{who} kicks with {his} {side} leg {times} {how}",
+        "{who} kicks forward with the {side} foot {times} {how}",
+        "{who} lifts {his} {side} leg and kicks {times} {how}",
+        "{who} is kicking with {his} {side} foot {times} {how}",
+    ),
+    "punch": (
+        "{who} punches with {his} {side} hand {times} {how}",
+        "{who} punches forward with {his} {side} fist {times} {how}",
+        "{who} strikes with the {side} fist {times} {how}",
+        "{who} is boxing with {his} {side} arm {times} {how}",
+    ),
+    "raise": (
+        "{who} raises {his} {side} arm {how}",
+        "{who} lifts the {side} arm above the head {how}",
+        "{who} puts {his} {side} hand up in the air {how}",
+        "{who} {how} raises and lowers {his} {side} arm",
+    ),
+    "raise_both": (
+        "{who} raises both arms {how}",
+        "{who} lifts both arms above the head {how}",
+        "{who} puts both hands up in the air {how}",
+        "{who} {how} raises and lowers both arms",
+    ),
+    "turn": (
+        "{who} turns to the {side} on the spot {how}",
+        "{who} turns to {his} {side} in place {how}",
+        "{who} {how} rotates to the {side}",
+        "{who} is turning to the {side} while standing {how}",
+    ),
+    "turn_around": (
+        "{who} turns around on the spot {how}",
+        "{who} turns to face the other way {how}",
+        "{who} makes a half turn in place {how}",
+        "{who} {how} turns around to look behind",
+    ),
+    "walk_wave": (
+        "{who} walks forward and then waves with {his} {side} hand",
+        "{who} walks ahead, stops and waves the {side} hand",
+        "after walking forward {who} waves with the {side} hand",
+    ),
+    "walk_kick": (
+        "{who} walks forward and then kicks with {his} {side} leg",
+        "{who} walks ahead, stops and kicks with the {side} foot",
+        "after walking forward {who} kicks with the {side} leg",
+    ),
+    "walk_sit": (
+        "{who} walks forward and then sits down",
+        "{who} walks ahead, stops and takes a seat",
+        "after walking forward {who} sits down on a chair",
+    ),
+    "walk_bow": (
+        "{who} walks forward and then bows",
+        "{who} walks ahead, stops and takes a bow",
+        "after walking forward {who} bows",
+    ),
+    "walk_jump": (
+        "{who} walks forward and then jumps up",
+        "{who} walks ahead, stops and jumps in place",
+        "after walking forward {who} jumps up into the air",
+    ),
+    "turn_walk": (
+        "{who} turns to the {side} and walks forward",
+        "{who} turns to {his} {side} and then walks ahead",
+        "after turning to the {side} {who} walks forward",
+    ),
+    "stand_walk": (
+        "{who} stands up from a chair and walks forward",
+        "{who} gets up from a seat and then walks ahead",
+        "{who} rises from a chair and walks away",
+    ),
+}
+_TAGGED = {
+    "DET": "a an the both",
+    "PRON": "someone their his her that",
+    "CCONJ": "and",
+    "NUM": "three four five",
+    "AUX": "is",
+    "ADP": "in on to with from into along while after above",
+    "ADV": "forward ahead straight slowly quickly backwards backward back sideways twice up down then together "
+    "around away behind hello",
+    "ADJ": "several straight bent close half other",
+    "NOUN": "person man woman line steps:step curve arc path start side knees:knee ground crouch place air spot feet:foot "
+    "legs:leg foot leg times:time squat squats:squat chair seat bow hand hands:hand arm arms:arm fist head way turn",
+    "VERB": "walks:walk walking:walk takes:take curves:curve bends:bend turns:turn turning:turn returns:return comes:come "
+    "goes:go stepping:step moves:move steps:step shuffles:shuffle sidesteps:sidestep runs:run running:run jogs:jog crouching:crouch "
+    "sneaks:sneak crouches:crouch jumps:jump jumping:jump leaps:leap hops:hop hopping:hop bounces:bounce "
+    "squats:squat stands:stand standing:stand rises:rise doing:do sits:sit sitting:sit lowers:lower gets:get "
+    "bows:bow greet look face waves:wave waving:wave raises:raise claps:clap clapping:clap kicks:kick lifts:lift "
+    "kicking:kick punches:punch strikes:strike boxing:box puts:put rotates:rotate makes:make stops:stop",
+}
+# words that our sentences use in two ways: (word before, word) -> token
+_BY_CONTEXT = {
+    ("side", "steps"): "step/NOUN",
+    ("several", "steps"): "step/NOUN",
+    ("doing", "squats"): "squat/NOUN",
+    ("to", "bow"): "bow/VERB",
+    ("a", "straight"): "straight/ADJ",
+}
+
+
+def _lexicon():
+    words = {}
+    for tag, entries in _TAGGED.items():
+        for entry in entries.split():
+            word, _, lemma = entry.partition(":")
+            words[word] = f"{lemma or word}/{tag}"  # the last tag wins: verbs over nouns, nouns over adverbs
+    return words | {"straight": "straight/ADV", "squat": "squat/NOUN", "bow": "bow/NOUN", "turn": "turn/NOUN"}
+
+
+LEXICON = _lexicon()
+LIMBS = {"hand", "arm", "leg", "foot", "fist"}
+
+
+def tokens(caption):
+    """Caption -> its words as lemma/POS; punctuation is left out, as in HumanML3D. KeyError for an unknown word."""
+    words = caption.replace(",", "").rstrip(".").split()
+    out = []
+    for before, word, after in zip(["", *words], words, [*words[1:], ""]):
+        if word in ("left", "right"):
+            out.append(f"{word}/{'ADJ' if after in LIMBS else 'NOUN'}")
+        else:
+            out.append(_BY_CONTEXT.get((before, word)) or LEXICON[word])
+    return out
+
+
+def captions(action, side, how, reps, rng):
+    """3-4 different sentences about one clip."""
+    sentences = SENTENCES[action]
+    out = []
+    for index in rng.permutation(len(sentences))[:4]:
+        who, his = PEOPLE[rng.integers(len(PEOPLE))]
+        text = sentences[index].format(who=who, his=his, side=side, how=how, times=TIMES.get(reps, ""))
+        out.append(" ".join(text.split()))
+    return out
