@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from diffusions import flow
+from diffusions import ddpm, flow
 from diffusions.samplers import guided, integrate
 
 
@@ -34,6 +34,26 @@ class DiffMLPs_SiT(nn.Module):
         """
         field = guided(self.net, z, z_null, how.cfg)
         return integrate(field, how.temperature * noise, how.sampler, how.sampler_steps)
+
+
+class DiffMLPs_DDPM(nn.Module):
+    """Noise prediction on a cosine schedule; 50 steps for training and sampling alike, as the parent builds it."""
+
+    def __init__(self, target_dim, z_dim, depth, width, train_steps=50, sample_steps=50):
+        super().__init__()
+        self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
+        self.schedule = ddpm.Schedule.cosine(train_steps)
+        self.sampling = self.schedule.respaced(sample_steps)
+        self.noise_shape = (1 + sample_steps, target_dim)  # the start, then one draw per step
+
+    def loss(self, targets, z, t=None, noise=None):
+        """Clean targets [N,D], conditions [N,H] -> [N]."""
+        return ddpm.loss(self.net, self.schedule, targets, z, t, noise)
+
+    def sample(self, z, z_null, noise, how):
+        """As DiffMLPs_SiT.sample; how.temperature scales the noise of the steps."""
+        field = guided(self.net, z, z_null, how.cfg)
+        return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], how.temperature)
 
 
 class AdaLN_MLP(nn.Module):
@@ -92,7 +112,9 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t):
-        return self.mlp(timestep_embedding(t, self.frequencies).to(self.mlp[0].weight.dtype))
+        dtype = self.mlp[0].weight.dtype
+        t = t if t.is_floating_point() else t.to(dtype)
+        return self.mlp(timestep_embedding(t, self.frequencies).to(dtype))
 
 
 def modulation(width, parts):
@@ -128,7 +150,7 @@ class FinalLayer(nn.Module):
         return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
 
 
-HEADS = {"SiT": DiffMLPs_SiT}
+HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM}
 # depth x width of the head for every size of generator
 HEAD_SIZES = {"XS": (4, 256), "S": (8, 512), "B": (12, 768), "L": (12, 1280), "XL": (16, 1792)}
 DiffMLPs_models = {

@@ -154,22 +154,34 @@ class MARDM(nn.Module):
         return text * (torch.rand(len(text), 1, device=text.device) >= self.cond_drop_prob)
 
     @torch.no_grad()
-    def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None):
+    def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None, draws=None):
         """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past
         each end.
 
         keys: B integers; a motion's noise follows from (how.seed, key, token) alone, so that it is the same
-        in any batch.
+        in any batch. draws: (order [B,L], noise [B,L,*noise_shape]) instead of these.
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
-        return self._decode(tokenizer, text, targets, hidden, hidden, how, keys)
+        return self._decode(tokenizer, text, targets, hidden, hidden, how, keys, draws)
 
-    def _decode(self, tokenizer, text, targets, hidden, inside, how, keys):
+    @torch.no_grad()
+    def edit(self, tokenizer, text, m_lens, targets, sections, how=Decoding(), keys=None, draws=None):
+        """Draw some tokens of a motion anew and keep the rest as they are. An empty section changes nothing.
+
+        targets [B,L,target_dim] of the source; sections bool [B,L], True = to be drawn. Otherwise as
+        `generate`.
+        """
+        inside = lengths_to_mask(m_lens, targets.shape[1])
+        targets = targets * inside[..., None]
+        return self._decode(tokenizer, text, targets, sections & inside, inside, how, keys, draws)
+
+    def _decode(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
         """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what is to be drawn, what is real.
         """
         B, L = hidden.shape
-        order, noise = draw_noise(how.seed, range(B) if keys is None else keys, L, self.DiffMLPs.noise_shape)
+        keys = range(B) if keys is None else keys
+        order, noise = draws or draw_noise(how.seed, keys, L, self.DiffMLPs.noise_shape)
         noise = noise.to(targets)
         # Which token leaves when is known beforehand and kept on the host, so no round waits for the device.
         leaves = reveal_rounds(hidden.cpu(), order, how.time_steps)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.AE import make_ae
+from models.MARDM import Decoding, MARDM_models, draw_noise
 from models.masking import lengths_to_mask, reveal_rounds
-from models.MARDM import MARDM_models, Decoding, draw_noise
 
 
 def awake(module):
@@ -54,7 +54,7 @@ def test_a_prompt_gives_the_same_motion_alone_and_in_a_batch(pair):
 
 
 def draw_everything(mardm, ae, text, m_lens, how):
-    """The published algorithm: in every round draw every hidden token, keep the leaving ones, hide the rest again."""
+    """The published way: draw every hidden token in every round, keep the leaving ones, hide the rest again."""
     B, L = len(m_lens), int(m_lens.max())
     inside = lengths_to_mask(m_lens, L)
     order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)

@@ -1,0 +1,87 @@
+"""Denoising diffusion with noise prediction (Ho et al., NeurIPS 2020; cosine schedule of Nichol & Dhariwal,
+ICML 2021).
+
+MARDM trains and samples on the same short schedule of 50 steps; a longer one can be respaced to fewer.
+"""
+
+import math
+
+import torch
+
+
+def cosine_betas(steps):
+    """beta_i = min(1 - abar(i+1)/abar(i), 0.999), abar(t) = cos^2((t/steps + 0.008)/1.008 * pi/2). float64
+    [steps]
+    """
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
+class Schedule:
+    """Everything that follows from the betas, float64 [S]. `timestep_map`: what the network is told at each
+    step.
+    """
+
+    def __init__(self, betas, timestep_map=None):
+        self.betas = betas
+        self.timestep_map = torch.arange(len(betas)) if timestep_map is None else timestep_map
+        self.alphas_cumprod = (1 - betas).cumprod(0)
+        self.alphas_cumprod_prev = torch.cat([betas.new_ones(1), self.alphas_cumprod[:-1]])
+        # q(x_{t-1} | x_t, x_0), eq. 7 of Ho et al.
+        rest = 1 - self.alphas_cumprod
+        self.posterior_variance = betas * (1 - self.alphas_cumprod_prev) / rest
+        self.posterior_mean_coef1 = betas * self.alphas_cumprod_prev.sqrt() / rest
+        self.posterior_mean_coef2 = (1 - self.alphas_cumprod_prev) * (1 - betas).sqrt() / rest
+        # The variance is 0 at step 0; its logarithm is that of step 1 there (nothing is drawn at step 0
+        # anyway).
+        floor = self.posterior_variance[min(1, len(betas) - 1)]
+        self.posterior_log_variance_clipped = torch.cat([floor[None], self.posterior_variance[1:]]).log()
+
+    def __len__(self):
+        return len(self.betas)
+
+    @classmethod
+    def cosine(cls, steps=50):
+        return cls(cosine_betas(steps))
+
+    def respaced(self, steps):
+        """The same diffusion on `steps` of its times, evenly spread from the first to the last."""
+        if steps == len(self):
+            return self
+        kept = torch.linspace(0, len(self) - 1, steps, dtype=torch.float64).round().long()
+        alphas = self.alphas_cumprod[kept]
+        previous = torch.cat([alphas.new_ones(1), alphas[:-1]])
+        return Schedule(1 - alphas / previous, self.timestep_map[kept])
+
+
+def diffuse(schedule, x0, t, noise):
+    """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise. x0, noise [N,D]; t int64 [N]."""
+    alpha_bar = schedule.alphas_cumprod.to(x0.device)[t][:, None]
+    return alpha_bar.sqrt().to(x0.dtype) * x0 + (1 - alpha_bar).sqrt().to(x0.dtype) * noise
+
+
+def loss(net, schedule, x0, z, t=None, noise=None):
+    """Mean squared error of the predicted noise, per row [N]. net(x [N,D], t [N], z [N,H]) -> [N,D]."""
+    t = torch.randint(len(schedule), (len(x0),), device=x0.device) if t is None else t
+    noise = torch.randn_like(x0) if noise is None else noise
+    predicted = net(diffuse(schedule, x0, t, noise), schedule.timestep_map.to(t.device)[t], z)
+    return (predicted - noise).square().mean(dim=1)
+
+
+def sample(field, schedule, start, step_noise, temperature=1.0):
+    """Ancestral sampling, eq. 11 of Ho et al. with x0 not clipped.
+
+    field(x [N,D], t []) -> predicted noise; start [N,D]; step_noise [N,S,D], the first entry for the last
+    step of the schedule, the one of step 0 unused; temperature scales it. -> [N,D]
+    """
+    x = start
+    for k, i in enumerate(reversed(range(len(schedule)))):
+        noise = field(x, schedule.timestep_map[i].to(x.device))
+        alpha_bar = float(schedule.alphas_cumprod[i])
+        x0 = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
+        x = float(schedule.posterior_mean_coef1[i]) * x0 + float(schedule.posterior_mean_coef2[i]) * x
+        if i > 0:
+            sigma = math.exp(0.5 * float(schedule.posterior_log_variance_clipped[i]))
+            x = x + sigma * temperature * step_noise[:, k]
+    return x
