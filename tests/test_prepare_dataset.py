@@ -1,0 +1,216 @@
+"""prepare_dataset.py for real on small inputs: what it writes, refuses, and leaves when interrupted."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_motion_process import walk
+
+import prepare_dataset
+from motion.skeletons import SMPL22
+from utils import prepare
+from utils.cal_mean_std import STD_FLOOR, mean_std
+from utils.datasets import Normalizer, find_dataset, load_clips
+from utils.errors import BadInput
+from utils.motion_process import feature_groups, joints_to_features
+
+FRAMES = {"a": 60, "b": 25, "c": 24, "d": 450, "e": 80, "f": 90}  # 24 frames give 23 rows: too short
+
+
+def write_packed(folder, frames=FRAMES, unit=0.0002):
+    """A packed set of random walks; the last two clips are val and test."""
+    folder.mkdir(exist_ok=True)
+    clips = [
+        np.round(walk(SMPL22, seed, n) / unit).astype(np.int16) for seed, n in enumerate(frames.values())
+    ]
+    np.savez(
+        folder / "motions.npz",
+        joints=np.concatenate(clips),
+        unit_m=unit,
+        fps=20.0,
+        offsets=np.cumsum([0, *frames.values()]),
+        names=np.array(list(frames)),
+        joint_names=np.array(SMPL22.joints),
+    )
+    splits = ["train"] * (len(frames) - 2) + ["val", "test"]
+    labels = [f"{name},walk,calm,{split},x" for name, split in zip(frames, splits)]
+    (folder / "labels.csv").write_text("\n".join(["name,content,style,split,note", *labels]))
+    tokens = ["a/DET", "person/NOUN", "walk/VERB"]
+    lines = [{"name": name, "captions": ["a person walks"], "tokens": [tokens]} for name in frames]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return clips
+
+
+def prepare_joints(tmp_path, *flags):
+    argv = [
+        "joints",
+        "--input",
+        str(tmp_path / "packed"),
+        "--name",
+        "Own",
+        "--dataset_dir",
+        str(tmp_path / "sets"),
+    ]
+    return prepare_dataset.main([*argv, *flags])
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return write_packed(tmp_path / "packed")
+
+
+def test_packed_joints_become_a_set_that_loads(tmp_path, packed, capsys):
+    prepare_joints(tmp_path)
+    spec, root = find_dataset("Own", tmp_path / "sets")
+    assert (spec.skeleton, spec.fps, spec.min_frames, spec.cfg) == (SMPL22, 20.0, 24, 2.5)
+    clips = {clip.name: clip for split in ("train", "val", "test") for clip in load_clips(spec, root, split)}
+    assert list(clips) == ["a", "b", "d_p1", "d_p2", "d_p3", "e", "f"]
+    assert clips["a"].captions[0].text == "a person walks"
+    assert clips["a"].captions[0].tokens == ("a/DET", "person/NOUN", "walk/VERB")
+    expected = joints_to_features(packed[0] * 0.0002, SMPL22)
+    assert np.array_equal(clips["a"].motion, expected[:, :67])
+    assert np.load(root / "new_joint_vecs/a.npy").shape == (59, 263)
+    assert sum(len(clips[f"d_p{k}"].motion) for k in (1, 2, 3)) == 449
+    text = capsys.readouterr().out
+    assert "shorter than 24 feature rows: c" in text and "cut 1 clips" in text
+    assert (root / "labels.csv").read_text().splitlines()[:2] == ["name,content,style", "a,walk,calm"]
+
+
+def test_statistics_are_those_of_the_training_split(tmp_path, packed):
+    prepare_joints(tmp_path)
+    spec, root = find_dataset("Own", tmp_path / "sets")
+    train = np.concatenate([clip.motion for clip in load_clips(spec, root, "train")]).astype(np.float64)
+    assert np.allclose(np.load(root / "Mean.npy")[:67], train.mean(axis=0), atol=1e-5)
+    normalised = Normalizer.load(root, 67)(torch.from_numpy(train)).numpy()
+    groups = feature_groups(22)
+    assert normalised[:, groups["yaw"]].std() == pytest.approx(1, rel=1e-3)
+    std = np.load(root / "Std.npy")
+    for group in groups.values():
+        assert len(set(std[group].tolist())) == 1
+    assert std[groups["positions"]][0] == pytest.approx(train[:, 4:67].std(axis=0).mean(), rel=1e-4)
+
+
+def test_mean_std_against_numpy_and_without_movement():
+    rng = np.random.default_rng(0)
+    motions = [1000 + rng.normal(size=(n, 263)) for n in (5, 70, 11)]
+    mean, std = mean_std(motions, 22)
+    everything = np.concatenate(motions)
+    assert np.allclose(mean, everything.mean(axis=0), rtol=1e-6)
+    assert std[1] == pytest.approx(everything.std(axis=0)[1:3].mean(), rel=1e-6)
+    assert (mean_std([np.ones((9, 64))], 21)[1] == np.float32(STD_FLOOR)).all()
+    with pytest.raises(BadInput, match="empty"):
+        mean_std([], 22)
+
+
+def test_a_set_is_not_replaced_unasked(tmp_path, packed):
+    prepare_joints(tmp_path)
+    root = tmp_path / "sets" / "Own"
+    (root / "mark").touch()
+    with pytest.raises(BadInput, match="--overwrite"):
+        prepare_joints(tmp_path)
+    assert (root / "mark").exists()
+    prepare_joints(tmp_path, "--overwrite", "--min_frames", "60")
+    assert not (root / "mark").exists() and json.loads((root / "spec.json").read_text())["min_frames"] == 60
+    assert [path.name for path in root.parent.iterdir()] == ["Own"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_leaves_the_old_set_and_nothing_else(tmp_path, packed, monkeypatch, error):
+    prepare_joints(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "sets/Own").iterdir()}
+
+    def stop(joints, skeleton, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return joints_to_features(joints, skeleton)
+
+    monkeypatch.setattr(prepare, "joints_to_features", stop)
+    with pytest.raises(error):
+        prepare_joints(tmp_path, "--overwrite")
+    assert [path.name for path in (tmp_path / "sets").iterdir()] == ["Own"]
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "sets/Own").iterdir()} == before
+
+
+def resave(folder, **changes):
+    with np.load(folder / "motions.npz") as file:
+        arrays = {**file, **changes}
+    np.savez(folder / "motions.npz", **{key: value for key, value in arrays.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda f: (f / "motions.npz").unlink(), "motions.npz does not exist"),
+        (lambda f: (f / "motions.npz").write_bytes(b"PK\x03\x04 not a zip"), "motions.npz is not readable"),
+        (lambda f: resave(f, names=np.array(["a", None], dtype=object)), "motions.npz is not readable"),
+        (lambda f: resave(f, offsets=None), "motions.npz is not readable"),
+        (lambda f: resave(f, offsets=np.array([0, 5])), "offsets do not divide"),
+        (lambda f: resave(f, joints=np.zeros((10, 21, 3))), "joints of shape"),
+        (lambda f: resave(f, joint_names=np.array(SMPL22.joints[::-1])), "joint_names"),
+        (lambda f: (f / "captions.jsonl").write_text('{"name": "a"}'), "captions.jsonl:1"),
+        (lambda f: (f / "captions.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
+        (lambda f: (f / "captions.jsonl").write_text(""), "6 clips lack a caption"),
+        (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split, style"),
+        (lambda f: resave(f, joints=np.full((729, 22, 3), np.nan)), "no clip is left for training"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, packed, spoil, message):
+    spoil(tmp_path / "packed")
+    with pytest.raises(BadInput, match=message) as caught:
+        prepare_joints(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "sets").exists() or not list((tmp_path / "sets").iterdir())
+
+
+def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
+    good = prepare.read_packed(tmp_path / "packed")[1]
+    nan = good[0].joints.copy()
+    nan[3, 4, 1] = np.nan
+    bad = [
+        replace(good[0], name="../out"),
+        replace(good[0], name="n", joints=nan),
+        replace(good[0], name="s", split="dev"),
+        replace(good[0], name="t", captions=("a # b",)),
+        replace(good[0], name="p", tokens=(("walk",),)),
+        replace(good[0], name="q", captions=(), tokens=()),
+    ]
+    header = prepare.Header("Own", 20.0, 24, "test", "none")
+    prepare.write_set(good + bad, len(good) + len(bad), tmp_path / "Own", header)
+    text = capsys.readouterr().out
+    for line in (
+        "file name: ../out",
+        "positions: n",
+        "test: s",
+        "line break: t",
+        "each caption: p",
+        "no caption: q",
+    ):
+        assert line in text
+    assert len((tmp_path / "Own/train.txt").read_text().split()) == 5
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_the_demo_set_is_the_same_for_a_seed(tmp_path):
+    synthetic = pytest.importorskip("motion.synthetic")
+    for name in ("One", "Two"):
+        prepare_dataset.main(["demo", "--clips", "40", "--name", name, "--dataset_dir", str(tmp_path)])
+    files = sorted(
+        path.relative_to(tmp_path / "One") for path in (tmp_path / "One").rglob("*") if path.is_file()
+    )
+    assert len(files) > 80 and synthetic
+    for file in files:
+        if file.name != "spec.json":
+            assert (tmp_path / "One" / file).read_bytes() == (tmp_path / "Two" / file).read_bytes()
+    spec, root = find_dataset("One", tmp_path)
+    assert sum(len(load_clips(spec, root, split)) for split in ("train", "val", "test")) >= 40
+
+
+def test_flags_out_of_range_exit_with_two(capsys):
+    for argv in (["joints"], ["demo", "--clips", "3"], ["demo", "--name", "../x"], ["nothing"], []):
+        with pytest.raises(SystemExit) as caught:
+            prepare_dataset.main(argv)
+        assert caught.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
