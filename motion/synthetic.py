@@ -1,7 +1,8 @@
 """The embedded demo set: procedural motion of 22 joints with captions, made from a seed in seconds.
 
-A demo and a test bed, not data to draw conclusions from: the body follows simple rules (`synthetic_body`,
-`synthetic_gait`, `synthetic_actions`). Clip i depends on (seed, i) alone, however many are asked for.
+A demo and a test bed, not data to draw conclusions from: the body follows simple rules: `synthetic_body`
+poses it, `synthetic_gestures`, `synthetic_actions` and `synthetic_gait` move it, `synthetic_text` says so.
+Clip i depends on (seed, i) alone, however many are asked for.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from motion import synthetic_actions as act
+from motion import synthetic_gestures as gesture
 from motion.skeletons import SMPL22
-from motion.synthetic_actions import Mood
 from motion.synthetic_body import Tracks, mirrored, pose, then
+from motion.synthetic_gestures import Mood
 from motion.synthetic_text import captions, tokens
 
 MIN_FRAMES, MAX_FRAMES = 44, 199
@@ -64,19 +66,19 @@ ACTIONS = {
     "squat": Action(act.squat, (1, 2, 3), ("", "", "slowly"), counted=True),
     "sit": Action(act.sit),
     "stand_up": Action(act.stand_up),
-    "bow": Action(act.bow),
-    "wave": Action(act.wave, (3, 4, 5), sided=True),
-    "clap": Action(act.clap, (2, 3, 4, 5), STEADY, counted=True),
+    "bow": Action(gesture.bow),
+    "wave": Action(gesture.wave, (3, 4, 5), sided=True),
+    "clap": Action(gesture.clap, (2, 3, 4, 5), STEADY, counted=True),
     "kick": Action(act.kick, (1, 2), ("", "", "slowly"), sided=True, counted=True),
-    "punch": Action(act.punch, (1, 2, 3), sided=True, counted=True),
-    "raise": Action(act.raise_arms, sided=True),
-    "raise_both": Action(lambda mood: act.raise_arms(mood, (0, 1))),
+    "punch": Action(gesture.punch, (1, 2, 3), sided=True, counted=True),
+    "raise": Action(gesture.raise_arms, sided=True),
+    "raise_both": Action(lambda mood: gesture.raise_arms(mood, (0, 1))),
     "turn": Action(act.turn, (4,), sided=True),
     "turn_around": Action(lambda mood: act.turn(mood, 180 / mood.size), (6,)),
-    "walk_wave": Action(_walk_then(act.wave), (3, 4), STEADY, sided=True),
+    "walk_wave": Action(_walk_then(gesture.wave), (3, 4), STEADY, sided=True),
     "walk_kick": Action(_walk_then(act.kick), (1,), STEADY, sided=True),
     "walk_sit": Action(_walk_then(act.sit), (1,), STEADY),
-    "walk_bow": Action(_walk_then(act.bow), (1,), STEADY),
+    "walk_bow": Action(_walk_then(gesture.bow), (1,), STEADY),
     "walk_jump": Action(_walk_then(act.jump), (1,), STEADY),
     "turn_walk": Action(
         lambda mood: then(act.turn(Mood(reps=4)), act.walk(mood)), (5, 6), STEADY, sided=True

@@ -1,135 +1,24 @@
-"""The actions of the demo set, each a function of a Mood -> Tracks that start and end at rest.
+"""Actions of the demo set that move the whole body: kick, squat, sit, jump, hop, and the gaits.
 
-Every one-sided action is written for the left; its right twin is the mirror image. Angles in degrees here.
+As in `synthetic_gestures`: functions of a Mood -> Tracks, written for the left. All end at rest on their
+feet but `sit`, and all start so but `stand_up`.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from motion.synthetic_body import FPS, STANCE, STAND_HEIGHT, Tracks, keyed, smooth, standing, then
+from motion.synthetic_body import FPS, STANCE, STAND_HEIGHT, keyed, smooth, standing, then
 from motion.synthetic_gait import Gait, travel
+from motion.synthetic_gestures import pose_arm, rise_and_fall, still
 
 GRAVITY = 9.81
-GUARD = np.array([38, 12, -22, 112])  # a fist before the chest: flexion, abduction, outward rotation, elbow
-
-
-@dataclass(frozen=True)
-class Mood:
-    """How an action is done: times stretch with `slow`, amplitudes with `size`."""
-
-    slow: float = 1.0
-    size: float = 1.0
-    reps: int = 1
-    phase: float = 0.0
-
-
-def _still(seconds):
-    tracks = standing(int(round(seconds * FPS)) + 1)
-    return tracks, np.arange(len(tracks)) / FPS
-
-
-def _sway(tracks, t, mood):
-    """A little life in whoever stands: slow sway and breath, none at the ends."""
-    calm = smooth(t / 0.6) * smooth((t[-1] - t) / 0.6)
-    tracks.root[:, 0] += 0.010 * calm * np.sin(1.4 * t + mood.phase)
-    tracks.spine[:, 0] += 0.015 * calm * np.sin(2.0 * t + 2 * mood.phase)
-    return tracks
-
-
-def _rise_and_fall(t, up, hold, size=1.0):
-    """0 -> size -> 0: up seconds to rise from 0.2 on, held, the same time to fall."""
-    return keyed(t, [(0.2, 0), (0.2 + up, size), (0.2 + up + hold, size), (0.2 + 2 * up + hold, 0)])
-
-
-def _arm(tracks, side, amount, target):
-    """Blend one arm from where it is to a target (degrees); amount [T] or a number."""
-    amount = np.broadcast_to(amount, len(tracks))[:, None]
-    tracks.arms[:, side] += amount * (np.radians(target) - tracks.arms[:, side])
-
-
-def wave(mood):
-    """The left hand up, the forearm swings from side to side."""
-    up, period = 0.55 * mood.slow, 0.62 * mood.slow
-    hold = period * mood.reps
-    tracks, t = _still(2 * up + hold + 0.5)
-    amount = _rise_and_fall(t, up, hold)
-    inside = smooth((t - up) / 0.3) * smooth((0.3 + up + hold - t) / 0.3)
-    swing = 24 * mood.size * inside * np.sin(2 * np.pi * (t - 0.2 - up) / period)
-    goal = np.column_stack([np.full(len(t), 18.0), np.full(len(t), 82.0), np.full(len(t), 82.0), 92 + swing])
-    _arm(tracks, 0, amount, goal)
-    tracks.spine[:, 1] += np.radians(3) * amount
-    return _sway(tracks, t, mood)
-
-
-def raise_arms(mood, sides=(0,)):
-    """Arms up in front of the body, held over the head, down again."""
-    up, hold = 0.75 * mood.slow, 0.7 * mood.slow
-    tracks, t = _still(2 * up + hold + 0.5)
-    amount = _rise_and_fall(t, up, hold)
-    for side in sides:
-        _arm(tracks, side, amount, [166 * (0.96 + 0.04 * mood.size), 8, 0, 12])
-    tracks.spine[:, 0] -= np.radians(3) * amount
-    tracks.head -= np.radians(6) * amount
-    if len(sides) == 1:
-        tracks.spine[:, 1] += np.radians(4) * amount
-    return _sway(tracks, t, mood)
-
-
-def clap(mood):
-    """Both hands before the chest, together and apart."""
-    up, period = 0.5 * mood.slow, 0.5 * mood.slow
-    hold = period * mood.reps
-    tracks, t = _still(2 * up + hold + 0.5)
-    amount = _rise_and_fall(t, up, hold)
-    inside = smooth((t - 0.1 - up) / 0.15) * smooth((0.3 + up + hold - t) / 0.15)
-    apart = (0.5 + 0.5 * inside * np.cos(2 * np.pi * (t - 0.2 - up) / period))[:, None]
-    together, open_ = np.array([38, 4, -38, 74]), np.array([38, 8, -38 + 36 * mood.size, 72])
-    for side in (0, 1):
-        _arm(tracks, side, amount, together + apart * (open_ - together))
-    return _sway(tracks, t, mood)
-
-
-def bow(mood):
-    """The trunk bends forward over straight legs."""
-    down, hold = 0.8 * mood.slow, 0.5 * mood.slow
-    tracks, t = _still(2 * down + hold + 0.5)
-    amount = _rise_and_fall(t, down, hold)
-    deep = np.radians(38 * mood.size) * amount
-    tracks.pelvis[:, 0] += deep
-    tracks.spine[:, 0] += 0.9 * deep
-    tracks.head += 0.2 * deep
-    tracks.root[:, 1] -= 0.13 * mood.size * amount
-    tracks.arms[..., 0] += 1.1 * deep[:, None]
-    return tracks
-
-
-def punch(mood):
-    """Fists up, the left one shoots forward and comes back."""
-    ready, beat = 0.5 * mood.slow, 0.75 * mood.slow
-    tracks, t = _still(2 * ready + beat * mood.reps + 0.5)
-    guard = _rise_and_fall(t, ready, beat * mood.reps)
-    hits = np.zeros(len(t))
-    for k in range(mood.reps):
-        start = 0.2 + ready + k * beat
-        hits += keyed(t, [(start, 0), (start + 0.42 * beat, 1), (start + 0.95 * beat, 0)])
-    for side in (0, 1):
-        _arm(tracks, side, guard, GUARD)
-    _arm(tracks, 0, hits, [84, 2, -10, 10])
-    tracks.spine[:, 2] -= np.radians(24 * mood.size) * hits
-    tracks.pelvis[:, 2] -= np.radians(8) * hits
-    tracks.spine[:, 0] += np.radians(6) * hits
-    tracks.root[:, 1] += 0.05 * hits
-    tracks.height -= 0.03 * guard
-    return tracks
 
 
 def kick(mood):
     """Weight on the right leg, the left one swings forward and up."""
     shift, beat = 0.45 * mood.slow, 1.1 * mood.slow
-    tracks, t = _still(2 * shift + beat * mood.reps + 0.6)
-    amount = _rise_and_fall(t, shift, beat * mood.reps)
+    tracks, t = still(2 * shift + beat * mood.reps + 0.6)
+    amount = rise_and_fall(t, shift, beat * mood.reps)
     tracks.root[:, 0] -= 0.085 * amount
     for k in range(mood.reps):
         start = 0.15 + shift + k * beat
@@ -142,8 +31,8 @@ def kick(mood):
         tracks.toe[:, 0] -= np.radians(tip)
         tracks.pelvis[:, 0] -= np.radians(14) * np.clip(out, 0, None)
         tracks.spine[:, 0] += np.radians(6) * np.clip(out, 0, None)
-        _arm(tracks, 1, np.clip(out / 0.7, 0, 1), [42, 22, 0, 45])
-        _arm(tracks, 0, np.clip(out / 0.7, 0, 1), [-22, 28, 0, 25])
+        pose_arm(tracks, 1, np.clip(out / 0.7, 0, 1), [42, 22, 0, 45])
+        pose_arm(tracks, 0, np.clip(out / 0.7, 0, 1), [-22, 28, 0, 25])
     return tracks
 
 
@@ -151,15 +40,15 @@ def squat(mood):
     """Down until the thighs are level, the arms out in front, up again."""
     down, hold = 0.75 * mood.slow, 0.15 * mood.slow
     beat = 2 * down + hold
-    tracks, t = _still(beat * mood.reps + 0.5)
-    amount = sum(_rise_and_fall(t - k * beat, down, hold) for k in range(mood.reps))
+    tracks, t = still(beat * mood.reps + 0.5)
+    amount = sum(rise_and_fall(t - k * beat, down, hold) for k in range(mood.reps))
     tracks.height -= 0.43 * mood.size * amount
     tracks.root[:, 1] -= 0.12 * amount
     tracks.pelvis[:, 0] += np.radians(24) * amount
     tracks.spine[:, 0] += np.radians(12) * amount
     tracks.head -= np.radians(24) * amount
     for side in (0, 1):
-        _arm(tracks, side, amount, [104, 6, 0, 12])
+        pose_arm(tracks, side, amount, [104, 6, 0, 12])
     return tracks
 
 
@@ -173,7 +62,7 @@ def _seated(t, amount, mood):
     tracks.spine[:, 0] += np.radians(18) * hurry + np.radians(6) * amount
     tracks.head -= np.radians(20) * hurry
     for side in (0, 1):
-        _arm(tracks, side, amount, [32, 5, -8, 48])
+        pose_arm(tracks, side, amount, [32, 5, -8, 48])
         tracks.arms[:, side, 0] += np.radians(20) * hurry
     return tracks
 
@@ -205,7 +94,7 @@ def _one_jump(mood, distance):
     flight = 0.42 + 0.06 * mood.size
     crouch, push, land = 0.45 * mood.slow, 0.28, 0.25
     times = np.cumsum([0.15, crouch, push, flight, land, 0.5 * mood.slow])
-    tracks, t = _still(times[-1] + 0.1)
+    tracks, t = still(times[-1] + 0.1)
     off, down = times[2], times[3]
     speed, top = GRAVITY * flight / 2, STAND_HEIGHT + 0.03
     deep = STAND_HEIGHT - 0.24 * mood.size
@@ -245,7 +134,7 @@ def hop(mood):
     """On the left foot, the right one held behind; the body leaves the floor at every hop."""
     ready, beat = 0.6, 0.6 * (0.75 + 0.25 * mood.slow)
     start, end = 0.2 + ready, 0.2 + ready + beat * mood.reps
-    tracks, t = _still(end + ready + 0.3)
+    tracks, t = still(end + ready + 0.3)
     amount = keyed(t, [(0.2, 0), (start, 1), (end, 1), (end + ready, 0)])
     u = np.where((t >= start) & (t < end), (t - start) / beat % 1, 0.0)
     flight = np.clip((u - 0.45) / 0.5, 0, 1)
@@ -263,7 +152,7 @@ def hop(mood):
     tracks.toe[:, 1] -= np.radians(50) * amount
     tracks.spine[:, 0] += np.radians(8) * amount
     for side in (0, 1):
-        _arm(tracks, side, amount, [22, 26, 0, 70])
+        pose_arm(tracks, side, amount, [22, 26, 0, 70])
         tracks.arms[:, side, 1] += 1.2 * rise
     return tracks
 
@@ -275,7 +164,8 @@ RUN |= {"bob": 0.05, "height": STAND_HEIGHT - 0.03, "ramp": 2.8}
 def walk(mood, turn=0.0, about=0.0, pace=1.0):
     """reps steps forward. pace 1 is ordinary: slower ones take shorter and longer-lasting steps."""
     speed, step = 1.08 * pace * mood.size, 0.56 / pace**0.6
-    gait = Gait(speed, step, arms=0.9 * pace**0.3, lean=0.03 + 0.06 * (pace - 1))
+    wide = 0.115 if about else 0.075  # room for the feet to pass each other
+    gait = Gait(speed, step, width=wide, arms=0.9 * pace**0.3, lean=0.03 + 0.06 * (pace - 1))
     return travel(gait, mood.reps, np.radians(turn), np.radians(about))
 
 

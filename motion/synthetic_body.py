@@ -142,7 +142,7 @@ def _ankles(tracks, side):
 
 
 def _reachable_height(tracks, hips, ankles):
-    """Pelvis height [T]: the wished one, softly limited so that both legs reach. hips [T,2,3] from the pelvis."""
+    """Pelvis height [T]: the wished one, softly limited so that both legs reach; hips [T,2,3] from it."""
     gap = ankles - hips
     gap[..., [0, 2]] -= tracks.root[:, None]
     flat = np.sum(gap[..., [0, 2]] ** 2, axis=-1)

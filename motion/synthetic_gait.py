@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from motion.synthetic_body import FPS, HANG, STAND_HEIGHT, STANCE, TOES_OUT, forward_of, smooth, standing
+from motion.synthetic_body import FPS, HANG, STANCE, STAND_HEIGHT, TOES_OUT, forward_of, smooth, standing
 
 FINE = 0.01  # seconds between points of the integrated path
 
@@ -45,12 +45,12 @@ def _glide(u):
 
 
 def _path(gait, start, stop, total, turn, about):
-    """Times, x z and yaw on a fine grid. turn spreads over the way; about is a half-turn in the middle of it."""
+    """Times, x z and yaw on a fine grid; turn spreads over the way, about happens in its middle."""
     t = np.arange(0, total + 2 * FINE, FINE)
     ramp = min(gait.ramp * gait.step, 0.4 * (stop - start))
     under_way = smooth((t - start) / ramp) * smooth((stop + 0.1 - t) / ramp)
     yaw = turn * np.cumsum(under_way) / under_way.sum()
-    middle, half = (start + stop) / 2, 0.75
+    middle, half = (start + stop) / 2, 1.0
     yaw += about * smooth((t - middle + half) / (2 * half))
     speed = gait.speed * under_way * (1 - (about != 0) * _bump((t - middle + 2 * half) / (4 * half), 0.5))
     velocity = speed[:, None] * forward_of(yaw + gait.heading)

@@ -1,6 +1,7 @@
-"""The words of the demo set: sentences for each action, and their word/POS tokens as HumanML3D writes them.
+"""The words of the demo set: sentences for each action, and their word/POS tokens as HumanML3D has them.
 
-A sentence has holes: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}. Holes may stay empty.
+A sentence has holes: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}; the last two may
+stay empty.
 """
 
 PEOPLE = (
@@ -184,6 +185,7 @@ SENTENCES = {
         "{who} rises from a chair and walks away",
     ),
 }
+# word or word:lemma; where a word stands twice, the later tag wins
 _TAGGED = {
     "DET": "a an the both",
     "PRON": "someone their his her that",
@@ -191,17 +193,20 @@ _TAGGED = {
     "NUM": "three four five",
     "AUX": "is",
     "ADP": "in on to with from into along while after above",
-    "ADV": "forward ahead straight slowly quickly backwards backward back sideways twice up down then together "
-    "around away behind hello",
-    "ADJ": "several straight bent close half other",
-    "NOUN": "person man woman line steps:step curve arc path start side knees:knee ground crouch place air spot feet:foot "
-    "legs:leg foot leg times:time squat squats:squat chair seat bow hand hands:hand arm arms:arm fist head way turn",
-    "VERB": "walks:walk walking:walk takes:take curves:curve bends:bend turns:turn turning:turn returns:return comes:come "
-    "goes:go stepping:step moves:move steps:step shuffles:shuffle sidesteps:sidestep runs:run running:run jogs:jog crouching:crouch "
-    "sneaks:sneak crouches:crouch jumps:jump jumping:jump leaps:leap hops:hop hopping:hop bounces:bounce "
-    "squats:squat stands:stand standing:stand rises:rise doing:do sits:sit sitting:sit lowers:lower gets:get "
-    "bows:bow greet look face waves:wave waving:wave raises:raise claps:clap clapping:clap kicks:kick lifts:lift "
-    "kicking:kick punches:punch strikes:strike boxing:box puts:put rotates:rotate makes:make stops:stop",
+    "ADV": """forward ahead slowly quickly backwards backward back sideways twice up down then together around
+        away behind hello""",
+    "ADJ": "several bent close half other",
+    "VERB": """walks:walk walking:walk takes:take curves:curve bends:bend turns:turn turning:turn
+        stepping:step returns:return comes:come goes:go moves:move steps:step shuffles:shuffle
+        sidesteps:sidestep runs:run running:run jogs:jog crouching:crouch sneaks:sneak crouches:crouch
+        jumps:jump jumping:jump leaps:leap hops:hop hopping:hop bounces:bounce squats:squat stands:stand
+        standing:stand rises:rise doing:do sits:sit sitting:sit lowers:lower gets:get bows:bow greet
+        look face waves:wave waving:wave raises:raise claps:clap clapping:clap kicks:kick lifts:lift
+        kicking:kick punches:punch strikes:strike boxing:box puts:put rotates:rotate makes:make
+        stops:stop""",
+    "NOUN": """person man woman line curve arc path start knees:knee ground crouch place air spot side
+        feet:foot foot legs:leg leg times:time squat chair seat bow hands:hand hand arms:arm arm fist
+        head way turn""",
 }
 # words that our sentences use in two ways: (word before, word) -> token
 _BY_CONTEXT = {
@@ -214,12 +219,12 @@ _BY_CONTEXT = {
 
 
 def _lexicon():
-    words = {}
+    words = {"straight": "straight/ADV"}
     for tag, entries in _TAGGED.items():
         for entry in entries.split():
             word, _, lemma = entry.partition(":")
-            words[word] = f"{lemma or word}/{tag}"  # the last tag wins: verbs over nouns, nouns over adverbs
-    return words | {"straight": "straight/ADV", "squat": "squat/NOUN", "bow": "bow/NOUN", "turn": "turn/NOUN"}
+            words[word] = f"{lemma or word}/{tag}"
+    return words
 
 
 LEXICON = _lexicon()
@@ -227,7 +232,7 @@ LIMBS = {"hand", "arm", "leg", "foot", "fist"}
 
 
 def tokens(caption):
-    """Caption -> its words as lemma/POS; punctuation is left out, as in HumanML3D. KeyError for an unknown word."""
+    """Caption -> its words as lemma/POS, without punctuation; KeyError for a word that is not ours."""
     words = caption.replace(",", "").rstrip(".").split()
     out = []
     for before, word, after in zip(["", *words], words, [*words[1:], ""]):
