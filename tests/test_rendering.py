@@ -1,0 +1,212 @@
+"""Rendering: what the camera frames, what the pictures show, nothing half-written, nothing left in memory."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from PIL import Image
+
+from motion import rendering
+from motion.camera import FIXED_SPAN, MARGIN, Camera, frame_motions
+from motion.captions import wrap_caption
+from motion.rendering import LEFT, RIGHT, contact_sheet, render_video
+from motion.skeletons import KIT21, SMPL22
+
+SMALL = 192  # pixels of a panel here
+
+
+def standing(skeleton=SMPL22):
+    """The rest pose, facing +Z, in the skeleton's unit -> [J,3]."""
+    length = 0.22
+    pose = np.zeros((len(skeleton), 3))
+    for joint, parent in enumerate(skeleton.parents):
+        if parent >= 0:
+            pose[joint] = pose[parent] + length * np.array(skeleton.directions[joint])
+    pose[:, 1] -= pose[:, 1].min()
+    return pose / skeleton.unit_m
+
+
+def walking(path, yaw=0.0, skeleton=SMPL22):
+    """The rest pose, turned and carried along a path on the floor [T,2] in metres -> [T,J,3]."""
+    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    steps = np.stack([path[:, 0], np.zeros(len(path)), path[:, 1]], axis=1) / skeleton.unit_m
+    return standing(skeleton) @ turn.T + steps[:, None]
+
+
+def on_the_spot(frames=3, **kwargs):
+    return walking(np.zeros((frames, 2)), **kwargs)
+
+
+def read_video(path):
+    """-> metadata, frames uint8 [T,H,W,3]."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    width, height = meta["size"]
+    return meta, np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+
+
+def pixels_like(picture, colour, tolerance=60):
+    """Mask of the pixels near a colour; the labels in the lowest 24 rows are left out."""
+    near = np.abs(picture[..., :3].astype(int) - 255 * np.array(to_rgb(colour))).sum(axis=-1) < tolerance
+    near[-24:] = False
+    return near
+
+
+def test_the_camera_is_a_rigid_frame_that_puts_its_target_in_the_middle():
+    camera = Camera(span=1.5, azimuth=0.7, elevation=0.3)
+    assert np.allclose(camera.axes @ camera.axes.T, np.eye(3))
+    assert np.linalg.det(camera.axes) == pytest.approx(1)
+    target = np.array([3.0, 1.0, -2.0])
+    picture, scale = camera.project(target, target)
+    assert np.allclose(picture, 0) and scale == pytest.approx(1 / 1.5)
+    # one span above the target in the plane of the picture is the upper edge
+    assert np.allclose(camera.project(target + 1.5 * camera.axes[1], target)[0], (0, 1))
+    nearer, farther = (camera.project(target + side * camera.axes[2], target)[1] for side in (1, -1))
+    assert nearer > scale > farther
+
+
+def test_from_the_front_the_persons_left_is_on_the_viewers_right():
+    (right, up, _) = Camera(1.0, azimuth=0.0, elevation=0.0).axes
+    assert np.allclose(right, (1, 0, 0)) and np.allclose(up, (0, 1, 0))
+
+
+@pytest.mark.parametrize("metres", [0.0, 0.8, 3.0, 12.0, 60.0])
+@pytest.mark.parametrize("heading", [0.0, 1.9, 4.0])
+def test_every_joint_stays_in_the_picture_and_the_person_stays_large(metres, heading):
+    way = np.linspace(0, metres, 120)[:, None] * (np.sin(heading), np.cos(heading))
+    motion = walking(way, heading)
+    camera, (target,) = frame_motions([motion], fps=20)
+    picture, scale = camera.project(motion, target[:, None])
+    assert np.abs(picture).max() <= MARGIN + 1e-9 and (scale > 0).all()
+    assert camera.span <= 2 * FIXED_SPAN
+    assert np.ptp(target, axis=0).max() == 0 or metres > 1
+
+
+def test_motions_side_by_side_share_one_scale():
+    camera, targets = frame_motions([on_the_spot(), walking(np.linspace((0, 0), (8, 0), 50))], fps=20)
+    alone, _ = frame_motions([on_the_spot()], fps=20)
+    assert camera.span > alone.span and [len(t) for t in targets] == [3, 50]
+
+
+def test_a_video_has_every_frame_and_both_sides_in_their_colours(tmp_path):
+    motion = walking(np.linspace((0, 0), (0, 1), 12))
+    meta, frames = read_video(render_video(tmp_path / "a.mp4", motion, fps=12.5, caption="walk", panel=SMALL))
+    assert len(frames) == 12 and meta["fps"] == pytest.approx(12.5) and meta["codec"] == "h264"
+    assert all((a != b).any() for a, b in zip(frames, frames[1:]))
+    for frame in frames:
+        assert pixels_like(frame, LEFT).sum() > 100 and pixels_like(frame, RIGHT).sum() > 100
+
+
+@pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)
+@pytest.mark.parametrize("yaw, left_is", [(0.0, 1), (np.pi, -1)], ids=["facing us", "facing away"])
+def test_the_left_side_is_where_it_belongs(tmp_path, skeleton, yaw, left_is):
+    contact_sheet(tmp_path / "a.png", on_the_spot(1, yaw=yaw, skeleton=skeleton), skeleton, n_frames=1)
+    picture = 255 * imread(tmp_path / "a.png")
+    left, right = (np.nonzero(pixels_like(picture, colour))[1].mean() for colour in (LEFT, RIGHT))
+    assert left_is * (left - right) > 5
+
+
+def test_a_motion_that_ends_early_keeps_its_last_pose_faded(tmp_path):
+    long, short = walking(np.linspace((0, 0), (0, 0.5), 10)), on_the_spot(4)
+    _, frames = read_video(render_video(tmp_path / "a.mp4", [long, short], titles=["a", "b"], panel=SMALL))
+    panel = frames[:, :-24, SMALL:]
+    assert len(frames) == 10
+    assert pixels_like(panel[3], LEFT).sum() > 100 and pixels_like(panel[4], LEFT).sum() == 0
+    assert np.abs(panel[9].astype(int) - panel[5]).mean() < 1
+
+
+def test_a_contact_sheet_has_one_panel_per_moment(tmp_path):
+    motions = [walking(np.linspace((0, 0), (0, 4), 30)), on_the_spot(2)]
+    contact_sheet(tmp_path / "a.png", motions, caption="two rows", n_frames=5, panel=SMALL)
+    picture = 255 * imread(tmp_path / "a.png")
+    header = picture.shape[0] - 2 * SMALL
+    assert picture.shape[1] == 5 * SMALL and 0 < header < SMALL
+    for row in range(2):
+        for column in range(5):
+            top = header + row * SMALL
+            panel = picture[top : top + SMALL, column * SMALL : (column + 1) * SMALL]
+            assert pixels_like(panel, LEFT).sum() > 50 and pixels_like(panel, RIGHT).sum() > 50
+
+
+def test_a_gif_has_every_frame_at_its_pace(tmp_path):
+    motion = walking(np.linspace((0, 0), (0, 1), 7))
+    with Image.open(render_video(tmp_path / "a.gif", motion, fps=20, panel=SMALL)) as gif:
+        assert gif.n_frames == 7 and gif.info["duration"] == 50
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        "$\\frac{1}{",
+        "a\nb\0c\x1b[31m",
+        "走路 " * 400,
+        "🕺💃" * 30,
+        "رجل يمشي",
+        "\ud800 lone",
+        "x" * 10_000,
+    ],
+    ids=["empty", "mathtext", "control", "chinese", "emoji", "arabic", "surrogate", "long"],
+)
+def test_any_caption_can_be_drawn(tmp_path, caption):
+    path = contact_sheet(tmp_path / "a.png", on_the_spot(1), caption=caption, titles=[caption], n_frames=2)
+    assert imread(path).std() > 0.05
+
+
+def test_captions_wrap_to_the_width_and_end_with_an_ellipsis():
+    assert wrap_caption("a person walks", 40) == ["a person walks"]
+    lines = wrap_caption("a person walks " * 50, 30)
+    assert len(lines) == 3 and all(len(line) <= 30 for line in lines) and lines[-1].endswith("…")
+    assert all(len(line) <= 15 for line in wrap_caption("走" * 100, 30))
+
+
+@pytest.mark.parametrize(
+    "motion, words",
+    [
+        (np.full((4, 22, 3), np.nan), "264 NaN"),
+        (np.zeros((4, 21, 3)), r"shape \(4, 21, 3\)"),
+        (np.zeros((0, 22, 3)), r"shape \(0, 22, 3\)"),
+        ([], "no motion"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(tmp_path, motion, words):
+    with pytest.raises(ValueError, match=words):
+        render_video(tmp_path / "a.mp4", motion)
+    with pytest.raises(ValueError, match=r"\.mp4 or \.gif"):
+        render_video(tmp_path / "a.avi", on_the_spot())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = render_video(tmp_path / "a.mp4", on_the_spot(4), panel=SMALL)
+    before = path.read_bytes()
+    draw = rendering._Actor.draw
+
+    def stops_at_three(actor, t):
+        if t == 3:
+            raise RuntimeError("stop")
+        draw(actor, t)
+
+    monkeypatch.setattr(rendering._Actor, "draw", stops_at_three)
+    with pytest.raises(RuntimeError, match="stop"):
+        render_video(path, on_the_spot(9), panel=SMALL)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_no_figure_outlives_its_video(tmp_path):
+    for i in range(3):
+        render_video(tmp_path / f"{i}.mp4", on_the_spot(2), caption="again", panel=SMALL)
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is Figure]
+
+
+def test_pyplot_and_its_global_state_stay_out():
+    code = "import sys, motion.rendering; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
