@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.FSQ import FSQ
+from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
 
@@ -136,6 +137,41 @@ class FSQ_AE(AE):
         return self.fsq(self.pre_fsq(self._latents(motion, m_lens).mT))
 
 
+class VQ_AE(AE):
+    """Encoder -> nearest code of a learned code book -> decoder. Targets are code vectors."""
+
+    kind = "VQ"
+    options = ("codebook_size",)
+
+    def __init__(self, dim=67, width=512, codebook_size=512, padding_proof=True):
+        super().__init__(dim, width, padding_proof)
+        self.vq = VectorQuantizer(codebook_size, width)
+        self.codebook_size = codebook_size
+
+    def training_pass(self, motion, m_lens=None):
+        z = self._latents(motion, m_lens).mT
+        inside = None
+        if m_lens is not None:
+            inside = torch.arange(z.shape[1], device=z.device) < (m_lens // STRIDE)[:, None]
+        z_q, index, loss = self.vq(z, inside)
+        return self.decode(self.lift(z_q), m_lens), loss, index
+
+    def snap(self, targets):
+        return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)
+
+    def decoys(self, latents, generator=None):
+        """Random codes."""
+        B, _, L = latents.shape
+        index = torch.randint(self.codebook_size, (B, L), generator=generator, device=latents.device)
+        return self.lift(self.vq.lookup(index).to(latents.dtype))
+
+    def indices(self, targets):
+        return self.vq.nearest(targets)
+
+    def _targets(self, motion, m_lens):
+        return self.snap(self._latents(motion, m_lens).mT)
+
+
 def zero_past(x, lengths):
     """x [B,C,T] with zeros from each clip's length [B] on."""
     inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
@@ -236,7 +272,7 @@ FSQ_LEVELS = {
     "FSQ_AE_HighDim7": (7, 5, 5, 5, 5, 5, 5),  #    109,375
     "FSQ_AE_HighDim8": (5, 5, 5, 5, 5, 5, 5, 5),  # 390,625
 }
-AE_models = {"AE_Model": partial(AE), "FSQ_AE_Model": partial(FSQ_AE)}
+AE_models = {"AE_Model": partial(AE), "FSQ_AE_Model": partial(FSQ_AE), "VQ_AE_Model": partial(VQ_AE)}
 AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
 
 

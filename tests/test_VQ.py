@@ -1,0 +1,93 @@
+"""The control group learns: codes move, dead ones come back, the nearest is the nearest."""
+
+import pytest
+import torch
+
+from models.AE import make_ae
+from models.VQ import VectorQuantizer
+
+
+def test_the_nearest_code_is_that_of_brute_force():
+    vq, z = VectorQuantizer(37, 8), torch.randn(3, 50, 8)
+    torch.nn.init.normal_(vq.codebook)
+    expected = (z[:, :, None] - vq.codebook).square().sum(dim=-1).argmin(dim=-1)
+    assert torch.equal(vq.nearest(z), expected)
+    z_q, index, _ = vq.eval()(z)
+    assert torch.equal(index, expected)
+    torch.testing.assert_close(z_q, vq.lookup(expected))
+
+
+def test_codes_get_a_gradient_towards_their_vectors_and_the_encoder_its_commitment():
+    vq = VectorQuantizer(2, 1, commitment_cost=0.25).eval()
+    vq.codebook.data = torch.tensor([[0.0], [10.0]])
+    z = torch.tensor([[[1.0], [9.0]]], requires_grad=True)
+    z_q, _, loss = vq(z)
+    assert float(loss.detach()) == pytest.approx(1.25)  # ((0-1)^2 + (10-9)^2) / 2, once and a quarter of it
+    loss.backward()
+    torch.testing.assert_close(vq.codebook.grad, torch.tensor([[-1.0], [1.0]]))  # 2 (e - z) / 2
+    torch.testing.assert_close(z.grad, 0.25 * torch.tensor([[[1.0], [-1.0]]]))
+
+
+def test_the_output_passes_the_gradient_straight_through():
+    vq = VectorQuantizer(5, 4).eval()
+    z = torch.randn(1, 6, 4, requires_grad=True)
+    weight = torch.randn(1, 6, 4)
+    (vq(z)[0] * weight).sum().backward()
+    torch.testing.assert_close(z.grad, weight)
+    assert vq.codebook.grad is None or not vq.codebook.grad.any()
+
+
+def test_a_naive_loss_on_the_straight_through_output_would_leave_the_codes_untrained():
+    """The defect this module must not have: its loss gives codes a gradient, the naive one gives none."""
+    vq, z = VectorQuantizer(5, 4).eval(), torch.randn(1, 6, 4)
+    z_q, _, loss = vq(z)
+    naive = torch.nn.functional.mse_loss(z_q, z) + 0.25 * torch.nn.functional.mse_loss(z, z_q)
+    assert not naive.requires_grad
+    loss.backward()
+    assert vq.codebook.grad.abs().sum() > 0
+
+
+def test_training_moves_the_codes_onto_the_data():
+    torch.manual_seed(0)
+    centres = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]])
+    vq = VectorQuantizer(4, 2, patience=5).train()
+    optimizer = torch.optim.SGD(vq.parameters(), 0.5)
+    for _ in range(200):
+        z = centres[torch.randint(4, (1, 64))] + 0.1 * torch.randn(1, 64, 2)
+        loss = vq(z)[2]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    distance = torch.cdist(centres, vq.codebook.detach()).min(dim=1).values
+    assert (distance < 0.3).all()
+
+
+def test_a_dead_code_is_revived_where_the_data_lie():
+    vq = VectorQuantizer(3, 2, patience=3).train()
+    z = torch.randn(1, 40, 2)
+    vq(z)
+    vq.codebook.data[1] = 1e4  # no token will ever choose it
+    for _ in range(4):
+        vq(z)
+    assert vq.codebook[1].abs().max() < 10
+    assert vq.started and int(vq.idle.max()) < 3
+
+
+def test_padding_trains_no_code():
+    vq = VectorQuantizer(2, 1).eval()
+    vq.codebook.data = torch.tensor([[0.0], [10.0]])
+    z = torch.tensor([[[1.0], [10.5]]])
+    inside = torch.tensor([[True, False]])
+    assert float(vq(z, inside)[2].detach()) == pytest.approx(1.25)
+
+
+def test_the_autoencoder_answers_to_the_four_verbs():
+    torch.manual_seed(0)
+    ae = make_ae("VQ_AE_Model", width=16, codebook_size=11)
+    recons, loss, index = ae.train().training_pass(torch.randn(2, 32, 67), torch.tensor([32, 20]))
+    assert loss > 0 and index.max() < 11 == ae.codebook_size
+    latents, targets = ae.eval().tokenize(torch.randn(2, 32, 67), torch.tensor([32, 20]))
+    assert torch.equal(ae.snap(targets), targets) and torch.equal(ae.lift(targets), latents)
+    assert torch.equal(ae.vq.lookup(ae.indices(targets)), targets)
+    noisy = targets + 1e-4 * torch.randn_like(targets)
+    assert torch.equal(ae.snap(noisy), targets)
