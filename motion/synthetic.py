@@ -55,7 +55,7 @@ ACTIONS = {
     "walk_slow": Action(lambda mood: act.walk(mood, pace=0.6), (5, 6, 7), ("slowly",)),
     "walk_fast": Action(lambda mood: act.walk(mood, pace=1.45), (8, 9, 10, 11), ("quickly",)),
     "walk_curve": Action(lambda mood: act.walk(mood, turn=95 * mood.size), (8, 9, 10), STEADY, sided=True),
-    "walk_around": Action(lambda mood: act.walk(mood, about=180), (11, 12, 13), STEADY),
+    "walk_around": Action(act.walk_around, (3, 4, 5), STEADY),
     "backward": Action(act.backward, (6, 7, 8), ("", "", "slowly")),
     "side": Action(act.side_step, (6, 8, 10), ("", "", "slowly"), sided=True),
     "run": Action(act.run, (9, 10, 11, 12), STEADY),
@@ -73,16 +73,14 @@ ACTIONS = {
     "punch": Action(gesture.punch, (1, 2, 3), sided=True, counted=True),
     "raise": Action(gesture.raise_arms, sided=True),
     "raise_both": Action(lambda mood: gesture.raise_arms(mood, (0, 1))),
-    "turn": Action(act.turn, (4,), sided=True),
-    "turn_around": Action(lambda mood: act.turn(mood, 180 / mood.size), (6,)),
+    "turn": Action(lambda mood: act.turn(mood, 90 * mood.size), sided=True),
+    "turn_around": Action(lambda mood: act.turn(mood, 180)),
     "walk_wave": Action(_walk_then(gesture.wave), (3, 4), STEADY, sided=True),
     "walk_kick": Action(_walk_then(act.kick), (1,), STEADY, sided=True),
     "walk_sit": Action(_walk_then(act.sit), (1,), STEADY),
     "walk_bow": Action(_walk_then(gesture.bow), (1,), STEADY),
     "walk_jump": Action(_walk_then(act.jump), (1,), STEADY),
-    "turn_walk": Action(
-        lambda mood: then(act.turn(Mood(reps=4)), act.walk(mood)), (5, 6), STEADY, sided=True
-    ),
+    "turn_walk": Action(lambda mood: then(act.turn(Mood()), act.walk(mood)), (5, 6), STEADY, sided=True),
     "stand_walk": Action(lambda mood: then(act.stand_up(Mood()), act.walk(mood)), (5, 6), STEADY),
 }
 LABELS = tuple(

@@ -9,7 +9,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from motion.synthetic_body import FPS, STANCE, STAND_HEIGHT, keyed, smooth, standing, then
 from motion.synthetic_gait import Gait, travel
-from motion.synthetic_gestures import pose_arm, rise_and_fall, still
+from motion.synthetic_gestures import Mood, pose_arm, rise_and_fall, still
 
 GRAVITY = 9.81
 
@@ -161,12 +161,17 @@ RUN = {"swing": 0.63, "lift": 0.24, "heel": 0.9, "toe": 0.1, "arms": 1.0, "elbow
 RUN |= {"bob": 0.05, "height": STAND_HEIGHT - 0.03, "ramp": 2.8}
 
 
-def walk(mood, turn=0.0, about=0.0, pace=1.0):
+def walk(mood, turn=0.0, pace=1.0, rest=(0.25, 0.35)):
     """reps steps forward. pace 1 is ordinary: slower ones take shorter and longer-lasting steps."""
     speed, step = 1.08 * pace * mood.size, 0.56 / pace**0.6
-    wide = 0.115 if about else 0.075  # room for the feet to pass each other
-    gait = Gait(speed, step, width=wide, arms=0.9 * pace**0.3, lean=0.03 + 0.06 * (pace - 1))
-    return travel(gait, mood.reps, np.radians(turn), np.radians(about))
+    gait = Gait(speed, step, arms=0.9 * pace**0.3, lean=0.03 + 0.06 * (pace - 1))
+    return travel(gait, mood.reps, np.radians(turn), rest)
+
+
+def walk_around(mood):
+    """reps steps forward, half a turn on the spot, as many steps back."""
+    back = then(turn(Mood(0.88), 180), walk(mood, rest=(0.1, 0.35)))
+    return then(walk(mood, rest=(0.25, 0.1)), back)
 
 
 def run(mood, turn=0.0):
@@ -194,5 +199,7 @@ def crouch(mood):
 
 
 def turn(mood, degrees=90.0):
+    """On the spot, in steps of 30 degrees at the most."""
     gait = Gait(0.0, 0.44 * mood.slow, lift=0.06, heel=0.3, toe=0.0, width=STANCE)
-    return travel(gait, mood.reps, np.radians(degrees * mood.size))
+    steps = 4 if degrees < 120 else 6
+    return travel(gait, steps, np.radians(degrees), rest=(0.15, 0.2))

@@ -44,30 +44,24 @@ def _glide(u):
     return 0.6 * u * u * (3 - 2 * u) + 0.4 * smooth(u)
 
 
-def _path(gait, start, stop, total, turn, about):
-    """Times, x z and yaw on a fine grid; turn spreads over the way, about happens in its middle."""
+def _path(gait, start, stop, total, turn):
+    """Times, x z and yaw on a fine grid; the turn spreads over the way."""
     t = np.arange(0, total + 2 * FINE, FINE)
     ramp = min(gait.ramp * gait.step, 0.4 * (stop - start))
     under_way = smooth((t - start) / ramp) * smooth((stop + 0.1 - t) / ramp)
     yaw = turn * np.cumsum(under_way) / under_way.sum()
-    middle, half = (start + stop) / 2, 1.0
-    yaw += about * smooth((t - middle + half) / (2 * half))
-    speed = gait.speed * under_way * (1 - (about != 0) * _bump((t - middle + 2 * half) / (4 * half), 0.5))
-    velocity = speed[:, None] * forward_of(yaw + gait.heading)
+    velocity = (gait.speed * under_way)[:, None] * forward_of(yaw + gait.heading)
     return t, np.cumsum(velocity, axis=0) * FINE, yaw
 
 
-def travel(gait, steps, turn=0.0, about=0.0, rest=(0.25, 0.35)):
-    """Tracks of so many steps, the left foot first; at rest before and after.
-
-    turn: rad that the facing changes on the way (positive to the left); about: the same, around its middle.
-    """
+def travel(gait, steps, turn=0.0, rest=(0.25, 0.35)):
+    """Tracks of so many steps, the left foot first, between seconds of rest; turn in rad, left positive."""
     swing = 2 * gait.step * gait.swing
-    lifts = rest[0] + gait.step * np.arange(steps)
+    lifts = max(rest[0], 0.4 * gait.step) + gait.step * np.arange(steps)  # the heel comes up before
     total = lifts[-1] + swing + rest[1]
     tracks = standing(int(round(total * FPS)) + 1)
     t = np.arange(len(tracks)) / FPS
-    fine, path, yaw = _path(gait, lifts[0], lifts[-1] + swing, total, turn, about)
+    fine, path, yaw = _path(gait, lifts[0], lifts[-1] + swing, total, turn)
     tracks.yaw = np.interp(t, fine, yaw)
     tracks.root = np.column_stack([np.interp(t, fine, path[:, axis]) for axis in (0, 1)])
     for side in (0, 1):
@@ -78,8 +72,24 @@ def travel(gait, steps, turn=0.0, about=0.0, rest=(0.25, 0.35)):
         width = np.full(len(stances), gait.width)
         width[[0, -1]] = STANCE
         _place(tracks, side, t, own, swing, gait, _prints(side, stances, width, fine, path, yaw))
+    if turn:
+        for k, lift in enumerate(lifts):
+            _go_round(tracks, k % 2, (t - lift) / swing)
     _follow(tracks, gait)
     return tracks
+
+
+def _go_round(tracks, side, u, room=0.15):
+    """Let a foot in the air (0 < u < 1) pass beside the other one: on a curve their ways would meet."""
+    left = np.column_stack([np.cos(tracks.yaw), -np.sin(tracks.yaw)])
+    ahead = forward_of(tracks.yaw)
+    middle = tracks.foot + 0.07 * forward_of(tracks.foot_yaw)
+    gap = (middle[:, side] - middle[:, 1 - side]) * (1 - 2 * side)
+    beside = (u > 0) & (u < 1) & (np.abs(np.sum(gap * ahead, axis=1)) < 0.25)
+    apart = np.sum(gap * left, axis=1)[beside]
+    if apart.size and apart.min() < room:
+        away = (1 - 2 * side) * (room - apart.min()) * np.sin(np.pi * np.clip(u, 0, 1)) ** 2
+        tracks.foot[:, side] += away[:, None] * left
 
 
 def _prints(side, times, width, fine, path, yaw):
@@ -116,13 +126,13 @@ def _follow(tracks, gait):
     left = np.column_stack([ahead[:, 1], -ahead[:, 0]])
     from_root = tracks.foot - tracks.root[:, None]
     reach = np.einsum("tsi,ti->ts", from_root, ahead)  # [T,2] how far each foot is in front
-    apart = gaussian_filter1d(reach[:, 0] - reach[:, 1], 1.0, mode="nearest")
     from_end = np.minimum(np.arange(len(tracks)), np.arange(len(tracks))[::-1]) / FPS
-    walking = smooth(from_end / 0.8)
+    walking, begun = smooth(from_end / 0.8), smooth(from_end / 0.25)
+    apart = begun * gaussian_filter1d(reach[:, 0] - reach[:, 1], 1.0, mode="nearest")
     weight = np.maximum(1 - tracks.lift / 0.05, 0.0) + 1e-3
     side = np.einsum("tsi,ti->ts", from_root, left)
     sway = np.sum(weight * side, axis=1) / weight.sum(axis=1)
-    tracks.root += 0.35 * gaussian_filter1d(sway, 2.5, mode="nearest")[:, None] * left
+    tracks.root += 0.35 * (begun * gaussian_filter1d(sway, 2.5, mode="nearest"))[:, None] * left
     tracks.height += walking * (gait.height - STAND_HEIGHT) + gait.bob * apart**2
     tracks.pelvis[:, 0] = walking * gait.lean
     tracks.pelvis[:, 2] = -np.clip(0.16 * apart, -0.15, 0.15)
