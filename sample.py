@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import sample_lengths
-from models.TextEncoder import load_text_encoder
-from motion.export import FORMATS, OutputFolder
+from motion.export import FORMATS, Names, export_motion
+from utils.captions import embed_prompts
 from utils.checkpoints import load_ae, load_length_estimator, load_mardm
 from utils.cli import (
     Parser,
@@ -127,11 +127,13 @@ def main(argv=None):
     ae, spec = tokenizer.ae, tokenizer.spec
     mardm, config = load_mardm(args, tokenizer, device)
     how = decoding(args, spec)
-    encoder = load_text_encoder(args.text_encoder or config.get("text_encoder", spec.text_encoder), device)
-    text = encoder.encode([prompt.text for prompt in prompts]).to(device)
+    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
+    text = embed_prompts([prompt.text for prompt in prompts], encoder, device).to(device)
     m_lens = token_lengths(prompts, text, args, spec, device)
 
-    folder = OutputFolder(Path(args.output_dir) / f"{args.name}_{args.dataset_name}", args.plain_names)
+    folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = Names(folder, plain=args.plain_names)
     jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
     jobs.sort(key=lambda job: int(m_lens[job[0]]))  # batches of like length
     with tqdm(total=len(jobs), desc="motions", unit="motion") as bar:
@@ -148,18 +150,11 @@ def main(argv=None):
             for (i, r), one, features, n in zip(
                 batch, joints, motion.cpu().numpy(), (lengths * STRIDE).tolist()
             ):
-                stem = folder.stem(prompts[i].text, sample=i, repeat=r, frames=n)
-                folder.export(
-                    stem,
-                    one[:n],
-                    prompts[i].text,
-                    spec.fps,
-                    spec.skeleton,
-                    args.export,
-                    features=features[:n],
-                )
+                stem = names.stem(prompts[i].text, i, r, n)
+                caption = prompts[i].text
+                export_motion(stem, one[:n], caption, spec.fps, spec.skeleton, args.export, features[:n])
                 bar.update()
-    print(f"{len(jobs)} motions in {folder.path}")
+    print(f"{len(jobs)} motions in {folder}")
 
 
 if __name__ == "__main__":

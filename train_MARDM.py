@@ -5,10 +5,11 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 """
 
 import torch
+from utils.eval_utils import evaluate_generation
 
 from models.AE import STRIDE
-from models.MARDM import MARDM_models, Decoding
-from models.TextEncoder import cached_embeddings, load_text_encoder
+from models.MARDM import Decoding, MARDM_models
+from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import (
     Parser,
@@ -24,7 +25,6 @@ from utils.cli import (
 )
 from utils.datasets import TextMotionSet, find_dataset, load_clips, loader
 from utils.errors import BadInput
-from utils.eval_utils import evaluate_generation
 from utils.evaluators import Judge
 from utils.train_utils import EMA, RunningMean, descend, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
@@ -69,14 +69,6 @@ def flags():
         "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"
     )
     return parser
-
-
-def embed_captions(clip_sets, encoder_name, root, device):
-    """The text encoder runs once over every distinct caption, never in the loop. -> caption -> [E], E"""
-    encoder = load_text_encoder(encoder_name, device)
-    captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
-    cache = root / "cache" / f"text_{encoder_name}.pt"
-    return cached_embeddings(encoder, captions, cache), encoder.dim
 
 
 def measure_targets(ae, train_set, args, device):

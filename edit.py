@@ -1,0 +1,166 @@
+"""Keep part of a motion and draw the rest anew from a text.
+
+python edit.py ... --source_motion walk.npy --text_prompt "a person jumps" -msec 0.3,0.6     # fractions
+python edit.py ... --source_motion walk.npy --text_prompt "a person waves" -msec 0,40 120,160   # frames
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.AE import STRIDE
+from motion.export import FORMATS, Names, export_motion
+from motion.rendering import render_video
+from utils.captions import embed_prompts
+from utils.checkpoints import load_ae, load_mardm
+from utils.cli import (
+    Parser,
+    autoencoder_flags,
+    checkpoint_flag,
+    common_flags,
+    count,
+    decoding,
+    run,
+    sampling_flags,
+    start,
+    text_encoder_flag,
+)
+from utils.datasets import load_array
+from utils.errors import BadInput
+from utils.motion_process import joints_to_features, recover_from_ric
+
+MAX_FRAMES = 196
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="MARDM")
+    autoencoder_flags(parser)
+    checkpoint_flag(parser)
+    text_encoder_flag(parser)
+    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    group = parser.add_argument_group("what to edit")
+    group.add_argument(
+        "--source_motion", required=True, help=".npy: feature rows [T,67|263] or joints [T,22,3]"
+    )
+    group.add_argument("--text_prompt", required=True, help="what the new part shows")
+    group.add_argument(
+        "-msec",
+        "--mask_edit_section",
+        nargs="+",
+        required=True,
+        metavar="a,b",
+        help="sections to draw anew, as fractions of the motion (0.3,0.6) or frames (40,80)",
+    )
+    group.add_argument("--repeat_times", type=count(1, 10**4), default=1, help="edits to draw [%(default)s]")
+    group.add_argument(
+        "--output_dir", default="./editing", help="where the folder of results goes [%(default)s]"
+    )
+    group.add_argument(
+        "--export", choices=FORMATS, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
+    )
+    group.add_argument(
+        "--plain_names", action="store_true", help="file names without characters Windows forbids"
+    )
+    sampling_flags(parser)
+    return parser
+
+
+def read_source(path, spec):
+    """A motion file -> essential rows [T,dim], cut to whole tokens."""
+    array = load_array(path)
+    joints = len(spec.skeleton)
+    if array.ndim == 3 and array.shape[1:] == (joints, 3):
+        if len(array) < STRIDE + 1:
+            raise BadInput(f"--source_motion {path}: {len(array)} frames are too few")
+        array = joints_to_features(array, spec.skeleton)
+    if array.ndim != 2 or array.shape[1] < spec.dim:
+        raise BadInput(
+            f"--source_motion {path}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
+            f"joints [T,{joints},3]"
+        )
+    if not np.isfinite(array).all():
+        raise BadInput(f"--source_motion {path} holds NaN or infinite values")
+    frames = len(array) // STRIDE * STRIDE
+    if not STRIDE <= frames <= MAX_FRAMES:
+        raise BadInput(f"--source_motion {path}: {len(array)} frames; {STRIDE} to {MAX_FRAMES} can be edited")
+    return torch.from_numpy(np.ascontiguousarray(array[:frames, : spec.dim], dtype=np.float32))
+
+
+def parse_sections(sections, frames):
+    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn. A bound with a point is a fraction.
+
+    A token is drawn where any of its frames lies in a section.
+    """
+    mask = torch.zeros(frames // STRIDE, dtype=torch.bool)
+    for section in sections:
+        bounds = section.split(",")
+        try:
+            first, last = (float(b) * frames if "." in b else int(b) for b in bounds)
+        except ValueError:
+            raise BadInput(f"-msec {section}: write two numbers, a,b") from None
+        if not 0 <= first < last <= frames:
+            raise BadInput(f"-msec {section}: needs 0 <= a < b, within the motion's {frames} frames (or 1.0)")
+        mask[int(first) // STRIDE : -int(-last // STRIDE)] = True
+    return mask
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    if not args.text_prompt.strip():
+        raise BadInput("--text_prompt is empty")
+    device = start(args)
+    tokenizer = load_ae(args, device)
+    ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
+    source = read_source(args.source_motion, spec)
+    frames = len(source)
+    sections = parse_sections(args.mask_edit_section, frames)
+    mardm, config = load_mardm(args, tokenizer, device)
+    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
+    text = embed_prompts([args.text_prompt], encoder, device)
+
+    n = args.repeat_times
+    m_lens = torch.full((n,), frames // STRIDE, device=device)
+    _, tokens = ae.tokenize(normalizer(source).to(device)[None])
+    drawn = mardm.edit(
+        ae,
+        text.to(device).expand(n, -1),
+        m_lens,
+        tokens.expand(n, -1, -1),
+        sections.to(device).expand(n, -1),
+        decoding(args, spec),
+    )
+    kept = ~sections.to(device)
+    assert torch.equal(drawn[:, kept], tokens.expand(n, -1, -1)[:, kept]), "a kept token has changed"
+    edited = normalizer.inverse(ae.detokenize(drawn, m_lens * STRIDE, snap=args.snap != "off")).cpu()
+
+    before = recover_from_ric(source, len(spec.skeleton)).numpy()
+    joints = recover_from_ric(edited, len(spec.skeleton)).numpy()
+    report_drift(before, joints, kept.repeat_interleave(STRIDE).cpu().numpy(), spec)
+    folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = Names(folder, prefix="editing_caption", plain=args.plain_names)
+    for r in range(n):
+        stem = names.stem(args.text_prompt, 0, r, frames)
+        export_motion(
+            stem, joints[r], args.text_prompt, spec.fps, spec.skeleton, args.export, edited[r].numpy()
+        )
+        if "mp4" in args.export:
+            beside = stem.with_name(stem.name + "_beside_source.mp4")
+            pair = [before, joints[r]]
+            render_video(beside, pair, spec.skeleton, spec.fps, args.text_prompt, titles=["source", "edit"])
+    print(f"{n} edits in {folder}")
+
+
+def report_drift(before, joints, kept, spec):
+    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
+    body = [x - x[..., :1, :] for x in (before, joints)]
+    moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
+    if kept.any():
+        print(f"kept frames: {moved[:, kept].mean():.1f} mm from the source per joint (autoencoder included)")
+    print(f"drawn frames: {moved[:, ~kept].mean():.1f} mm" if (~kept).any() else "nothing was drawn")
+
+
+if __name__ == "__main__":
+    run(main)
