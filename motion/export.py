@@ -1,0 +1,141 @@
+"""The one door through which motions leave as files: safe names that never collide, one table of formats."""
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from motion.files import whole_file
+from motion.rendering import render_video
+from motion.skeletons import SMPL22, Skeleton
+
+NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
+NAMELESS = "untitled"
+SEPARATORS = "/\\"
+FORBIDDEN_ON_WINDOWS = '<>:"|?*'
+DIRECTION_MARKS = (
+    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they can disguise a name
+)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a format may need of one motion."""
+
+    joints: np.ndarray  # [T,J,3] in the skeleton's unit
+    caption: str
+    fps: float
+    skeleton: Skeleton
+    features: np.ndarray | None = None  # [T,D] rows of the data set, e.g. 263 columns
+
+
+def export_motion(
+    path_stem, joints, caption, fps, skeleton=SMPL22, formats=("npy", "mp4"), features=None
+) -> dict:
+    """Writes one motion in each of `formats` to `path_stem` + suffix -> dict format -> path.
+
+    In the order of FORMATS, whatever order was asked for: the motion is on disk before anything is drawn.
+    """
+    check_formats(formats, has_features=features is not None)
+    path_stem = Path(path_stem)
+    motion = Motion(np.asarray(joints), caption, fps, skeleton, features)
+    written = {}
+    for name, (suffix, write) in FORMATS.items():
+        if name in formats:
+            written[name] = path_stem.with_name(path_stem.name + suffix)
+            write(written[name], motion)
+    return written
+
+
+def check_formats(formats, has_features=True):
+    """Refuses an unknown format, and feature rows where there are none, before anything is written."""
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"unknown export format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
+    if "features" in formats and not has_features:
+        raise ValueError("export format features needs the feature rows of the motion, and none were given")
+
+
+def write_joints(path, motion):
+    """joints float32 [T,J,3], in the skeleton's unit (metres for smpl22)."""
+    _write_array(path, motion.joints)
+
+
+def write_features(path, motion):
+    _write_array(path, motion.features)
+
+
+def write_video(path, motion):
+    render_video(path, motion.joints, motion.skeleton, motion.fps, motion.caption)
+
+
+def _write_array(path, array):
+    with whole_file(path) as part, open(part, "wb") as file:
+        np.save(file, np.asarray(array, dtype=np.float32))
+
+
+FORMATS = {  # what is data comes before what is drawn
+    "npy": (".npy", write_joints),
+    "features": (".features.npy", write_features),
+    "mp4": (".mp4", write_video),
+    "gif": (".gif", write_video),
+}
+
+
+def safe_caption(text, max_bytes=NAME_BYTES, plain=False):
+    """Text as a part of a file name: no separators, control characters or leading dots, at most `max_bytes`.
+
+    plain: also without the characters that Windows forbids.
+    """
+    kept = []
+    for character in text:
+        if character in SEPARATORS:
+            kept.append("_")
+        elif unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+            kept.append(" ")
+        elif character not in DIRECTION_MARKS and not (plain and character in FORBIDDEN_ON_WINDOWS):
+            kept.append(character)
+    words = " ".join("".join(kept).split()).lstrip(" .")
+    words = words.encode()[:max_bytes].decode(errors="ignore")  # a character cut in the middle is dropped
+    return words.rstrip(" .") or NAMELESS[:max_bytes]
+
+
+def file_stem(caption, sample, repeat, length, prefix="caption", plain=False, copy=1):
+    """`caption:<text>_sample<i>_repeat<r>_len<n>`, with room for ".mp4"; copy > 1 numbers the text."""
+    head = prefix + ("_" if plain else ":")
+    tail = (f" ({copy})" if copy > 1 else "") + f"_sample{sample}_repeat{repeat}_len{length}"
+    room = NAME_BYTES - len((head + tail + ".mp4").encode())
+    return head + safe_caption(caption, room, plain) + tail
+
+
+class Names:
+    """Hands out path stems in one folder, none twice and none that a file there has, in any format.
+
+    Names that differ only in case or in Unicode form count as equal, as they do on Windows and macOS.
+    """
+
+    def __init__(self, folder, prefix="caption", plain=False):
+        self.folder, self.prefix, self.plain = Path(folder), prefix, plain
+        files = self.folder.iterdir() if self.folder.is_dir() else ()
+        self.taken = {stem for file in files for stem in _stems(file.name)}
+
+    def stem(self, caption, sample, repeat, length):
+        """Path without suffix, for `export_motion`."""
+        copy = 1
+        while True:
+            name = file_stem(caption, sample, repeat, length, self.prefix, self.plain, copy)
+            if _key(name) not in self.taken:
+                self.taken.add(_key(name))
+                return self.folder / name
+            copy += 1
+
+
+def _key(name):
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _stems(name):
+    """What may stand before the suffix: "a.features.npy" -> "a", "a.features", and the whole name."""
+    key = _key(name)
+    return [key] + [key[:i] for i, character in enumerate(key) if character == "."]

@@ -1,0 +1,149 @@
+"""File names that are safe and unique, and the door through which every motion leaves."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from motion import export
+from motion.export import FORMATS, NAME_BYTES, Names, export_motion, file_stem, safe_caption
+from motion.skeletons import SMPL22
+
+ANY_TEXT = st.text(alphabet=st.characters(), max_size=300)  # surrogates included
+HOSTILE = [
+    "",
+    "   ",
+    ".",
+    "..",
+    "../../etc/passwd",
+    "..\\..\\windows",
+    "/absolute",
+    "a\0b",
+    "line one\nline two\r\n",
+    "\x1b[31mred",
+    ".hidden",
+    "CON",
+    "trailing dots...",
+    '<script>alert("x")</script>',
+    "x" * 10_000,
+    "走" * 500,
+    "🕺🏽💃" * 100,
+    "\u202egnp.exe",
+    "رجل يمشي إلى الأمام",
+    "e\u0301" * 200,
+    "\udcff broken bytes",
+    "walk:run|jump?*",
+]
+
+
+def joints(frames=4):
+    return np.random.default_rng(0).normal(size=(frames, len(SMPL22), 3))
+
+
+def check_name(name):
+    assert len(name.encode()) <= NAME_BYTES
+    assert not re.search(r"[/\\\x00-\x1f\x7f\u2028\u202e]", name) and not name.startswith(".")
+
+
+@settings(max_examples=300, deadline=None)
+@given(ANY_TEXT, st.integers(0, 10**6), st.integers(0, 100), st.integers(0, 10**4), st.booleans())
+def test_any_caption_becomes_one_short_safe_name(text, sample, repeat, length, plain):
+    name = file_stem(text, sample, repeat, length, plain=plain) + ".mp4"
+    check_name(name)
+    assert re.fullmatch(r"caption[:_].+_sample\d+_repeat\d+_len\d+\.mp4", name)
+    if plain:
+        assert not set(name) & set('<>:"|?*')
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
+def test_hostile_captions_can_be_written_and_stay_in_their_folder(tmp_path, text):
+    folder = tmp_path / "inside"
+    for plain in (False, True):
+        (path,) = export_motion(
+            Names(folder, plain=plain).stem(text, 0, 0, 4), joints(), text, 20, formats=("npy",)
+        ).values()
+        assert path.resolve().parent == folder.resolve() and path.exists()
+        check_name(path.name)
+    assert os.listdir(tmp_path) == ["inside"] and len(os.listdir(folder)) == 2
+
+
+def test_what_is_harmless_stays_as_it_is():
+    text = "A person walks 1.5 m, turns left & waves (twice)! 走路 🕺"
+    assert safe_caption(text) == text
+    assert file_stem(text, 3, 1, 60) == f"caption:{text}_sample3_repeat1_len60"
+    assert file_stem("a: b?", 0, 0, 8, prefix="editing_caption", plain=True).startswith(
+        "editing_caption_a b_s"
+    )
+
+
+@given(st.text(alphabet="aé走🕺", max_size=80), st.integers(1, 60))
+def test_a_cut_name_is_the_beginning_of_the_text_and_as_long_as_fits(text, max_bytes):
+    cut = safe_caption("b" + text, max_bytes)
+    assert ("b" + text).startswith(cut) and len(cut.encode()) <= max_bytes
+    rest = ("b" + text)[len(cut) :]
+    assert not rest or len((cut + rest[0]).encode()) > max_bytes
+
+
+def test_two_prompts_never_get_the_same_name(tmp_path):
+    names = Names(tmp_path)
+    twins = [
+        "a/b",
+        "a\\b",
+        "a_b",
+        "A_B",
+        "a_b\n",
+        "x" * 500 + "1",
+        "x" * 500 + "2",
+        "e\u0301",
+        "\u00e9",
+        "",
+        " ",
+    ]
+    stems = [names.stem(text, 0, 0, 40).name for text in twins]
+    assert len({stem.casefold() for stem in stems}) == len(twins)
+    assert all(len((stem + ".mp4").encode()) <= NAME_BYTES for stem in stems)
+    assert stems[:2] == ["caption:a_b_sample0_repeat0_len40", "caption:a_b (2)_sample0_repeat0_len40"]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".mp4", ".features.npy"])
+def test_files_that_are_there_already_keep_their_names(tmp_path, suffix):
+    first = Names(tmp_path).stem("walk 1.5 m", 0, 0, 40)
+    first.with_name(first.name + suffix).touch()
+    second = Names(tmp_path).stem("walk 1.5 m", 0, 0, 40)
+    assert second.name == "caption:walk 1.5 m (2)_sample0_repeat0_len40"
+
+
+def test_every_format_arrives_under_its_name(tmp_path):
+    motion, rows = joints(), np.ones((3, 263))
+    written = export_motion(tmp_path / "a.b", motion, "walk 1.5 m", 20, formats=tuple(FORMATS), features=rows)
+    assert {name: path.name for name, path in written.items()} == {
+        name: "a.b" + suffix for name, (suffix, _) in FORMATS.items()
+    }
+    assert sorted(path.name for path in written.values()) == sorted(os.listdir(tmp_path))
+    assert np.array_equal(np.load(written["npy"]), motion.astype(np.float32))
+    assert np.array_equal(np.load(written["features"]), rows.astype(np.float32))
+    assert written["mp4"].read_bytes()[4:8] == b"ftyp" and written["gif"].read_bytes()[:4] == b"GIF8"
+
+
+@pytest.mark.parametrize("formats", [("npy", "mp4"), ("mp4", "npy")])
+def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats):
+    def fails(*args):
+        raise RuntimeError("no video today")
+
+    monkeypatch.setattr(export, "render_video", fails)
+    with pytest.raises(RuntimeError, match="no video today"):
+        export_motion(tmp_path / "a", joints(), "walk", 20, formats=formats)
+    assert os.listdir(tmp_path) == ["a.npy"] and np.load(tmp_path / "a.npy").shape == (4, 22, 3)
+
+
+@pytest.mark.parametrize(
+    "formats, words", [(("npy", "avi"), "avi: choose from npy"), (("features",), "none were")]
+)
+def test_a_wrong_format_is_refused_before_anything_is_written(tmp_path, formats, words):
+    with pytest.raises(ValueError, match=words):
+        export_motion(Path(tmp_path) / "a", joints(), "walk", 20, formats=formats)
+    assert not os.listdir(tmp_path)
