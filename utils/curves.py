@@ -1,0 +1,56 @@
+"""Scalars out of TensorBoard's event files, and what is done to a curve before it is drawn."""
+
+from pathlib import Path
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils.errors import BadInput
+
+EVENT_FILES = "events.out.tfevents.*"
+
+
+def event_folder(log_dir):
+    """The one folder at or under `log_dir` that holds event files: a run may be named by its folder too."""
+    log_dir = Path(log_dir)
+    if not log_dir.is_dir():
+        raise BadInput(f"{log_dir}: no such folder; give a run's folder, e.g. checkpoints/t2m/AE/model")
+    folders = sorted({file.parent for file in log_dir.rglob(EVENT_FILES)})
+    if log_dir in folders:
+        return log_dir
+    if not folders:
+        raise BadInput(f"{log_dir}: no TensorBoard event files ({EVENT_FILES}) in it; train first")
+    if len(folders) > 1:
+        raise BadInput(
+            f"{log_dir}: event files of {len(folders)} runs, choose one: {', '.join(map(str, folders))}"
+        )
+    return folders[0]
+
+
+def read_scalars(log_dir):
+    """Every scalar of a run -> dict tag -> (steps int64 [N], values float64 [N])."""
+    folder = event_folder(log_dir)
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps every point
+    events.Reload()
+    tags = sorted(events.Tags()["scalars"])
+    if not tags:
+        raise BadInput(f"{folder}: the event files hold no scalars yet; train for longer")
+    return {tag: _columns(events.Scalars(tag)) for tag in tags}
+
+
+def _columns(points):
+    return np.array([point.step for point in points]), np.array([point.value for point in points])
+
+
+def smooth(values, weight):
+    """Exponential moving average that no starting value pulls: s_n = sum_i w^(n-i) x_i / sum_i w^(n-i).
+
+    Values that are not finite take no part; until the first finite one the result is NaN.
+    """
+    total, mass, result = 0.0, 0.0, []
+    for value in values:
+        total, mass = weight * total, weight * mass
+        if np.isfinite(value):
+            total, mass = total + value, mass + 1
+        result.append(total / mass if mass else np.nan)
+    return np.array(result)
