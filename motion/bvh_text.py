@@ -1,0 +1,210 @@
+"""The text of a BVH file: tokens, hierarchy, numbers. Bounded in time and memory whatever the file holds.
+
+Whatever is wrong becomes a ValueError of one line.
+"""
+
+import numpy as np
+
+MAX_HEADER = 2**20
+MAX_LINE = 2**20
+MAX_JOINTS = 1000
+CHANNELS = {
+    f"{axis}{kind}".lower(): (kind, i) for kind in ("position", "rotation") for i, axis in enumerate("XYZ")
+}
+
+
+def header_tokens(file):
+    """Tokens up to MOTION, which is consumed, and the number of lines read."""
+    header, size = [], 0
+    for number, line in enumerate(_lines(file), start=1):
+        size += len(line)
+        if b"\0" in line:
+            raise ValueError(f"line {number}: binary data, this is no BVH file")
+        if line.strip().upper() == b"MOTION":
+            return _text(b"".join(header)).replace("{", " { ").replace("}", " } ").split(), number
+        if not header and line.strip(b"\xef\xbb\xbf \t\r\n").upper().split()[:1] not in ([], [b"HIERARCHY"]):
+            raise ValueError("does not begin with HIERARCHY: this is no BVH file")
+        if header or line.strip():
+            header.append(line)
+        if size > MAX_HEADER:
+            raise ValueError(f"no MOTION within the first {MAX_HEADER >> 20} MB")
+    raise ValueError("no MOTION section: the file is truncated" if header else "the file is empty")
+
+
+def _lines(file):
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(f"a line is longer than {MAX_LINE >> 20} MB")
+        yield line
+
+
+def _text(word):
+    try:
+        return word.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return word.decode("latin-1")
+
+
+def _shown(word):
+    """A piece of the file, fit to stand in a message."""
+    return repr(word if len(word) <= 40 else word[:37] + "...")
+
+
+class Hierarchy:
+    """The HIERARCHY section, token by token; no recursion, so no depth is too deep for the stack."""
+
+    def __init__(self, tokens):
+        self.tokens, self.at = tokens, 0
+        self.names, self.parents, self.offsets, self.channels, self.end_sites = [], [], [], [], {}
+
+    def parse(self):
+        self.expect("HIERARCHY")
+        self.expect("ROOT")
+        self.open_joint(-1)
+        stack = [0]
+        while stack:
+            word = self.next()
+            key = word.upper()
+            if key == "}":
+                self.close(stack.pop())
+            elif key == "JOINT":
+                self.open_joint(stack[-1])
+                stack.append(len(self.names) - 1)
+            elif key == "OFFSET":
+                self.offsets[stack[-1]] = self.offset()
+            elif key == "CHANNELS":
+                self.read_channels(stack[-1])
+            elif key == "END":
+                self.end_site(stack[-1])
+            else:
+                raise ValueError(f"{_shown(word)} where JOINT, OFFSET, CHANNELS, End Site or }} is due")
+        if self.at < len(self.tokens):
+            rest = self.tokens[self.at]
+            second = rest.upper() == "ROOT"
+            raise ValueError(
+                "a second ROOT: one body a file" if second else f"{_shown(rest)} after the last }}"
+            )
+        return tuple(self.names), tuple(self.parents), np.array(self.offsets), self.channels, self.end_sites
+
+    def next(self):
+        if self.at == len(self.tokens):
+            raise ValueError("the hierarchy ends too early: a } is missing")
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def expect(self, wanted):
+        word = self.next()
+        if word.upper() != wanted:
+            raise ValueError(f"{_shown(word)} where {wanted} is due")
+
+    def name(self):
+        """Everything up to the brace: names may contain blanks."""
+        words = []
+        while (word := self.next()) != "{":
+            words.append(word)
+        return " ".join(words)
+
+    def open_joint(self, parent):
+        if len(self.names) == MAX_JOINTS:
+            raise ValueError(f"more than {MAX_JOINTS} joints")
+        self.names.append(self.name() or f"joint {len(self.names)}")
+        self.parents.append(parent)
+        self.offsets.append(None)
+        self.channels.append(None)
+
+    def close(self, joint):
+        if self.offsets[joint] is None:
+            raise ValueError(f"joint {_shown(self.names[joint])} has no OFFSET")
+        self.channels[joint] = self.channels[joint] or []
+
+    def numbers(self, count, what):
+        words = [self.next() for _ in range(count)]
+        try:
+            values = [float(word) for word in words]
+        except ValueError:
+            values = [np.nan]
+        if not np.isfinite(values).all():
+            raise ValueError(f"{what} {_shown(' '.join(words))}: {count} finite numbers are due")
+        return values
+
+    def offset(self):
+        return np.array(self.numbers(3, "OFFSET"))
+
+    def read_channels(self, joint):
+        (count,) = self.numbers(1, "CHANNELS")
+        if count not in range(10):
+            raise ValueError(f"CHANNELS {count:g}: up to 9 make sense")
+        words = [self.next() for _ in range(int(count))]
+        unknown = [word for word in words if word.lower() not in CHANNELS]
+        if unknown:
+            raise ValueError(f"unknown channel {_shown(unknown[0])} of joint {_shown(self.names[joint])}")
+        if self.channels[joint] is not None:
+            raise ValueError(f"joint {_shown(self.names[joint])} has two lists of channels")
+        self.channels[joint] = [CHANNELS[word.lower()] for word in words]
+
+    def end_site(self, joint):
+        self.name()  # "Site", or whatever stands there
+        while (word := self.next()) != "}":
+            if word.upper() != "OFFSET":
+                raise ValueError(f"{_shown(word)} in an End Site, where OFFSET is due")
+            self.end_sites[joint] = self.offset()
+
+
+def frame_lines(file, number):
+    """`Frames: n` and `Frame Time: seconds` -> n, seconds, the number of lines read."""
+    found = {}
+    for line in _lines(file):
+        number += 1
+        words = line.replace(b":", b" : ").split()
+        if not words:
+            continue
+        key = b" ".join(words[:-1]).rstrip(b" :").lower()
+        if key not in (b"frames", b"frame time"):
+            wrong = _shown(_text(line.strip()))
+            raise ValueError(f"line {number}: {wrong} where Frames: or Frame Time: is due")
+        try:
+            found[key] = int(words[-1]) if key == b"frames" else float(words[-1])
+        except ValueError:
+            raise ValueError(f"line {number}: {_shown(_text(words[-1]))} is no number") from None
+        if len(found) == 2:
+            break
+    else:
+        raise ValueError("Frames: or Frame Time: is missing: the file is truncated")
+    frames, frame_time = found[b"frames"], found[b"frame time"]
+    if frames < 1:
+        raise ValueError(f"Frames: {frames}: there is no motion in the file")
+    if not 1e-4 <= frame_time <= 10:  # NaN fails as well
+        raise ValueError(f"Frame Time: {frame_time}: between 0.0001 and 10 seconds make sense")
+    return frames, frame_time, number
+
+
+def read_values(file, frames, count, number):
+    """The numbers of all frames [F,C]. A frame may run over several lines."""
+    values, filled = np.empty(frames * count), 0
+    for line in _lines(file):
+        number += 1
+        words = line.split()
+        end = filled + len(words)
+        if end > len(values):
+            raise ValueError(f"line {number}: more values than {frames} frames of {count} channels take")
+        try:
+            values[filled:end] = [float(word) for word in words]
+        except ValueError:
+            wrong = next(word for word in words if not _is_number(word))
+            raise ValueError(f"line {number}: {_shown(_text(wrong))} is no number") from None
+        filled = end
+    if filled < len(values):
+        raise ValueError(f"truncated: {filled // count} of {frames} frames of {count} channels")
+    values = values.reshape(frames, count)
+    if not np.isfinite(values).all():
+        first = int(np.argmin(np.isfinite(values).all(axis=1))) + 1
+        raise ValueError(f"frame {first}: NaN or infinite values")
+    return values
+
+
+def _is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
