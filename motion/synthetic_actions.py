@@ -132,21 +132,27 @@ def _one_jump(mood, distance):
 
 def hop(mood):
     """On the left foot, the right one held behind; the body leaves the floor at every hop."""
-    ready, beat = 0.6, 0.6 * (0.75 + 0.25 * mood.slow)
-    start, end = 0.2 + ready, 0.2 + ready + beat * mood.reps
-    tracks, t = still(end + ready + 0.3)
-    amount = keyed(t, [(0.2, 0), (start, 1), (end, 1), (end + ready, 0)])
-    u = np.where((t >= start) & (t < end), (t - start) / beat % 1, 0.0)
-    flight = np.clip((u - 0.45) / 0.5, 0, 1)
-    high = GRAVITY / 8 * (0.5 * beat) ** 2 * 1.6 * mood.size
-    ground = np.where(u < 0.45, np.sin(np.pi * u / 0.45), 0.0)
-    rise = 4 * high * flight * (1 - flight)
-    body = rise - 1.1 * high * ground * np.sin(np.pi * np.clip(u / 0.45, 0, 1))
+    ready, contact, flight = 0.6, 0.30, 0.26 + 0.04 * mood.size
+    beat = contact + flight
+    start = 0.2 + ready
+    end = start + beat * mood.reps
+    tracks, t = still(end + ready + 0.4)
+    speed, high = GRAVITY * flight / 2, GRAVITY * flight**2 / 8
+    knots = [(start, 0, 0)]
+    for k in range(mood.reps):
+        off = start + k * beat + contact
+        knots += [(off - contact / 2, -0.09, 0), (off, 0, speed), (off + flight, 0, -speed)]
+    knots += [(end + contact / 2, -0.09, 0), (end + 0.6, 0, 0)]
+    times, heights, speeds = np.transpose(knots)
+    body = CubicHermiteSpline(times, heights, speeds)(np.clip(t, times[0], times[-1]))
+    u = np.where((t >= start) & (t < end), (t - start) % beat - contact, -1.0) / flight
+    rise = np.where(u > 0, 4 * high * u * (1 - u), 0.0)
+    amount = keyed(t, [(0.2, 0), (start, 1), (end + 0.2, 1), (end + 0.2 + ready, 0)])
     tracks.root[:, 0] += 0.085 * amount
     tracks.height += body - 0.02 * amount
     tracks.lift[:, 0] += rise
-    tracks.heel[:, 0] += np.radians(28) * np.sin(np.pi * np.clip((u - 0.33) / 0.67, 0, 1)) ** 2
-    tracks.lift[:, 1] += 0.30 * amount + body * amount
+    tracks.heel[:, 0] += np.radians(24) * np.sin(np.pi * np.clip((u + 0.3) / 1.3, 0, 1)) ** 2
+    tracks.lift[:, 1] += (0.30 + body) * amount
     tracks.foot[:, 1, 1] -= 0.24 * amount
     tracks.foot[:, 1, 0] += 0.03 * amount
     tracks.toe[:, 1] -= np.radians(50) * amount
@@ -158,7 +164,7 @@ def hop(mood):
 
 
 RUN = {"swing": 0.63, "lift": 0.24, "heel": 0.9, "toe": 0.1, "arms": 1.0, "elbow": 1.15, "lean": 0.11}
-RUN |= {"bob": 0.05, "height": STAND_HEIGHT - 0.03, "ramp": 2.8}
+RUN |= {"bob": 0.085, "height": STAND_HEIGHT - 0.10, "ramp": 2.8}
 
 
 def walk(mood, turn=0.0, pace=1.0, rest=(0.25, 0.35)):

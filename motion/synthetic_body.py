@@ -8,6 +8,7 @@ person's left is +X while it faces +Z. Index 0 is left, 1 right; arms are writte
 from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy.ndimage import grey_opening, minimum_filter1d, uniform_filter1d
 
 FPS = 20
 THIGH, SHIN, UPPER_ARM, FOREARM = 0.392, 0.428, 0.260, 0.268
@@ -147,6 +148,9 @@ def _reachable_height(tracks, hips, ankles):
     gap[..., [0, 2]] -= tracks.root[:, None]
     flat = np.sum(gap[..., [0, 2]] ** 2, axis=-1)
     limit = gap[..., 1] + np.sqrt(np.maximum(REACH**2 - flat, 0.04))
+    # the mean of minima over a window never exceeds the value in its middle: smooth, and still in reach
+    flight = grey_opening(tracks.lift.min(axis=1), 5)[:, None]  # of both feet: a jump, not a running step
+    limit = flight + uniform_filter1d(minimum_filter1d(limit - flight, 5, axis=0), 5, axis=0, mode="nearest")
     every = np.column_stack([tracks.height, limit])
     lowest = every.min(axis=1)
     return lowest - np.log(np.exp(-90 * (every - lowest[:, None])).sum(axis=1)) / 90
