@@ -11,7 +11,6 @@ import plot_loss
 from utils.cli import run
 from utils.curves import read_scalars, smooth
 
-
 LOSSES = np.linspace(2, 1, 30)
 
 
