@@ -26,6 +26,7 @@ def flags():
     group = parser.add_argument_group("optimisation")
     group.add_argument("--batch_size", type=count(1, 10**6), default=64, help="captions [%(default)s]")
     group.add_argument("--epoch", type=count(1), default=40, help="passes over the captions [%(default)s]")
+    group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
     group.add_argument("--lr", type=number(float, 0, 10), default=3e-4, help="learning rate [%(default)s]")
     group.add_argument(
         "--weight_decay", type=number(float, 0, 10), default=1e-2, help="AdamW's [%(default)s]"
@@ -69,6 +70,18 @@ def validate(estimator, text, lengths, min_tokens):
         return {"loss": cross_entropy(logits, lengths).item()} | errors(likeliest, lengths)
 
 
+def train_epoch(estimator, text, lengths, optimizer, scheduler, args):
+    """One pass over the captions in a new order, or what --max_iters leaves of it. -> mean loss"""
+    means = RunningMean()
+    for rows in torch.randperm(len(lengths)).to(text.device).split(args.batch_size):
+        loss = cross_entropy(estimator(text[rows]), lengths[rows])
+        descend(loss, optimizer, scheduler)
+        means.add(loss=loss)
+        if scheduler.last_epoch == args.max_iters:  # counts steps
+            break
+    return means.pop()["loss"]
+
+
 def show(values):
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
@@ -91,20 +104,16 @@ def main(argv=None):
     config = vars(args) | {"text_dim": text_dim, "dataset": spec.as_dict()}
     print(f"{len(lengths):,} captions to train on, {len(val[1]):,} to validate")
 
-    best, step, means = None, 0, RunningMean()
+    best = None
     with (
         SummaryWriter(folder.model) as writer,
         trange(args.epoch, desc="length estimator", unit="epoch") as bar,
     ):
         for epoch in bar:
             reseed(args.seed, epoch)
-            for rows in torch.randperm(len(lengths)).to(device).split(args.batch_size):
-                loss = cross_entropy(estimator(text[rows]), lengths[rows])
-                descend(loss, optimizer, scheduler)
-                means.add(loss=loss)
-                step += 1
-            found = validate(estimator, *val, min_tokens)
-            writer.add_scalar("Train/loss", means.pop()["loss"], step)
+            loss = train_epoch(estimator, text, lengths, optimizer, scheduler, args)
+            found, step = validate(estimator, *val, min_tokens), scheduler.last_epoch
+            writer.add_scalar("Train/loss", loss, step)
             writer.add_scalar("Train/lr", scheduler.get_last_lr()[0], step)
             for name, value in found.items():
                 writer.add_scalar(f"Val/{name}", value, step)
@@ -118,9 +127,11 @@ def main(argv=None):
                     "format": FORMAT,
                 }
                 save_state(folder.model / "finest.tar", state | {"ep": epoch + 1, "total_it": step})
+            if step == args.max_iters:
+                break
 
     constant = lengths.median().expand_as(val[1])
-    print(f"best of {args.epoch} epochs on the validation captions: {show(best)}")
+    print(f"best epoch, on the validation captions: {show(best)}")
     print(f"always {constant[0]} tokens, the training median:  {show(errors(constant, val[1]))}")
     print(f"wrote {folder.model / 'finest.tar'}")
 
