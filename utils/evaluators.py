@@ -1,0 +1,144 @@
+"""The judges: the wrapper that asks the networks of `utils.evaluator_networks`, and knows their files.
+
+checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder
+checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
+Ours hold config, format, mean, std and vocabulary besides; the published ones do not.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from utils.checkpoints import FALLBACK_STATISTICS, Run, load_into, load_state
+from utils.datasets import UNIT, Normalizer
+from utils.errors import BadInput
+from utils.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
+from utils.glove import ClipTokens, WordTokens, WordVectors, has_published
+
+MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
+MAX_FRAMES = 196
+
+
+def zero_past(motion, m_lens):
+    """Rows at and beyond each clip's end become zero. motion [B,T,C], m_lens [B]"""
+    inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None].to(motion.device)
+    return motion * inside[..., None]
+
+
+@dataclass
+class Judge:
+    """Asks the networks. Motion comes in as physical essential rows; the judge has its own statistics."""
+
+    networks: dict  # movement_encoder, text_encoder, motion_encoder
+    normalizer: Normalizer
+    words: WordVectors
+    contrast: MotionCLIP | None = None
+    tokenize: object = None  # captions -> token ids of the contrast model
+    config: dict = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, args, spec, device, eval_mean_std=None, glove_dir="./glove"):
+        """checkpoints/<ds>/text_mot_match/model/finest.tar, its CLIP where present; None without a judge."""
+        path = Run.of(args, MATCHING).model / "finest.tar"
+        if not path.is_file():
+            print(f"no judge at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
+            return None
+        state = load_state(path)
+        networks = matching_networks(spec.dim, matching_sizes(state, path))
+        for name, network in networks.items():
+            load_into(network, state[name], path)
+            network.to(device).eval().requires_grad_(False)
+        judge = cls(
+            networks,
+            _statistics(args, spec, state, eval_mean_std),
+            _words(state, path, glove_dir),
+            config=state.get("config", {}),
+        )
+        judge._load_contrast(Run.of(args, CONTRAST).model / "finest.tar", spec, device)
+        return judge
+
+    def _load_contrast(self, path, spec, device):
+        if not path.is_file():
+            return
+        state = load_state(path)
+        weights, vocabulary = state.get("contrast_model", {}), state.get("vocabulary")
+        sizes = contrast_sizes(weights, path, heads=state.get("config", {}).get("contrast_heads", 8))
+        try:
+            self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
+        except (OSError, ValueError) as error:
+            print(f"CLIP score is left out: {path} needs CLIP's tokenizer ({str(error).splitlines()[0]})")
+            return
+        contrast = MotionCLIP(spec.dim, **sizes)
+        load_into(contrast, weights, path)
+        self.contrast = contrast.to(device).eval().requires_grad_(False)
+
+    @property
+    def width(self):
+        return self.networks["motion_encoder"].output_net[-1].out_features
+
+    @torch.no_grad()
+    def embed_text(self, tokens):
+        """Lists of word/POS tokens -> [B,D] on the CPU."""
+        words, pos, lengths = self.words(tokens)
+        device = self.networks["text_encoder"].hidden.device
+        return self.networks["text_encoder"](words.to(device), pos.to(device), lengths).cpu()
+
+    @torch.no_grad()
+    def embed_motion(self, motion, m_lens):
+        """Physical rows [B,T,dim], m_lens [B] frames -> [B,D] on the CPU, each clip as if alone."""
+        return embed_rows(self.networks, self._prepared(motion, m_lens), m_lens).cpu()
+
+    @torch.no_grad()
+    def contrast_text(self, captions):
+        """Strings -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        if self.contrast is None:
+            return None
+        tokens = self.tokenize(captions).to(self.contrast.logit_scale.device)
+        return self.contrast.encode_text(tokens).cpu()
+
+    @torch.no_grad()
+    def contrast_motion(self, motion, m_lens):
+        """Physical rows [B,T,dim] -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        if self.contrast is None:
+            return None
+        return self.contrast.encode_motion(self._prepared(motion, m_lens), m_lens).cpu()
+
+    def _prepared(self, motion, m_lens):
+        device = self.networks["text_encoder"].hidden.device
+        return zero_past(self.normalizer(motion.to(device)), m_lens)
+
+
+def embed_rows(networks, motion, m_lens):
+    """z-normalised rows [B,T,dim], zero past each end -> [B,D].
+
+    The second convolution sees what the first makes of the zeros after a clip, so there must always be some:
+    the published judges always saw 196 frames, and a few zeros after the longest clip give the same.
+    """
+    room = max(min(motion.shape[1] + UNIT, MAX_FRAMES) - motion.shape[1], 0)
+    movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
+    return networks["motion_encoder"](movements, m_lens // UNIT)
+
+
+def _statistics(args, spec, state, eval_mean_std):
+    """--eval_mean_std; else the judge's own; else the data set's; else those kept for published weights."""
+    if eval_mean_std:
+        return Normalizer.load(eval_mean_std, spec.dim)
+    if "mean" in state:
+        return Normalizer(state["mean"], state["std"])
+    folder = Path(args.dataset_dir) / spec.folder
+    return Normalizer.load(
+        folder if (folder / "Mean.npy").is_file() else FALLBACK_STATISTICS / spec.name, spec.dim
+    )
+
+
+def _words(state, path, glove_dir):
+    """The word vectors that this judge was trained with."""
+    if "vocabulary" in state:
+        return WordVectors.hashed(state["vocabulary"])
+    if has_published(glove_dir):
+        return WordVectors.published(glove_dir)
+    raise BadInput(
+        f"{path} was trained on the word vectors {glove_dir}/our_vab_*: fetch them, or pass --glove_dir"
+    )
