@@ -12,8 +12,6 @@ import torch
 from models.AE import STRIDE
 from motion.export import FORMATS, Names, export_motion
 from motion.rendering import render_video
-from utils.captions import embed_prompts
-from utils.checkpoints import load_ae, load_mardm
 from utils.cli import (
     Parser,
     autoencoder_flags,
@@ -29,8 +27,7 @@ from utils.cli import (
 from utils.datasets import load_array
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features, recover_from_ric
-
-MAX_FRAMES = 196
+from utils.pipeline import MAX_FRAMES, Pipeline
 
 
 def flags():
@@ -111,21 +108,19 @@ def main(argv=None):
     if not args.text_prompt.strip():
         raise BadInput("--text_prompt is empty")
     device = start(args)
-    tokenizer = load_ae(args, device)
-    ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
+    pipeline = Pipeline.from_args(args, device)
+    spec, normalizer, ae = pipeline.spec, pipeline.tokenizer.normalizer, pipeline.tokenizer.ae
     source = read_source(args.source_motion, spec)
     frames = len(source)
     sections = parse_sections(args.mask_edit_section, frames)
-    mardm, config = load_mardm(args, tokenizer, device)
-    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
-    text = embed_prompts([args.text_prompt], encoder, device)
+    text = pipeline.embed([args.text_prompt])
 
     n = args.repeat_times
     m_lens = torch.full((n,), frames // STRIDE, device=device)
     _, tokens = ae.tokenize(normalizer(source).to(device)[None])
-    drawn = mardm.edit(
+    drawn = pipeline.mardm.edit(
         ae,
-        text.to(device).expand(n, -1),
+        text.expand(n, -1),
         m_lens,
         tokens.expand(n, -1, -1),
         sections.to(device).expand(n, -1),
@@ -133,11 +128,9 @@ def main(argv=None):
     )
     kept = ~sections.to(device)
     assert torch.equal(drawn[:, kept], tokens.expand(n, -1, -1)[:, kept]), "a kept token has changed"
-    edited = normalizer.inverse(ae.detokenize(drawn, m_lens * STRIDE, snap=args.snap != "off")).cpu()
-
+    features, joints = pipeline.decode(drawn, m_lens * STRIDE, snap=args.snap != "off")
     before = recover_from_ric(source, len(spec.skeleton)).numpy()
-    joints = recover_from_ric(edited, len(spec.skeleton)).numpy()
-    report_drift(before, joints, kept.repeat_interleave(STRIDE).cpu().numpy(), spec)
+    report_drift(before, np.stack(joints), kept.repeat_interleave(STRIDE).cpu().numpy(), spec)
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, prefix="editing_caption", plain=args.plain_names)
@@ -153,8 +146,9 @@ def main(argv=None):
     print(f"{n} edits in {folder}")
 
 
-def report_drift(before, joints, kept, spec):
-    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
+def report_drift(before, np.stack(joints), kept, spec):
+    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not.
+    """
     body = [x - x[..., :1, :] for x in (before, joints)]
     moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
     if kept.any():

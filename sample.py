@@ -13,10 +13,7 @@ import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
-from models.LengthEstimator import sample_lengths
 from motion.export import FORMATS, Names, export_motion
-from utils.captions import embed_prompts
-from utils.checkpoints import load_ae, load_length_estimator, load_mardm
 from utils.cli import (
     Parser,
     autoencoder_flags,
@@ -30,9 +27,7 @@ from utils.cli import (
     text_encoder_flag,
 )
 from utils.errors import BadInput
-from utils.motion_process import recover_from_ric
-
-MAX_FRAMES = 196
+from utils.pipeline import MAX_FRAMES, Pipeline
 
 
 @dataclass(frozen=True)
@@ -108,28 +103,16 @@ def parse_prompt(line, default_frames, where):
     return Prompt(text, frames)
 
 
-def token_lengths(prompts, text, args, spec, device):
-    """Tokens per motion: as asked for, else drawn from the length estimator. text [N,E] -> int64 [N]"""
-    asked = torch.tensor([prompt.frames // STRIDE for prompt in prompts])
-    if (asked > 0).all():
-        return asked
-    estimator = load_length_estimator(args, text.shape[1], device)
-    estimated = sample_lengths(estimator(text), -(-spec.min_frames // STRIDE), args.seed)
-    return torch.where(asked > 0, asked, estimated.cpu())
-
-
 def main(argv=None):
     args = flags().parse_args(argv)
     prompts = read_prompts(args)
     device = start(args)
 
-    tokenizer = load_ae(args, device)
-    ae, spec = tokenizer.ae, tokenizer.spec
-    mardm, config = load_mardm(args, tokenizer, device)
+    pipeline = Pipeline.from_args(args, device)
+    spec = pipeline.spec
     how = decoding(args, spec)
-    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
-    text = embed_prompts([prompt.text for prompt in prompts], encoder, device).to(device)
-    m_lens = token_lengths(prompts, text, args, spec, device)
+    text = pipeline.embed([prompt.text for prompt in prompts])
+    m_lens = pipeline.lengths(text, [prompt.frames for prompt in prompts], args.seed)
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,19 +123,12 @@ def main(argv=None):
         for first in range(0, len(jobs), args.batch_size):
             batch = jobs[first : first + args.batch_size]
             rows = torch.tensor([i for i, _ in batch])
-            lengths = m_lens[rows].to(device)
-            keys = [i * 100_003 + r for i, r in batch]
-            targets = mardm.generate(ae, text[rows.to(device)], lengths, how, keys)
-            motion = tokenizer.normalizer.inverse(
-                ae.detokenize(targets, lengths * STRIDE, snap=how.snap != "off")
-            )
-            joints = recover_from_ric(motion, len(spec.skeleton)).cpu().numpy()
-            for (i, r), one, features, n in zip(
-                batch, joints, motion.cpu().numpy(), (lengths * STRIDE).tolist()
-            ):
-                stem = names.stem(prompts[i].text, i, r, n)
+            keys = [i * 100_003 + r for i, r in batch]  # a repeat is another motion of the same prompt
+            features, joints = pipeline.draw(text[rows.to(device)], m_lens[rows], how, keys)
+            for (i, r), rows, one in zip(batch, features, joints):
                 caption = prompts[i].text
-                export_motion(stem, one[:n], caption, spec.fps, spec.skeleton, args.export, features[:n])
+                stem = names.stem(caption, i, r, len(one))
+                export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
                 bar.update()
     print(f"{len(jobs)} motions in {folder}")
 
