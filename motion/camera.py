@@ -53,21 +53,30 @@ def frame_motions(motions, fps):
 
     Where the whole path fits into a view that keeps people large the camera stands still, else it follows.
     """
+    camera, targets = stand_still(motions)
+    return (camera, targets) if camera.span <= FIXED_SPAN else walk_along(motions, fps)
+
+
+def stand_still(motions):
+    """The closest view that shows all of every motion at once -> Camera, list of [T,3], constant over T."""
     centres = [0.5 * (m.min(axis=(0, 1)) + m.max(axis=(0, 1))) for m in motions]
-    still = [np.repeat(centre[None], len(m), axis=0) for centre, m in zip(centres, motions)]
+    targets = [np.repeat(centre[None], len(m), axis=0) for centre, m in zip(centres, motions)]
     for _ in range(
         3
     ):  # perspective draws what is near larger: move the middle of the picture onto the target
-        camera = _widen(motions, still)
-        still = [_recentre(camera, m, t) for m, t in zip(motions, still)]
-    camera = _widen(motions, still)
-    if camera.span <= FIXED_SPAN:
-        return camera, still
-    moving = []
-    for motion, centre in zip(motions, centres):
+        camera = _widen(motions, targets)
+        targets = [_recentre(camera, m, t) for m, t in zip(motions, targets)]
+    return _widen(motions, targets), targets
+
+
+def walk_along(motions, fps):
+    """A view of the person that goes with the smoothed root -> Camera, list of [T,3]."""
+    targets = []
+    for motion in motions:
         path = follow(motion[:, 0, [0, 2]], fps)
-        moving.append(np.insert(path, 1, centre[1], axis=1))
-    return _widen(motions, moving), moving
+        height = 0.5 * (motion[..., 1].min() + motion[..., 1].max())
+        targets.append(np.insert(path, 1, height, axis=1))
+    return _widen(motions, targets), targets
 
 
 def _recentre(camera, motion, target):

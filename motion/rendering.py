@@ -20,17 +20,17 @@ from matplotlib.image import imsave
 
 from motion.camera import frame_motions
 from motion.captions import wrap_caption
+from motion.figure import HEAD_SIZE, LEFT, MIDDLE, NOSE_SIZE, RIGHT, TRUNK_SIZE, bones, faces, in_metres
 from motion.files import whole_file
 from motion.skeletons import SMPL22
 
-LEFT, RIGHT, MIDDLE = "#2166c4", "#e0701a", "#4a4f57"
+SIDE_COLOURS = ("#4a4f57", "#2166c4", "#e0701a")  # middle, left, right
 PAPER, FLOOR, SHADOW, PATH, INK = "#f7f7f5", "#9aa0a6", "#c9ccd0", "#2a9d6f", "#202124"
 PANEL = 512  # pixels
 BLOCK = 16  # sides are multiples of it, as video encoders like it
 LINE, LETTER = 17, 7.4  # pixels: from one line of the caption to the next, from one letter to the next
 MAX_COLUMNS = 4
 CELL = 0.5  # metres between two floor lines
-TRUNK_SIZE, LIMB_SIZE, HEAD_SIZE, NOSE_SIZE = 0.11, 0.065, 0.19, 0.05  # metres
 EDGE = 3.0  # pixels of paper around each limb, so that crossing limbs stay apart
 DPI = 72  # one point is one pixel
 CJK_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Source Han Sans SC", "PingFang SC")
@@ -45,7 +45,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     path = Path(path)
     if path.suffix not in VIDEO_OPTIONS:
         raise ValueError(f"{path.name}: videos are written as {' or '.join(VIDEO_OPTIONS)}")
-    motions = _in_metres(motions, skeleton)
+    motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)
     titles = titles or [""] * len(motions)
     columns = min(len(motions), MAX_COLUMNS)
@@ -73,7 +73,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
 def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, n_frames=8, panel=256):
     """Writes one picture: a row per motion, `n_frames` moments spread over its length. Returns the path."""
     path = Path(path)
-    motions = _in_metres(motions, skeleton)
+    motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)
     moments = [np.linspace(0, len(motion) - 1, n_frames).round().astype(int) for motion in motions]
     labels = [
@@ -98,12 +98,11 @@ class _Actor:
     def __init__(self, ax, motion, target, camera, skeleton):
         self.ax, self.motion, self.target, self.camera = ax, motion, target, camera
         self.pixels = ax.bbox.height / 2  # of one unit of the picture
-        self.bones = np.array(
-            [(parent, child) for child, parent in enumerate(skeleton.parents) if parent >= 0]
-        )
-        self.colours, self.sizes = _bone_looks(skeleton, self.bones)
+        self.bones, sides, sizes = bones(skeleton)
+        self.sizes = np.r_[sizes, HEAD_SIZE, NOSE_SIZE]  # head and nose come last
+        self.colours = np.array([to_rgb(SIDE_COLOURS[side]) for side in [*sides, MIDDLE]] + [to_rgb(INK)])
         self.outlined = self.sizes != TRUNK_SIZE  # the spine is one piece
-        self.face = _faces(motion, skeleton)
+        self.face = faces(motion, skeleton)
         self.head, self.neck = skeleton.head, skeleton.parents[skeleton.head]
         self.floor, self.future, self.past, self.shadow, self.body = (
             ax.add_collection(LineCollection([], capstyle="round", animated=True), autolim=False)
@@ -164,22 +163,6 @@ class _Actor:
         return np.stack([np.stack([ball, ball + 1e-4]), np.stack([nose, nose + 0.04 * face])])
 
 
-def _bone_looks(skeleton, bones):
-    """A bone has the side of its outer joint; head and nose come last -> colours [P,3], metres [P]."""
-    left, right = (set(side) for side in zip(*skeleton.mirror))
-    sides = [LEFT if child in left else RIGHT if child in right else MIDDLE for _, child in bones]
-    sizes = [TRUNK_SIZE if side == MIDDLE else LIMB_SIZE for side in sides]
-    colours = np.array([to_rgb(colour) for colour in sides + [MIDDLE, INK]])
-    return colours, np.array(sizes + [HEAD_SIZE, NOSE_SIZE])
-
-
-def _faces(motion, skeleton):
-    """Unit vector on the floor that the hips and shoulders face: left x up. motion [T,J,3] -> [T,3]."""
-    left = sum(motion[:, pair[0]] - motion[:, pair[1]] for pair in (skeleton.hips, skeleton.shoulders))
-    face = np.cross(left, (0.0, 1.0, 0.0))
-    return face / np.maximum(np.linalg.norm(face, axis=-1, keepdims=True), 1e-6)
-
-
 def _floor_lines(target, radius):
     """Pieces of the floor grid within `radius` metres of the target -> segments [N,2,3], alpha [N]."""
     reach = int(np.ceil(radius / CELL))
@@ -194,24 +177,6 @@ def _floor_lines(target, radius):
     away = np.linalg.norm(pieces.mean(axis=1)[:, [0, 2]] - target[[0, 2]], axis=1)
     alpha = 0.8 * np.clip(1 - away / radius, 0, 1)
     return pieces[alpha > 0.02], alpha[alpha > 0.02]
-
-
-def _in_metres(motions, skeleton):
-    """One motion or several, in the skeleton's unit -> list of float64 [T,J,3] in metres, all drawable."""
-    motions = [motions] if getattr(motions, "ndim", 0) == 3 else list(motions)
-    if not motions:
-        raise ValueError("nothing to draw: no motion was given")
-    for i, motion in enumerate(motions):
-        shape = np.shape(motion)
-        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (len(skeleton), 3):
-            raise ValueError(
-                f"motion {i} has shape {shape}: {skeleton.name} needs [frames, {len(skeleton)}, 3]"
-            )
-        if not np.isfinite(motion).all():
-            raise ValueError(
-                f"motion {i} has {np.count_nonzero(~np.isfinite(motion))} NaN or infinite numbers"
-            )
-    return [np.asarray(motion, dtype=np.float64) * skeleton.unit_m for motion in motions]
 
 
 def _page(n_panels, columns, panel, caption, titles):
@@ -242,8 +207,10 @@ def _page(n_panels, columns, panel, caption, titles):
     for i, line in enumerate(lines):
         figure.text(0.5, 1 - (6 + LINE * i) / height, line, ha="center", va="top", **_font(14))
     right = 1 - 10 / width
-    figure.text(right, 8 / height, "right", ha="right", **_font(13) | {"color": RIGHT})
-    figure.text(right - 40 / width, 8 / height, "left", ha="right", **_font(13) | {"color": LEFT})
+    figure.text(right, 8 / height, "right", ha="right", **_font(13) | {"color": SIDE_COLOURS[RIGHT]})
+    figure.text(
+        right - 40 / width, 8 / height, "left", ha="right", **_font(13) | {"color": SIDE_COLOURS[LEFT]}
+    )
     return canvas, axes
 
 

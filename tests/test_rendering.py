@@ -16,10 +16,11 @@ from PIL import Image
 from motion import rendering
 from motion.camera import FIXED_SPAN, MARGIN, Camera, frame_motions
 from motion.captions import wrap_caption
-from motion.rendering import LEFT, RIGHT, contact_sheet, render_video
+from motion.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
 
 SMALL = 192  # pixels of a panel here
+_, LEFT, RIGHT = SIDE_COLOURS
 
 
 def standing(skeleton=SMPL22):
