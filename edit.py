@@ -136,13 +136,12 @@ def main(argv=None):
     names = Names(folder, prefix="editing_caption", plain=args.plain_names)
     for r in range(n):
         stem = names.stem(args.text_prompt, 0, r, frames)
-        export_motion(
-            stem, joints[r], args.text_prompt, spec.fps, spec.skeleton, args.export, edited[r].numpy()
-        )
+        caption = args.text_prompt
+        export_motion(stem, joints[r], caption, spec.fps, spec.skeleton, args.export, features[r])
         if "mp4" in args.export:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
             pair = [before, joints[r]]
-            render_video(beside, pair, spec.skeleton, spec.fps, args.text_prompt, titles=["source", "edit"])
+            render_video(beside, pair, spec.skeleton, spec.fps, caption, titles=["source", "edit"])
     print(f"{n} edits in {folder}")
 
 
