@@ -145,9 +145,8 @@ def main(argv=None):
     print(f"{n} edits in {folder}")
 
 
-def report_drift(before, np.stack(joints), kept, spec):
-    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not.
-    """
+def report_drift(before, joints, kept, spec):
+    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
     body = [x - x[..., :1, :] for x in (before, joints)]
     moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
     if kept.any():
