@@ -1,0 +1,113 @@
+"""The shape of the house: who may import whom, where names become modules, how scripts open and close."""
+
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Imports go one way: scripts -> utils -> models -> diffusions, and scripts, utils -> motion.
+MAY_IMPORT = {
+    "diffusions": {"diffusions"},
+    "motion": {"motion"},
+    "models": {"models", "diffusions"},
+    "utils": {"utils", "models", "motion"},
+    "scripts": {"utils", "models", "motion"},
+}
+SCRIPTS = sorted(ROOT.glob("*.py"))
+MODULES = sorted(file for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py"))
+PROMISED = """
+models/AE.py models/FSQ.py models/MARDM.py models/DiffMLPs.py models/masking.py
+models/TextEncoder.py models/LengthEstimator.py diffusions/flow.py diffusions/samplers.py
+motion/skeletons.py motion/synthetic.py utils/motion_process.py utils/datasets.py
+utils/cal_mean_std.py utils/evaluators.py utils/metrics.py utils/eval_utils.py
+utils/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.py
+evaluation_AE.py evaluation_MARDM.py sample.py plot_loss.py prepare_dataset.py
+train_LengthEstimator.py train_Evaluators.py train_fsq_pipeline.sh environment.yml
+requirements.txt run_tests.sh README.md README.zh-CN.md LICENSE
+"""
+LINES = {"modules": 300, "scripts": 200}  # that are not blank
+
+
+def tree(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(file):
+    """All that a file imports, also inside its functions, by full name (`from utils import x`: utils.x)."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are written from the root"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if (ROOT / full.replace(".", "/")).with_suffix(".py").is_file() else node.module
+
+
+def room(file):
+    """The package a file belongs to; the programs in the root are scripts."""
+    return "scripts" if file.parent == ROOT else file.relative_to(ROOT).parts[0]
+
+
+def label(file):
+    return str(file.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("file", SCRIPTS + MODULES, ids=label)
+def test_imports_go_one_way(file):
+    scripts = {script.stem for script in SCRIPTS}
+    for name in imports(file):
+        package = name.split(".")[0]
+        assert package not in scripts, f"{label(file)} imports the script {package}"
+        if package in MAY_IMPORT:
+            assert package in MAY_IMPORT[room(file)], f"{label(file)} must not import {name}"
+
+
+def test_no_module_needs_itself():
+    ours = {label(file)[:-3].replace("/", "."): file for file in MODULES}
+    needs = {name: {n for n in imports(file) if n in ours} for name, file in ours.items()}
+    assert list(TopologicalSorter(needs).static_order())  # raises CycleError and names the circle
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=label)
+def test_scripts_open_and_close_alike(file):
+    """A docstring for --help, main(argv=None), and run(main) under the guard; nothing else runs on import."""
+    body = tree(file).body
+    assert ast.get_docstring(tree(file))
+    (main,) = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    assert ast.unparse(main.args) == "argv=None"
+    assert ast.unparse(body[-1]) == "if __name__ == '__main__':\n    run(main)"
+    calls = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    assert not calls, f"{label(file)}:{calls[0].lineno} works at import"
+
+
+@pytest.mark.parametrize("file", SCRIPTS + MODULES, ids=label)
+def test_only_checkpoints_turn_a_name_into_a_module(file):
+    registries = {"AE_models", "MARDM_models", "DiffMLPs_models"}
+    used = [
+        node
+        for node in ast.walk(tree(file))
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value).split(".")[-1] in registries
+    ]
+    allowed = room(file) == "models" or label(file) == "utils/checkpoints.py"
+    assert allowed or not used, f"{label(file)}:{used[0].lineno}: use utils/checkpoints.py"
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in MODULES if room(f) in ("models", "diffusions", "motion")], ids=label
+)
+def test_what_is_learned_knows_no_flags_and_no_plots(file):
+    outer = {"argparse", "tensorboard"} | ({"matplotlib"} if room(file) != "motion" else {"torch"})
+    assert not outer & {name.split(".")[0] for name in imports(file)}
+
+
+@pytest.mark.parametrize("file", SCRIPTS + MODULES, ids=label)
+def test_files_can_be_read_at_a_sitting(file):
+    lines = sum(1 for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    assert lines <= LINES["scripts" if file in SCRIPTS else "modules"]
+
+
+def test_the_promised_files_are_there():
+    assert [name for name in PROMISED.split() if not (ROOT / name).is_file()] == []

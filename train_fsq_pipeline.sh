@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# Text-to-motion from nothing: train FSQ-AE, evaluate it, train FSQ-MARDM, evaluate it, sample videos.
+#   bash train_fsq_pipeline.sh --demo                  the embedded demo set, sized for two CPU cores
+#   bash train_fsq_pipeline.sh                         HumanML3D at full size (a GPU; days)
+#   bash train_fsq_pipeline.sh --dataset_name kit      another data set at full size
+# Options: --device {auto,cuda,cpu,mps} [auto]; --help.
+# Makes .venv and installs what is missing. Run the same command again after an interruption: finished trainings are
+# kept, an interrupted one goes on where it was saved. To train anew, remove the run's folder in checkpoints/.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+# ---- what to train: everything that is ever tuned stands here ----
+
+full_size() {
+    DATASET=t2m
+    AE_NAME=FSQ_AE_High AE_MODEL=FSQ_AE_High
+    NAME=FSQ_MARDM_SiT_XL MODEL=FSQ-MARDM-SiT-XL
+    JUDGE_FLAGS=()
+    LENGTH_FLAGS=()
+    AE_FLAGS=(--epoch 50 --batch_size 256)
+    MARDM_FLAGS=(--epoch 500 --batch_size 64 --need_evaluation)
+    EVAL_AE_FLAGS=()
+    EVAL_MARDM_FLAGS=()
+}
+
+demo_size() {
+    DATASET=Demo
+    AE_NAME=FSQ_AE_High AE_MODEL=FSQ_AE_High
+    NAME=FSQ_MARDM_SiT_XS MODEL=FSQ-MARDM-SiT-XS
+    JUDGE_FLAGS=(--num_workers 0)
+    LENGTH_FLAGS=()
+    AE_FLAGS=(--width 128 --root_weight 4 --batch_size 32 --epoch 1000 --max_iters 2500 --lr 1e-3 --warm_up_iter 100
+        --milestones 1800 2300 --lr_decay 0.3 --num_workers 0)
+    MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 2500 --lr 2e-3 --warm_up_iter 100 --milestones 1800 2300
+        --lr_decay 0.3 --ema_decay 0.999 --need_evaluation --eval_every 20 --num_workers 0)
+    EVAL_AE_FLAGS=(--repeat_times 5 --num_workers 0)
+    EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)
+}
+
+PROMPTS="a person walks forward.
+a person runs in a circle to the left.
+someone waves with the right hand.
+a person jumps up and down.
+a person squats down and stands up again.
+a person kicks with the left leg."
+
+# ---- how it goes ----
+
+usage() {
+    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
+refuse() {
+    echo "train_fsq_pipeline.sh: $* (see --help)" >&2
+    exit 2
+}
+
+full_size
+device=auto
+command="bash train_fsq_pipeline.sh${*:+ $*}"
+chosen_dataset=""
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --demo) demo_size ;;
+        --dataset_name | --device)
+            [ $# -ge 2 ] || refuse "$1 needs a value"
+            if [ "$1" = --device ]; then device=$2; else chosen_dataset=$2; fi
+            shift
+            ;;
+        -h | --help) usage && exit 0 ;;
+        *) refuse "unknown option $1" ;;
+    esac
+    shift
+done
+DATASET=${chosen_dataset:-$DATASET}
+
+source scripts/setup.sh
+
+runs=checkpoints/$DATASET
+logs=logs/$DATASET
+mkdir -p "$logs"
+export TQDM_MININTERVAL=1 PYTHONUNBUFFERED=1
+common=(--dataset_name "$DATASET" --device "$device")
+tokens=(--ae_name "$AE_NAME" --ae_model "$AE_MODEL")
+
+# step LOG COMMAND...: run it, its output on the screen and in the log; stop the pipeline where it fails
+step() {
+    local log=$logs/$1.log code=0 begun=$SECONDS
+    shift
+    echo "+ $*"
+    "$@" 2>&1 | tee -i "$log" || code=$?
+    if [ "$code" -ne 0 ]; then
+        echo
+        echo "train_fsq_pipeline.sh stopped in $phase: the command above ended with $code; its output is in $log." >&2
+        echo "Mend the cause and run again: $command" >&2
+        exit "$code"
+    fi
+    echo "  ($((SECONDS - begun)) s)"
+}
+
+# continued RUN: the flag that goes on with a training that was begun
+continued() {
+    if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi
+}
+
+phase="the preparation"
+echo "=== Preparation: data set, judges, length estimator ==="
+if [ "$DATASET" = Demo ] && [ ! -f datasets/Demo/spec.json ]; then
+    step prepare python prepare_dataset.py demo
+fi
+if [ ! -f "$runs/text_mot_match/model/finest.tar" ]; then
+    echo "No judges in $runs: training them. (For t2m and kit, only the published ones give comparable figures: README.)"
+    step judges python train_Evaluators.py "${common[@]}" ${JUDGE_FLAGS[@]+"${JUDGE_FLAGS[@]}"}
+fi
+if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
+    step length_estimator python train_LengthEstimator.py "${common[@]}" ${LENGTH_FLAGS[@]+"${LENGTH_FLAGS[@]}"}
+fi
+
+phase="phase 1"
+echo "=== Phase 1: Train FSQ-AE ($AE_MODEL) ==="
+step train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \
+    $(continued "$AE_NAME")
+
+phase="phase 2"
+echo "=== Phase 2: Evaluate FSQ-AE ==="
+step evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
+    ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
+
+phase="phase 3"
+echo "=== Phase 3: Train FSQ-MARDM ($MODEL) ==="
+step train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+    "${MARDM_FLAGS[@]}" $(continued "$NAME")
+
+phase="phase 4"
+echo "=== Phase 4: Evaluate FSQ-MARDM ==="
+step evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+    ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}
+
+phase="phase 5"
+echo "=== Phase 5: Sample ==="
+printf '%s\n' "$PROMPTS" >"$logs/prompts.txt"
+step sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+    --text_path "$logs/prompts.txt"
+for name in "$AE_NAME" "$NAME"; do
+    step "plot_$name" python plot_loss.py --log_dir "$runs/$name/model" --output "$logs/$name.png"
+done
+
+echo "=== All phases completed! ==="
+python scripts/summary.py "$runs/$AE_NAME/eval" "$runs/$NAME/eval"
+cat <<END
+videos and joints  generation/${NAME}_$DATASET/
+loss curves        $logs/$AE_NAME.png, $logs/$NAME.png
+console logs       $logs/
+checkpoints        $runs/
+all curves         tensorboard --logdir $runs --port 6006    (from .venv/bin)
+time               $((SECONDS / 60)) min $((SECONDS % 60)) s
+END
