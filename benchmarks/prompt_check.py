@@ -1,6 +1,7 @@
 """Does a motion show what its prompt says? 20 prompts, several motions each, judged by geometry alone.
 
   python benchmarks/prompt_check.py --real                  clips of the embedded demo set: checks the check
+  python benchmarks/prompt_check.py --run Demo/MARDM        a trained generator, 5 motions a prompt
   python benchmarks/prompt_check.py --write_prompts p.txt   then: sample.py --text_path p.txt --repeat_times 5
   python benchmarks/prompt_check.py --from_dir DIR          the .npy files that sample.py wrote there
 
@@ -21,8 +22,9 @@ sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
 from motion.geometry_check import describe, shows, split_label, swapped  # noqa: E402
 from motion.synthetic import demo_clips  # noqa: E402
-from utils.cli import Parser, count, run, write_text  # noqa: E402
+from utils.cli import Parser, count, number, run, write_text  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
+from utils.pipeline import load  # noqa: E402
 
 PROMPTS = {
     "a person walks forward": "walk",
@@ -132,12 +134,19 @@ def parse(argv):
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--real", action="store_true", help="judge the embedded demo set's own clips")
+    source.add_argument("--run", metavar="DATASET/NAME", help="judge what this trained generator draws")
     source.add_argument("--from_dir", metavar="DIR", help="judge the .npy files [n,22,3] in a folder")
     source.add_argument("--write_prompts", metavar="FILE", help="write the prompts for sample.py and stop")
-    parser.add_argument("--clips", type=count(42), default=1500, help="--real: demo clips [%(default)s]")
-    parser.add_argument("--seed", type=count(), default=3407, help="--real: their seed [%(default)s]")
     parser.add_argument(
-        "--output", help="JSON file [prompt_check.json in DIR; --real: results/prompt_check_real.json]"
+        "--checkpoints_dir", default="./checkpoints", help="--run: where it lies [%(default)s]"
+    )
+    parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
+    parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
+    parser.add_argument("--clips", type=count(42), default=1500, help="--real: demo clips [%(default)s]")
+    parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
+    parser.add_argument(
+        "--output",
+        help="JSON file [prompt_check.json in DIR or the run's eval folder; results/prompt_check_real.json]",
     )
     return parser.parse_args(argv)
 
@@ -147,13 +156,15 @@ def main(argv=None):
     if args.write_prompts:
         write_text(args.write_prompts, "".join(f"{prompt}#NA\n" for prompt in PROMPTS))
         return
-    rows = judge(real_motions(args.clips, args.seed) if args.real else motions_in(args.from_dir))
+    if args.real:
+        rows, place = judge(real_motions(args.clips, args.seed)), ROOT / "results" / "prompt_check_real.json"
+    elif args.run:
+        pipeline = load(args.run, args.checkpoints_dir)
+        rows = check(lambda asked: pipeline.generate(asked, seed=args.seed, cfg=args.cfg), args.repeats)
+        place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
+    else:
+        rows, place = judge(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"
     print(table(rows))
-    place = (
-        ROOT / "results" / "prompt_check_real.json"
-        if args.real
-        else Path(args.from_dir) / "prompt_check.json"
-    )
     output = Path(args.output) if args.output else place
     output.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "benchmarks/prompt_check.py", *(sys.argv[1:] if argv is None else argv)])
