@@ -9,6 +9,7 @@ import numpy as np
 from motion.files import whole_file
 from motion.rendering import render_video
 from motion.skeletons import SMPL22, Skeleton
+from motion.viewer import write_html
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
 NAMELESS = "untitled"
@@ -70,6 +71,10 @@ def write_video(path, motion):
     render_video(path, motion.joints, motion.skeleton, motion.fps, motion.caption)
 
 
+def write_page(path, motion):
+    write_html(path, motion.joints, motion.caption, motion.fps, motion.skeleton)
+
+
 def _write_array(path, array):
     with whole_file(path) as part, open(part, "wb") as file:
         np.save(file, np.asarray(array, dtype=np.float32))
@@ -80,6 +85,7 @@ FORMATS = {  # what is data comes before what is drawn
     "features": (".features.npy", write_features),
     "mp4": (".mp4", write_video),
     "gif": (".gif", write_video),
+    "html": (".html", write_page),
 }
 
 

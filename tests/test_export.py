@@ -126,6 +126,7 @@ def test_every_format_arrives_under_its_name(tmp_path):
     assert sorted(path.name for path in written.values()) == sorted(os.listdir(tmp_path))
     assert np.array_equal(np.load(written["npy"]), motion.astype(np.float32))
     assert np.array_equal(np.load(written["features"]), rows.astype(np.float32))
+    assert "walk 1.5 m" in written["html"].read_text(encoding="utf-8")
     assert written["mp4"].read_bytes()[4:8] == b"ftyp" and written["gif"].read_bytes()[:4] == b"GIF8"
 
 

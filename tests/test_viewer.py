@@ -1,0 +1,345 @@
+"""The HTML viewer: what the page holds, and, in a headless Chromium where there is one, what it does."""
+
+import base64
+import html
+import io
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from motion.skeletons import KIT21, SMPL22
+from motion.viewer import fill, quantise, safe_json, write_html
+
+HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="hacked=1"> {{script}} "\' \u2028 &lt;'
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt install chromium)")
+BLUE, ORANGE = (0x21, 0x66, 0xC4), (0xE0, 0x70, 0x1A)  # left and right on light paper
+CANVAS = "document.querySelectorAll('canvas')[{}].toDataURL()"
+
+
+def swinging(frames=40, skeleton=SMPL22, metres=2.0):
+    """A skeleton that walks along +Z and swings its limbs, in the skeleton's unit -> [T,J,3]."""
+    pose = np.zeros((len(skeleton), 3))
+    for joint, parent in enumerate(skeleton.parents):
+        if parent >= 0:
+            pose[joint] = pose[parent] + 0.22 * np.array(skeleton.directions[joint])
+    pose[:, 1] -= pose[:, 1].min()
+    motion = np.repeat(pose[None], frames, axis=0)
+    motion[:, :, 2] += metres * np.linspace(0, 1, frames)[:, None]
+    motion[:, skeleton.wrists[0], 1] += 0.4 + 0.3 * np.sin(np.arange(frames) / 2)
+    return motion / skeleton.unit_m
+
+
+def page_data(path):
+    return json.loads(re.search(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.S)[1])
+
+
+def test_positions_come_back_within_half_a_step():
+    for reach in (1.0, 16.0, 400.0):
+        motion = np.random.default_rng(0).uniform(-reach, reach, size=(20, 22, 3))
+        packed = quantise(motion)
+        numbers = np.frombuffer(base64.b64decode(packed["positions"]), "<i2").reshape(motion.shape)
+        assert np.abs(numbers * packed["unit"] - motion).max() <= 0.5 * packed["unit"] + 1e-12
+        assert packed["unit"] == pytest.approx(max(0.0005, reach / 32767), rel=0.01)
+
+
+def test_the_embedded_json_cannot_end_its_block_and_reads_back_equal():
+    value = {"caption": HOSTILE, "more": ["<!--", "]]>", "走"]}
+    text = safe_json(value)
+    assert not set("<>&\u2028") & set(text) and json.loads(text) == value
+
+
+def test_a_part_cannot_open_a_place_of_its_own():
+    assert fill("{{a}}-{{b}}", a="{{b}}", b="x") == "{{b}}-x"
+
+
+@pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)
+def test_the_page_holds_the_motions_in_metres_and_nothing_from_outside(tmp_path, skeleton):
+    motions = [swinging(196, skeleton), swinging(60, skeleton)]
+    path = write_html(tmp_path / "a.html", motions, ["one", HOSTILE], 12.5, skeleton)
+    text, data = path.read_text(encoding="utf-8"), page_data(path)
+    assert path.stat().st_size < 150_000 and os.listdir(tmp_path) == ["a.html"]
+    assert not re.search(
+        r"""(?:src|href|url|import|fetch)\s*[=(]|https?:""", text.replace(safe_json(data), "")
+    )
+    assert text.count("<script") == text.count("</script>") == 2  # ours and the data, no caption's
+    assert data["fps"] == 12.5 and [m["frames"] for m in data["motions"]] == [196, 60]
+    height = np.frombuffer(base64.b64decode(data["motions"][0]["positions"]), "<i2").reshape(196, -1, 3)[
+        ..., 1
+    ]
+    assert height.max() * data["motions"][0]["unit"] == pytest.approx(
+        motions[0][..., 1].max() * skeleton.unit_m, abs=1e-3
+    )
+
+
+def test_the_title_is_text(tmp_path):
+    path = write_html(tmp_path / "a.html", swinging(2), "</title><script>1</script>")
+    assert f"<title>{html.escape('</title><script>1</script>')}</title>" in path.read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_shown_is_refused_and_nothing_is_written(tmp_path):
+    for motions, captions, words in [
+        (np.full((2, 22, 3), np.inf), "a", "132 NaN or infinite"),
+        (np.zeros((2, 21, 3)), "a", "shape"),
+        (swinging(2), ["a", "b"], "2 captions for 1"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            write_html(tmp_path / "a.html", motions, captions)
+    assert not os.listdir(tmp_path)
+
+
+class Browser:
+    """A headless Chromium, spoken to over a pair of pipes: JSON messages that end in a zero byte."""
+
+    def __init__(self, profile):
+        to_browser, self.send_fd = os.pipe()
+        self.read_fd, from_browser = os.pipe()
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--remote-debugging-pipe",
+            "--window-size=900,640",
+        ]
+        flags += ["--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={profile}", "about:blank"]
+        # The protocol wants the pipes as descriptors 3 and 4.
+        shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
+        self.process = subprocess.Popen(
+            ["bash", "-c", shell, BROWSER, *flags],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self.buffer, self.count, self.events, self.session = b"", 0, [], None
+        target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self.session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method, **params):
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.send_fd, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self.receive()
+            if answer.get("id") == self.count:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def receive(self, seconds=30):
+        while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.read_fd], [], [], seconds)
+            chunk = os.read(self.read_fd, 1 << 20) if ready else b""
+            if not chunk:
+                raise TimeoutError("the browser does not answer")
+            self.buffer += chunk
+        message, self.buffer = self.buffer.split(b"\0", 1)
+        return json.loads(message)
+
+    def open(self, path, dark=False):
+        self.events.clear()
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.wait("document.readyState === 'complete' && document.querySelectorAll('canvas').length > 0")
+        self.settle()
+
+    def js(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def wait(self, condition, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not self.js(condition):
+            assert time.monotonic() < deadline, f"never became true: {condition}"
+            time.sleep(0.02)
+
+    def settle(self):
+        """Two pictures later all that was asked for is drawn."""
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+
+    def scrub(self, frame):
+        self.js(f"document.getElementById('time').value = {frame}")
+        self.js("document.getElementById('time').dispatchEvent(new Event('input'))")
+        self.settle()
+
+    def key(self, key, text=None):
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **({"text": text} if text else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.settle()
+
+    def canvas(self, panel=0):
+        """-> RGBA in [0,1], [H,W,4]."""
+        return imread(io.BytesIO(base64.b64decode(self.js(CANVAS.format(panel)).split(",")[1])))
+
+    def screenshot(self):
+        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
+
+    def errors(self):
+        """Console errors, exceptions and requests to anywhere but the page itself."""
+        found = []
+        for event in self.events:
+            method, params = event.get("method"), event.get("params", {})
+            level = params.get("type") if method == "Runtime.consoleAPICalled" else None
+            level = params["entry"]["level"] if method == "Log.entryAdded" else level
+            url = params["request"]["url"] if method == "Network.requestWillBeSent" else "data:"
+            thrown = method == "Runtime.exceptionThrown"
+            if thrown or level in ("error", "warning", "assert") or not url.startswith(("file:", "data:")):
+                found.append(event)
+        return found
+
+    def close(self):
+        self.session = None
+        self.call("Browser.close")
+        self.process.wait(timeout=20)
+        os.close(self.send_fd)
+        os.close(self.read_fd)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def viewer(browser, tmp_path):
+    """Two motions side by side, paused at the first frame."""
+    browser.open(write_html(tmp_path / "a.html", [swinging(40), swinging(20)], ["walk & wave", HOSTILE], 20))
+    browser.scrub(0)
+    yield browser
+    assert browser.errors() == []
+
+
+def like(picture, colour):
+    """Mask of the opaque pixels of about this colour (R, G, B of 255)."""
+    return (np.abs(255 * picture[..., :3] - colour).sum(axis=-1) < 60) & (picture[..., 3] == 1)
+
+
+def drawn(picture, colour):
+    return like(picture, colour).sum()
+
+
+def clock(browser):
+    return browser.js("document.getElementById('clock').textContent")
+
+
+@needs_browser
+def test_it_draws_both_sides_and_the_floor_and_frames_differ(viewer):
+    for panel in (0, 1):
+        first = viewer.canvas(panel)
+        assert drawn(first, BLUE) > 300 and drawn(first, ORANGE) > 300
+        assert (first[..., 3] > 0).mean() > 0.03
+    viewer.scrub(15)
+    assert clock(viewer) == "frame 16/40  0.75 s"
+    later = viewer.canvas(1)
+    assert later.shape == first.shape and (later != first).any(axis=-1).mean() > 0.01
+    viewer.scrub(0)
+    assert np.array_equal(viewer.canvas(1), first)
+
+
+@needs_browser
+def test_a_motion_that_is_over_stays_and_fades(viewer):
+    viewer.scrub(19)
+    last = viewer.canvas(1)
+    viewer.scrub(39)
+    faded = viewer.canvas(1)
+    assert drawn(last, BLUE) > 300 and drawn(viewer.canvas(0), BLUE) > 300
+    assert drawn(faded, BLUE) == 0 and (faded[..., 3] > 0).sum() > 0.9 * (last[..., 3] > 0).sum()
+
+
+@needs_browser
+def test_the_left_side_is_where_it_belongs(viewer):
+    """The person faces the viewer's side of +Z: its left (blue) is on the right of the picture."""
+    left, right = (np.nonzero(like(viewer.canvas(0), colour))[1].mean() for colour in (BLUE, ORANGE))
+    assert left > right + 5
+
+
+@needs_browser
+def test_it_plays_and_pauses_by_keyboard_and_button(viewer):
+    viewer.key(" ", text=" ")
+    viewer.wait("Number(document.getElementById('time').value) > 2")
+    viewer.js("document.getElementById('play').click()")
+    viewer.settle()
+    stopped = clock(viewer)
+    time.sleep(0.2)
+    assert clock(viewer) == stopped
+    viewer.key("Home")
+    viewer.key("ArrowRight")
+    viewer.key("ArrowRight")
+    viewer.key("ArrowLeft")
+    assert clock(viewer).startswith("frame 2/40")
+    viewer.key("End")
+    assert clock(viewer).startswith("frame 40/40")
+
+
+@needs_browser
+def test_the_pointer_turns_and_the_wheel_zooms_all_panels(viewer):
+    start = [viewer.canvas(0), viewer.canvas(1)]
+    box = "document.querySelector('canvas').getBoundingClientRect()"
+    x, y = viewer.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({box})")
+    for kind, dx in (("mousePressed", 0), ("mouseMoved", 60), ("mouseReleased", 60)):
+        viewer.call(
+            "Input.dispatchMouseEvent", type=kind, x=x + dx, y=y, button="left", buttons=1, clickCount=1
+        )
+    viewer.settle()
+    turned = [viewer.canvas(0), viewer.canvas(1)]
+    assert all((a != b).any() for a, b in zip(start, turned))
+    viewer.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-500)
+    viewer.settle()
+    assert drawn(viewer.canvas(1), BLUE) > 1.3 * drawn(turned[1], BLUE)
+    viewer.key("r", text="r")
+    assert all(np.array_equal(viewer.canvas(i), start[i]) for i in (0, 1))
+
+
+@needs_browser
+def test_captions_are_text_and_cannot_run(viewer):
+    shown = viewer.js("[...document.querySelectorAll('figcaption')].map(c => c.textContent)")
+    assert shown == ["walk & wave", " ".join(HOSTILE.replace("\u2028", " ").split())]
+    assert viewer.js("typeof window.hacked") == "undefined"
+    assert viewer.js("document.querySelectorAll('img, figcaption *').length") == 0
+
+
+@needs_browser
+def test_on_a_phone_captions_stay_whole_and_the_page_scrolls(browser, tmp_path):
+    path = write_html(tmp_path / "a.html", [swinging(5)] * 3, "a person walks and waves " * 3)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride", width=390, height=780, deviceScaleFactor=2, mobile=True
+    )
+    browser.open(path)
+    whole = "[...document.querySelectorAll('figcaption')].every(c => c.clientHeight >= c.scrollHeight)"
+    inside = "document.documentElement.scrollWidth <= 390"
+    assert browser.js(whole) and browser.js(inside)
+    assert browser.js("getComputedStyle(document.querySelector('canvas')).touchAction") == "pan-y"
+    browser.call("Emulation.clearDeviceMetricsOverride")
+    assert browser.errors() == []
+
+
+@needs_browser
+def test_it_follows_the_systems_theme_and_the_key(browser, tmp_path):
+    path = write_html(tmp_path / "a.html", swinging(5), "walk")
+    brightness = []
+    for dark in (False, True):
+        browser.open(path, dark)
+        brightness.append(imread(io.BytesIO(browser.screenshot()))[..., :3].mean())
+    browser.key("d", text="d")
+    brightness.append(imread(io.BytesIO(browser.screenshot()))[..., :3].mean())
+    light, dark, light_again = brightness
+    assert light > 0.8 and dark < 0.25 and light_again == pytest.approx(light, abs=0.01)
+    assert browser.errors() == []
