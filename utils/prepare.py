@@ -71,8 +71,7 @@ class SetWriter:
 
     def __init__(self, root, header, skeleton=SMPL22, overwrite=False):
         self.root, self.header, self.skeleton = Path(root), header, skeleton
-        if self.root.exists() and not overwrite:
-            raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
+        refuse_existing(self.root, overwrite)
         self.part = self.root.with_name(f".{self.root.name}.part")
         self.skipped, self.cut = Skipped(), []
         self.kept = []  # (name, split, content, style, rows)
@@ -169,6 +168,11 @@ class SetWriter:
 
 def _are_tokens(tokens):
     return bool(tokens) and all(re.fullmatch(r"[^\s#/]+/[^\s#/]+", token) for token in tokens)
+
+
+def refuse_existing(root, overwrite):
+    if Path(root).exists() and not overwrite:
+        raise BadInput(f"{root} exists: pass --overwrite to replace it, or another --name")
 
 
 def write_set(clips, total, root, header, overwrite=False):

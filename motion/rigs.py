@@ -1,0 +1,193 @@
+"""Rigs of the world -> the 22 joints: which joint of a BVH file is which, its unit, and bone lengths.
+
+A rig is recognised part by part, by names: a spine of one program with the legs of another is fine.
+"""
+
+import re
+
+import numpy as np
+
+from motion.skeletons import SMPL22
+
+# Each row names its joints in the order of the part. A+B is the middle between A and B (repeated names weigh
+# more), A|B is the first that is there, NAME_end is the End Site of NAME, {} is the side.
+SPINE = ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
+SPINES = (
+    "pelvis spine1 spine2 spine3 neck head",  # SMPL
+    "Hips Hips+Spine Spine Spine1 Neck1 Head",  # CMU
+    "Hips Spine Spine1+Spine2 Spine3 Neck Head",
+    "Hips Spine Spine1 Spine2 Neck Head",  # Mixamo, MotionBuilder, LAFAN1
+    "Hips Spine Spine+Spine1 Spine1 Neck Head",
+    "Hips Spine Chest UpperChest Neck Head",  # Unity, VRM
+    "Hips Spine Spine+Chest Chest Neck Head",  # Bandai-Namco
+    "Hips Chest Chest2+Chest3 Chest4 Neck Head",  # Xsens
+    "Hips Chest Chest2 Chest3 Neck Head",
+    "Hips Chest Chest+Chest2 Chest2 Neck Head",
+    "Hips Spine1 Spine2+Spine3 Spine4 Neck Head",  # Rokoko
+    "Hips Spine1 Spine2 Spine3 Neck Head",
+    "Pelvis Spine Spine1+Spine2 Spine3 Neck Head",  # 3ds Max Biped
+    "Pelvis Spine Spine1 Spine2 Neck Head",
+    "Pelvis Spine Spine+Spine1 Spine1 Neck Head",
+    "pelvis spine_01 spine_02 spine_03 neck_01 head",  # Unreal
+    "hip abdomen abdomen+chest chest neck head",  # Poser, DAZ
+)
+LEG = ("hip", "knee", "ankle", "foot")
+LEGS = (
+    "{}hip {}knee {}ankle {}foot",  # SMPL
+    "{}UpLeg {}Leg {}Foot {}ToeBase|{}Toe|{}Toes|{}Foot_end",  # Mixamo, MotionBuilder, CMU, LAFAN1
+    "{}UpperLeg {}LowerLeg {}Foot {}Toes|{}Toe|{}ToeBase|{}Foot_end",  # Unity, VRM
+    "UpperLeg{} LowerLeg{} Foot{} Toes{}|Toe{}|Foot{}_end",  # Bandai-Namco
+    "{}Hip {}Knee {}Ankle {}Toe|{}Foot|{}Ankle_end",  # Xsens
+    "{}Thigh {}Calf {}Foot {}Toe0|{}Toe|{}Foot_end",  # 3ds Max Biped
+    "{}Thigh {}Shin {}Foot {}Toe|{}ToeBase|{}Foot_end",  # Rokoko, Poser
+    "Thigh{} Calf{} Foot{} Ball{}|Foot{}_end",  # Unreal
+)
+ARM = ("collar", "shoulder", "elbow", "wrist")
+ARMS = (
+    "{}collar {}shoulder {}elbow {}wrist|{}Elbow_end",  # SMPL, Xsens
+    "{}Shoulder {}Arm {}ForeArm {}Hand|{}ForeArm_end",  # Mixamo, MotionBuilder, CMU, LAFAN1, Rokoko
+    "{}Shoulder {}UpperArm {}LowerArm {}Hand|{}LowerArm_end",  # Unity, VRM
+    "Shoulder{} UpperArm{} LowerArm{} Hand{}|LowerArm{}_end",  # Bandai-Namco
+    "{}Clavicle {}UpperArm {}Forearm {}Hand|{}Forearm_end",  # 3ds Max Biped
+    "{}Collar {}Shldr {}ForeArm {}Hand",  # Poser
+    "Clavicle{} UpperArm{} LowerArm{} Hand{}",  # Unreal
+)
+SIDES = {"left": ("left", "l"), "right": ("right", "r")}
+
+UNITS = {
+    "m": 1.0,
+    "cm": 0.01,
+    "mm": 0.001,
+    "inch": 0.0254,
+    "foot": 0.3048,
+    "cmu": 0.0254 / 0.45,
+}  # metres in one
+BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that a person can have: 1.2 to 1.5, mostly
+# metres; HumanML3D's skeleton (the bone that ends at each joint)
+HUMANML3D_BONES = (0.0, 0.1031, 0.1099, 0.1316, 0.3936, 0.3902, 0.1432, 0.4324, 0.4256, 0.0574, 0.1434) + (
+    0.1494,
+    0.2194,
+    0.1375,
+    0.1434,
+    0.103,
+    0.1316,
+    0.123,
+    0.2568,
+    0.2631,
+    0.266,
+    0.2699,
+)
+
+
+def map_joints(names, end_sites=(), joint_map=None):
+    """Which joints of a file make up each of the 22: a list of 22 lists of indices into names + End Sites.
+
+    names [J]; end_sites: the joints that have one, in order; joint_map: {"pelvis": "Hips", "spine2":
+    ["Spine", "Chest"], ...} overrides recognition where it names a joint. Raises ValueError with the joints
+    that could not be found.
+    """
+    known = {}
+    for index, name in enumerate([*names, *(f"{names[joint]}_end" for joint in end_sites)]):
+        known.setdefault(_plain(name), index)
+    found = _recognise(known)
+    for joint, sources in (joint_map or {}).items():
+        sources = [sources] if isinstance(sources, str) else sources
+        absent = [source for source in sources if _plain(source) not in known]
+        if joint not in SMPL22.joints or absent or not sources:
+            raise ValueError(
+                f"joint map: {joint!r}: {', '.join(absent) or 'not one of the 22 joints'} not found"
+            )
+        found[joint] = [known[_plain(source)] for source in sources]
+    missing = [joint for joint in SMPL22.joints if joint not in found]
+    if missing:
+        theirs = ", ".join(names[:60])
+        raise ValueError(
+            f"joints not recognised: {', '.join(missing)}; the file has {theirs}: pass a joint map"
+        )
+    return [found[joint] for joint in SMPL22.joints]
+
+
+def _recognise(known):
+    found = _part(known, SPINE, SPINES, "")
+    for side, words in SIDES.items():
+        for joints, rows in ((LEG, LEGS), (ARM, ARMS)):
+            for word in words:
+                part = _part(known, [f"{side}_{joint}" for joint in joints], rows, word)
+                if part:
+                    found |= part
+                    break
+    return found
+
+
+def _part(known, joints, rows, side):
+    """The first row of which every joint is there, as joint -> indices; {} if there is none."""
+    for row in rows:
+        sources = [_first(known, cell.replace("{}", side)) for cell in row.split()]
+        if all(sources):
+            return dict(zip(joints, sources))
+    return {}
+
+
+def _first(known, cell):
+    for choice in cell.split("|"):
+        plain = [_plain(name) for name in choice.split("+")]
+        if all(name in known for name in plain):
+            return [known[name] for name in plain]
+    return None
+
+
+def _plain(name):
+    """A joint's name without its program's prefix, blanks, signs and capitals."""
+    name = name.rsplit(":", 1)[-1].lower()
+    name = re.sub(r"^(mixamorig|bip|character|ccbase|def[-_])\d*[ _]?", "", name)
+    return re.sub(r"[^a-z0-9]", "", name)
+
+
+def to_joints22(bvh, joint_map=None, unit=None, up="y"):
+    """A Bvh -> joints [F,22,3] in metres, Y up. unit: a key of UNITS, or None to tell it from the body's
+    height.
+    """
+    ends = list(bvh.end_sites)
+    sources = map_joints(bvh.names, ends, joint_map)
+    turns, places = bvh.forward()
+    tips = [places[:, joint] + turns[:, joint] @ bvh.end_sites[joint] for joint in ends]
+    places = np.concatenate([places, np.stack(tips, axis=1)], axis=1) if ends else places
+    joints = np.stack([places[:, source].mean(axis=1) for source in sources], axis=1)
+    if up == "z":
+        joints = joints[..., [0, 2, 1]] * [1, 1, -1]
+    return joints * UNITS[unit or guess_unit(joints)]
+
+
+def guess_unit(joints):
+    """The unit of joints [F,22,3] that makes the body a person. Raises ValueError if there is none."""
+    lengths = bone_lengths(joints, SMPL22)
+    chain = [SMPL22.joints.index(joint) for joint in ("spine1", "spine2", "spine3", "neck", "head")]
+    legs = [SMPL22.joints.index(f"{side}_{joint}") for side in SIDES for joint in ("knee", "ankle")]
+    body = lengths[chain].sum() + lengths[legs].sum() / 2
+    for unit, metres in UNITS.items():
+        if BODY[0] <= body * metres < BODY[1]:
+            return unit
+    raise ValueError(f"legs and trunk measure {body:.4g} units, which no unit makes a person: name the unit")
+
+
+def bone_lengths(joints, skeleton):
+    """Median length over time of the bone that ends at each joint [J], 0 for the root."""
+    bones = joints[:, 1:] - joints[:, list(skeleton.parents[1:])]
+    return np.concatenate([[0.0], np.median(np.linalg.norm(bones, axis=-1), axis=0)])
+
+
+def with_bone_lengths(joints, lengths, skeleton):
+    """The same directions of bones with other lengths [J]; the root's path grows as the legs do. [F,J,3]"""
+    legs = [
+        joint for foot in (skeleton.feet[0], skeleton.feet[2]) for joint in (foot, skeleton.parents[foot])
+    ]
+    before = bone_lengths(joints, skeleton)[legs].sum()
+    scale = np.asarray(lengths)[legs].sum() / before if before > 0 else 1.0
+    moved = np.empty_like(joints)
+    moved[:, 0] = joints[:, 0] * scale
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        bone = joints[:, joint] - joints[:, parent]
+        length = np.linalg.norm(bone, axis=-1, keepdims=True)
+        unit = np.divide(bone, length, out=np.zeros_like(bone), where=length > 1e-9)
+        moved[:, joint] = moved[:, parent] + lengths[joint] * unit
+    return moved
