@@ -11,7 +11,7 @@ hidden token: a draw that is hidden again before anyone sees it cannot matter.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -33,8 +33,23 @@ class Decoding:
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "heun"
     sampler_steps: int = 4
+    cfg_schedule: str = "constant"  # linear: from little guidance in the first round to all of it in the last
+    last_steps: int = (
+        0  # solver steps of the last round, annealed from sampler_steps (DiSA, 2505.20297); 0 = same
+    )
     hard_pseudo_reorder: bool = False
     seed: int = 3407
+
+    def at(self, r):
+        """The settings of round r."""
+        share = (r + 1) / self.time_steps
+        how = self
+        if self.cfg_schedule == "linear":
+            how = replace(how, cfg=1 + (self.cfg - 1) * share)
+        if self.last_steps:
+            steps = self.sampler_steps + (self.last_steps - self.sampler_steps) * share
+            how = replace(how, sampler_steps=max(round(steps), 1))
+        return how
 
 
 @dataclass(frozen=True)
@@ -206,7 +221,9 @@ class MARDM(nn.Module):
                 z, z_null = z[b, at], z[b + B, at]
             else:
                 z, z_null = self.transformer(x, text, inside, now)[b, at], None
-            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], how) * self.target_std + self.target_mean
+            drawn = (
+                self.DiffMLPs.sample(z, z_null, noise[b, at], how.at(r)) * self.target_std + self.target_mean
+            )
             if how.snap == "step":
                 drawn = tokenizer.snap(drawn[None])[0]
             targets[b, at] = drawn

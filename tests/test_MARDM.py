@@ -114,6 +114,25 @@ def test_temperature_snap_and_seed_have_their_effects(pair):
         assert torch.equal(ae.snap(legal), legal)
 
 
+def test_guidance_and_steps_may_change_over_the_rounds():
+    how = Decoding(time_steps=4, cfg=5.0, sampler_steps=8, cfg_schedule="linear", last_steps=2)
+    assert [how.at(r).cfg for r in range(4)] == [2.0, 3.0, 4.0, 5.0]
+    assert [how.at(r).sampler_steps for r in range(4)] == [6, 5, 4, 2]
+    plain = Decoding()
+    assert plain.at(3) == plain
+
+
+def test_annealed_steps_cost_what_they_say(pair):
+    mardm, ae = pair
+    rows = []
+    mardm.DiffMLPs.net.register_forward_hook(lambda net, given, out: rows.append(len(out)))
+    m_lens, how = torch.tensor([17]), Decoding(cfg=2.0, sampler="euler", sampler_steps=8, last_steps=2)
+    order, _ = draw_noise(how.seed, [0], 17, mardm.DiffMLPs.noise_shape)
+    leaves = reveal_rounds(lengths_to_mask(m_lens, 17), order, how.time_steps)[0].tolist()
+    mardm.generate(ae, torch.randn(1, 16, dtype=torch.float64), m_lens, how)
+    assert sum(rows) == 2 * sum(how.at(r).sampler_steps for r in leaves)
+
+
 def test_the_loss_counts_hidden_real_tokens_only(pair):
     mardm, ae = pair
     B, L = 3, 10

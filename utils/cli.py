@@ -162,7 +162,18 @@ def sampling_flags(parser):
         help="ODE solver of the SiT head; the parent's dopri5 is adaptive: a motion depends on its batch [%(default)s]",
     )
     group.add_argument(
-        "--sampler_steps", type=count(1, 1000), default=4, help="steps of a fixed-step solver [4]"
+        "--sampler_steps",
+        type=count(1, 1000),
+        help="steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
+    )
+    group.add_argument(
+        "--last_steps", type=count(0, 1000), default=0, help="anneal them over the rounds, down to N [0 = no]"
+    )
+    group.add_argument(
+        "--cfg_schedule",
+        choices=("constant", "linear"),
+        default="constant",
+        help="guidance over the rounds: always --cfg, or growing up to it [%(default)s]",
     )
     group.add_argument(
         "--hard_pseudo_reorder",
@@ -179,7 +190,9 @@ def decoding(args, spec):
         temperature=args.temperature,
         snap=args.snap,
         sampler=args.sampler,
-        sampler_steps=args.sampler_steps,
+        sampler_steps=args.sampler_steps or Decoding.sampler_steps,
+        last_steps=args.last_steps,
+        cfg_schedule=args.cfg_schedule,
         hard_pseudo_reorder=args.hard_pseudo_reorder,
         seed=args.seed,
     )
