@@ -7,6 +7,7 @@
                                           any BVH files -> datasets/Own
   python prepare_dataset.py bvh --input DIR --preset bandai_namco --name BandaiNamco
                                           a clone of the Bandai-Namco-Research-Motiondataset
+  python prepare_dataset.py check --dataset_name t2m          is a set fit for training?
 
 A set is written beside its place and moved there when it is whole. datasets/README.md describes the layout,
 and how to get HumanML3D and KIT-ML.
@@ -18,9 +19,11 @@ from pathlib import Path
 
 from motion.rigs import UNITS
 from utils import bandai_namco
+from utils.check_dataset import check_dataset
 from utils.cli import Parser, count, name, number, run
-from utils.datasets import Skipped
-from utils.prepare import Header, RawClip, read_packed, refuse_existing, write_set
+from utils.datasets import Skipped, find_dataset
+from utils.errors import BadInput
+from utils.prepare import Header, demo_set, read_packed, refuse_existing, write_set
 from utils.prepare_bvh import (
     SKELETONS,
     Reading,
@@ -39,22 +42,15 @@ UNSAID = "see its source"
 
 def demo(args):
     """The embedded demo set: procedural motion with captions, to try things out with."""
-    from motion.synthetic import demo_clips  # the only subcommand that needs it
-
     source = f"motion/synthetic.py, {args.clips} clips, seed {args.seed}: procedural, not captured"
     header = Header(args.name, 20.0, args.min_frames, source, "that of this repository")
-    clips = (
-        RawClip(
-            clip.name,
-            clip.joints,
-            tuple(clip.captions),
-            tuple(tuple(words) for words in clip.tokens),
-            clip.split,
-            content=clip.label,
-        )
-        for clip in demo_clips(args.clips, args.seed)
+    write_set(
+        demo_set(args.clips, args.seed),
+        args.clips,
+        Path(args.dataset_dir) / args.name,
+        header,
+        args.overwrite,
     )
-    write_set(clips, args.clips, Path(args.dataset_dir) / args.name, header, args.overwrite)
 
 
 def joints(args):
@@ -89,6 +85,16 @@ def bvh(args):
     header = Header(args.name, args.fps, args.min_frames, args.source or source, args.licence or licence)
     write_set(clips, len(kept) * (2 - args.no_mirror), root, header, args.overwrite)
     shutil.rmtree(work)
+
+
+def check(args):
+    """Look at every file of a data set before hours are spent on it; exits with 2 if it is not fit."""
+    spec, root = find_dataset(args.dataset_name, args.dataset_dir)
+    findings = check_dataset(spec, root)
+    print(findings.table())
+    if findings.failed():
+        raise BadInput(f"{root} is not fit for training: {'; '.join(findings.failed())}")
+    print(f"{root} is fit for training")
 
 
 def set_flags(parser, default_name=None):
@@ -155,7 +161,7 @@ def bvh_flags(parser):
 
 def parse(argv=None):
     parser = Parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh,check}")
 
     sub = commands.add_parser(
         "demo", doc=demo.__doc__, help="procedural clips with captions, made from a seed"
@@ -180,6 +186,13 @@ def parse(argv=None):
     set_flags(sub)
     bvh_flags(sub)
     source_flags(sub)
+
+    sub = commands.add_parser("check", doc=check.__doc__, help="is a data set fit for training?")
+    sub.set_defaults(make=check)
+    sub.add_argument(
+        "--dataset_name", type=name, required=True, help="t2m, kit or a set of your own (needed)"
+    )
+    sub.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
     return parser.parse_args(argv)
 
 

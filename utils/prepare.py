@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from motion.skeletons import SMPL22
+from motion.synthetic import demo_clips
 from utils.cal_mean_std import mean_std
 from utils.cli import write_text
 from utils.datasets import SPLITS, Skipped, load_array
@@ -181,6 +182,13 @@ def write_set(clips, total, root, header, overwrite=False):
         for clip in tqdm(clips, total=total, desc=header.name, unit="clip"):
             writer.add(clip)
         writer.finish()
+
+
+def demo_set(n_clips, seed):
+    """The embedded demo set as raw clips, one after another."""
+    for clip in demo_clips(n_clips, seed):
+        tokens = tuple(map(tuple, clip.tokens))
+        yield RawClip(clip.name, clip.joints, tuple(clip.captions), tokens, clip.split, content=clip.label)
 
 
 def read_packed(folder):
