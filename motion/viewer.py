@@ -1,7 +1,7 @@
 """Joints -> one HTML file that plays them: no network, works from a folder, a mail or a web server alike.
 
-Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin). Captions are data: in a JSON block
-in which no markup can end, shown as text, under a content policy that lets only our own script run.
+Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin). Captions are data: they sit
+in a JSON block that no markup can end, are shown as text, and a content policy lets only our own script run.
 """
 
 import base64

@@ -88,6 +88,11 @@ def test_a_cut_name_is_the_beginning_of_the_text_and_as_long_as_fits(text, max_b
     assert not rest or len((cut + rest[0]).encode()) > max_bytes
 
 
+@pytest.mark.parametrize("text, name", [("../../x", "_.._x"), (". .hidden", "hidden"), ("..", "untitled")])
+def test_a_name_never_begins_with_a_dot(text, name):
+    assert safe_caption(text) == name
+
+
 def test_two_prompts_never_get_the_same_name(tmp_path):
     names = Names(tmp_path)
     twins = [

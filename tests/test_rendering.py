@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from PIL import Image
 
 from motion import rendering
-from motion.camera import FIXED_SPAN, MARGIN, Camera, frame_motions
+from motion.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
 from motion.captions import wrap_caption
 from motion.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
@@ -90,6 +90,14 @@ def test_every_joint_stays_in_the_picture_and_the_person_stays_large(metres, hea
     assert np.ptp(target, axis=0).max() == 0 or metres > 1
 
 
+def test_the_camera_goes_with_a_steady_walk_without_lag_and_smooths_the_sway():
+    way = np.linspace((0, 0), (3, 9), 80)
+    assert np.allclose(follow(way, fps=20), way)
+    sway = 0.1 * np.sin(2 * np.pi * np.arange(80) / 10)[:, None]  # two steps a second
+    assert np.abs(follow(way + sway, fps=20) - way)[20:-20].max() < 0.01
+    assert np.allclose(follow(way[:1], fps=20), way[:1])
+
+
 def test_motions_side_by_side_share_one_scale():
     camera, targets = frame_motions([on_the_spot(), walking(np.linspace((0, 0), (8, 0), 50))], fps=20)
     alone, _ = frame_motions([on_the_spot()], fps=20)
@@ -146,7 +154,7 @@ def test_a_gif_has_every_frame_at_its_pace(tmp_path):
     "caption",
     [
         "",
-        "$\\frac{1}{",
+        "$\\frac{1}{$ a_{$",
         "a\nb\0c\x1b[31m",
         "走路 " * 400,
         "🕺💃" * 30,

@@ -183,6 +183,19 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
         self.settle()
 
+    def drag(self, dx, dy, shift=False):
+        """From the middle of the first canvas -> that middle."""
+        x, y, width, height = self.js(
+            "(r => [r.x, r.y, r.width, r.height])(document.querySelector('canvas').getBoundingClientRect())"
+        )
+        middle = {"x": x + width / 2, "y": y + height / 2}
+        mouse = {"button": "left", "buttons": 1, "clickCount": 1, "modifiers": 8 * shift}
+        end = {"x": middle["x"] + dx, "y": middle["y"] + dy}
+        for kind, at in (("mousePressed", middle), ("mouseMoved", end), ("mouseReleased", end)):
+            self.call("Input.dispatchMouseEvent", type=kind, **at, **mouse)
+        self.settle()
+        return middle
+
     def canvas(self, panel=0):
         """-> RGBA in [0,1], [H,W,4]."""
         return imread(io.BytesIO(base64.b64decode(self.js(CANVAS.format(panel)).split(",")[1])))
@@ -292,20 +305,25 @@ def test_it_plays_and_pauses_by_keyboard_and_button(viewer):
 @needs_browser
 def test_the_pointer_turns_and_the_wheel_zooms_all_panels(viewer):
     start = [viewer.canvas(0), viewer.canvas(1)]
-    box = "document.querySelector('canvas').getBoundingClientRect()"
-    x, y = viewer.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({box})")
-    for kind, dx in (("mousePressed", 0), ("mouseMoved", 60), ("mouseReleased", 60)):
-        viewer.call(
-            "Input.dispatchMouseEvent", type=kind, x=x + dx, y=y, button="left", buttons=1, clickCount=1
-        )
-    viewer.settle()
+    middle = viewer.drag(60, 0)
     turned = [viewer.canvas(0), viewer.canvas(1)]
     assert all((a != b).any() for a, b in zip(start, turned))
-    viewer.call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=-500)
+    viewer.call("Input.dispatchMouseEvent", type="mouseWheel", **middle, deltaX=0, deltaY=-500)
     viewer.settle()
     assert drawn(viewer.canvas(1), BLUE) > 1.3 * drawn(turned[1], BLUE)
     viewer.key("r", text="r")
     assert all(np.array_equal(viewer.canvas(i), start[i]) for i in (0, 1))
+
+
+@needs_browser
+@pytest.mark.parametrize("dx, dy", [(40, 0), (0, 25)])
+def test_with_shift_the_picture_goes_with_the_pointer(viewer, dx, dy):
+    viewer.scrub(20)  # half-way, as far from the camera as its target
+    before = np.argwhere(like(viewer.canvas(0), BLUE)).mean(axis=0)
+    viewer.drag(dx, dy, shift=True)
+    after = np.argwhere(like(viewer.canvas(0), BLUE)).mean(axis=0)
+    assert after - before == pytest.approx((dy, dx), abs=5)
+    viewer.key("r", text="r")
 
 
 @needs_browser
