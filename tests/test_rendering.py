@@ -154,7 +154,7 @@ def test_a_gif_has_every_frame_at_its_pace(tmp_path):
     "caption",
     [
         "",
-        "$\\frac{1}{$ a_{$",
+        "$\\frac{$",
         "a\nb\0c\x1b[31m",
         "走路 " * 400,
         "🕺💃" * 30,
