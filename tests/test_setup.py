@@ -45,7 +45,7 @@ def bash(folder, *command, **environment):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with scripts/setup.sh, an empty list of dependencies, an entry script that tells its Python."""
+    """A folder with scripts/setup.sh, an empty list of dependencies, an entry script that names it."""
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/setup.sh").write_bytes((ROOT / "scripts/setup.sh").read_bytes())
     (tmp_path / "requirements.txt").write_text("# none\n")
