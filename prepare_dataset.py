@@ -18,23 +18,12 @@ import shutil
 from pathlib import Path
 
 from motion.rigs import UNITS
-from utils import bandai_namco
+from utils import bandai_namco, prepare_bvh
 from utils.check_dataset import check_dataset
 from utils.cli import Parser, count, name, number, run
 from utils.datasets import Skipped, find_dataset
 from utils.errors import BadInput
 from utils.prepare import Header, demo_set, read_packed, refuse_existing, write_set
-from utils.prepare_bvh import (
-    SKELETONS,
-    Reading,
-    assign_splits,
-    convert,
-    described_files,
-    drop_short,
-    find_bvh,
-    raw_clips,
-    read_joint_map,
-)
 from utils.words import read_captions, tagger_name
 
 UNSAID = "see its source"
@@ -44,13 +33,8 @@ def demo(args):
     """The embedded demo set: procedural motion with captions, to try things out with."""
     source = f"motion/synthetic.py, {args.clips} clips, seed {args.seed}: procedural, not captured"
     header = Header(args.name, 20.0, args.min_frames, source, "that of this repository")
-    write_set(
-        demo_set(args.clips, args.seed),
-        args.clips,
-        Path(args.dataset_dir) / args.name,
-        header,
-        args.overwrite,
-    )
+    root = Path(args.dataset_dir) / args.name
+    write_set(demo_set(args.clips, args.seed), args.clips, root, header, args.overwrite)
 
 
 def joints(args):
@@ -68,17 +52,19 @@ def bvh(args):
     interrupted run goes on where it stopped."""
     root, skipped = Path(args.dataset_dir) / args.name, Skipped()
     refuse_existing(root, args.overwrite)
-    joint_map = read_joint_map(args.joint_map) if args.joint_map else ()
-    files = find_bvh(args.input)
+    joint_map = prepare_bvh.read_joint_map(args.joint_map) if args.joint_map else ()
+    files = prepare_bvh.find_bvh(args.input)
     described = bandai_namco.describe(files) if args.preset else read_captions(args.captions)
-    files = described_files(files, described, skipped)
+    files = prepare_bvh.described_files(files, described, skipped)
     print(f"{root}: {len(files)} files with captions; words without tokens are tagged by {tagger_name()}")
-    reading = Reading(args.fps, args.unit, args.up, args.position_channels, joint_map)
+    reading = prepare_bvh.Reading(args.fps, args.unit, args.up, args.position_channels, joint_map)
     work = root.with_name(f".{root.name}.work")
-    kept = drop_short(convert(files, reading, work, args.num_workers, skipped), args.min_frames, skipped)
+    kept = prepare_bvh.drop_short(
+        prepare_bvh.convert(files, reading, work, args.num_workers, skipped), args.min_frames, skipped
+    )
     skipped.report(args.input)
-    splits = assign_splits(described, kept, args.split, args.seed)
-    clips = raw_clips(described, kept, splits, args.skeleton, not args.no_mirror)
+    splits = prepare_bvh.assign_splits(described, kept, args.split, args.seed)
+    clips = prepare_bvh.raw_clips(described, kept, splits, args.skeleton, not args.no_mirror)
     source, licence = Path(args.input).resolve().name, UNSAID
     if args.preset:
         source, licence = bandai_namco.SOURCE, bandai_namco.LICENCE
@@ -139,7 +125,7 @@ def bvh_flags(parser):
     )
     group.add_argument(
         "--skeleton",
-        choices=SKELETONS,
+        choices=prepare_bvh.SKELETONS,
         default="uniform",
         help="bone lengths: the median over all clips, HumanML3D's, or each clip's own [%(default)s]",
     )

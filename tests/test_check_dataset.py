@@ -117,5 +117,5 @@ def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys):
     for file in (own / "new_joint_vecs").glob("*.npy"):
         np.save(file, np.load(file) * 100)
     check(own)
-    assert "warn  median height of the root" in capsys.readouterr().out
+    assert "warn  mean height of the root" in capsys.readouterr().out
     assert check_dataset.HEIGHT[1] < 3
