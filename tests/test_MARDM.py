@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from benchmarks.reference import draw_everything
 from models.AE import make_ae
 from models.MARDM import Decoding, MARDM_models, draw_noise
 from models.masking import lengths_to_mask, reveal_rounds
@@ -51,22 +52,6 @@ def test_a_prompt_gives_the_same_motion_alone_and_in_a_batch(pair):
         alone = mardm.generate(ae, text[i : i + 1], m_lens[i : i + 1], how, keys=[5 + i])
         torch.testing.assert_close(together[i, :n], alone[0], atol=1e-9, rtol=0)
         assert (together[i, n:] == 0).all()
-
-
-def draw_everything(mardm, ae, text, m_lens, how):
-    """The published way: draw every hidden token in every round, keep the leaving ones, hide the rest again."""
-    B, L = len(m_lens), int(m_lens.max())
-    inside = lengths_to_mask(m_lens, L)
-    order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)
-    leaves = reveal_rounds(inside, order, how.time_steps)
-    targets = torch.zeros(B, L, mardm.target_dim, dtype=text.dtype)
-    for r in range(how.time_steps):
-        hidden = leaves >= r
-        x = torch.where(hidden[..., None], mardm.mask_latent, ae.lift(targets).mT) * inside[..., None]
-        z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], how) * mardm.target_std + mardm.target_mean
-        targets[hidden] = ae.snap(drawn[None])[0] if how.snap == "step" else drawn
-    return targets
 
 
 @pytest.mark.parametrize("sampler", ["euler", "midpoint", "heun"])

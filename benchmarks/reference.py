@@ -1,0 +1,32 @@
+"""Generation as it was published, kept to be compared with: every hidden token is drawn in every round.
+
+All but the leaving ones are hidden again before anyone sees them, so this gives the motions of
+`MARDM.generate` for eleven times its work. Tests hold the two against each other; bench_generate.py times
+them.
+"""
+
+import torch
+
+from models.MARDM import draw_noise
+from models.masking import lengths_to_mask, reveal_rounds
+
+
+@torch.no_grad()
+def draw_everything(mardm, tokenizer, text, m_lens, how, rounds=None):
+    """As MARDM.generate; two Transformer passes a round. rounds: run only these (for timing). ->
+    [B,L,target_dim]
+    """
+    B, L = len(m_lens), int(m_lens.max())
+    inside = lengths_to_mask(m_lens, L)
+    order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)
+    noise, leaves = noise.to(text), reveal_rounds(inside.cpu(), order, how.time_steps).to(text.device)
+    targets = text.new_zeros(B, L, mardm.target_dim)
+    for r in range(how.time_steps) if rounds is None else rounds:
+        hidden = leaves >= r
+        x = torch.where(hidden[..., None], mardm.mask_latent, tokenizer.lift(targets).mT) * inside[..., None]
+        z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
+        drawn = (
+            mardm.DiffMLPs.sample(z, z_null, noise[hidden], how.at(r)) * mardm.target_std + mardm.target_mean
+        )
+        targets[hidden] = tokenizer.snap(drawn[None])[0] if how.snap == "step" else drawn
+    return targets
