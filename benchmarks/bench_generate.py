@@ -166,8 +166,7 @@ def timed_reference(mardm, ae, text, m_lens, how, args, device):
 
 
 def modes_agree(device):
-    """Drawing only what leaves gives the motions of drawing everything (float64, fixed steps, mixed lengths).
-    """
+    """Drawing only what leaves gives the motions of drawing everything (float64, fixed steps, mixed lengths)."""
     mardm, ae = build("XS", "FSQ", device)
     mardm, ae = mardm.double(), ae.double()
     text = torch.randn(3, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(device)
@@ -217,8 +216,9 @@ def main(argv=None):
             print(
                 f"{size:>2} batch {batch:<3} {row['ms_per_motion']:8.0f} ms/motion, "
                 f"{row['rows_per_token']:.0f} head rows a token{'' if counted else ' (NOT as expected)'}, "
-                f"{100 * row['share_of_floor']:.0f}% of the floor; {row['drawing_all_same_solver']['ratio']:.1f} x "
-                f"drawing all, {row['reference']['ratio']:.1f} x the reference "
+                f"{100 * row['share_of_floor']:.0f}% of the floor; "
+                f"{row['drawing_all_same_solver']['ratio']:.1f} x drawing all, "
+                f"{row['reference']['ratio']:.1f} x the reference "
                 f"({row['reference']['rows_per_token']:.0f} rows a token)"
             )
     record = {
@@ -232,9 +232,8 @@ def main(argv=None):
         "bandwidth_gb_per_s": machine[1] / 1e9,
         "cases": rows,
     }
-    print(
-        f"matmul {machine[0] / 1e9:.0f} GFLOP/s, reading {machine[1] / 1e9:.1f} GB/s, {record['threads']} threads"
-    )
+    rates = f"matmul {machine[0] / 1e9:.0f} GFLOP/s, reading {machine[1] / 1e9:.1f} GB/s"
+    print(f"{rates}, {record['threads']} threads")
     if args.output:
         write_text(args.output, json.dumps(record, indent=1) + "\n")
     return 0 if fine else 1
