@@ -5,7 +5,6 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 """
 
 import torch
-from utils.eval_utils import evaluate_generation
 
 from models.AE import STRIDE
 from models.MARDM import Decoding, MARDM_models
@@ -25,6 +24,7 @@ from utils.cli import (
 )
 from utils.datasets import TextMotionSet, find_dataset, load_clips, loader
 from utils.errors import BadInput
+from utils.eval_utils import evaluate_generation
 from utils.evaluators import Judge
 from utils.train_utils import EMA, RunningMean, descend, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
@@ -45,6 +45,12 @@ def flags():
         type=count(1, 64),
         default=4,
         help="noise draws per hidden token and step [%(default)s]",
+    )
+    group.add_argument(
+        "--ddpm_steps",
+        type=count(2, 10**4),
+        default=50,
+        help="steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling [%(default)s]",
     )
     group.add_argument(
         "--cond_drop_prob",
@@ -121,6 +127,7 @@ def main(argv=None):
         ae,
         text_dim,
         args.ae_name,
+        ddpm_steps=args.ddpm_steps,
         cond_drop_prob=args.cond_drop_prob,
         diffmlps_batch_mul=args.diffmlps_batch_mul,
         dropout=args.dropout,

@@ -49,6 +49,10 @@ class Schedule:
         """The same diffusion on `steps` of its times, evenly spread from the first to the last."""
         if steps == len(self):
             return self
+        if not 2 <= steps < len(self):
+            raise ValueError(
+                f"a diffusion of {len(self)} steps cannot be sampled in {steps}: 2 to {len(self)} can"
+            )
         kept = torch.linspace(0, len(self) - 1, steps, dtype=torch.float64).round().long()
         alphas = self.alphas_cumprod[kept]
         previous = torch.cat([alphas.new_ones(1), alphas[:-1]])

@@ -37,14 +37,19 @@ class DiffMLPs_SiT(nn.Module):
 
 
 class DiffMLPs_DDPM(nn.Module):
-    """Noise prediction on a cosine schedule; 50 steps for training and sampling alike, as the parent builds it."""
+    """Noise prediction on a cosine schedule; 50 steps to train and to sample, as the parent builds it."""
 
-    def __init__(self, target_dim, z_dim, depth, width, train_steps=50, sample_steps=50):
+    def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
         self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
+        self.target_dim = target_dim
+        self.reschedule()
+
+    def reschedule(self, train_steps=50, sample_steps=50):
+        """Diffuse over `train_steps`, sample over `sample_steps` of them. No weight depends on either."""
         self.schedule = ddpm.Schedule.cosine(train_steps)
         self.sampling = self.schedule.respaced(sample_steps)
-        self.noise_shape = (1 + sample_steps, target_dim)  # the start, then one draw per step
+        self.noise_shape = (1 + sample_steps, self.target_dim)  # the start, then one draw per step
 
     def loss(self, targets, z, t=None, noise=None):
         """Clean targets [N,D], conditions [N,H] -> [N]."""

@@ -1,8 +1,8 @@
 """Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
 
-Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`, `total_it`),
-plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the parent's: its
-padding, no target statistics, and `ep` counted from 0.
+Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`,
+`total_it`), plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the
+parent's: its padding, no target statistics, and `ep` counted from 0.
 """
 
 import os
@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 
 from models.AE import AE_models, make_ae
+from models.DiffMLPs import DiffMLPs_DDPM
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
 
 FORMAT = 1
+DDPM_STEPS = 50  # of the parent's diffusion
 FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
 
 
@@ -151,7 +153,14 @@ def load_mardm(args, tokenizer, device):
         )
     if "ema_mardm" not in state:
         raise BadInput(f"{path} has no key 'ema_mardm': not a checkpoint of a generator")
-    mardm = make_mardm(args.model, tokenizer.ae, config.get("text_dim", 512), args.name)
+    mardm = make_mardm(
+        args.model,
+        tokenizer.ae,
+        config.get("text_dim", 512),
+        args.name,
+        ddpm_steps=config.get("ddpm_steps", DDPM_STEPS),
+        sample_steps=getattr(args, "sampler_steps", None),
+    )
     weights = state["ema_mardm"]
     found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if found and found != (mardm.target_dim,):
@@ -166,15 +175,23 @@ def load_mardm(args, tokenizer, device):
     return mardm.to(device).eval().requires_grad_(False), config
 
 
-def make_mardm(model, ae, text_dim, name, **options):
+def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=None, **options):
     """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not
     belong.
+
+    ddpm_steps, sample_steps: a DDPM head's diffusion, and how many of its steps are sampled [at most 50].
     """
     check_name(model, MARDM_models, "--model")
     family = MARDM_models[model].keywords["kind"]
     if family != ae.kind:
         raise BadInput(f"--model {model} needs a {family} autoencoder, --ae_name holds a {ae.kind} one")
-    return MARDM_models[model](ae_dim=ae.latent_dim, target_dim=ae.target_dim, text_dim=text_dim, **options)
+    mardm = MARDM_models[model](ae_dim=ae.latent_dim, target_dim=ae.target_dim, text_dim=text_dim, **options)
+    if isinstance(mardm.DiffMLPs, DiffMLPs_DDPM):
+        try:
+            mardm.DiffMLPs.reschedule(ddpm_steps, sample_steps or min(ddpm_steps, DDPM_STEPS))
+        except ValueError as error:
+            raise BadInput(f"--sampler_steps: {error}") from None
+    return mardm
 
 
 def load_length_estimator(args, text_dim, device):
@@ -204,10 +221,18 @@ def _spec(args, config):
 
 
 def _normalizer(args, spec, state):
-    """Statistics travel in the checkpoint; else the data set's; else those kept for published weights."""
+    """Statistics travel in the checkpoint; the parent's do not."""
     if "mean" in state:
         return Normalizer(state["mean"], state["std"])
-    folder = Path(args.dataset_dir) / spec.folder
-    if not (folder / "Mean.npy").is_file():
-        folder = FALLBACK_STATISTICS / spec.name
-    return Normalizer.load(folder, spec.dim)
+    return statistics_of(args, spec)
+
+
+def statistics_of(args, spec):
+    """The data set's Mean and Std; where it is absent, those that the user keeps for published weights."""
+    own, kept = Path(args.dataset_dir) / spec.folder, FALLBACK_STATISTICS / spec.name
+    for folder in (own, kept):
+        if (folder / "Mean.npy").is_file() or (folder / "eval_mean.npy").is_file():
+            return Normalizer.load(folder, spec.dim)
+    raise BadInput(
+        f"no Mean.npy and Std.npy in {own} or {kept}, and none in the checkpoint: see {kept.parent}/README.md"
+    )

@@ -148,11 +148,16 @@ class TrainingLoop:
 
     def _restore(self):
         state = load_state(self.run.latest)
+        if "format" not in state:
+            raise BadInput(
+                f"{self.run.latest} comes from the parent project: sample, edit or evaluate with it, but "
+                "train anew under another --name; its optimizer counts CLIP too, its schedule is another"
+            )
         missing = [name for name in self.parts if name not in state]
         if missing:
             raise BadInput(f"{self.run.latest} cannot be continued: it has no {', '.join(missing)}")
         asked, stored = self.constants.get("config", {}), state.get("config", {})
-        for key in ("model", "width", "fsq_levels", "codebook_size", "text_encoder", "ae_name"):
+        for key in ("model", "width", "fsq_levels", "codebook_size", "text_encoder", "ae_name", "ddpm_steps"):
             if key in asked and key in stored and asked[key] != stored[key]:
                 raise BadInput(f"{self.run.latest} was trained with {key} {stored[key]}, not {asked[key]}")
         for name, part in self.parts.items():
@@ -163,9 +168,7 @@ class TrainingLoop:
                     f"{self.run.latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
                 ) from None
         kept = {key: state[key] for key in ("total_it", "batch", "best", "seconds") if key in state}
-        print(
-            f"going on from {self.run.latest}: {finished_epochs(state)} epochs, {state['total_it']} steps"
-        )
+        print(f"going on from {self.run.latest}: {finished_epochs(state)} epochs, {state['total_it']} steps")
         return Progress(ep=finished_epochs(state), **kept)
 
     def _enough(self):
@@ -177,8 +180,8 @@ class TrainingLoop:
         if not math.isfinite(loss):
             kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
             raise BadInput(
-                f"the loss is {loss} at step {self.progress.total_it} (batch: {', '.join(self.names[:4])}, ...); {kept}; "
-                "try a lower --lr"
+                f"the loss is {loss} at step {self.progress.total_it} "
+                f"(batch: {', '.join(self.names[:4])}, ...); {kept}; try a lower --lr"
             )
         rate = self.parts["scheduler"].get_last_lr()[0]
         self.scalars("Train", means | {"lr": rate})
