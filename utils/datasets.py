@@ -60,8 +60,7 @@ DATASETS = {
 
 
 def find_dataset(name, dataset_dir):
-    """--dataset_name -> (DatasetSpec, its folder). A set of one's own carries a spec.json. Raises BadInput.
-    """
+    """--dataset_name -> (DatasetSpec, its folder). One's own set carries a spec.json. Raises BadInput."""
     root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
     if not root.is_dir():
         raise BadInput(
@@ -98,15 +97,18 @@ class Normalizer:
 
     @classmethod
     def load(cls, folder, dim):
-        """Mean.npy and Std.npy of a folder, cut to the first `dim` columns."""
-        rows = []
-        for file in (Path(folder) / "Mean.npy", Path(folder) / "Std.npy"):
+        """Mean.npy and Std.npy of a folder (or the parent's eval_ names), cut to the first `dim` columns."""
+        rows, folder = [], Path(folder)
+        names = ("Mean.npy", "Std.npy")
+        if not (folder / names[0]).is_file() and (folder / "eval_mean.npy").is_file():
+            names = ("eval_mean.npy", "eval_std.npy")
+        for file in (folder / name for name in names):
             row = load_array(file)
             if row.ndim != 1 or len(row) < dim or not np.isfinite(row).all():
                 raise BadInput(f"{file}: expected at least {dim} finite numbers, found shape {row.shape}")
             rows.append(row[:dim])
         if (rows[1] <= 0).any():
-            raise BadInput(f"{folder}/Std.npy: every entry must be positive")
+            raise BadInput(f"{folder / names[1]}: every entry must be positive")
         return cls(*rows)
 
     def __call__(self, motion):
@@ -258,8 +260,7 @@ def _captioned(spec, name, motion, file, skipped):
 
 @dataclass
 class Batch:
-    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; lists of B.
-    """
+    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; B strings."""
 
     motion: torch.Tensor
     m_lens: torch.Tensor

@@ -6,12 +6,11 @@ Ours hold config, format, mean, std and vocabulary besides; the published ones d
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from utils.checkpoints import FALLBACK_STATISTICS, Run, load_into, load_state
+from utils.checkpoints import Run, load_into, load_state, statistics_of
 from utils.datasets import UNIT, Normalizer
 from utils.errors import BadInput
 from utils.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
@@ -127,10 +126,7 @@ def _statistics(args, spec, state, eval_mean_std):
         return Normalizer.load(eval_mean_std, spec.dim)
     if "mean" in state:
         return Normalizer(state["mean"], state["std"])
-    folder = Path(args.dataset_dir) / spec.folder
-    return Normalizer.load(
-        folder if (folder / "Mean.npy").is_file() else FALLBACK_STATISTICS / spec.name, spec.dim
-    )
+    return statistics_of(args, spec)
 
 
 def _words(state, path, glove_dir):
