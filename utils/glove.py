@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from models.TextEncoder import TEXT_ENCODERS, local_folder
 from utils.datasets import load_array
@@ -79,18 +80,20 @@ class WordVectors:
 
     def __call__(self, captions):
         """Lists of word/POS tokens -> vectors [B,S,300], parts of speech [B,S,15], zero past lengths [B]."""
-        sentences = [[f"{START}/OTHER", *tokens[:MAX_WORDS], f"{END}/OTHER"] for tokens in captions]
-        lengths = torch.tensor([len(sentence) for sentence in sentences])
-        words = torch.zeros(len(sentences), int(lengths.max()), WORD_SIZE)
-        kinds = torch.zeros(len(sentences), int(lengths.max()), len(PARTS_OF_SPEECH))
-        for row, sentence in enumerate(sentences):
-            for column, token in enumerate(sentence):
-                word, _, tag = token.rpartition("/")  # from the right: and/or/CCONJ is the word and/or
-                known = word in self.index
-                kind = _VIP_CLASS.get(word, tag) if known else "OTHER"
-                words[row, column] = self.vectors[self.index[word if known else UNKNOWN]]
-                kinds[row, column, _POS_INDEX.get(kind, _POS_INDEX["OTHER"])] = 1
-        return words, kinds, lengths
+        rows = [[f"{START}/OTHER", *tokens[:MAX_WORDS], f"{END}/OTHER"] for tokens in captions]
+        lengths = torch.tensor([len(row) for row in rows])
+        read = [torch.tensor([self._read(token) for token in row]) for row in rows]
+        words, kinds = nn.utils.rnn.pad_sequence(read, batch_first=True).unbind(dim=-1)  # [B,S] each
+        inside = torch.arange(words.shape[1]) < lengths[:, None]
+        pos = nn.functional.one_hot(kinds, len(PARTS_OF_SPEECH))
+        return self.vectors[words] * inside[..., None], pos * inside[..., None].float(), lengths
+
+    def _read(self, token):
+        """word/POS -> (row of the word, class of its part of speech)."""
+        word, _, tag = token.rpartition("/")  # from the right: and/or/CCONJ is the word and/or
+        if word not in self.index:
+            return self.index[UNKNOWN], _POS_INDEX["OTHER"]
+        return self.index[word], _POS_INDEX.get(_VIP_CLASS.get(word, tag), _POS_INDEX["OTHER"])
 
 
 def word_vectors(folder, words):
