@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.bvh_export import write_bvh
 from motion.files import whole_file
 from motion.rendering import render_video
 from motion.skeletons import SMPL22, Skeleton
@@ -75,6 +76,10 @@ def write_page(path, motion):
     write_html(path, motion.joints, motion.caption, motion.fps, motion.skeleton)
 
 
+def write_skeleton(path, motion):
+    write_bvh(path, motion.joints, motion.fps, motion.skeleton)
+
+
 def _write_array(path, array):
     with whole_file(path) as part, open(part, "wb") as file:
         np.save(file, np.asarray(array, dtype=np.float32))
@@ -83,6 +88,7 @@ def _write_array(path, array):
 FORMATS = {  # what is data comes before what is drawn
     "npy": (".npy", write_joints),
     "features": (".features.npy", write_features),
+    "bvh": (".bvh", write_skeleton),
     "mp4": (".mp4", write_video),
     "gif": (".gif", write_video),
     "html": (".html", write_page),

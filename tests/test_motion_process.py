@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from motion.rotations import shortest_arc
 from motion.skeletons import KIT21, SMPL22
 from utils.errors import BadInput
 from utils.motion_process import (
@@ -19,7 +20,6 @@ from utils.motion_process import (
     recover_from_ric,
     recover_full,
     recover_root,
-    shortest_arc,
 )
 
 BOTH = pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)

@@ -13,10 +13,10 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
+from motion.rotations import shortest_arc, unit
 from utils.errors import BadInput
 
 FACING_SIGMA = 20  # frames; the heading of a frame is an average over about two seconds
-TINY = 1e-9
 
 
 def essential_dim(skeleton):
@@ -87,7 +87,7 @@ def headings(joints, skeleton):
     """
     right_hip, left_hip, right_shoulder, left_shoulder = np.moveaxis(joints[:, list(skeleton.facing)], 1, 0)
     across = (left_hip - right_hip) + (right_shoulder - left_shoulder)
-    forward = np.cross([0.0, 1.0, 0.0], _unit(across))
+    forward = np.cross([0.0, 1.0, 0.0], unit(across))
     forward = gaussian_filter1d(forward, FACING_SIGMA, axis=0, mode="nearest")
     theta = np.arctan2(forward[:, 0], forward[:, 2])
     theta[0] = 0.0  # exactly, also where the filter sees a turn ahead
@@ -158,33 +158,11 @@ def inverse_kinematics(joints, theta, skeleton):
     for chain in skeleton.chains:
         before[list(chain[2:])] = chain[1:-1]
     bones = joints[:, 1:] - joints[:, list(skeleton.parents[1:])]
-    arcs = shortest_arc(np.array(skeleton.directions[1:], dtype=float), _unit(bones))
+    arcs = shortest_arc(np.array(skeleton.directions[1:], dtype=float), unit(bones))
     root = Rotation.from_rotvec(-theta[:, None] * [0.0, 1.0, 0.0]).as_matrix()
     world = np.concatenate([root[:, None], arcs.as_matrix().reshape(*bones.shape, 3)], axis=1)  # [T,J,3,3]
     local = np.swapaxes(world[:, before[1:]], -1, -2) @ world[:, 1:]
     return np.swapaxes(local[..., :2], -1, -2).reshape(*bones.shape[:2], 6)
-
-
-def shortest_arc(u, v):
-    """The rotations that take unit vectors u [...,3] to v [...,3] the short way, flattened to one axis.
-
-    The quaternion is (u x v, 1 + u.v), normalised. Opposite vectors leave the axis open: one perpendicular to
-    u is taken. A zero vector v gives the identity.
-    """
-    u, v = np.broadcast_arrays(u, v)
-    v = np.where((v == 0).all(axis=-1, keepdims=True), u, v)
-    quaternion = np.concatenate([np.cross(u, v), 1 + (u * v).sum(axis=-1, keepdims=True)], axis=-1)  # x y z w
-    opposite = np.linalg.norm(quaternion, axis=-1) < TINY
-    if opposite.any():
-        smallest = np.eye(3)[np.abs(u[opposite]).argmin(axis=-1)]
-        quaternion[opposite, :3] = np.cross(u[opposite], smallest)
-    return Rotation.from_quat(quaternion.reshape(-1, 4))
-
-
-def _unit(x):
-    """x [...,3] divided by its length; what has none stays zero."""
-    length = np.linalg.norm(x, axis=-1, keepdims=True)
-    return np.divide(x, length, out=np.zeros_like(x), where=length > TINY)
 
 
 def _turn(x, angle):
