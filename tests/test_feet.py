@@ -1,0 +1,78 @@
+"""Holding standing feet: what stands stays, what swings is left alone, bones keep their lengths."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from motion.feet import fix_feet, standing
+from motion.skeletons import SMPL22
+from utils.metrics import foot_skate
+
+FPS = 20.0
+
+
+@pytest.fixture(scope="module")
+def clips(data_dir):
+    with np.load(data_dir / "bandai_namco/motions.npz") as packed:
+        joints, offsets, unit = packed["joints"], packed["offsets"], float(packed["unit_m"])
+    return [joints[offsets[i] : offsets[i + 1]] * unit for i in range(5, 3066, 120)]
+
+
+def sliding(clips, seed=0):
+    """The same clips, drifting over the floor by some centimetres a frame."""
+    rng = np.random.default_rng(seed)
+    drifts = [np.cumsum(rng.normal(0, 0.03, (len(clip), 1, 3)) * [1, 0, 1], axis=0) for clip in clips]
+    return [clip + gaussian_filter1d(drift, 2, axis=0) for clip, drift in zip(clips, drifts)]
+
+
+def lengths(joints):
+    return np.linalg.norm(joints[:, 1:] - joints[:, list(SMPL22.parents[1:])], axis=-1)
+
+
+def test_feet_slide_less_and_nothing_else_changes(clips):
+    before = sliding(clips)
+    after = [fix_feet(clip, FPS, SMPL22) for clip in before]
+    skate = [foot_skate(some, SMPL22.feet, FPS) for some in (clips, before, after)]
+    assert skate[1] > 1.5 * skate[0] and skate[2] < skate[0] + 0.25 * (skate[1] - skate[0])
+    legs = [joint for foot in SMPL22.feet for joint in (foot, SMPL22.parents[foot])]
+    others = [joint for joint in range(22) if joint not in legs]
+    for old, new in zip(before, after):
+        assert np.array_equal(old[:, others], new[:, others])
+        assert np.abs(lengths(old) - lengths(new)).max() < 1e-9
+        assert np.abs(np.diff(new - old, axis=0)).max() < 0.15  # no jump where a foot is let go
+
+
+def test_a_standing_toe_does_not_move_at_all_if_the_leg_is_bent(clips):
+    clip = sliding(clips)[3]
+    clip[:, [0, 1, 2]] -= [0, 0.05, 0]  # hips lower than the legs are long, so that a foot can be reached
+    floor = clip[:, list(SMPL22.feet), 1].min()
+    toe = SMPL22.feet[1]
+    stretches = standing(clip[:, toe], floor, FPS)
+    fixed = fix_feet(clip, FPS, SMPL22)
+    held = [np.ptp(fixed[a:b, toe][:, [0, 2]], axis=0).max() for a, b in stretches]
+    moved = [np.ptp(clip[a:b, toe][:, [0, 2]], axis=0).max() for a, b in stretches]
+    assert stretches and max(held) < 1e-9 and max(moved) > 0.03
+
+
+def test_a_body_in_the_air_is_left_alone(clips):
+    flying = clips[3] + np.linspace(0, 30, len(clips[3]))[:, None, None] * [0, 1, 0]
+    fixed = fix_feet(flying, FPS, SMPL22)
+    assert np.abs(fixed - flying)[3:].max() < 1e-9
+
+
+def test_a_still_body_stays_and_the_input_is_not_touched(clips):
+    still = np.repeat(clips[3][:1], 30, axis=0)
+    kept = still.copy()
+    assert np.abs(fix_feet(still, FPS, SMPL22) - still).max() < 1e-9
+    assert np.array_equal(still, kept)
+    assert fix_feet(still[:1], FPS, SMPL22).shape == (1, 22, 3)
+
+
+def test_a_foot_out_of_reach_is_held_as_far_as_the_leg_goes(clips):
+    walk = clips[3].copy()
+    toes = [SMPL22.feet[0], SMPL22.feet[1]]
+    walk[:, toes] = (
+        np.repeat(walk[:1, toes], len(walk), axis=0) + [0, 0, 1] * np.arange(len(walk))[:, None, None] * 0.04
+    )
+    fixed = fix_feet(walk, FPS, SMPL22)
+    assert np.isfinite(fixed).all() and np.abs(lengths(fixed) - lengths(walk)).max() < 1e-9
