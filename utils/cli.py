@@ -182,6 +182,26 @@ def sampling_flags(parser):
     )
 
 
+def evaluation_flags(parser):
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--repeat_times", type=count(1, 10**4), default=20, help="repeats [%(default)s]")
+    group.add_argument(
+        "--protocol",
+        choices=("full", "parent"),
+        default="full",
+        help="full: every clip counts, from its first frame; parent: random crops, and the clips beyond the "
+        "last pool of 32 are left out, others at each repeat [%(default)s]",
+    )
+    group.add_argument("--batch_size", type=count(1, 10**5), default=64, help="clips at a time [%(default)s]")
+    group.add_argument("--baselines", action="store_true", help="rows of clips drawn from the training split")
+    judge_flags(group)
+
+
+def judge_flags(parser):
+    parser.add_argument("--eval_mean_std", help="folder with the judge's own Mean.npy and Std.npy")
+    parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
+
+
 def decoding(args, spec):
     """The sampling flags as a value; --cfg defaults to what suits the data set."""
     return Decoding(

@@ -136,13 +136,14 @@ class Exam:
 
         against_itself: pred is the real set, so its FID and KID would say nothing.
         """
+        rng = np.random.default_rng((self.seed, repeat, 1))
+        rows = self._kept(rng)
+        real, pred = real.take(rows), pred.take(rows)
         found = self._ruler(real, pred, paired)
         if self.judge is not None:
-            rng = np.random.default_rng((self.seed, repeat, 1))
-            rows = self._kept(rng)
-            found |= self._distances(real.embeddings[rows], pred.embeddings[rows], rng, against_itself)
-            found |= self._retrieval(pred.take(rows), rows, repeat, rng)
-        return Metrics(**found, multimodality=multimodality, n_real=len(real.joints), n_pred=len(pred.joints))
+            found |= self._distances(real.embeddings, pred.embeddings, rng, against_itself)
+            found |= self._retrieval(pred, rows, repeat, rng)
+        return Metrics(**found, multimodality=multimodality, n_real=len(rows), n_pred=len(rows))
 
     def multimodality(self, mardm, ae, how, repeat=0):
         """Spread of 30 motions of one caption, over 96 captions."""

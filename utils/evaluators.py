@@ -5,7 +5,7 @@ checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
 Ours hold config, format, mean, std and vocabulary besides; the published ones do not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -35,7 +35,7 @@ class Judge:
     words: WordVectors
     contrast: MotionCLIP | None = None
     tokenize: object = None  # captions -> token ids of the contrast model
-    config: dict = field(default_factory=dict)
+    test: dict | None = None  # R-precision of real test motion, as measured after its training
 
     @classmethod
     def load(cls, args, spec, device, eval_mean_std=None, glove_dir="./glove"):
@@ -53,7 +53,7 @@ class Judge:
             networks,
             _statistics(args, spec, state, eval_mean_std),
             _words(state, path, glove_dir),
-            config=state.get("config", {}),
+            test=state.get("test"),
         )
         judge._load_contrast(Run.of(args, CONTRAST).model / "finest.tar", spec, device)
         return judge

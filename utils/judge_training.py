@@ -13,7 +13,7 @@ from utils import metrics
 from utils.datasets import loader
 from utils.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluators import embed_rows
-from utils.glove import WordTokens
+from utils.glove import WordTokens, split_words
 from utils.train_utils import RunningMean, inference
 
 MARGIN = 10.0  # Guo et al., CVPR 2022
@@ -51,6 +51,8 @@ def same_caption(captions, device):
 class Matching(nn.Module):
     """The three networks whose Euclidean distances make FID, R-precision, Matching and Diversity."""
 
+    share = 1.0  # of the epochs
+
     def __init__(self, dim, sizes, words, loss):
         super().__init__()
         self.networks = nn.ModuleDict(matching_networks(dim, sizes))
@@ -79,14 +81,26 @@ class Matching(nn.Module):
 
 
 class Contrast(nn.Module):
-    """The CLIP of motion and text, for the CLIP score; its tokens are the set's own words."""
+    """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
 
-    def __init__(self, dim, vocabulary, d_model=128, layers=2, heads=4, dropout=0.1):
+    share = 0.5  # of the epochs: its steps are dear, and it needs fewer
+
+    def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.1):
         super().__init__()
+        words = [split_words(caption) for caption in captions]
+        vocabulary = sorted({word for caption in words for word in caption})
         self.vocabulary, self.config = vocabulary, {"contrast_heads": heads}
-        self.tokenize = WordTokens(vocabulary)
+        self.tokenize = WordTokens(vocabulary, context=min(max(map(len, words)) + 1, 77))
         self.model = MotionCLIP(
-            dim, d_model, 2 * d_model, layers, heads, self.tokenize.size, out=d_model, dropout=dropout
+            in_dim=dim,
+            d_model=d_model,
+            ff=2 * d_model,
+            layers=layers,
+            heads=heads,
+            vocab=self.tokenize.size,
+            context=self.tokenize.context,
+            out=d_model,
+            dropout=dropout,
         )
 
     def embed(self, batch):

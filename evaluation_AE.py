@@ -1,0 +1,69 @@
+"""Judge a trained autoencoder on the test split: does what comes out still look like what went in?
+
+python evaluation_AE.py --name AE --model FSQ_AE_High --dataset_name t2m
+prints each measure with its 95% interval over --repeat_times choices of captions and pools, appends it to
+checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
+"""
+
+from tqdm import trange
+
+from models.AE import AE_models
+from utils.checkpoints import Run, check_name, load_ae
+from utils.cli import Parser, checkpoint_flag, common_flags, evaluation_flags, run, start
+from utils.datasets import find_dataset, load_clips
+from utils.eval_utils import interval
+from utils.examination import Report, baselines, finish, shown, test_exam
+
+FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="AE")
+    parser.add_argument("--model", default="AE_Model", help=f"one of {', '.join(AE_models)} [%(default)s]")
+    checkpoint_flag(parser)
+    evaluation_flags(parser)
+    return parser
+
+
+def describe(model, ae):
+    """What the evaluation's first lines say of an autoencoder."""
+    kind = "AE" if ae.codebook_size is None else f"{ae.kind}-AE"
+    facts = {title: getattr(ae, key, None) for key, title in FACTS.items()}
+    shown = [f"  {title}: {list(x) if isinstance(x, tuple) else x}" for title, x in facts.items() if x]
+    return "\n".join([f"Evaluating {kind} model: {model}", *shown])
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    check_name(args.model, AE_models, "--model")
+    device = start(args)
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    tokenizer = load_ae(args, device, args.name, args.model)
+    exam = test_exam(args, tokenizer, load_clips(tokenizer.spec, root, "test"), device)
+    report = Report(Run.of(args).eval)
+    report.log(describe(args.model, tokenizer.ae))
+
+    columns = {"real": [], "reconstruction": []}
+    real, pred = exam.real(), exam.reconstructed(tokenizer.ae)
+    for repeat in trange(args.repeat_times, desc="repeats", leave=False):
+        if repeat and args.protocol == "parent":  # other crops
+            real, pred = exam.real(repeat), exam.reconstructed(tokenizer.ae, repeat)
+        columns["real"].append(exam.compare(real, real, repeat, against_itself=True))
+        columns["reconstruction"].append(exam.compare(real, pred, repeat, paired=True))
+    if args.baselines and exam.judge is not None:
+        columns |= baselines(args, exam, real, device)
+    finish(report, args, exam, columns, checkpoint=str(tokenizer.path))
+    found, n = interval(columns["reconstruction"]), len(exam.dataset)
+    if "fid" in found:
+        mean, half = found["fid"]
+        text = shown(found["fid"]) if half == half else f"{mean:.4f} +- n/a"
+        report.log(
+            f"Reconstruction FID = {text} (n={n} real, {n} reconstructed, {args.repeat_times} repeats)"
+        )
+    else:
+        report.log(f"Reconstruction FID = not measured: no judge for {args.dataset_name} (n={n})")
+
+
+if __name__ == "__main__":
+    run(main)

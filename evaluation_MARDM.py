@@ -1,0 +1,87 @@
+"""Judge a trained generator on the test split: one motion per caption and repeat, against the real ones.
+
+python evaluation_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
+prints each measure with its 95% interval over --repeat_times, appends it to
+checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
+"""
+
+from models.MARDM import MARDM_models
+from utils.captions import embed_captions
+from utils.checkpoints import Run, check_name, load_ae, load_mardm
+from utils.cli import (
+    Parser,
+    autoencoder_flags,
+    checkpoint_flag,
+    common_flags,
+    decoding,
+    evaluation_flags,
+    run,
+    sampling_flags,
+    start,
+    text_encoder_flag,
+)
+from utils.datasets import find_dataset, load_clips
+from utils.errors import BadInput
+from utils.eval_utils import interval
+from utils.examination import Report, baselines, finish, shown, test_exam
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="MARDM")
+    autoencoder_flags(parser)
+    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    checkpoint_flag(parser)
+    text_encoder_flag(parser)
+    sampling_flags(parser)
+    evaluation_flags(parser)
+    parser.add_argument(
+        "--cal_mm", action="store_true", help="MultiModality too: 30 motions of each of 96 captions [off]"
+    )
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    check_name(args.model, MARDM_models, "--model")
+    device = start(args)
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    tokenizer = load_ae(args, device)
+    ae, spec = tokenizer.ae, tokenizer.spec
+    mardm, config = load_mardm(args, tokenizer, device)
+    how = decoding(args, spec)
+    clips = load_clips(spec, root, "test")
+    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
+    embeddings, width = embed_captions([clips], encoder, root, device)
+    if width != config.get("text_dim", width):
+        raise BadInput(
+            f"--text_encoder {encoder} is {width} wide, {args.name} was trained on {config['text_dim']}"
+        )
+    exam = test_exam(args, tokenizer, clips, device, embeddings)
+    if exam.judge is None:
+        raise BadInput(f"no judge for {args.dataset_name}: train one with train_Evaluators.py")
+    report = Report(Run.of(args).eval)
+    report.log(f"Evaluating {args.model}: {args.time_steps} rounds, cfg {how.cfg}, tokens of {args.ae_model}")
+
+    columns = {"real": [], "reconstruction": [], "generated": []}
+    real, recons = exam.real(), exam.reconstructed(ae)
+    for repeat in range(args.repeat_times):
+        if repeat and args.protocol == "parent":  # other crops
+            real, recons = exam.real(repeat), exam.reconstructed(ae, repeat)
+        drawn = exam.generated(mardm, ae, how, repeat)
+        spread = exam.multimodality(mardm, ae, how, repeat) if args.cal_mm else None
+        columns["real"].append(exam.compare(real, real, repeat, against_itself=True))
+        columns["reconstruction"].append(exam.compare(real, recons, repeat, paired=True))
+        columns["generated"].append(exam.compare(real, drawn, repeat, multimodality=spread))
+        found = columns["generated"][-1].as_dict().items()
+        report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in found if v is not None))
+    if args.baselines:
+        columns |= baselines(args, exam, real, device)
+    finish(report, args, exam, columns, checkpoint=str(Run.of(args).choose(args.checkpoint)))
+    found, n = interval(columns["generated"]), len(exam.dataset)
+    if "fid" in found:
+        report.log(f"FID = {shown(found['fid'])} (n={n} real, {n} generated, {args.repeat_times} repeats)")
+
+
+if __name__ == "__main__":
+    run(main)
