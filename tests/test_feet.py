@@ -43,15 +43,15 @@ def test_feet_slide_less_and_nothing_else_changes(clips):
 
 
 def test_a_standing_toe_does_not_move_at_all_if_the_leg_is_bent(clips):
-    clip = sliding(clips)[3]
-    clip[:, [0, 1, 2]] -= [0, 0.05, 0]  # hips lower than the legs are long, so that a foot can be reached
+    clip = 0.9 * clips[3] + 0.1 * sliding(clips)[3]  # a few centimetres
+    clip[:, [0, 1, 2]] -= [0, 0.05, 0]  # hips lower than the legs are long, so that every place is in reach
     floor = clip[:, list(SMPL22.feet), 1].min()
     toe = SMPL22.feet[1]
     stretches = standing(clip[:, toe], floor, FPS)
     fixed = fix_feet(clip, FPS, SMPL22)
     held = [np.ptp(fixed[a:b, toe][:, [0, 2]], axis=0).max() for a, b in stretches]
     moved = [np.ptp(clip[a:b, toe][:, [0, 2]], axis=0).max() for a, b in stretches]
-    assert stretches and max(held) < 1e-9 and max(moved) > 0.03
+    assert stretches and max(held) < 1e-9 and max(moved) > 0.02
 
 
 def test_a_body_in_the_air_is_left_alone(clips):
