@@ -14,15 +14,12 @@ from motion.export import FORMATS, Names, export_motion
 from motion.rendering import render_video
 from utils.cli import (
     Parser,
-    autoencoder_flags,
-    checkpoint_flag,
-    common_flags,
     count,
     decoding,
+    generator_flags,
+    output_flags,
     run,
-    sampling_flags,
     start,
-    text_encoder_flag,
 )
 from utils.datasets import load_array
 from utils.errors import BadInput
@@ -32,11 +29,7 @@ from utils.pipeline import MAX_FRAMES, Pipeline
 
 def flags():
     parser = Parser(__doc__)
-    common_flags(parser, run_name="MARDM")
-    autoencoder_flags(parser)
-    checkpoint_flag(parser)
-    text_encoder_flag(parser)
-    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    generator_flags(parser)
     group = parser.add_argument_group("what to edit")
     group.add_argument(
         "--source_motion", required=True, help=".npy: feature rows [T,67|263] or joints [T,22,3]"
@@ -51,16 +44,7 @@ def flags():
         help="sections to draw anew, as fractions of the motion (0.3,0.6) or frames (40,80)",
     )
     group.add_argument("--repeat_times", type=count(1, 10**4), default=1, help="edits to draw [%(default)s]")
-    group.add_argument(
-        "--output_dir", default="./editing", help="where the folder of results goes [%(default)s]"
-    )
-    group.add_argument(
-        "--export", choices=FORMATS, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
-    )
-    group.add_argument(
-        "--plain_names", action="store_true", help="file names without characters Windows forbids"
-    )
-    sampling_flags(parser)
+    output_flags(parser, "./editing", FORMATS)
     return parser
 
 
@@ -146,7 +130,8 @@ def main(argv=None):
 
 
 def report_drift(before, joints, kept, spec):
-    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
+    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not.
+    """
     body = [x - x[..., :1, :] for x in (before, joints)]
     moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
     if kept.any():

@@ -10,15 +10,11 @@ from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, load_mardm
 from utils.cli import (
     Parser,
-    autoencoder_flags,
-    checkpoint_flag,
-    common_flags,
     decoding,
     evaluation_flags,
+    generator_flags,
     run,
-    sampling_flags,
     start,
-    text_encoder_flag,
 )
 from utils.datasets import find_dataset, load_clips
 from utils.errors import BadInput
@@ -28,12 +24,7 @@ from utils.examination import Report, baselines, finish, shown, test_exam
 
 def flags():
     parser = Parser(__doc__)
-    common_flags(parser, run_name="MARDM")
-    autoencoder_flags(parser)
-    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
-    checkpoint_flag(parser)
-    text_encoder_flag(parser)
-    sampling_flags(parser)
+    generator_flags(parser)
     evaluation_flags(parser)
     parser.add_argument(
         "--cal_mm", action="store_true", help="MultiModality too: 30 motions of each of 96 captions [off]"

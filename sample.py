@@ -6,7 +6,9 @@ python sample.py ... --text_path prompts.txt        # one prompt a line; `prompt
 `prompt#NA` none
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,15 +18,13 @@ from models.AE import STRIDE
 from motion.export import FORMATS, Names, export_motion
 from utils.cli import (
     Parser,
-    autoencoder_flags,
-    checkpoint_flag,
-    common_flags,
     count,
     decoding,
+    generator_flags,
+    output_flags,
     run,
-    sampling_flags,
     start,
-    text_encoder_flag,
+    write_text,
 )
 from utils.errors import BadInput
 from utils.pipeline import MAX_FRAMES, Pipeline
@@ -38,11 +38,7 @@ class Prompt:
 
 def flags():
     parser = Parser(__doc__)
-    common_flags(parser, run_name="MARDM")
-    autoencoder_flags(parser)
-    checkpoint_flag(parser)
-    text_encoder_flag(parser)
-    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    generator_flags(parser)
     group = parser.add_argument_group("what to generate")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument("--text_prompt", help="one prompt")
@@ -59,16 +55,7 @@ def flags():
     group.add_argument(
         "--batch_size", type=count(1, 10**4), default=32, help="motions at a time [%(default)s]"
     )
-    group.add_argument(
-        "--output_dir", default="./generation", help="where the folder of results goes [%(default)s]"
-    )
-    group.add_argument(
-        "--export", choices=FORMATS, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
-    )
-    group.add_argument(
-        "--plain_names", action="store_true", help="file names without characters Windows forbids"
-    )
-    sampling_flags(parser)
+    output_flags(parser, "./generation", FORMATS)
     return parser
 
 
@@ -103,6 +90,34 @@ def parse_prompt(line, default_frames, where):
     return Prompt(text, frames)
 
 
+def record_of(args, pipeline, how):
+    """What it takes to draw these motions again. The motions themselves join as they are written."""
+    return {
+        "flags": vars(args),
+        "decoding": asdict(how),
+        "text_encoder": pipeline.text_encoder,
+        "sha256": {str(path): sha256(path) for path in pipeline.paths},
+        "motions": [],
+    }
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def append_record(path, record):
+    """samples.json is a list with an entry per call of this script."""
+    try:
+        calls = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        calls = []
+    except ValueError:
+        print(f"{path} was not readable and is begun anew")
+        calls = []
+    write_text(path, json.dumps([*calls, record], indent=1, ensure_ascii=False) + "\n")
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     prompts = read_prompts(args)
@@ -118,6 +133,7 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, plain=args.plain_names)
     jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
+    record = record_of(args, pipeline, how)
     jobs.sort(key=lambda job: int(m_lens[job[0]]))  # batches of like length
     with tqdm(total=len(jobs), desc="motions", unit="motion") as bar:
         for first in range(0, len(jobs), args.batch_size):
@@ -128,8 +144,11 @@ def main(argv=None):
             for (i, r), rows, one in zip(batch, features, joints):
                 caption = prompts[i].text
                 stem = names.stem(caption, i, r, len(one))
-                export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
+                files = export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
+                made = {"prompt": caption, "sample": i, "repeat": r, "frames": len(one)}
+                record["motions"].append(made | {"files": [path.name for path in files.values()]})
                 bar.update()
+    append_record(folder / "samples.json", record)
     print(f"{len(jobs)} motions in {folder}")
 
 

@@ -111,6 +111,46 @@ def autoencoder_flags(parser, ae_name="AE"):
     group.add_argument("--ae_model", default="AE_Model", help="its entry in AE_models [%(default)s]")
 
 
+DEMO = {  # the weights that come with the repository
+    "dataset_name": "Demo",
+    "ae_name": "demo_AE",
+    "ae_model": "FSQ_AE_High",
+    "name": "demo_MARDM",
+    "model": "FSQ-MARDM-SiT-XS",
+}
+
+
+class UseDemo(argparse.Action):
+    """--demo: the flags of the released demo weights."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for key, value in DEMO.items():
+            setattr(namespace, key, value)
+
+
+def generator_flags(parser):
+    """Everything that names a trained generator and says how to draw from it."""
+    common_flags(parser, run_name="MARDM")
+    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    parser.add_argument("--demo", action=UseDemo, nargs=0, help="use the demo weights of the repository")
+    autoencoder_flags(parser)
+    checkpoint_flag(parser)
+    text_encoder_flag(parser)
+    sampling_flags(parser)
+
+
+def output_flags(parser, folder, formats):
+    """Where motions go and as what. formats: the names that motion/export.py knows."""
+    group = parser.add_argument_group("results")
+    group.add_argument("--output_dir", default=folder, help="where their folder goes [%(default)s]")
+    group.add_argument(
+        "--export", choices=formats, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
+    )
+    group.add_argument(
+        "--plain_names", action="store_true", help="file names without characters Windows forbids"
+    )
+
+
 def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every):
     group = parser.add_argument_group("optimisation")
     group.add_argument("--batch_size", type=count(1, 10**6), default=batch_size, help="[%(default)s]")

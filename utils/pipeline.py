@@ -43,6 +43,11 @@ class Pipeline:
         return cls(tokenizer, mardm, encoder, device, args)
 
     @property
+    def paths(self):
+        """The checkpoints in use."""
+        return [self.tokenizer.path, Run.of(self.args).choose(self.args.checkpoint)]
+
+    @property
     def spec(self):
         return self.tokenizer.spec
 
