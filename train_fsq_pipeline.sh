@@ -37,12 +37,12 @@ demo_size() {
     EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)
 }
 
-PROMPTS="a person walks forward.
-a person runs in a circle to the left.
-someone waves with the right hand.
-a person jumps up and down.
-a person squats down and stands up again.
-a person kicks with the left leg."
+PROMPTS="a person walks in a curve to the left
+a person walks forward and then waves with their left hand
+a person jumps up
+someone sits down on a chair
+a man kicks with his right leg
+a woman bows"
 
 # ---- how it goes ----
 
@@ -140,15 +140,15 @@ phase="phase 5"
 echo "=== Phase 5: Sample ==="
 printf '%s\n' "$PROMPTS" >"$logs/prompts.txt"
 step sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-    --text_path "$logs/prompts.txt"
+    --text_path "$logs/prompts.txt" --export npy mp4 html
 for name in "$AE_NAME" "$NAME"; do
     step "plot_$name" python plot_loss.py --log_dir "$runs/$name/model" --output "$logs/$name.png"
 done
 
 echo "=== All phases completed! ==="
-python scripts/summary.py "$runs/$AE_NAME/eval" "$runs/$NAME/eval"
+python -m scripts.summary "$runs/$NAME/eval/eval.json"
 cat <<END
-videos and joints  generation/${NAME}_$DATASET/
+videos, pages      generation/${NAME}_$DATASET/
 loss curves        $logs/$AE_NAME.png, $logs/$NAME.png
 console logs       $logs/
 checkpoints        $runs/
