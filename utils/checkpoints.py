@@ -195,13 +195,16 @@ def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=No
 
 
 def load_length_estimator(args, text_dim, device):
-    """checkpoints/<ds>/length_estimator/model/finest.tar. -> LengthEstimator in eval mode"""
-    path = Run.of(args, "length_estimator").model / "finest.tar"
-    if not path.is_file():
-        raise BadInput(
-            f"{path} does not exist: train it with train_LengthEstimator.py, or pass --motion_length"
-        )
-    state = load_state(path)
+    """That of the released generator, else checkpoints/<ds>/length_estimator/model/finest.tar. In eval mode."""
+    path = Run.of(args).best
+    state = load_state(path) if path.is_file() else {}
+    if "estimator" not in state:
+        path = Run.of(args, "length_estimator").model / "finest.tar"
+        if not path.is_file():
+            raise BadInput(
+                f"{path} does not exist: train_LengthEstimator.py makes it; or pass --motion_length"
+            )
+        state = load_state(path)
     estimator = LengthEstimator(text_dim, 50)
     load_into(estimator, state.get("estimator", {}), path)
     return estimator.to(device).eval().requires_grad_(False)

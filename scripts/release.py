@@ -1,0 +1,66 @@
+"""Pack a trained run into small files that can be published: float16 weights, nothing that only training
+needs.
+
+  python scripts/release.py --dataset_name Demo --name FSQ_MARDM_SiT_XS --to demo_MARDM --to_ae demo_AE
+
+writes checkpoints/<dataset>/<to_ae>/model/net_best_fid.tar and
+checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's length estimator. Scripts load
+them like any other run.
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # run as a file: the packages lie one folder up
+
+from utils.checkpoints import Run, load_state, save_state  # noqa: E402
+from utils.cli import Parser, name, run  # noqa: E402
+
+KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config
+
+
+def flags():
+    parser = Parser(__doc__)
+    parser.add_argument("--dataset_name", type=name, default="Demo", help="[%(default)s]")
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="where runs are kept [%(default)s]"
+    )
+    parser.add_argument("--name", type=name, required=True, help="the generator's run")
+    parser.add_argument("--to", type=name, required=True, help="name of the released generator")
+    parser.add_argument("--to_ae", type=name, required=True, help="name of the released autoencoder")
+    parser.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="[%(default)s]")
+    return parser
+
+
+def half(weights):
+    """float32 -> float16; what is loaded is float32 again."""
+    return {key: x.half() if x.dtype == torch.float32 else x for key, x in weights.items()}
+
+
+def packed(state, weights, **config):
+    """A checkpoint of these weights alone, with what it takes to use them."""
+    kept = {key: state[key] for key in KEPT if key in state}
+    return {key: half(state[key]) for key in weights} | kept | {"config": state["config"] | config}
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    generator = load_state(Run.of(args).choose(args.checkpoint))
+    ae = load_state(Run.of(args, generator["config"]["ae_name"]).choose(args.checkpoint))
+    estimator = load_state(Run.of(args, "length_estimator").model / "finest.tar")
+    # The raw weights are of use to training only; whoever looks for them finds the average.
+    released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae)
+    released |= {"estimator": half(estimator["estimator"])}
+    for target, state in ((args.to_ae, packed(ae, ["ae"], name=args.to_ae)), (args.to, released)):
+        path = Run.of(Namespace(**vars(args) | {"name": target})).best
+        save_state(path, state)
+        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    run(main)
