@@ -61,9 +61,12 @@ class TrainingLoop:
 
     def epochs(self):
         """Yields the numbers of the epochs still to run, from 1."""
-        while self.progress.ep < self.args.epoch and not self.done:
-            yield self.progress.ep + 1
-        self.writer.close()
+        try:
+            while self.progress.ep < self.args.epoch and not self.done:
+                yield self.progress.ep + 1
+        finally:
+            self.writer.close()
+            self.stop.restore()
 
     def batches(self, dataset, device):
         """The rest of the current epoch, on the device. Saves on the way, and stops where it is told to."""
