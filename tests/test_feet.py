@@ -54,6 +54,18 @@ def test_a_standing_toe_does_not_move_at_all_if_the_leg_is_bent(clips):
     assert stretches and max(held) < 1e-9 and max(moved) > 0.02
 
 
+def test_a_foot_is_let_go_little_by_little(clips):
+    """It stands, sliding 2 cm a frame, and then swings up: what it was held by goes in equal steps."""
+    clip = np.repeat(clips[3][:1], 40, axis=0) - [0, 0.05, 0]
+    clip[:, list(SMPL22.feet), 1] += 0.05
+    clip[:, list(SMPL22.feet), 2] += np.minimum(np.arange(40), 15)[:, None] * 0.02
+    clip[16:, list(SMPL22.feet), 1] += 0.2
+    clip[0, SMPL22.feet[2], 1] = clip[1, SMPL22.feet[2], 1]
+    moved = (fix_feet(clip, FPS, SMPL22) - clip)[:, SMPL22.feet[1], 2]
+    assert moved[15] < -0.1 and abs(moved[21:]).max() < 1e-9
+    assert np.diff(moved[15:21]) == pytest.approx(np.full(5, -moved[15] / 5), abs=0.01)
+
+
 def test_a_body_in_the_air_is_left_alone(clips):
     flying = clips[3] + np.linspace(0, 30, len(clips[3]))[:, None, None] * [0, 1, 0]
     fixed = fix_feet(flying, FPS, SMPL22)
