@@ -250,11 +250,12 @@ VIDEO_OPTIONS = {
 @contextmanager
 def _ffmpeg(path, size, fps):
     """Yields a function that takes one RGBA frame; the file is complete when the block ends."""
-    writer = imageio_ffmpeg.write_frames(
-        str(path), size, pix_fmt_in="rgba", fps=fps, macro_block_size=1, **VIDEO_OPTIONS[path.suffix]
-    )
+    options = {"pix_fmt_in": "rgba", "fps": fps, "macro_block_size": 1, "ffmpeg_log_level": "error"}
+    writer = imageio_ffmpeg.write_frames(str(path), size, **options, **VIDEO_OPTIONS[path.suffix])
     writer.send(None)
     try:
         yield lambda frame: writer.send(memoryview(frame).cast("B"))
     finally:
         writer.close()
+    if not path.exists() or path.stat().st_size == 0:
+        raise RuntimeError(f"FFmpeg wrote no video to {path.parent}: is there space left?")

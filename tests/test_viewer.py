@@ -174,8 +174,8 @@ class Browser:
         self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
     def scrub(self, frame):
-        self.js(f"document.getElementById('time').value = {frame}")
-        self.js("document.getElementById('time').dispatchEvent(new Event('input'))")
+        slider = "document.getElementById('time')"  # in one call: a playing viewer moves it in between
+        self.js(f"{slider}.value = {frame}, {slider}.dispatchEvent(new Event('input'))")
         self.settle()
 
     def key(self, key, text=None):
