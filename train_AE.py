@@ -14,7 +14,7 @@ from utils.cli import Parser, common_flags, count, number, optimizer_flags, run,
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, load_clips, loader
 from utils.eval_utils import evaluate_reconstruction
 from utils.evaluators import Judge
-from utils.train_utils import CodeUsage, RunningMean, descend, inference, warm_up_then_milestones
+from utils.train_utils import CodeUsage, RunningMean, descend, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
 DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
@@ -101,6 +101,7 @@ def main(argv=None):
     judge = Judge.load(args, spec, device)
     judged_set = judge and TextMotionSet(load_clips(spec, root, "val"), normalizer)
 
+    reseed(args.seed)  # whatever was built before, a judge or not
     ae = make_ae(
         args.model, spec.dim, args.width, fsq_levels=args.fsq_levels, codebook_size=args.codebook_size
     ).to(device)

@@ -122,6 +122,7 @@ def main(argv=None):
     if args.need_evaluation and judge is None:
         raise BadInput(f"--need_evaluation: no judge for {spec.name}; train one with train_Evaluators.py")
 
+    reseed(args.seed)  # whatever was built before, a judge or not
     mardm = make_mardm(
         args.model,
         ae,
