@@ -81,7 +81,7 @@ def load_state(path, map_location="cpu"):
             f"{path} is not a safe checkpoint (it holds code or foreign objects) or is damaged"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is truncated or damaged: {str(error).splitlines()[0]}") from None
+        raise BadInput(f"{path} is truncated or damaged ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(state, dict):
         raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
     return state
