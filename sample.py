@@ -61,6 +61,8 @@ def flags():
 
 def read_prompts(args):
     """--text_prompt, or the lines of --text_path. A line's #frames beats --motion_length. -> [Prompt]"""
+    if 0 < args.motion_length < STRIDE:
+        raise BadInput(f"--motion_length {args.motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if args.text_path is None:
         return [parse_prompt(args.text_prompt, args.motion_length, "--text_prompt")]
     try:

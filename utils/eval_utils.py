@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import scipy.stats
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from utils import metrics
-from utils.datasets import UNIT, DatasetSpec, Normalizer, TextMotionSet, collate
-from utils.evaluators import Judge
+from utils.clips import UNIT
+from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
+from utils.evaluators import MAX_FRAMES, Judge
 from utils.motion_process import recover_from_ric
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
@@ -112,8 +114,18 @@ class Exam:
         return self.motions(lambda batch, rows: batch.motion, repeat)
 
     def reconstructed(self, ae, repeat=0):
-        """Each clip through the autoencoder and back."""
-        return self.motions(lambda batch, rows: ae(batch.motion, batch.m_lens), repeat, desc="reconstruct")
+        """Each clip through the autoencoder and back.
+
+        protocol "parent": padded to 196 frames, as the parent does it. An autoencoder that pads as the
+        parent's lets a clip's padding change it.
+        """
+
+        def produce(batch, rows):
+            frames = batch.motion.shape[1]
+            room = max(MAX_FRAMES - frames, 0) if self.protocol == "parent" else 0
+            return ae(F.pad(batch.motion, (0, 0, 0, room)), batch.m_lens)[:, :frames]
+
+        return self.motions(produce, repeat, desc="reconstruct")
 
     def generated(self, mardm, ae, how, repeat=0):
         """A motion for each caption of this repeat, of the real clip's length."""
