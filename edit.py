@@ -21,9 +21,9 @@ from utils.cli import (
     run,
     start,
 )
-from utils.datasets import load_array
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features, recover_from_ric
+from utils.packed import load_array
 from utils.pipeline import MAX_FRAMES, Pipeline
 
 
@@ -130,8 +130,7 @@ def main(argv=None):
 
 
 def report_drift(before, joints, kept, spec):
-    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not.
-    """
+    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
     body = [x - x[..., :1, :] for x in (before, joints)]
     moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
     if kept.any():

@@ -10,7 +10,8 @@ from tqdm import trange
 from models.AE import AE_models
 from utils.checkpoints import Run, check_name, load_ae
 from utils.cli import Parser, checkpoint_flag, common_flags, evaluation_flags, run, start
-from utils.datasets import find_dataset, load_clips
+from utils.clips import load_clips
+from utils.datasets import find_dataset
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam
 

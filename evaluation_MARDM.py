@@ -16,7 +16,8 @@ from utils.cli import (
     run,
     start,
 )
-from utils.datasets import find_dataset, load_clips
+from utils.clips import load_clips
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam

@@ -21,7 +21,8 @@ from motion.rigs import UNITS
 from utils import bandai_namco, prepare_bvh
 from utils.check_dataset import check_dataset
 from utils.cli import Parser, count, name, number, run
-from utils.datasets import Skipped, find_dataset
+from utils.clips import Skipped
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.prepare import Header, demo_set, read_packed, refuse_existing, write_set
 from utils.words import read_captions, tagger_name

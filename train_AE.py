@@ -11,7 +11,8 @@ from torch.nn.functional import mse_loss, smooth_l1_loss
 from models.AE import AE_models, make_ae
 from utils.checkpoints import Run, check_name
 from utils.cli import Parser, common_flags, count, number, optimizer_flags, run, start
-from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, load_clips, loader
+from utils.clips import load_clips
+from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, loader
 from utils.eval_utils import evaluate_reconstruction
 from utils.evaluators import Judge
 from utils.train_utils import CodeUsage, RunningMean, descend, inference, reseed, warm_up_then_milestones

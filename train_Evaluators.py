@@ -14,7 +14,8 @@ from tqdm import tqdm
 from utils import metrics
 from utils.checkpoints import FORMAT, Run, load_state, save_state
 from utils.cli import Parser, common_flags, count, number, record, run, start
-from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset, load_clips, loader
+from utils.clips import load_clips
+from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset, loader
 from utils.errors import BadInput
 from utils.evaluators import CONTRAST, MATCHING
 from utils.glove import word_vectors

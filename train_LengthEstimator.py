@@ -13,7 +13,8 @@ from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribut
 from utils.captions import embed_captions
 from utils.checkpoints import FORMAT, Run, save_state
 from utils.cli import Parser, common_flags, count, number, record, run, start, text_encoder_flag
-from utils.datasets import UNIT, find_dataset, load_clips
+from utils.clips import UNIT, load_clips
+from utils.datasets import find_dataset
 from utils.train_utils import RunningMean, descend, inference, reseed, warm_up_then_milestones
 
 WITHIN = 2  # tokens; 0.4 s at 20 fps

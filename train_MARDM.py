@@ -22,7 +22,8 @@ from utils.cli import (
     start,
     text_encoder_flag,
 )
-from utils.datasets import TextMotionSet, find_dataset, load_clips, loader
+from utils.clips import load_clips
+from utils.datasets import TextMotionSet, find_dataset, loader
 from utils.errors import BadInput
 from utils.eval_utils import evaluate_generation
 from utils.evaluators import Judge

@@ -166,7 +166,7 @@ def timed_reference(mardm, ae, text, m_lens, how, args, device):
 
 
 def modes_agree(device):
-    """Drawing only what leaves gives the motions of drawing everything (float64, fixed steps, mixed lengths)."""
+    """Drawing only what leaves gives the same motions as drawing everything (float64, mixed lengths)."""
     mardm, ae = build("XS", "FSQ", device)
     mardm, ae = mardm.double(), ae.double()
     text = torch.randn(3, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(device)

@@ -51,7 +51,7 @@ class FSQ(nn.Module):
             return rounded / self.scale.to(z)
 
     def snap(self, coords):
-        """Nearest grid point of arbitrary real coordinates [...,d]; each dimension clamped to its own range."""
+        """Nearest grid point of any real coordinates [...,d]; each dimension clamped to its own range."""
         steps = (coords.clamp(min=-1) * self.scale.to(coords)).round()
         return torch.minimum(steps / self.scale.to(coords), self.top.to(coords))
 

@@ -192,7 +192,7 @@ class MARDM(nn.Module):
         return self._decode(tokenizer, text, targets, sections & inside, inside, how, keys, draws)
 
     def _decode(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
-        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what is to be drawn, what is real."""
+        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
         B, L = hidden.shape
         keys = range(B) if keys is None else keys
         order, noise = draws or draw_noise(how.seed, keys, L, self.DiffMLPs.noise_shape)

@@ -1,4 +1,4 @@
-"""Which tokens are hidden, how many, and when each is revealed. Pure functions; B clips, L tokens, S rounds."""
+"""Which tokens are hidden, how many, when each is revealed. Pure functions; B clips, L tokens, S rounds."""
 
 import math
 
@@ -11,7 +11,7 @@ def lengths_to_mask(lengths, L):
 
 
 def cosine_schedule(u):
-    """Share of tokens that are hidden at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2)."""
+    """Share of hidden tokens at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2)."""
     return torch.cos(u * math.pi / 2)
 
 

@@ -11,7 +11,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 
 def outside(variable, default):
-    """A folder beside the repository, or the one that the environment names; the test is skipped where absent."""
+    """A folder beside the repository, or the one that the environment names; absent: the test is skipped."""
     folder = Path(os.environ.get(variable, ROOT / default))
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent (set {variable})")

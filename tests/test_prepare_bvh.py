@@ -14,7 +14,8 @@ from motion import rigs
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
 from utils import bandai_namco, words
-from utils.datasets import find_dataset, load_clips
+from utils.clips import load_clips
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features, mirror_joints, place
 from utils.prepare_bvh import Reading, assign_splits, clip_name, convert, described_files

@@ -12,7 +12,8 @@ import prepare_dataset
 from motion.skeletons import SMPL22
 from utils import prepare
 from utils.cal_mean_std import STD_FLOOR, mean_std
-from utils.datasets import Normalizer, find_dataset, load_clips
+from utils.clips import load_clips
+from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.motion_process import feature_groups, joints_to_features
 

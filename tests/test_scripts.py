@@ -1,4 +1,4 @@
-"""The scripts as they are used: real commands on a tiny set, exact resume, and one clear line for bad input."""
+"""The scripts as they are used: real commands on a tiny set, exact resume, one clear line for bad input."""
 
 import json
 import re
@@ -201,7 +201,8 @@ def test_broken_clips_are_skipped_counted_and_listed(broken, capsys):
     (vectors / f"{names[2]}.npy").write_bytes(b"not an array")
     (root / "texts" / f"{names[3]}.txt").write_text("no hash signs here\n")
     (root / "texts" / f"{names[4]}.txt").unlink()
-    from utils.datasets import find_dataset, load_clips
+    from utils.clips import load_clips
+    from utils.datasets import find_dataset
 
     spec, folder = find_dataset("Tiny", broken / "datasets")
     kept = {clip.name for clip in load_clips(spec, folder, "train")}

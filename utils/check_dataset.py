@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.cal_mean_std import mean_std
-from utils.datasets import SPLITS, load_array, parse_caption, read_split
+from utils.clips import SPLITS, parse_caption, read_split
 from utils.errors import BadInput
+from utils.packed import load_array
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted

@@ -195,7 +195,7 @@ def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=No
 
 
 def load_length_estimator(args, text_dim, device):
-    """That of the released generator, else checkpoints/<ds>/length_estimator/model/finest.tar. In eval mode."""
+    """That of the released generator, else <ds>/length_estimator/model/finest.tar. In eval mode."""
     path = Run.of(args).best
     state = load_state(path) if path.is_file() else {}
     if "estimator" not in state:

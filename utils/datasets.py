@@ -7,20 +7,17 @@ state.
 
 import json
 import math
-from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
+from utils.clips import UNIT
 from utils.errors import BadInput
-
-UNIT = 4  # frames in one token
-SPLITS = ("train", "val", "test")
+from utils.packed import load_array
 
 
 @dataclass(frozen=True)
@@ -118,146 +115,6 @@ class Normalizer:
         return motion * self.std.to(motion) + self.mean.to(motion)
 
 
-def load_array(file):
-    """np.load of a plain numeric array, BadInput in every other case (never unpickles)."""
-    try:
-        array = np.load(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{file} is not a readable .npy array: {error}") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise BadInput(f"{file} holds no plain numeric array")
-    return array
-
-
-@dataclass(frozen=True)
-class Caption:
-    text: str
-    tokens: tuple[str, ...]  # word/POS
-
-
-@dataclass(frozen=True)
-class Clip:
-    name: str
-    motion: np.ndarray  # [T,dim] float32, not normalised
-    captions: tuple[Caption, ...] = ()
-
-
-def parse_caption(line):
-    """`caption#word/POS word/POS#start#end` -> (Caption, start, end) in seconds; nan and 0.0 mean the whole
-    clip.
-    """
-    text, tokens, start, end = line.strip().split("#")
-    start, end = (0.0 if math.isnan(float(x)) else float(x) for x in (start, end))
-    if not text or any("/" not in token for token in tokens.split()) or start < 0 or end < start:
-        raise ValueError("not caption#word/POS ...#start#end")
-    return Caption(text.strip(), tuple(tokens.split())), start, end
-
-
-class Skipped:
-    """What was left out of a data set, and why. Nothing vanishes without a line."""
-
-    def __init__(self):
-        self.names = defaultdict(list)
-
-    def add(self, reason, name):
-        self.names[reason].append(name)
-
-    def report(self, where):
-        for reason, names in self.names.items():
-            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            print(f"{where}: skipped {len(names)}, {reason}: {shown}")
-
-
-def read_split(root, split):
-    """The ids of a split file, in order, each once."""
-    file = Path(root) / f"{split}.txt"
-    try:
-        ids = file.read_text(encoding="utf-8-sig").split()
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist: a data set needs train.txt, val.txt and test.txt") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        print(f"{file}: {len(twice)} ids stand there more than once and count once: {', '.join(twice[:5])}")
-    return list(dict.fromkeys(ids))
-
-
-def load_clips(spec, root, split, texts=True):
-    """The usable clips of a split, in the order of its file. Skips are printed with their reasons.
-
-    With texts: clips of min_frames..max_frames that have a caption; a caption with its own start and end
-    makes a clip of its own. Without: every clip of at least one token.
-    """
-    skipped, clips = Skipped(), []
-    ids = read_split(root, split)
-    for name in tqdm(ids, desc=f"{spec.name} {split}", unit="clip", leave=False, disable=len(ids) < 500):
-        motion = _load_motion(spec, Path(root) / "new_joint_vecs" / f"{name}.npy", skipped)
-        if motion is None:
-            continue
-        if not texts:
-            if len(motion) < UNIT:
-                skipped.add(f"shorter than {UNIT} frames", name)
-            else:
-                clips.append(Clip(name, motion))
-            continue
-        clips += _captioned(spec, name, motion, Path(root) / "texts" / f"{name}.txt", skipped)
-    skipped.report(f"{root}/{split}.txt")
-    if not clips:
-        raise BadInput(f"{root}/{split}.txt: none of its {len(ids)} clips can be used")
-    return clips
-
-
-def _load_motion(spec, file, skipped):
-    try:
-        motion = load_array(file)
-    except BadInput as error:
-        skipped.add(f"unreadable ({str(error).removeprefix(str(file)).strip()})", file.stem)
-        return None
-    if motion.ndim != 2 or motion.shape[1] < spec.dim:
-        skipped.add(f"wrong width (at least {spec.dim} columns are needed)", file.stem)
-    elif not np.isfinite(motion[:, : spec.dim]).all():
-        skipped.add("NaN or infinite values", file.stem)
-    else:
-        return np.ascontiguousarray(motion[:, : spec.dim], dtype=np.float32)
-    return None
-
-
-def _captioned(spec, name, motion, file, skipped):
-    """One clip for the captions of the whole motion, and one for each caption with its own start and end."""
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        skipped.add(f"no readable text ({type(error).__name__})", name)
-        return []
-    whole, parts = [], []
-    for number, line in enumerate(lines, start=1):
-        try:
-            caption, start, end = parse_caption(line)
-        except ValueError:
-            skipped.add(
-                "malformed text line (expected caption#word/POS ...#start#end)", f"{name}.txt:{number}"
-            )
-            continue
-        if end == 0:
-            whole.append(caption)
-        else:
-            frames = motion[int(start * spec.fps) : int(end * spec.fps)]
-            parts.append(Clip(f"{name}_{number}", frames, (caption,)))
-    candidates = ([Clip(name, motion, tuple(whole))] if whole else []) + parts
-    if not candidates:
-        skipped.add("no usable caption", name)
-    kept = []
-    for clip in candidates:
-        if spec.min_frames <= len(clip.motion) <= spec.max_frames:
-            kept.append(clip)
-        else:
-            skipped.add(f"not {spec.min_frames} to {spec.max_frames} frames long", clip.name)
-    return kept
-
-
 @dataclass
 class Batch:
     """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; B strings."""
@@ -298,7 +155,7 @@ class WindowSet(Dataset):
     def __init__(self, clips, normalizer, window):
         self.window = window
         self.names = [clip.name for clip in clips]
-        self.motions = [normalizer(torch.from_numpy(clip.motion)) for clip in clips]
+        self.motions, self.normalizer = [clip.motion for clip in clips], normalizer
         self.ends = np.cumsum([max(len(motion) - window + 1, 1) for motion in self.motions])
 
     def __len__(self):
@@ -309,7 +166,8 @@ class WindowSet(Dataset):
         clip = int(np.searchsorted(self.ends, index, side="right"))
         start = index - (int(self.ends[clip - 1]) if clip else 0)
         motion = self.motions[clip][start : start + self.window]
-        return motion[: len(motion) // UNIT * UNIT], self.names[clip], None, None
+        rows = tensor(motion[: len(motion) // UNIT * UNIT])
+        return self.normalizer(rows), self.names[clip], None, None
 
 
 class TextMotionSet(Dataset):
@@ -318,8 +176,7 @@ class TextMotionSet(Dataset):
     lose one more token, and the start is anywhere; without, a clip starts at its first frame."""
 
     def __init__(self, clips, normalizer, embeddings=None, max_frames=196, crop=False, seed=0):
-        self.clips = clips
-        self.motions = [normalizer(torch.from_numpy(clip.motion)) for clip in clips]
+        self.clips, self.normalizer = clips, normalizer
         self.embeddings, self.max_frames, self.crop, self.seed = embeddings, max_frames, crop, seed
 
     def __len__(self):
@@ -327,7 +184,7 @@ class TextMotionSet(Dataset):
 
     def __getitem__(self, address):
         epoch, index = address
-        clip, motion = self.clips[index], self.motions[index]
+        clip, motion = self.clips[index], self.clips[index].motion
         draw = np.random.default_rng((self.seed, epoch, index))
         caption = clip.captions[draw.integers(len(clip.captions))]
         frames = min(len(motion), self.max_frames) // UNIT * UNIT
@@ -336,7 +193,12 @@ class TextMotionSet(Dataset):
             frames = max(frames - UNIT * int(draw.random() < 1 / 3), UNIT)
             start = int(draw.integers(len(motion) - frames + 1))
         text = None if self.embeddings is None else self.embeddings[caption.text]
-        return motion[start : start + frames], clip.name, caption, text
+        return self.normalizer(tensor(motion[start : start + frames])), clip.name, caption, text
+
+
+def tensor(rows):
+    """A copy of rows that may lie in a file, read-only."""
+    return torch.from_numpy(np.array(rows))
 
 
 class AddressedBatches(Sampler):

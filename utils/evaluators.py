@@ -11,7 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from utils.checkpoints import Run, load_into, load_state, statistics_of
-from utils.datasets import UNIT, Normalizer
+from utils.clips import UNIT
+from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
 from utils.glove import ClipTokens, WordTokens, WordVectors, has_published

@@ -13,7 +13,8 @@ import numpy as np
 
 from utils import metrics
 from utils.cli import write_text
-from utils.datasets import TextMotionSet, find_dataset, load_clips
+from utils.clips import load_clips
+from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import Exam, interval
 from utils.evaluators import Judge

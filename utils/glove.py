@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from models.TextEncoder import TEXT_ENCODERS, local_folder
-from utils.datasets import load_array
 from utils.errors import BadInput
+from utils.packed import load_array
 
 WORD_SIZE = 300
 MAX_WORDS = 20  # of a caption, between `sos` and `eos` (Guo et al., CVPR 2022)

@@ -79,8 +79,7 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, targets, m_lens, snap=True):
-        """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to their length.
-        """
+        """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
         motion = self.tokenizer.normalizer.inverse(self.tokenizer.ae.detokenize(targets, m_lens, snap))
         joints = recover_from_ric(motion, len(self.spec.skeleton))
         ends = m_lens.tolist()

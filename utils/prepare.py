@@ -17,9 +17,10 @@ from motion.skeletons import SMPL22
 from motion.synthetic import demo_clips
 from utils.cal_mean_std import mean_std
 from utils.cli import write_text
-from utils.datasets import SPLITS, Skipped, load_array
+from utils.clips import SPLITS, Skipped
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features
+from utils.packed import load_array
 
 MAX_ROWS = 199  # HumanML3D's limit
 LAYOUT_VERSION = 1

@@ -15,7 +15,7 @@ from motion.bvh import read_bvh
 from motion.files import whole_file
 from motion.rigs import HUMANML3D_BONES, bone_lengths, to_joints22, with_bone_lengths
 from motion.skeletons import SMPL22
-from utils.datasets import SPLITS
+from utils.clips import SPLITS
 from utils.errors import BadInput
 from utils.motion_process import mirror_joints
 from utils.prepare import RawClip

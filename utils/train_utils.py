@@ -1,5 +1,4 @@
-"""What both training loops share: seeding by address, the schedule, EMA, one optimizer step, running means.
-"""
+"""What all training loops share: seeding by address, the schedule, EMA, one step, running means."""
 
 import contextlib
 import copy

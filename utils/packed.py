@@ -1,0 +1,139 @@
+"""A data set's motions and texts packed into one memory-mapped file, so that a later start reads no small
+files.
+
+The pack lies in <data set>/cache/: motions-<signature>.npy float32 [rows, dim] and packed.json, which names
+it and says where each clip lies. The signature covers every source file's size and time of change, so that a
+changed file makes a new pack. Both are written beside their place and renamed, the index last: two processes
+may start at once.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.errors import BadInput
+
+VERSION = 1
+
+
+def load_array(file):
+    """np.load of a plain numeric array, BadInput in every other case (never unpickles)."""
+    try:
+        array = np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise BadInput(f"{file} does not exist") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise BadInput(f"{file} is not a readable .npy array: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise BadInput(f"{file} holds no plain numeric array")
+    return array
+
+
+@dataclass(frozen=True)
+class Packed:
+    """motions [rows, dim]; where each clip lies; its text; and why a clip cannot be used."""
+
+    motions: np.ndarray
+    places: dict  # id -> [first row, number of rows]
+    texts: dict  # id -> the whole text file, None where there is none
+    broken: dict  # id -> reason
+
+    def motion(self, name):
+        """[T,dim], a view that is read from disk when it is used."""
+        first, frames = self.places[name]
+        return self.motions[first : first + frames]
+
+    @classmethod
+    def of(cls, root, ids, dim):
+        """The pack of these clips, from disk where it is there and nothing has changed."""
+        root, signature = Path(root), sign(root, ids, dim)
+        return cls._read(root / "cache", signature) or cls._make(root, ids, dim, signature)
+
+    @classmethod
+    def _read(cls, folder, signature):
+        try:
+            index = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
+            if index["signature"] != signature:
+                return None
+            motions = np.load(folder / f"motions-{signature}.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, KeyError):
+            return None  # not there, or damaged: it is made anew
+        return cls(motions, index["places"], index["texts"], index["broken"])
+
+    @classmethod
+    def _make(cls, root, ids, dim, signature):
+        places, broken, motions, row = {}, {}, [], 0
+        for name in tqdm(ids, desc=f"packing {root}", unit="clip", leave=False, disable=len(ids) < 500):
+            try:
+                motion = usable(root / "new_joint_vecs" / f"{name}.npy", dim)
+            except BadInput as error:
+                broken[name] = str(error)
+                continue
+            places[name] = [row, len(motion)]
+            motions.append(motion)
+            row += len(motion)
+        packed = np.concatenate(motions) if motions else np.zeros((0, dim), np.float32)
+        index = {"signature": signature, "places": places, "broken": broken}
+        index["texts"] = {name: read_text(root / "texts" / f"{name}.txt") for name in places}
+        try:
+            cls._write(root / "cache", packed, index)
+        except OSError as error:
+            print(f"{root}/cache cannot be written ({error.strerror}): the next start packs the set again")
+        return cls(packed, places, index["texts"], broken)
+
+    @staticmethod
+    def _write(folder, packed, index):
+        folder.mkdir(exist_ok=True)
+        data = folder / f"motions-{index['signature']}.npy"
+        part = folder / f"{os.getpid()}.part"
+        try:
+            with open(part, "wb") as file:
+                np.save(file, packed)
+            os.replace(part, data)
+            part.write_text(json.dumps(index), encoding="utf-8")
+            os.replace(part, folder / "packed.json")
+        finally:
+            part.unlink(missing_ok=True)
+        for stale in folder.glob("motions-*.npy"):
+            if stale != data:
+                with contextlib.suppress(OSError):  # in use elsewhere on Windows; the next pack removes it
+                    stale.unlink()
+
+
+def sign(root, ids, dim):
+    """A hash of what the pack depends on: the ids, and each source file's size and time of change."""
+    found = hashlib.sha256(repr((VERSION, dim)).encode())
+    for name in ids:
+        for file in (root / "new_joint_vecs" / f"{name}.npy", root / "texts" / f"{name}.txt"):
+            try:
+                status = file.stat()
+                found.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+            except OSError:
+                found.update(repr((name, None)).encode())
+    return found.hexdigest()[:16]
+
+
+def usable(file, dim):
+    """The first `dim` columns of a motion file as float32 [T,dim]; BadInput with a short reason."""
+    try:
+        motion = load_array(file)
+    except BadInput as error:
+        raise BadInput(f"unreadable ({str(error).removeprefix(str(file)).strip()})") from None
+    if motion.ndim != 2 or motion.shape[1] < dim:
+        raise BadInput(f"wrong width (at least {dim} columns are needed)")
+    if not np.isfinite(motion[:, :dim]).all():
+        raise BadInput("NaN or infinite values")
+    return np.ascontiguousarray(motion[:, :dim], dtype=np.float32)
+
+
+def read_text(file):
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return None
