@@ -83,9 +83,11 @@ class Matching(nn.Module):
 class Contrast(nn.Module):
     """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
 
-    share = 0.5  # of the epochs: its steps are dear, and it needs fewer
+    share = (
+        0.5  # of the epochs: its steps are dear, and it needs fewer. (Dropout doubles their time on a CPU.)
+    )
 
-    def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.1):
+    def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.0):
         super().__init__()
         words = [split_words(caption) for caption in captions]
         vocabulary = sorted({word for caption in words for word in caption})

@@ -1,0 +1,462 @@
+"""The judges: what they read, that a clip is judged as if alone, that they learn, how one pass counts."""
+
+import argparse
+import math
+import os
+import pickle
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from motion.skeletons import SMPL22
+from utils import examination, glove
+from utils.checkpoints import Run, save_state
+from utils.clips import Caption, Clip
+from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
+from utils.errors import BadInput
+from utils.eval_utils import Exam, Metrics, interval
+from utils.evaluator_networks import MotionCLIP, matching_networks
+from utils.evaluators import CONTRAST, MATCHING, MAX_FRAMES, Judge, embed_rows
+from utils.glove import WordTokens, WordVectors
+from utils.judge_training import Contrast, Matching, contrastive_margin, info_nce, r_precision, same_caption
+
+SIZES = {"movement": 16, "text": 16, "motion": 16, "embedding": 8}
+SPEC = DatasetSpec("Tiny", "Tiny", SMPL22, 20.0, 24)
+VERBS = ["walk", "run", "jump", "bow", "wave", "kick", "punch", "turn"]
+
+
+def tiny_clips(n, seed=0, frames=(24, 48)):
+    """Clips whose joints swing with a frequency that the caption names."""
+    rng = np.random.default_rng(seed)
+    clips = []
+    for i in range(n):
+        verb = i % len(VERBS)
+        t = np.arange(4 * int(rng.integers(frames[0] // 4, frames[1] // 4 + 1)))[:, None]
+        phases = rng.normal(0, 0.1, SPEC.dim) + np.arange(SPEC.dim)
+        motion = np.sin(0.1 * (verb + 1) * t + phases).astype(np.float32)
+        captions = tuple(
+            Caption(f"{who} {VERBS[verb]}s", (f"{who}/NOUN", f"{VERBS[verb]}/VERB"))
+            for who in ("man", "woman")
+        )
+        clips.append(Clip(f"clip{i}", motion, captions))
+    return clips
+
+
+@pytest.fixture(scope="module")
+def normalizer():
+    return Normalizer(torch.zeros(SPEC.dim), torch.ones(SPEC.dim))
+
+
+@pytest.fixture(scope="module")
+def dataset(normalizer):
+    return TextMotionSet(tiny_clips(40), normalizer, seed=3407)
+
+
+@pytest.fixture(scope="module")
+def judge(normalizer):
+    torch.manual_seed(0)
+    networks = matching_networks(SPEC.dim, SIZES)
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return Judge(networks, normalizer, WordVectors.hashed([*VERBS, "man", "woman"]))
+
+
+# words
+
+
+def test_hashed_vectors_follow_from_the_spelling_alone():
+    a, b = WordVectors.hashed(["walk", "run"]), WordVectors.hashed(["run", "zebra", "walk", "bow"])
+    for word in ("walk", "run", "sos", "unk"):
+        assert torch.equal(a.vectors[a.index[word]], b.vectors[b.index[word]])
+    assert not torch.equal(a.vectors[a.index["walk"]], a.vectors[a.index["run"]])
+    assert float(b.vectors.std()) == pytest.approx(0.4, rel=0.1)
+
+
+def test_tokens_become_vectors_and_parts_of_speech():
+    words = WordVectors.hashed(["walk", "slow", "and/or", "person"])
+    captions = [["person/NOUN", "walk/VERB", "and/or/CCONJ", "gallop/VERB"], ["walk/NOUN"]]
+    vectors, pos, lengths = words(captions)
+    assert lengths.tolist() == [6, 3]
+    kinds = [[glove.PARTS_OF_SPEECH[one.argmax()] for one in row[:n]] for row, n in zip(pos, lengths)]
+    assert kinds[0] == ["OTHER", "NOUN", "Act_VIP", "OTHER", "OTHER", "OTHER"]
+    assert kinds[1] == ["OTHER", "Act_VIP", "OTHER"]  # a word that matters to motion, whatever its tag
+    assert pos.sum() == 9 and vectors[1, 3:].eq(0).all() and pos[1, 3:].eq(0).all()
+    for column, word in enumerate(["sos", "person", "walk", "and/or", "unk", "eos"]):
+        assert torch.equal(vectors[0, column], words.vectors[words.index[word]])
+
+
+def test_long_captions_are_cut_at_twenty_words_and_empty_ones_pass():
+    words = WordVectors.hashed(["walk"])
+    assert words([["walk/VERB"] * 50])[2].tolist() == [22]
+    assert words([[]])[2].tolist() == [2]
+
+
+def published(folder, index=None):
+    """The three published files with three words."""
+    vectors = np.random.default_rng(0).normal(size=(4, 300)).astype(np.float32)
+    np.save(folder / "our_vab_data.npy", vectors)
+    index = {"unk": 0, "sos": 1, "eos": 2, "walk": 3} if index is None else index
+    (folder / "our_vab_idx.pkl").write_bytes(pickle.dumps(index))
+    return vectors
+
+
+def test_published_word_vectors(tmp_path):
+    vectors = published(tmp_path)
+    words = glove.word_vectors(tmp_path, ["bow"])
+    assert words.source == "glove"
+    assert torch.equal(words([["walk/VERB"]])[0][0, 1], torch.as_tensor(vectors[3]))
+    assert glove.word_vectors(tmp_path / "none", ["bow"]).source == "hashed"
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_word_list_with_code_is_refused_and_does_not_run(tmp_path, protocol):
+    published(tmp_path)
+    file = tmp_path / "our_vab_idx.pkl"
+    file.write_bytes(pickle.dumps({"unk": 0, "walk": Canary(tmp_path / "canary")}, protocol=protocol))
+    with pytest.raises(BadInput, match="our_vab_idx.pkl") as error:
+        WordVectors.published(tmp_path)
+    assert "\n" not in str(error.value) and not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    "index", [["unk"], {"unk": 9}, {"walk": 0}, {"unk": -1}, {"unk": "0"}, {7: 0, "unk": 0}]
+)
+def test_word_lists_that_do_not_fit_are_refused(tmp_path, index):
+    published(tmp_path, index)
+    with pytest.raises(BadInput, match="our_vab"):
+        WordVectors.published(tmp_path)
+
+
+def test_damaged_word_lists_are_refused(tmp_path):
+    published(tmp_path)
+    file = tmp_path / "our_vab_idx.pkl"
+    whole = file.read_bytes()
+    for damaged in (b"", b"garbage", whole[:10], whole[: len(whole) // 2], whole[:-1]):
+        file.write_bytes(damaged)
+        with pytest.raises(BadInput, match="our_vab_idx.pkl"):
+            WordVectors.published(tmp_path)
+    file.unlink()
+    with pytest.raises(BadInput, match="our_vab_idx.pkl"):
+        WordVectors.published(tmp_path)
+
+
+def test_word_tokens_end_with_the_largest_id():
+    tokens = WordTokens(["bow", "walk"], context=5)
+    ids = tokens(["Walk, walk!", "a bow", "", "walk " * 9])
+    assert ids.tolist() == [[2, 2, 4, 0, 0], [3, 1, 4, 0, 0], [4, 0, 0, 0, 0], [2, 2, 2, 2, 4]]
+
+
+# networks
+
+
+def test_a_clip_is_judged_as_if_alone(judge, dataset):
+    samples = [dataset[(0, i)] for i in range(12)]
+    batch = collate(samples)
+    together = judge.embed_motion(batch.motion, batch.m_lens)
+    assert len(set(batch.m_lens.tolist())) > 3
+    for i, sample in enumerate(samples):
+        alone = collate([sample])
+        assert torch.allclose(judge.embed_motion(alone.motion, alone.m_lens)[0], together[i], atol=1e-5)
+    spoilt = batch.motion.clone()
+    for row, n in enumerate(batch.m_lens):
+        spoilt[row, n:] = 1e3
+    assert torch.allclose(judge.embed_motion(spoilt, batch.m_lens), together, atol=1e-5)
+    text = judge.embed_text(batch.tokens)
+    for i, tokens in enumerate(batch.tokens):
+        assert torch.allclose(judge.embed_text([tokens])[0], text[i], atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [24, 188, 192, 196])
+def test_the_published_padding_of_196_frames_gives_the_same(judge, frames):
+    motion = torch.randn(2, frames, SPEC.dim, generator=torch.Generator().manual_seed(0))
+    m_lens = torch.tensor([frames, frames])
+    full = torch.nn.functional.pad(motion, (0, 0, 0, MAX_FRAMES - frames))
+    movements = judge.networks["movement_encoder"](full)
+    expected = judge.networks["motion_encoder"](movements, m_lens // 4)
+    assert torch.allclose(embed_rows(judge.networks, motion, m_lens), expected, atol=1e-6)
+
+
+def test_the_contrast_model_does_not_see_padding():
+    torch.manual_seed(0)
+    model = MotionCLIP(SPEC.dim, d_model=16, ff=32, layers=2, heads=2, vocab=9, context=6, out=8).eval()
+    motion, m_lens = torch.randn(3, 20, SPEC.dim), torch.tensor([20, 8, 12])
+    together = model.encode_motion(motion, m_lens)
+    for i, n in enumerate(m_lens):
+        alone = model.encode_motion(motion[i : i + 1, :n], m_lens[i : i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+    assert torch.allclose(together.norm(dim=1), torch.ones(3))
+
+
+# losses
+
+
+def test_contrastive_margin_in_closed_form():
+    distance = torch.tensor([[3.0, 8.0], [12.0, 1.0]])
+    own = torch.eye(2, dtype=torch.bool)
+    # own pairs (9 + 1) / 2; of the others only 8 lies within the margin of 10: (10 - 8)^2
+    assert float(contrastive_margin(distance, own)) == pytest.approx(5 + 4)
+    assert float(contrastive_margin(distance, torch.ones(2, 2, dtype=torch.bool))) == pytest.approx(5)
+
+
+def test_info_nce_in_closed_form():
+    distance = torch.tensor([[1.0, 2.0, 4.0], [3.0, 1.0, 2.0], [5.0, 2.0, 1.0]])
+    own = torch.eye(3, dtype=torch.bool)
+    p = np.exp(-distance.numpy())
+    rows, columns = np.diag(p) / p.sum(axis=1), np.diag(p) / p.sum(axis=0)
+    expected = -(np.log(rows).mean() + np.log(columns).mean()) / 2
+    assert float(info_nce(distance, own)) == pytest.approx(expected, rel=1e-6)
+    everyone = torch.ones(3, 3, dtype=torch.bool)  # one caption for all: nothing to tell apart
+    assert float(info_nce(distance, everyone)) == pytest.approx(0, abs=1e-6)
+
+
+def test_equal_captions_are_no_negatives():
+    same = same_caption(["a", "b", "a"], "cpu")
+    assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+
+
+@pytest.mark.parametrize("loss", [contrastive_margin, info_nce])
+def test_losses_bring_pairs_together_and_others_apart(loss):
+    points = torch.randn(2, 8, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    optimizer = torch.optim.Adam([points], 0.1)
+    same = torch.eye(8, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    for _ in range(300):
+        distance = torch.cdist(*points)
+        optimizer.zero_grad()
+        loss(distance, same).backward()
+        optimizer.step()
+    assert distance.diagonal().max() < 1 and distance[~same].min() > 5
+
+
+@pytest.mark.parametrize("kind", ["matching", "contrast"])
+def test_judges_learn_what_is_planted(kind, normalizer):
+    """Eight kinds of motion, sixteen captions: after a few steps a caption finds its kind."""
+    torch.manual_seed(0)
+    train_set = TextMotionSet(tiny_clips(64, frames=(24, 28)), normalizer)
+    if kind == "contrast":
+        captions = [caption.text for clip in train_set.clips for caption in clip.captions]
+        pupil = Contrast(SPEC.dim, captions, d_model=32, layers=1)
+    else:
+        words = WordVectors.hashed([*VERBS, "man", "woman"])
+        pupil = Matching(SPEC.dim, {**SIZES, "movement": 32}, words, "infonce")
+    before = r_precision(pupil, train_set, 64, 0, "cpu", repeats=1)
+    optimizer = torch.optim.AdamW(pupil.parameters(), 3e-3)
+    for step in range(80):
+        batch = collate([train_set[(step, int(i))] for i in torch.randperm(64)[:24]])
+        loss = pupil.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = r_precision(pupil, train_set, 64, 0, "cpu", repeats=1)
+    # Four motions of a pool are of the asked kind and look alike: 1/4, 2/4, 3/4 is what can be had.
+    assert before[2] < 0.2 and after[0] > 0.12 and after[2] > 0.4
+
+
+# files
+
+
+def arguments(folder):
+    return argparse.Namespace(checkpoints_dir=str(folder), dataset_name="Tiny", dataset_dir=str(folder))
+
+
+def test_a_saved_judge_says_the_same(tmp_path, normalizer, dataset):
+    torch.manual_seed(0)
+    pupil = Matching(SPEC.dim, SIZES, WordVectors.hashed([*VERBS, "man"]), "infonce").eval()
+    clip = Contrast(SPEC.dim, [c.text for x in dataset.clips for c in x.captions], d_model=16).eval()
+    args, more = arguments(tmp_path), {"mean": normalizer.mean, "std": normalizer.std}
+    save_state(Run.of(args, MATCHING).model / "finest.tar", pupil.state() | more | {"test": {"top3": 0.5}})
+    save_state(Run.of(args, CONTRAST).model / "finest.tar", clip.state() | {"config": clip.config})
+    judge = Judge.load(args, SPEC, "cpu")
+    batch = collate([dataset[(0, i)] for i in range(6)])
+    with torch.no_grad():
+        text, motion = pupil.embed(batch)
+        assert torch.allclose(judge.embed_text(batch.tokens), text, atol=1e-6)
+        assert torch.allclose(judge.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
+        text, motion = clip.embed(batch)
+        assert torch.allclose(judge.contrast_text(batch.captions), text, atol=1e-6)
+        assert torch.allclose(judge.contrast_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
+    assert judge.width == SIZES["embedding"] and judge.test["top3"] == 0.5
+
+
+def test_published_weights_load_without_a_config(tmp_path, capsys):
+    """Only the three keys, statistics of the data set, word vectors from glove/."""
+    args = arguments(tmp_path)
+    assert Judge.load(args, SPEC, "cpu") is None
+    assert "train_Evaluators.py" in capsys.readouterr().out
+    networks = matching_networks(SPEC.dim, SIZES)
+    path = Run.of(args, MATCHING).model / "finest.tar"
+    save_state(path, {name: network.state_dict() for name, network in networks.items()} | {"epoch": 3})
+    for name, value in (("Mean", 1.0), ("Std", 2.0)):
+        np.save(tmp_path / "Tiny" / f"{name}.npy", np.full(263, value, dtype=np.float32))
+    with pytest.raises(BadInput, match="our_vab"):
+        Judge.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+    (tmp_path / "glove").mkdir()
+    published(tmp_path / "glove")
+    judge = Judge.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+    assert judge.words.source == "glove" and judge.normalizer.std.unique().tolist() == [2.0]
+    own = tmp_path / "own"
+    own.mkdir()
+    for name, value in (("Mean", 1.0), ("Std", 3.0)):
+        np.save(own / f"{name}.npy", np.full(67, value, dtype=np.float32))
+    judge = Judge.load(args, SPEC, "cpu", eval_mean_std=own, glove_dir=tmp_path / "glove")
+    assert judge.normalizer.std.unique().tolist() == [3.0]
+
+
+def test_foreign_files_are_no_judges(tmp_path):
+    args = arguments(tmp_path)
+    path = Run.of(args, MATCHING).model / "finest.tar"
+    for state in (
+        {"ae": {}},
+        {"movement_encoder": {"main.0.weight": torch.zeros(3)}},
+        {"movement_encoder": 5},
+    ):
+        save_state(path, state)
+        with pytest.raises(BadInput, match="finest.tar"):
+            Judge.load(args, SPEC, "cpu")
+
+
+# one pass
+
+
+@pytest.fixture
+def exam(judge, dataset, normalizer):
+    return Exam(judge, dataset, normalizer, SPEC, torch.device("cpu"))
+
+
+def test_real_motion_against_itself(exam):
+    real = exam.real()
+    found = exam.compare(real, real, paired=True)
+    assert found.fid == pytest.approx(0, abs=1e-9) and found.mpjpe == 0 == found.mpjpe_global
+    assert found.n_real == found.n_pred == 40
+    assert found.multimodality is None is found.clip_score and found.top3 >= found.top1 > 0
+    alone = exam.compare(real, real, against_itself=True)
+    assert alone.fid is None is alone.kid and alone.top1 == found.top1
+
+
+def test_order_and_batch_size_change_nothing(exam):
+    expected = exam.real()
+    exam.batch_size = 7
+    again = exam.real()
+    assert torch.allclose(again.embeddings, expected.embeddings, atol=1e-5)
+    for row, (one, other, clip) in enumerate(zip(again.joints, expected.joints, exam.dataset.clips)):
+        assert np.allclose(one, other, atol=1e-6) and len(one) == len(clip.motion)
+        sample = collate([exam.dataset[(0, row)]])
+        alone = exam.judge.embed_motion(sample.motion, sample.m_lens)[0]
+        assert torch.allclose(alone, expected.embeddings[row], atol=1e-5)
+
+
+def test_captions_follow_from_seed_and_repeat(exam, normalizer):
+    first, again, other = exam.captions(0)[0], exam.captions(0)[0], exam.captions(1)[0]
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    exam.dataset = TextMotionSet(exam.dataset.clips, normalizer, seed=1)
+    assert not torch.equal(exam.captions(0)[0], first)
+
+
+def test_parent_protocol_drops_the_remainder_and_few_clips_have_no_r_precision(exam, judge, normalizer):
+    exam.protocol = "parent"
+    real = exam.real()
+    assert exam.compare(real, real).n_pred == 32
+    few = Exam(judge, TextMotionSet(tiny_clips(9), normalizer), normalizer, SPEC, torch.device("cpu"))
+    found = few.compare(few.real(), few.real())
+    assert found.top1 is None and found.fid is not None and found.kid is not None and found.n_real == 9
+
+
+class Echo:
+    """A generator whose motion follows from its key, and a tokenizer that hands it on; it keeps the keys."""
+
+    def __init__(self):
+        self.keys, self.rows = [], {}
+
+    def generate(self, tokenizer, text, m_lens, how, keys):
+        assert len(text) == len(m_lens) == len(keys)
+        self.keys += keys
+        return torch.tensor(keys, dtype=torch.float32)[:, None, None].expand(-1, int(m_lens.max()), 1)
+
+    def detokenize(self, targets, m_lens, snap):
+        assert (m_lens % 4 == 0).all()
+        return (targets % 97).sin().repeat_interleave(4, dim=1).expand(-1, -1, SPEC.dim) * torch.arange(
+            SPEC.dim
+        )
+
+
+class How:
+    snap, seed = "step", 3407
+
+
+def test_every_generated_motion_has_a_key_of_its_own(exam, normalizer):
+    texts = {c.text: torch.zeros(3) for clip in exam.dataset.clips for c in clip.captions}
+    exam.dataset = TextMotionSet(exam.dataset.clips, normalizer, texts)
+    echo = Echo()
+    first = exam.generated(echo, echo, How(), 0)
+    assert sorted(echo.keys) == list(range(40))
+    exam.batch_size = 11
+    assert torch.allclose(exam.generated(echo, echo, How(), 0).embeddings, first.embeddings, atol=1e-5)
+    echo.keys = []
+    exam.generated(echo, echo, How(), 3)
+    assert sorted(echo.keys) == list(range(120, 160))
+    echo.keys = []
+    value = exam.multimodality(echo, echo, How(), 1)
+    assert len(set(echo.keys)) == 30 * 40 and min(echo.keys) > 10**6 and value > 0
+
+
+def test_labels_make_retrieval_easier(exam):
+    plain = exam.compare(exam.real(), exam.real())
+    exam.labels = [VERBS[i % len(VERBS)] for i in range(40)]
+    labelled = exam.compare(exam.real(), exam.real())
+    assert labelled.top1 == plain.top1 and labelled.label_top1 > plain.top1
+    assert plain.label_top1 is None
+
+
+def test_interval_is_students():
+    repeats = [Metrics(fid=value, n_real=5) for value in (1.0, 2.0, 4.0)]
+    found = interval(repeats)
+    half = scipy.stats.t.ppf(0.975, 2) * np.std([1, 2, 4], ddof=1) / math.sqrt(3)
+    assert found["fid"] == pytest.approx((7 / 3, half)) and found["n_real"] == (5, 0)
+    assert "kid" not in found
+    mean, half = interval(repeats[:1])["fid"]
+    assert mean == 1 and math.isnan(half)
+
+
+# the rows beside the result
+
+
+def test_clips_of_the_same_content():
+    offered = ["a"] * 5 + ["b"] * 2 + ["c"]
+    asked = ["b", "a", "a", "c", "c", "b"]
+    rows = examination.same_content(asked, offered, np.random.default_rng(0))
+    assert [offered[row] for row in rows] == asked
+    assert len(set(rows[[0, 5]])) == 2 and len(set(rows[[1, 2]])) == 2 and rows[3] == rows[4] == 7
+
+
+def test_labels_are_read_or_left_alone(tmp_path):
+    clips = tiny_clips(3)
+    assert examination.read_labels(tmp_path, clips) is None
+    file = tmp_path / "labels.csv"
+    file.write_text("name,content,style\nclip0,walk,sad\nclip1,run,\nclip2,bow,\n")
+    assert examination.read_labels(tmp_path, clips) == [("walk", "sad"), ("run", ""), ("bow", "")]
+    part = Clip("clip1_4", clips[1].motion, clips[1].captions)
+    assert examination.read_labels(tmp_path, [part]) == [("run", "")]
+    assert examination.read_labels(tmp_path, [*clips, Clip("other", None)]) is None
+    file.write_text("id,what\n1,2\n")
+    with pytest.raises(BadInput, match="labels.csv"):
+        examination.read_labels(tmp_path, clips)
+
+
+def test_the_table_shows_what_was_measured():
+    text = examination.table(
+        {"real": [Metrics(top1=0.5)] * 2, "generated": [Metrics(fid=1.0), Metrics(fid=3.0)]}
+    )
+    lines = text.splitlines()
+    assert lines[0].split() == ["real", "generated"] and len(lines) == 3
+    assert lines[1].startswith("FID") and lines[1].split()[1:] == ["-", "2.0000", "+-", "12.7062"]
+    assert lines[2].split()[-4:] == ["0.5000", "+-", "0.0000", "-"]
