@@ -130,7 +130,7 @@ def main(argv=None):
 
 
 def report_drift(before, joints, kept, spec):
-    """How far the kept frames moved in the body's frame: the tokens are the same, their surroundings are not."""
+    """How far the kept frames moved in the body's frame: their tokens are the same, their neighbours not."""
     body = [x - x[..., :1, :] for x in (before, joints)]
     moved = np.linalg.norm(body[1] - body[0], axis=-1) * spec.skeleton.unit_m * 1000
     if kept.any():

@@ -11,11 +11,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
 from motion.export import FORMATS, Names, export_motion
+from motion.feet import fix_feet
 from utils.cli import (
     Parser,
     count,
@@ -27,6 +29,7 @@ from utils.cli import (
     write_text,
 )
 from utils.errors import BadInput
+from utils.metrics import foot_skate
 from utils.pipeline import MAX_FRAMES, Pipeline
 
 
@@ -54,6 +57,9 @@ def flags():
     )
     group.add_argument(
         "--batch_size", type=count(1, 10**4), default=32, help="motions at a time [%(default)s]"
+    )
+    group.add_argument(
+        "--fix_feet", action="store_true", help="hold standing feet in place (joints, not features)"
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
@@ -90,6 +96,10 @@ def parse_prompt(line, default_frames, where):
     if not text:
         raise BadInput(f"{where}: the prompt is empty")
     return Prompt(text, frames)
+
+
+def skate(joints, spec):
+    return foot_skate([joints * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps)
 
 
 def record_of(args, pipeline, how):
@@ -135,7 +145,7 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, plain=args.plain_names)
     jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
-    record = record_of(args, pipeline, how)
+    record, skates = record_of(args, pipeline, how), []
     jobs.sort(key=lambda job: int(m_lens[job[0]]))  # batches of like length
     with tqdm(total=len(jobs), desc="motions", unit="motion") as bar:
         for first in range(0, len(jobs), args.batch_size):
@@ -145,12 +155,18 @@ def main(argv=None):
             features, joints = pipeline.draw(text[rows.to(device)], m_lens[rows], how, keys)
             for (i, r), rows, one in zip(batch, features, joints):
                 caption = prompts[i].text
+                if args.fix_feet:
+                    drawn, one = one, fix_feet(one, spec.fps, spec.skeleton)
+                    skates.append([skate(joints, spec) for joints in (drawn, one)])
                 stem = names.stem(caption, i, r, len(one))
                 files = export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
                 made = {"prompt": caption, "sample": i, "repeat": r, "frames": len(one)}
                 record["motions"].append(made | {"files": [path.name for path in files.values()]})
                 bar.update()
     append_record(folder / "samples.json", record)
+    if skates:
+        before, after = np.mean(skates, axis=0)
+        print(f"foot skate {before:.3f}, after --fix_feet {after:.3f} (mean of {len(skates)} motions)")
     print(f"{len(jobs)} motions in {folder}")
 
 

@@ -64,6 +64,16 @@ def test_kid_by_brute_force_and_around_zero_for_one_distribution():
     assert min(same) < 0
 
 
+def test_kid_of_paired_sets_does_not_fall_because_of_the_pairs():
+    """Each generated row close to its own real row, both sets of one distribution: still around zero."""
+    found = []
+    for seed in range(200):
+        x = rows(40, 4, seed)
+        found.append(metrics.kid(x, x + 0.05 * rows(40, 4, 1000 + seed)))
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found)) + 0.02
+    assert metrics.kid(x, x) == pytest.approx(0, abs=1e-12)
+
+
 def test_every_clip_is_scored_once_in_a_full_pool():
     for n in (32, 33, 63, 64, 100):
         pools = metrics.draw_pools(n, np.random.default_rng(n))

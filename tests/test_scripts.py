@@ -129,6 +129,18 @@ def test_sampling_writes_motions_that_do_not_overwrite_each_other(trained, tmp_p
     assert len(walks) == 4 and not any(np.array_equal(walks[0], other) for other in walks[1:])
 
 
+def test_standing_feet_can_be_held(trained, tmp_path, capsys):
+    flags = f"{common(trained)} {GENERATOR} --text_prompt walk --motion_length 40 --export npy"
+    assert call(sample.main, f"{flags} --output_dir {tmp_path}/a") == 0
+    assert call(sample.main, f"{flags} --output_dir {tmp_path}/b --fix_feet") == 0
+    before, after = map(
+        float, re.search(r"skate ([\d.]+), after --fix_feet ([\d.]+)", capsys.readouterr().out).groups()
+    )
+    assert after <= before
+    plain, fixed = (np.load(next((tmp_path / x / "MARDM_Tiny").glob("*.npy"))) for x in "ab")
+    assert np.array_equal(plain[:, 16:], fixed[:, 16:]) and not np.array_equal(plain[:, 7:12], fixed[:, 7:12])
+
+
 def test_a_video_is_written(trained, tmp_path):
     flags = f"{common(trained)} {GENERATOR} --motion_length 16 --output_dir {tmp_path}"
     with pytest.raises(SystemExit):

@@ -199,7 +199,7 @@ def sampling_flags(parser):
         "--sampler",
         choices=("heun", "midpoint", "euler", "dopri5"),
         default="heun",
-        help="of the SiT head; the parent's dopri5 is adaptive, so a motion depends on its batch [%(default)s]",
+        help="of the SiT head; with dopri5, as the parent, a motion depends on its batch [%(default)s]",
     )
     group.add_argument(
         "--sampler_steps",

@@ -40,7 +40,8 @@ def kid(real, pred):
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows.
 
     Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. It can fall
-    below 0.
+    below 0. Of sets of one size, row i of one may belong to row i of the other (its caption, its length): such
+    pairs are left out between the sets as they are within (Gretton et al. 2012, eq. 4).
     """
     x, y = _rows(real), _rows(pred)
     if min(len(x), len(y)) < 2:
@@ -53,7 +54,8 @@ def kid(real, pred):
         return (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
 
     within = mean_off_diagonal(kernel(x, x)) + mean_off_diagonal(kernel(y, y))
-    return float(within - 2 * kernel(x, y).mean())
+    between = mean_off_diagonal(kernel(x, y)) if len(x) == len(y) else kernel(x, y).mean()
+    return float(within - 2 * between)
 
 
 def distances(a, b):
