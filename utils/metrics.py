@@ -40,7 +40,7 @@ def kid(real, pred):
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows.
 
     Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. It can fall
-    below 0. Of sets of one size, row i of one may belong to row i of the other (its caption, its length): such
+    Its expectation does not depend on N, where that of FID does: the figure to read at N < 5 D. It can fall
     pairs are left out between the sets as they are within (Gretton et al. 2012, eq. 4).
     """
     x, y = _rows(real), _rows(pred)
