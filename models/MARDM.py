@@ -33,10 +33,8 @@ class Decoding:
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "heun"
     sampler_steps: int = 4
-    cfg_schedule: str = "constant"  # linear: from little guidance in the first round to all of it in the last
-    last_steps: int = (
-        0  # solver steps of the last round, annealed from sampler_steps (DiSA, 2505.20297); 0 = same
-    )
+    cfg_schedule: str = "constant"  # linear: from little guidance in the first round to all in the last
+    last_steps: int = 0  # anneal the steps over the rounds down to this (DiSA, 2505.20297); 0 = no
     hard_pseudo_reorder: bool = False
     seed: int = 3407
 
