@@ -78,7 +78,7 @@ def parse_sections(sections, frames):
     for section in sections:
         bounds = section.split(",")
         try:
-            first, last = (float(b) * frames if "." in b else int(b) for b in bounds)
+            first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in bounds)
         except ValueError:
             raise BadInput(f"-msec {section}: write two numbers, a,b") from None
         if not 0 <= first < last <= frames:

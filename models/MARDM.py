@@ -10,7 +10,6 @@ latents are what the Transformer sees next. Drawing only these gives the same di
 hidden token: a draw that is hidden again before anyone sees it cannot matter.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -21,6 +20,7 @@ from torch import nn
 
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.masking import lengths_to_mask, reveal_rounds, training_masks
+from models.Transformer import Block, InputProcess, PositionalEncoding
 
 
 @dataclass(frozen=True)
@@ -204,31 +204,32 @@ class MARDM(nn.Module):
             torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT)
             * inside[..., None]
         )
-        guide = how.cfg != 1
-        if guide:
-            text, inside = torch.cat([text, torch.zeros_like(text)]), inside.repeat(2, 1)
         for r in range(how.time_steps):
             b, at = (i.to(x.device) for i in torch.nonzero(leaves == r, as_tuple=True))
             if len(b) == 0:
                 continue
             now = order if how.hard_pseudo_reorder else None
-            if guide:
-                z = self.transformer(
-                    x.repeat(2, 1, 1), text, inside, None if now is None else now.repeat(2, 1)
-                )
-                z, z_null = z[b, at], z[b + B, at]
-            else:
-                z, z_null = self.transformer(x, text, inside, now)[b, at], None
-            drawn = (
-                self.DiffMLPs.sample(z, z_null, noise[b, at], how.at(r)) * self.target_std + self.target_mean
-            )
+            z, z_null = self._conditions(x, text, inside, now, guide=how.cfg != 1)
+            z_null = None if z_null is None else z_null[b, at]
+            drawn = self.DiffMLPs.sample(z[b, at], z_null, noise[b, at], how.at(r))
+            drawn = drawn * self.target_std + self.target_mean
             if how.snap == "step":
                 drawn = tokenizer.snap(drawn[None])[0]
             targets[b, at] = drawn
             x[b, at] = tokenizer.lift(drawn[None])[0].mT
-        return (
-            targets if how.snap != "end" else torch.where(hidden[..., None], tokenizer.snap(targets), targets)
-        )
+        if how.snap == "end":
+            targets = torch.where(hidden[..., None], tokenizer.snap(targets), targets)
+        return targets
+
+    def _conditions(self, x, text, inside, order, guide):
+        """What the Transformer makes of the tokens with the text and, in the same call, without: z [B,L,H]
+        twice, the second None where nothing is guided.
+        """
+        if not guide:
+            return self.transformer(x, text, inside, order), None
+        order = None if order is None else order.repeat(2, 1)
+        texts = torch.cat([text, torch.zeros_like(text)])
+        return self.transformer(x.repeat(2, 1, 1), texts, inside.repeat(2, 1), order).chunk(2)
 
 
 class FSQ_MARDM(MARDM):
@@ -246,81 +247,6 @@ def draw_noise(seed, keys, L, shape):
     order = np.stack([np.random.default_rng((seed, key, 0)).random(L) for key in keys])
     noise = np.stack([np.random.default_rng((seed, key, 1)).standard_normal((L, *shape)) for key in keys])
     return torch.from_numpy(order), torch.from_numpy(noise)
-
-
-class InputProcess(nn.Module):
-    """Latents [B,L,D] -> [B,L,H]."""
-
-    def __init__(self, ae_dim, latent_dim):
-        super().__init__()
-        self.poseEmbedding = nn.Linear(ae_dim, latent_dim)
-
-    def forward(self, x):
-        return self.poseEmbedding(x)
-
-
-class PositionalEncoding(nn.Module):
-    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
-
-    def __init__(self, dim, dropout, max_len=5000):
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        position = torch.arange(max_len, dtype=torch.float32)[:, None]
-        angle = position * torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
-        pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
-        self.register_buffer("pe", pe)
-
-    def forward(self, x):
-        return self.dropout(x + self.pe[: x.shape[1], 0])
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention over real tokens."""
-
-    def __init__(self, dim, heads, dropout):
-        super().__init__()
-        self.heads, self.p = heads, dropout
-        self.key, self.query, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, x, inside):
-        """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
-        )
-        p = self.p if self.training else 0.0
-        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None], dropout_p=p)
-        return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
-
-
-class FeedForward(nn.Module):
-    def __init__(self, dim, hidden):
-        super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def forward(self, x):
-        return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
-
-
-class Block(nn.Module):
-    """A Transformer block modulated by the text (adaLN-Zero)."""
-
-    def __init__(self, dim, heads, ff, dropout):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(dim, heads, dropout)
-        self.mlp = FeedForward(dim, ff)
-        self.adaLN_modulation = nn.Sequential(
-            nn.Identity(), nn.Linear(dim, 6 * dim)
-        )  # SiLU: see transformer()
-
-    def forward(self, x, c, inside):
-        """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
 
 
 KINDS = {"MARDM": "continuous", "FSQ-MARDM": "FSQ", "VQ_MARDM": "VQ"}

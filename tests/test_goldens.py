@@ -18,8 +18,9 @@ from diffusions.samplers import guided
 from models.AE import AE
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, timestep_embedding
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, PositionalEncoding, Size
+from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, Size
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks
+from models.Transformer import PositionalEncoding
 from tests.conftest import outside
 from train_AE import reconstruction_loss
 

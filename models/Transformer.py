@@ -1,0 +1,81 @@
+"""The blocks of MARDM's Transformer. Names follow the published checkpoints. B clips, L tokens, H width."""
+
+import math
+
+import torch
+from torch import nn
+
+
+class InputProcess(nn.Module):
+    """Latents [B,L,D] -> [B,L,H]."""
+
+    def __init__(self, ae_dim, latent_dim):
+        super().__init__()
+        self.poseEmbedding = nn.Linear(ae_dim, latent_dim)
+
+    def forward(self, x):
+        return self.poseEmbedding(x)
+
+
+class PositionalEncoding(nn.Module):
+    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
+
+    def __init__(self, dim, dropout, max_len=5000):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        position = torch.arange(max_len, dtype=torch.float32)[:, None]
+        angle = position * torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
+        pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
+        self.register_buffer("pe", pe)
+
+    def forward(self, x):
+        return self.dropout(x + self.pe[: x.shape[1], 0])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over real tokens."""
+
+    def __init__(self, dim, heads, dropout):
+        super().__init__()
+        self.heads, self.p = heads, dropout
+        self.key, self.query, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.proj = nn.Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x, inside):
+        """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
+        q, k, v = (
+            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
+        )
+        p = self.p if self.training else 0.0
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None], dropout_p=p)
+        return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """A Transformer block modulated by the text (adaLN-Zero)."""
+
+    def __init__(self, dim, heads, ff, dropout):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(dim, heads, dropout)
+        self.mlp = FeedForward(dim, ff)
+        self.adaLN_modulation = nn.Sequential(
+            nn.Identity(), nn.Linear(dim, 6 * dim)
+        )  # SiLU: see transformer()
+
+    def forward(self, x, c, inside):
+        """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
+        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
