@@ -31,8 +31,9 @@ demo_size() {
     LENGTH_FLAGS=()
     AE_FLAGS=(--width 128 --root_weight 4 --batch_size 32 --epoch 1000 --max_iters 2500 --lr 1e-3 --warm_up_iter 100
         --milestones 1800 2300 --lr_decay 0.3 --num_workers 0)
-    MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 2500 --lr 2e-3 --warm_up_iter 100 --milestones 1800 2300
-        --lr_decay 0.3 --ema_decay 0.999 --need_evaluation --eval_every 20 --num_workers 0)
+    MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 4000 --lr 2e-3 --warm_up_iter 100 --milestones 2700 3500
+        --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --need_evaluation --eval_every 25
+        --num_workers 0)
     EVAL_AE_FLAGS=(--repeat_times 5 --num_workers 0)
     EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)
 }
@@ -109,7 +110,9 @@ if [ "$DATASET" = Demo ] && [ ! -f datasets/Demo/spec.json ]; then
     step prepare python prepare_dataset.py demo
 fi
 if [ ! -f "$runs/text_mot_match/model/finest.tar" ]; then
-    echo "No judges in $runs: training them. (For t2m and kit, only the published ones give comparable figures: README.)"
+    case "$DATASET" in
+        t2m | kit) echo "No judges in $runs: training our own. Figures compare with others' only under the published ones (README)." ;;
+    esac
     step judges python train_Evaluators.py "${common[@]}" ${JUDGE_FLAGS[@]+"${JUDGE_FLAGS[@]}"}
 fi
 if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
