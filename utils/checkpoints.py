@@ -116,7 +116,8 @@ def load_ae(args, device, name=None, model=None):
     """The autoencoder of run `name` [args.ae_name], on `device`, frozen, in eval mode. -> Tokenizer"""
     name, model = name or args.ae_name, model or args.ae_model
     check_name(model, AE_models, "--ae_model")
-    path = Run.of(args, name).choose(args.checkpoint, parent=_spec(args, {}).parent_ae)
+    published = DATASETS.get(args.dataset_name, DatasetSpec)  # a set of one's own need not be there
+    path = Run.of(args, name).choose(args.checkpoint, parent=published.parent_ae)
     state = load_state(path)
     config = state.get("config", {})
     if config.get("model", model) != model:
