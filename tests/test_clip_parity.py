@@ -24,7 +24,7 @@ TEXTS = [
     "A Person WALKS,   then\tjumps!\n",
     "the man's arm isn't raised; he's waving (twice) 360 degrees...",
     "sch\u00c3\u00b6n &amp;amp; caf\u00e9 &lt;b&gt; \u201cquoted\u201d \U0001f600 \u8d70",
-    "someone supercalifragilistically cartwheels",
+    "someone supercalifragilistically < cartwheels &amp;amp; sits",
     "a person walks in a circle and turns " * 12,  # beyond 77 tokens
 ]
 
