@@ -2,7 +2,8 @@
 
 python evaluation_AE.py --name AE --model FSQ_AE_High --dataset_name t2m
 prints each measure with its 95% interval over --repeat_times choices of captions and pools, appends it to
-checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
+checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. What depends on motion alone does
+not vary over the repeats (but under --protocol parent): an autoencoder draws nothing.
 """
 
 from tqdm import trange
@@ -55,13 +56,10 @@ def main(argv=None):
     if args.baselines and exam.judge is not None:
         columns |= baselines(args, exam, real, device)
     finish(report, args, exam, columns, checkpoint=str(tokenizer.path))
-    found, n = interval(columns["reconstruction"]), len(exam.dataset)
+    found, n = interval(columns["reconstruction"]), columns["reconstruction"][0].n_pred
     if "fid" in found:
-        mean, half = found["fid"]
-        text = shown(found["fid"]) if half == half else f"{mean:.4f} +- n/a"
-        report.log(
-            f"Reconstruction FID = {text} (n={n} real, {n} reconstructed, {args.repeat_times} repeats)"
-        )
+        fid, repeats = shown(found["fid"]), args.repeat_times
+        report.log(f"Reconstruction FID = {fid} (n={n} real, {n} reconstructed, {repeats} repeats)")
     else:
         report.log(f"Reconstruction FID = not measured: no judge for {args.dataset_name} (n={n})")
 

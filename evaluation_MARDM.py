@@ -70,7 +70,7 @@ def main(argv=None):
     if args.baselines:
         columns |= baselines(args, exam, real, device)
     finish(report, args, exam, columns, checkpoint=str(Run.of(args).choose(args.checkpoint)))
-    found, n = interval(columns["generated"]), len(exam.dataset)
+    found, n = interval(columns["generated"]), columns["generated"][0].n_pred
     if "fid" in found:
         report.log(f"FID = {shown(found['fid'])} (n={n} real, {n} generated, {args.repeat_times} repeats)")
 

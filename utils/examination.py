@@ -139,7 +139,7 @@ def label_ceiling(exam):
 def shown(value, digits=4):
     """(mean, half) -> text."""
     mean, half = value
-    return f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" +- {half:.{digits}f}")
+    return f"{mean:.{digits}f} +- " + ("n/a" if math.isnan(half) else f"{half:.{digits}f}")
 
 
 def table(columns):
@@ -160,8 +160,8 @@ class Report:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        self.begun = time.time()
-        self.log(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}  {self.command}", quiet=True)
+        self.begun, self.date = time.time(), time.strftime("%Y-%m-%d %H:%M:%S")
+        self.log(f"# {self.date}  {self.command}", quiet=True)
 
     def log(self, text, quiet=False):
         if not quiet:
@@ -181,14 +181,19 @@ class Report:
             }
             for name, repeats in columns.items()
         }
-        record = {"command": self.command, "flags": vars(args), "seconds": time.time() - self.begun}
+        record = {
+            "command": self.command,
+            "date": self.date,
+            "flags": vars(args),
+            "seconds": time.time() - self.begun,
+        }
         write_text(self.folder / "eval.json", json.dumps(record | more | {"rows": rows}, indent=1))
 
 
 def finish(report, args, exam, columns, **more):
     """Table, ceiling, floor -> screen, eval.log, eval.json."""
     report.log(table(columns))
-    n = len(exam.dataset)
+    n = columns["real"][0].n_real
     if exam.judge is not None:
         report.log(
             f"n = {n} real, {n} predicted clips; embedding {exam.judge.width} wide; protocol {exam.protocol}"
