@@ -148,6 +148,8 @@ def main(argv=None):
         constants={"config": config, "target_stats": mardm.target_stats},
         best_parts=["mardm", "ema_mardm"],
     )
+    for model in (mardm, ema.model):  # a resumed run keeps those it began with
+        model.set_target_stats(**loop.constants["target_stats"])
     size = sum(p.numel() for p in mardm.parameters())
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
 

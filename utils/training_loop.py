@@ -170,6 +170,7 @@ class TrainingLoop:
                 raise BadInput(
                     f"{self.run.latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
                 ) from None
+        self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
         kept = {key: state[key] for key in ("total_it", "batch", "best", "seconds") if key in state}
         print(f"going on from {self.run.latest}: {finished_epochs(state)} epochs, {state['total_it']} steps")
         return Progress(ep=finished_epochs(state), **kept)
