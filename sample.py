@@ -4,11 +4,12 @@ python sample.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FS
     --text_prompt "a person walks forward" --motion_length 120
 python sample.py ... --text_path prompts.txt        # one prompt a line; `prompt#120` sets its frames,
 `prompt#NA` none
+python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,9 @@ from utils.cli import (
 )
 from utils.errors import BadInput
 from utils.metrics import foot_skate
-from utils.pipeline import MAX_FRAMES, Pipeline
-
-
-@dataclass(frozen=True)
-class Prompt:
-    text: str
-    frames: int  # 0 = let the length estimator decide
+from utils.pipeline import Pipeline
+from utils.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
+from utils.stitch import draw_story, part_key
 
 
 def flags():
@@ -61,41 +58,17 @@ def flags():
     group.add_argument(
         "--fix_feet", action="store_true", help="hold standing feet in place (joints, not features)"
     )
+    group.add_argument(
+        "--stitch", action="store_true", help="the prompts of --text_path become one motion of any length"
+    )
+    group.add_argument(
+        "--transition",
+        type=count(STRIDE, MAX_FRAMES // 2),
+        default=32,
+        help="frames that are drawn anew at every join of --stitch [%(default)s]",
+    )
     output_flags(parser, "./generation", FORMATS)
     return parser
-
-
-def read_prompts(args):
-    """--text_prompt, or the lines of --text_path. A line's #frames beats --motion_length. -> [Prompt]"""
-    if 0 < args.motion_length < STRIDE:
-        raise BadInput(f"--motion_length {args.motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
-    if args.text_path is None:
-        return [parse_prompt(args.text_prompt, args.motion_length, "--text_prompt")]
-    try:
-        lines = Path(args.text_path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--text_path {args.text_path} cannot be read as UTF-8 text: {error}") from None
-    prompts = [
-        parse_prompt(line, args.motion_length, f"{args.text_path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not prompts:
-        raise BadInput(f"--text_path {args.text_path} holds no prompt: write one a line")
-    return prompts
-
-
-def parse_prompt(line, default_frames, where):
-    text, frames = line.strip(), default_frames
-    head, hash_sign, tail = text.rpartition("#")
-    tail = tail.strip()
-    if hash_sign and where != "--text_prompt" and (tail == "NA" or tail.lstrip("-").isdecimal()):
-        text, frames = head.strip(), 0 if tail == "NA" else int(tail)
-        if tail != "NA" and not STRIDE <= frames <= MAX_FRAMES:
-            raise BadInput(f"{where}: {frames} frames; a motion has {STRIDE} to {MAX_FRAMES}")
-    if not text:
-        raise BadInput(f"{where}: the prompt is empty")
-    return Prompt(text, frames)
 
 
 def skate(joints, spec):
@@ -130,44 +103,63 @@ def append_record(path, record):
     write_text(path, json.dumps([*calls, record], indent=1, ensure_ascii=False) + "\n")
 
 
+def draw_each(pipeline, prompts, text, m_lens, how, args):
+    """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
+    jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
+    jobs.sort(key=lambda job: int(m_lens[job[0]]))
+    for first in range(0, len(jobs), args.batch_size):
+        batch = jobs[first : first + args.batch_size]
+        rows = torch.tensor([i for i, _ in batch])
+        keys = [part_key(i, r) for i, r in batch]  # a repeat is another motion of the same prompt
+        features, joints = pipeline.draw(text[rows.to(text.device)], m_lens[rows], how, keys)
+        for (i, r), rows, one in zip(batch, features, joints):
+            yield {"prompt": prompts[i].text, "sample": i, "repeat": r}, rows, one
+
+
+def draw_stories(pipeline, prompts, text, m_lens, how, args):
+    """As draw_each, but every repeat is one motion of all prompts."""
+    parts = [{"prompt": p.text, "frames": STRIDE * int(n)} for p, n in zip(prompts, m_lens)]
+    for r in range(args.repeat_times):
+        rows, one = draw_story(pipeline, text, m_lens, how, args.transition // STRIDE, r)
+        yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     prompts = read_prompts(args)
+    if args.stitch and len(prompts) < 2:
+        raise BadInput("--stitch joins prompts: give two or more in --text_path")
     device = start(args)
 
     pipeline = Pipeline.from_args(args, device)
     spec = pipeline.spec
     how = decoding(args, spec)
-    text = pipeline.embed([prompt.text for prompt in prompts])
+    texts = [prompt.text for prompt in prompts]
+    warn_of_unknown_letters(texts, pipeline.text_encoder)
+    text = pipeline.embed(texts)
     m_lens = pipeline.lengths(text, [prompt.frames for prompt in prompts], args.seed)
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, plain=args.plain_names)
-    jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
+    draw = draw_stories if args.stitch else draw_each
+    total = args.repeat_times * (1 if args.stitch else len(prompts))
     record, skates = record_of(args, pipeline, how), []
-    jobs.sort(key=lambda job: int(m_lens[job[0]]))  # batches of like length
-    with tqdm(total=len(jobs), desc="motions", unit="motion") as bar:
-        for first in range(0, len(jobs), args.batch_size):
-            batch = jobs[first : first + args.batch_size]
-            rows = torch.tensor([i for i, _ in batch])
-            keys = [i * 100_003 + r for i, r in batch]  # a repeat is another motion of the same prompt
-            features, joints = pipeline.draw(text[rows.to(device)], m_lens[rows], how, keys)
-            for (i, r), rows, one in zip(batch, features, joints):
-                caption = prompts[i].text
-                if args.fix_feet:
-                    drawn, one = one, fix_feet(one, spec.fps, spec.skeleton)
-                    skates.append([skate(joints, spec) for joints in (drawn, one)])
-                stem = names.stem(caption, i, r, len(one))
-                files = export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
-                made = {"prompt": caption, "sample": i, "repeat": r, "frames": len(one)}
-                record["motions"].append(made | {"files": [path.name for path in files.values()]})
-                bar.update()
+    drawn = draw(pipeline, prompts, text, m_lens, how, args)
+    for made, rows, one in tqdm(drawn, desc="motions", unit="motion", total=total):
+        if args.fix_feet:
+            as_drawn, one = one, fix_feet(one, spec.fps, spec.skeleton)
+            skates.append([skate(joints, spec) for joints in (as_drawn, one)])
+        stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(one))
+        caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
+        files = export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
+        made |= {"frames": len(one), "files": [path.name for path in files.values()]}
+        record["motions"].append(made)
     append_record(folder / "samples.json", record)
     if skates:
         before, after = np.mean(skates, axis=0)
         print(f"foot skate {before:.3f}, after --fix_feet {after:.3f} (mean of {len(skates)} motions)")
-    print(f"{len(jobs)} motions in {folder}")
+    print(f"{total} motions in {folder}")
 
 
 if __name__ == "__main__":

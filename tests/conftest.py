@@ -29,3 +29,11 @@ def goldens():
 def data_dir():
     """The folder with real motion capture."""
     return outside("FSQ_MARDM_DATA", "../shared/data")
+
+
+@pytest.fixture(scope="session")
+def demo_weights(tmp_path_factory):
+    """The checkpoints of --demo in miniature."""
+    from tests.tiny import train_demo
+
+    return train_demo(tmp_path_factory.mktemp("tiny"))

@@ -25,6 +25,7 @@ from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, Win
 from utils.errors import BadInput
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
+from utils.prompts import parse_prompt
 from utils.train_utils import EMA, descend, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
@@ -283,7 +284,7 @@ def test_a_length_below_one_token_is_refused(frames):
     with pytest.raises(BadInput, match="4 to 196"):
         sample.read_prompts(args)
     with pytest.raises(BadInput, match="4 to 196"):
-        sample.parse_prompt(f"walk#{frames}", 0, "prompts.txt:1")
+        parse_prompt(f"walk#{frames}", 0, "prompts.txt:1")
 
 
 def test_a_prompt_files_lengths_are_read_line_by_line(tmp_path):

@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from models.AE import STRIDE
-from models.LengthEstimator import MAX_TOKENS, LengthEstimator, sample_lengths
+from models.LengthEstimator import LengthEstimator, sample_lengths
 from models.MARDM import MARDM, Decoding
 from utils.captions import embed_prompts
 from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm, load_state
 from utils.errors import BadInput
 from utils.motion_process import recover_from_ric
-
-MAX_FRAMES = MAX_TOKENS * STRIDE
+from utils.prompts import MAX_FRAMES
 
 
 @dataclass

@@ -1,0 +1,108 @@
+"""One long motion from several prompts: where it is drawn anew, what stays, and how the script writes it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sample
+from models.LengthEstimator import MAX_TOKENS
+from models.MARDM import Decoding
+from motion.bvh import read_bvh
+from utils.errors import BadInput
+from utils.pipeline import load
+from utils.stitch import draw_parts, draw_story, joins
+
+SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
+
+
+@given(SHARES, st.integers(0, MAX_TOKENS // 4))
+def test_joins_are_apart_fit_a_window_and_leave_something_of_every_part(lengths, half):
+    total, drawn = sum(lengths), torch.zeros(sum(lengths), dtype=torch.bool)
+    windows = list(joins(lengths, half))
+    seams = np.cumsum(lengths)[:-1]
+    assert len(windows) == len(seams)
+    for (window, hidden), seam in zip(windows, seams):
+        assert 0 <= window.start < window.stop <= total and window.stop - window.start <= MAX_TOKENS
+        assert 0 <= hidden.start <= hidden.stop <= window.stop - window.start
+        first, last = window.start + hidden.start, window.start + hidden.stop
+        assert seam - half <= first <= seam <= last <= seam + half
+        assert not drawn[first:last].any(), "a token is drawn twice"
+        if len(hidden):
+            assert hidden.start > 0 and window.stop > last, "context on both sides"
+        drawn[first:last] = True
+    for part in (~drawn).split(lengths):
+        assert part.any()
+
+
+@given(SHARES, st.integers(1, MAX_TOKENS // 4))
+def test_a_window_sees_nothing_that_is_still_to_be_drawn(lengths, half):
+    windows = list(joins(lengths, half))
+    starts = [window.start + hidden.start for window, hidden in windows]
+    for k, (window, _) in enumerate(windows[:-1]):
+        assert window.stop <= starts[k + 1]
+
+
+def test_between_long_parts_the_join_lies_in_the_middle_of_a_full_window():
+    (window, hidden), _ = joins([MAX_TOKENS] * 3, 4)
+    assert window == slice(24, 73) and hidden == range(21, 29)  # 21 kept, 4 + 4 drawn, 20 kept
+
+
+@pytest.fixture(scope="module")
+def pipeline(demo_weights):
+    return load("Demo/demo_MARDM", demo_weights)
+
+
+def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
+    """Every token outside the joins is the one that its prompt gives alone; all are decoded in one go."""
+    text = pipeline.embed(["walk", "turn", "jump"])
+    lengths, how = torch.tensor([12, 40, 20]), Decoding(time_steps=4)
+    seen = []
+    decode = type(pipeline).decode
+    monkeypatch.setattr(
+        type(pipeline),
+        "decode",
+        lambda self, tokens, *args, **kw: seen.append(tokens) or decode(self, tokens, *args, **kw),
+    )
+    features, joints = draw_story(pipeline, text, lengths, how, transition=8)
+    assert joints.shape == (4 * 72, 22, 3) and features.shape == (4 * 72, 67) and np.isfinite(joints).all()
+    ((tokens,),) = seen
+    alone = torch.cat(draw_parts(pipeline, text, lengths, how, repeat=0))
+    changed = (tokens != alone).any(dim=1).nonzero().flatten().tolist()
+    joined = {*range(8, 16), *range(48, 56)}
+    assert set(changed) <= joined and len(changed) > 8
+    again = draw_story(pipeline, text, lengths, how, transition=8)[1]
+    other = draw_story(pipeline, text, lengths, how, transition=8, repeat=1)[1]
+    assert np.array_equal(joints, again) and not np.array_equal(joints, other)
+
+
+def stitch(weights, tmp_path, lines, *flags):
+    (tmp_path / "story.txt").write_text(lines, encoding="utf-8")
+    fixed = ["--demo", "--checkpoints_dir", str(weights), "--device", "cpu", "--time_steps", "3"]
+    out = ["--output_dir", str(tmp_path / "out"), "--text_path", str(tmp_path / "story.txt"), "--stitch"]
+    sample.main([*fixed, *out, *flags])
+    return tmp_path / "out/demo_MARDM_Demo"
+
+
+def test_sample_writes_one_story_longer_than_any_motion(demo_weights, tmp_path):
+    lines = "someone walks#120\nthen <b>waves</b>#24\nand jumps#96\n"
+    folder = stitch(demo_weights, tmp_path, lines, "--export", "npy", "bvh", "html", "features")
+    stem = "caption:story_sample0_repeat0_len240"
+    suffixes = (".npy", ".bvh", ".html", ".features.npy")
+    assert {path.name for path in folder.iterdir()} == {stem + s for s in suffixes} | {"samples.json"}
+    assert np.load(folder / f"{stem}.npy").shape == (240, 22, 3)
+    assert len(read_bvh(folder / f"{stem}.bvh")) == 240
+    assert "\\u003cb\\u003ewaves" in (folder / f"{stem}.html").read_text(encoding="utf-8")
+    ((made,),) = [call["motions"] for call in json.loads((folder / "samples.json").read_text())]
+    assert made["prompt"] == "story" and made["frames"] == 240
+    assert [part["frames"] for part in made["prompts"]] == [120, 24, 96]
+    assert made["prompts"][1]["prompt"] == "then <b>waves</b>"
+
+
+def test_one_prompt_is_no_story(demo_weights, tmp_path):
+    with pytest.raises(BadInput, match="two or more"):
+        stitch(demo_weights, tmp_path, "someone walks\n")
+    assert not (tmp_path / "out").exists()

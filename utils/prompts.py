@@ -1,0 +1,75 @@
+"""What a user wants to see: prompts and their lengths, from the command line or a file."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.AE import STRIDE
+from models.LengthEstimator import MAX_TOKENS
+from motion.captions import clean_text
+from utils.errors import BadInput
+
+MAX_FRAMES = MAX_TOKENS * STRIDE
+ALPHABETS = {"clip-vit-b32": "LATIN", "minilm": "LATIN"}  # of the texts that an encoder has learned from
+
+
+@dataclass(frozen=True)
+class Prompt:
+    text: str  # one line of printable characters
+    frames: int  # 0 = let the length estimator decide
+
+
+def read_prompts(args):
+    """--text_prompt, or the lines of --text_path. A line's #frames beats --motion_length. -> [Prompt]"""
+    if 0 < args.motion_length < STRIDE:
+        raise BadInput(f"--motion_length {args.motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
+    if args.text_path is None:
+        return [_prompt(args.text_prompt, args.motion_length, "--text_prompt")]
+    try:
+        lines = Path(args.text_path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--text_path {args.text_path!r} cannot be read as UTF-8 text: {error}") from None
+    prompts = [
+        parse_prompt(line, args.motion_length, f"{args.text_path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not prompts:
+        raise BadInput(f"--text_path {args.text_path} holds no prompt: write one a line")
+    return prompts
+
+
+def parse_prompt(line, default_frames, where):
+    """A line of a prompt file: `text`, `text#frames` or `text#NA`; other text after a # is text."""
+    head, hash_sign, tail = line.rpartition("#")
+    tail = tail.strip()
+    if hash_sign and tail == "NA":
+        return _prompt(head, 0, where)
+    if hash_sign and re.fullmatch(r"-?\d+", tail):
+        if len(tail) > 9 or not STRIDE <= int(tail) <= MAX_FRAMES:
+            raise BadInput(f"{where}: {tail[:12]} frames; a motion has {STRIDE} to {MAX_FRAMES}")
+        return _prompt(head, int(tail), where)
+    return _prompt(line, default_frames, where)
+
+
+def _prompt(text, frames, where):
+    text = clean_text(text)
+    if not text:
+        raise BadInput(f"{where}: the prompt is empty")
+    return Prompt(text, frames)
+
+
+def unknown_letters(texts, text_encoder):
+    """Those of the texts with letters that the encoder hardly knows: it embeds them without their sense."""
+    known = ALPHABETS[text_encoder]
+    return [text for text in texts if any(c.isalpha() and known not in unicodedata.name(c, "") for c in text)]
+
+
+def warn_of_unknown_letters(texts, text_encoder):
+    """One line on the console, if there are any."""
+    found = unknown_letters(texts, text_encoder)
+    if found:
+        which = "the prompt" if len(texts) == 1 else f"{len(found)} of {len(texts)} prompts"
+        shown = found[0] if len(found[0]) <= 40 else found[0][:40] + "…"
+        print(f"warning: {text_encoder} learned from English; {which} will not be understood: {shown!r}")
