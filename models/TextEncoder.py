@@ -192,13 +192,7 @@ def local_folder(spec):
     weights = packaged_weights(spec.package) if spec.package else None
     if weights is None:
         return None
-    with open(weights, "rb") as file:
-        found = (
-            hashlib.file_digest(file, "sha256")
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(file.read())
-        )
-    if found.hexdigest() != spec.sha256:
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != spec.sha256:
         raise ValueError(
             f"{weights} is not the file that was checked (sha256 differs): reinstall {spec.package}"
         )
