@@ -61,7 +61,7 @@ def flags():
     group.add_argument(
         "--epoch",
         type=count(1),
-        default=16,
+        default=24,
         help="passes over the training set; the contrast model makes half of them [%(default)s]",
     )
     group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")

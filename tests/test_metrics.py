@@ -179,6 +179,13 @@ def test_foot_skate(speed, height, share):
     assert metrics.foot_skate([walk(speed, height)], FEET, 20.0) == share
 
 
+def test_foot_skate_is_horizontal():
+    sideways, lifted = walk(0.6, 0.02), walk(0.0, 0.02)
+    sideways[:, 10, 2], sideways[:, 10, 0] = sideways[:, 10, 0], 0
+    lifted[:, 10, 1] = -np.arange(len(lifted)) * 0.6 / 20
+    assert metrics.foot_skate([sideways], FEET, 20.0) == 1 and metrics.foot_skate([lifted], FEET, 20.0) == 0
+
+
 def test_foot_skate_counts_frames_of_all_clips():
     clips = [walk(0.6, 0.02, n_frames=11), walk(0.1, 0.02, n_frames=31)]
     assert metrics.foot_skate(clips, FEET, 20.0) == pytest.approx(10 / 40)
