@@ -1,0 +1,175 @@
+"""A page in the browser: write what somebody does, see it move, take it along as mp4, npy, bvh or html.
+
+python app.py                     # the demo weights of this repository, at http://127.0.0.1:7860
+python app.py --dataset_name t2m --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
+
+The page is for this computer alone unless --host says otherwise. All it writes goes into one temporary
+folder that is removed at the end.
+"""
+
+import html
+import os
+import signal
+import sys
+import tempfile
+
+from models.AE import STRIDE
+from utils.cli import DEMO, Parser, count, decoding, generator_flags, run, start
+from utils.errors import BadInput
+from utils.pipeline import Pipeline
+from utils.prompts import unknown_letters
+from utils.studio import (
+    GUIDANCE,
+    PROMPT_LETTERS,
+    STEPS,
+    VARIATIONS,
+    Request,
+    Studio,
+    framed,
+    shortest_and_longest,
+)
+
+WAITING = 16  # requests in the queue; more are told to come back
+EXAMPLES = (
+    "a person walks forward",
+    "someone waves with the right hand",
+    "a person jumps",
+    "a man turns left",
+)
+STYLE = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto; }
+#viewer iframe { width: 100%; height: 560px; border: 1px solid var(--border-color-primary); }
+"""
+WELCOME = "<p style='text-align: center; padding: 6em 1em'>The motion appears here.</p>"
+
+
+def gradio(folder):
+    """The library, keeping its files in `folder` and reporting to nobody. Nothing else needs it."""
+    os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
+    try:
+        import gradio
+    except ImportError:
+        raise BadInput("app.py needs gradio: pip install -r requirements.txt") from None
+    return gradio
+
+
+def build(studio):
+    """The page, not yet served."""
+    gr, spec, how = gradio(studio.folder), studio.pipeline.spec, studio.how
+    shortest, longest = shortest_and_longest(spec)
+
+    def answer(work, *values):
+        try:
+            return work(*values)
+        except BadInput as error:
+            raise gr.Error(html.escape(str(error)), title="", print_exception=False) from None
+
+    def generate(*values):
+        result = answer(lambda: studio.draw(Request.of(spec, *values)))
+        if unknown_letters([result.request.prompt], studio.pipeline.text_encoder):
+            gr.Warning("The text encoder has learned from English: it does not know this script.", title="")
+        page = framed(result.page.read_text(encoding="utf-8"))
+        return page, list(map(str, result.files)), result.line, studio.again(result.request), result
+
+    def video(result):
+        return [*map(str, result.files if result else ()), str(answer(studio.video, result))]
+
+    with gr.Blocks(title="FSQ-MARDM", analytics_enabled=False) as page:
+        last = gr.State()
+        gr.Markdown("# FSQ-MARDM\nWrite what somebody does, and see it move.")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                prompt = gr.Textbox(
+                    label="What does the person do?", max_lines=4, max_length=PROMPT_LETTERS, autofocus=True
+                )
+                gr.Examples([[example] for example in EXAMPLES], prompt, label="For example")
+                estimate = gr.Checkbox(True, label="Length as the text suggests")
+                seconds = gr.Slider(
+                    shortest, longest, min(4, longest), step=STRIDE / spec.fps, label="Seconds", visible=False
+                )
+                variations = gr.Slider(*VARIATIONS, 1, step=1, label="Variations, side by side")
+                with gr.Accordion("More", open=False):
+                    seed = gr.Number(how.seed, label="Seed: another one, another motion", precision=0)
+                    cfg = gr.Slider(*GUIDANCE, how.cfg, step=0.1, label="Guidance by the text (1 = off)")
+                    steps = gr.Slider(*STEPS, min(how.time_steps, STEPS[1]), step=1, label="Unmasking rounds")
+                go = gr.Button("Generate", variant="primary")
+            with gr.Column(scale=3, min_width=480):
+                viewer = gr.HTML(WELCOME, elem_id="viewer")
+                line = gr.Markdown()
+                with gr.Row():
+                    files = gr.File(label="Files", file_count="multiple", interactive=False, scale=4)
+                    mp4 = gr.Button("Make mp4", scale=1, min_width=110)
+                command = gr.Textbox(label="The same from the command line", interactive=False, max_lines=4)
+        estimate.change(
+            lambda on: gr.update(visible=not on), estimate, seconds, queue=False, api_visibility="private"
+        )
+        alone = {"concurrency_limit": 1, "concurrency_id": "drawing"}
+        inputs = [prompt, estimate, seconds, seed, cfg, steps, variations]
+        outputs = [viewer, files, line, command, last]
+        gr.on([go.click, prompt.submit], generate, inputs, outputs, preprocess=False, **alone)
+        mp4.click(video, last, files, **alone)
+    return page
+
+
+def serve(page, host, port, wait=True):
+    """Opens the page to browsers, until Ctrl-C if `wait`."""
+    gr = gradio(page.GRADIO_CACHE)
+    look = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    try:
+        page.queue(max_size=WAITING).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=1,  # nothing is to be uploaded
+            run_history=False,
+            footer_links=[],
+            theme=look,
+            css=STYLE,
+        )
+    except OSError as error:
+        raise BadInput(f"the page cannot open at {host}:{port} ({error}): pass another --port") from None
+    print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
+    if wait:
+        page.block_thread()
+
+
+def flags():
+    parser = Parser(__doc__)
+    generator_flags(parser)
+    parser.set_defaults(**DEMO, device="cpu")
+    group = parser.add_argument_group("the page")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen at [%(default)s]")
+    group.add_argument("--port", type=count(1, 65535), default=7860, help="[%(default)s]")
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    device = start(args)
+    pipeline = Pipeline.from_args(args, device)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
+    with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:
+        studio = Studio(pipeline, decoding(args, pipeline.spec), folder, changed(args))
+        page = build(studio)
+        pipeline.embed([EXAMPLES[0]])  # a missing encoder is told now, not to the first visitor
+        serve(page, args.host, args.port)
+
+
+def changed(args):
+    """The flags with which sample.py finds the same weights and draws the same way; the page adds its own."""
+    parser = Parser("")
+    generator_flags(parser)
+    demo = all(getattr(args, key) == value for key, value in DEMO.items())
+    skipped = {"seed", "cfg", "time_steps", "device", *(DEMO if demo else ())}
+    words = ["--demo"] if demo else []
+    for key, default in vars(parser.parse_args([])).items():
+        value = getattr(args, key)
+        if key not in skipped and value != default:
+            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
+    return words
+
+
+if __name__ == "__main__":
+    run(main)

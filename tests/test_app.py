@@ -1,0 +1,310 @@
+"""The page in the browser: what it refuses, what it writes and where, and a real visit with Chromium."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import app
+import sample
+from motion.bvh import read_bvh
+from tests.conftest import ROOT
+from tests.test_viewer import BLUE, ORANGE, Browser, needs_browser
+from utils import studio
+from utils.datasets import DATASETS
+from utils.errors import BadInput
+from utils.pipeline import load
+from utils.studio import Request, Studio, framed
+
+SPEC = DATASETS["t2m"]
+GOOD = {"prompt": "walk", "estimate": False, "seconds": 4, "seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
+HOSTILE = '</title><script>document.title="hacked"</script><img src=x onerror="document.title=1"> ${1+1}'
+
+
+def request(**changes):
+    return Request.of(SPEC, **(GOOD | changes))
+
+
+def test_a_good_request_is_whole_tokens_and_clean_text():
+    assert request(prompt=" a\nb\0 ", seconds=4.17) == Request("a b", 80, 1, 2.5, 4, 2)
+    assert request(estimate=True, seconds="whatever").frames == 0
+    assert request(seconds=9.8).frames == 196 and request(seconds=2).frames == 40
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompt", x) for x in ("", " \n\0", None, 7, ["walk"], "x" * 1001, " " * 10**6)]
+    + [("seconds", x) for x in (0, 1.9, 9.9, 1e9, -1, None, "long", float("nan"), float("inf"), [4])]
+    + [("seed", x) for x in (-1, 1.5, 10**400, None, "a", {})]
+    + [("cfg", x) for x in (0, 11, "nan", None)]
+    + [("steps", x) for x in (0, 51, 2.5, "many")]
+    + [("variations", x) for x in (0, 5, 10**9, float("inf"))],
+)
+def test_everything_is_bounded_on_the_server(field, value):
+    with pytest.raises(BadInput) as error:
+        request(**{field: value})
+    message = str(error.value)
+    assert len(message) < 120 and "\n" not in message and message.endswith(".")
+
+
+def test_the_frame_can_run_its_script_only_and_cannot_be_left():
+    page = framed('<script>"x"</script></iframe><img>')
+    assert page.count("<") == page.count(">") == 2 and 'sandbox="allow-scripts"' in page
+
+
+@pytest.fixture(scope="module")
+def pipeline(demo_weights):
+    return load("Demo/demo_MARDM", demo_weights)
+
+
+@pytest.fixture
+def at_work(pipeline, tmp_path):
+    args = app.flags().parse_args(["--time_steps", "3"])
+    return Studio(pipeline, app.decoding(args, pipeline.spec), tmp_path, app.changed(args))
+
+
+def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path):
+    result = at_work.draw(request(prompt="../../a: walk?", seconds=2))
+    assert [file.suffix for file in result.files] == [".npy", ".bvh", ".npy", ".bvh", ".html"]
+    first, second = (np.load(file) for file in result.files[:3:2])
+    assert first.shape == (40, 22, 3) and not np.array_equal(first, second)
+    assert len(read_bvh(result.files[1])) == 40
+    assert len({file.name for file in result.files}) == 5
+    assert all(file.parent == result.folder and file.parent.parent == tmp_path for file in result.files)
+    video = at_work.video(result)
+    assert video.parent == result.folder and video.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
+def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_path, prompt):
+    asked = request(prompt=prompt, estimate=True, seed=7, steps=3)
+    result = at_work.draw(asked)
+    python, script, *words = shlex.split(at_work.again(asked))
+    assert (python, script, words[0]) == ("python", "sample.py", "--demo")
+    where = [
+        "--checkpoints_dir",
+        str(demo_weights),
+        "--output_dir",
+        str(tmp_path / "again"),
+        "--device",
+        "cpu",
+    ]
+    sample.main([*words, *where, "--export", "npy"])
+    again = sorted((tmp_path / "again/demo_MARDM_Demo").glob("*.npy"))
+    for file, other in zip(again, result.files[::2]):
+        assert np.array_equal(np.load(file), np.load(other))
+    assert len(again) == 2
+
+
+def test_old_results_go_and_say_so(at_work, tmp_path, monkeypatch):
+    monkeypatch.setattr(studio, "KEPT_RESULTS", 3)
+    results = []
+    for seed in range(5):
+        results.append(at_work.draw(request(seconds=2, variations=1, seed=seed)))
+        os.utime(results[-1].folder, (seed, seed))
+    assert sorted(tmp_path.iterdir()) == sorted(result.folder for result in results[2:])
+    for gone in (results[0], None):
+        with pytest.raises(BadInput, match="press Generate"):
+            at_work.video(gone)
+
+
+def memory():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+def test_memory_stays_flat_over_20_requests(at_work):
+    def ask(seed):
+        at_work.draw(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
+
+    for seed in range(5):
+        ask(seed)
+    before = memory()
+    for seed in range(5, 25):
+        ask(seed)
+    assert memory() - before < 20
+
+
+@pytest.fixture(scope="module")
+def address(demo_weights, tmp_path_factory):
+    """app.py as its users start it, in a home of its own -> (port, everything it may write to)."""
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    home = tmp_path_factory.mktemp("app_home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        "--port",
+        str(port),
+        "--checkpoints_dir",
+        str(demo_weights),
+    ]
+    environment = os.environ | {"HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
+    environment |= {"MPLCONFIGDIR": str(home.parent / "mpl"), "PYTHONDONTWRITEBYTECODE": "1"}
+    work = home / "work"
+    work.mkdir()
+    server = subprocess.Popen(
+        [*command, "--time_steps", "3"],
+        cwd=work,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    seen = b""
+    while b"open http" not in seen:
+        line = server.stdout.readline()
+        assert line, f"the page did not open: {seen.decode()}"
+        seen += line
+    yield port, home
+    server.terminate()
+    rest = server.communicate(timeout=60)[0].decode()
+    assert "Traceback" not in rest, rest
+    left = [path for path in home.rglob("*") if path.is_file()]
+    assert left == [], "the folder of the page outlives it"
+
+
+def written(home):
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+def post(port, path, body):
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    link.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+    answer = link.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def call(port, *values):
+    """What a program gets that speaks to the page -> (event, its data)."""
+    status, body = post(port, "/gradio_api/call/generate", {"data": values})
+    if status != 200:
+        return "refused", body
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    link.request("GET", f"/gradio_api/call/generate/{json.loads(body)['event_id']}")
+    event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", link.getresponse().read().decode())[-1]
+    return event, json.loads(data)
+
+
+def test_it_listens_to_this_computer_only(address):
+    own = {"127.0.0.1"}
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - own
+    for host in others:
+        with pytest.raises(OSError), socket.create_connection((host, address[0]), timeout=2):
+            pass
+    with socket.create_connection(("127.0.0.1", address[0]), timeout=5):
+        pass
+
+
+def test_a_program_gets_files_or_one_clear_line(address):
+    port, home = address
+    event, data = call(port, "walk", False, 2, 1, 2.5, 3, 1)
+    assert event == "complete" and data[0].startswith("<iframe") and "--seed 1" in data[3]
+    assert {os.path.splitext(file["path"])[1] for file in data[1]} == {".npy", ".bvh", ".html"}
+    for values in (
+        ["walk", False, 10**9, 1, 2.5, 3, 1],
+        ["", True, 4, 1, 2.5, 3, 1],
+        [None] * 7,
+        ["walk", True, 4, "x", [], {}, 1],
+    ):
+        event, data = call(port, *values)
+        assert event == "error" and data["error"].endswith("."), (values, data)
+    assert all("fsq_mardm_app_" in str(path) for path in written(home)), written(home)
+
+
+def test_nothing_can_be_uploaded(address):
+    port, home = address
+    before = written(home)
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    part = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../evil.txt"\r\n\r\n'
+        + b"y" * 1000
+    )
+    link.request(
+        "POST",
+        "/gradio_api/upload",
+        part + b"\r\n--x--\r\n",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert link.getresponse().status >= 400
+    assert written(home) == before
+
+
+def picture(browser, selector):
+    """The pixels of an element as the screen shows it [H,W,3]."""
+    box = browser.js(
+        f"(r => [r.x, r.y, r.width, r.height])(document.querySelector('{selector}').getBoundingClientRect())"
+    )
+    shot = imread(io.BytesIO(base64.b64decode(browser.call("Page.captureScreenshot")["data"])))[..., :3]
+    x, y, width, height = map(int, box)
+    return shot[max(y, 0) : y + height, max(x, 0) : x + width]
+
+
+def coloured(picture, colour):
+    return int((np.abs(picture - np.array(colour) / 255).max(axis=-1) < 0.1).sum())
+
+
+def type_and_generate(browser, text):
+    before = browser.js("document.querySelector('#viewer iframe')?.srcdoc ?? ''")
+    browser.js("document.querySelector('textarea').focus(), document.querySelector('textarea').select()")
+    browser.call("Input.insertText", text=text)
+    browser.js(
+        "[...document.querySelectorAll('button')].find(b => b.textContent.trim() === 'Generate').click()"
+    )
+    quoted = json.dumps(before)
+    browser.wait(f"(document.querySelector('#viewer iframe')?.srcdoc ?? '') !== {quoted}", seconds=120)
+    browser.js("document.querySelector('#viewer').scrollIntoView()")
+
+
+@needs_browser
+def test_a_visit(address, tmp_path):
+    """Type, press, see it move; captions stay text; nothing is fetched from elsewhere."""
+    port, _ = address
+    browser = Browser(tmp_path / "profile")
+    try:
+        size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "light"}
+        browser.call("Emulation.setEmulatedMedia", features=[scheme])
+        browser.call("Page.navigate", url=f"http://127.0.0.1:{port}")
+        browser.wait("document.querySelector('textarea') !== null", seconds=120)
+        type_and_generate(browser, "a person walks forward")
+        deadline = time.monotonic() + 60
+        while coloured(picture(browser, "#viewer iframe"), BLUE) < 50:
+            assert time.monotonic() < deadline, "nothing is drawn"
+        frames = []
+        while len(frames) < 40 and not (frames and np.abs(frames[0] - frames[-1]).max() > 0.3):
+            frames.append(picture(browser, "#viewer iframe"))
+        assert np.abs(frames[0] - frames[-1]).max() > 0.3, "it does not move"
+        assert coloured(frames[-1], ORANGE) > 50
+
+        title = browser.js("document.title")
+        type_and_generate(browser, HOSTILE)
+        assert (
+            browser.js("document.title") == title
+            and browser.js("document.querySelector('img[src=x]')") is None
+        )
+        assert "&lt;/title" in browser.js("document.querySelector('#viewer iframe').srcdoc")
+
+        asked = [
+            e["params"]["request"]["url"]
+            for e in browser.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
+        own = (f"http://127.0.0.1:{port}/", "data:", "blob:", "about:")
+        assert asked and [url for url in asked if not url.startswith(own)] == []
+    finally:
+        browser.close()
