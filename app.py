@@ -38,7 +38,7 @@ EXAMPLES = (
 )
 STYLE = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto; }
-#viewer iframe { width: 100%; height: 560px; border: 1px solid var(--border-color-primary); }
+#viewer iframe { width: 100%; border: 1px solid var(--border-color-primary); }
 """
 WELCOME = "<p style='text-align: center; padding: 6em 1em'>The motion appears here.</p>"
 
@@ -68,7 +68,7 @@ def build(studio):
         result = answer(lambda: studio.draw(Request.of(spec, *values)))
         if unknown_letters([result.request.prompt], studio.pipeline.text_encoder):
             gr.Warning("The text encoder has learned from English: it does not know this script.", title="")
-        page = framed(result.page.read_text(encoding="utf-8"))
+        page = framed(result.page.read_text(encoding="utf-8"), rows=-(-result.request.variations // 2))
         return page, list(map(str, result.files)), result.line, studio.again(result.request), result
 
     def video(result):
@@ -89,16 +89,15 @@ def build(studio):
                 )
                 variations = gr.Slider(*VARIATIONS, 1, step=1, label="Variations, side by side")
                 with gr.Accordion("More", open=False):
-                    seed = gr.Number(how.seed, label="Seed: another one, another motion", precision=0)
-                    cfg = gr.Slider(*GUIDANCE, how.cfg, step=0.1, label="Guidance by the text (1 = off)")
+                    seed = gr.Number(how.seed, label="Seed", precision=0)
+                    cfg = gr.Slider(*GUIDANCE, how.cfg, step=0.1, label="Guidance (1 = off)")
                     steps = gr.Slider(*STEPS, min(how.time_steps, STEPS[1]), step=1, label="Unmasking rounds")
                 go = gr.Button("Generate", variant="primary")
-            with gr.Column(scale=3, min_width=480):
-                viewer = gr.HTML(WELCOME, elem_id="viewer")
+            with gr.Column(scale=5, min_width=480):
+                viewer = gr.HTML(WELCOME, elem_id="viewer", padding=False)
                 line = gr.Markdown()
-                with gr.Row():
-                    files = gr.File(label="Files", file_count="multiple", interactive=False, scale=4)
-                    mp4 = gr.Button("Make mp4", scale=1, min_width=110)
+                files = gr.File(label="Files", file_count="multiple", interactive=False)
+                mp4 = gr.Button("Make mp4")
                 command = gr.Textbox(label="The same from the command line", interactive=False, max_lines=4)
         estimate.change(
             lambda on: gr.update(visible=not on), estimate, seconds, queue=False, api_visibility="private"

@@ -142,6 +142,10 @@ class Studio:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def framed(page):
-    """The viewer as part of another page: in a frame that may run its script and nothing else."""
-    return f'<iframe sandbox="allow-scripts" title="Motion" srcdoc="{html.escape(page)}"></iframe>'
+def framed(page, rows=1):
+    """The viewer as part of another page: in a frame that may run its script and nothing else.
+
+    rows: of panels, two in a row, that should be seen without scrolling.
+    """
+    page, height = html.escape(page), 160 + 400 * rows
+    return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
