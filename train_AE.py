@@ -8,7 +8,8 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 import torch
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
-from models.AE import AE_models, make_ae
+from models.AE import STRIDE, AE_models, make_ae
+from models.masking import lengths_to_mask
 from utils.checkpoints import Run, check_name
 from utils.cli import Parser, common_flags, count, number, optimizer_flags, run, start
 from utils.clips import load_clips
@@ -75,7 +76,7 @@ def reconstruction_loss(motion, recons, m_lens, args):
 def train_step(ae, batch, args, usage):
     recons, bottleneck_loss, codes = ae.training_pass(batch.motion, batch.m_lens)
     if codes is not None:
-        usage.add(codes)
+        usage.add(codes[lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1])])  # real tokens only
     loss = reconstruction_loss(batch.motion, recons, batch.m_lens, args)
     return loss + bottleneck_loss, loss
 
