@@ -66,6 +66,8 @@ def test_every_point_is_kept_however_many_there_are(tmp_path):
 
 
 def test_a_restart_in_a_second_file_goes_on_in_the_same_curve(log_dir):
+    (first,) = log_dir.iterdir()
+    first.rename(log_dir / "events.out.tfevents.1.earlier")  # files sort by their second of birth
     with SummaryWriter(log_dir, filename_suffix=".again", purge_step=200) as writer:
         for step in (200, 210, 300):
             writer.add_scalar("Train/loss", 0.5, step)
@@ -83,6 +85,7 @@ def test_a_picture_of_the_loss_is_written(log_dir, tmp_path, monkeypatch):
 
 def test_the_raw_curve_lies_faint_behind_the_smoothed_one(log_dir, tmp_path, monkeypatch):
     drawn = []
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         plot_loss.Figure, "savefig", lambda figure, path: drawn.append(figure) or path.touch()
     )
