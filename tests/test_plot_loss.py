@@ -71,6 +71,8 @@ def test_a_restart_in_a_second_file_goes_on_in_the_same_curve(log_dir):
     with SummaryWriter(log_dir, filename_suffix=".again", purge_step=200) as writer:
         for step in (200, 210, 300):
             writer.add_scalar("Train/loss", 0.5, step)
+    (second,) = log_dir.glob("*.again")
+    second.rename(log_dir / "events.out.tfevents.9999999999.again")  # TensorBoard reads files in name order
     steps, values = read_scalars(log_dir)["Train/loss"]
     assert list(steps) == [*range(0, 200, 10), 200, 210, 300] and list(values[-3:]) == [0.5] * 3
 

@@ -30,7 +30,7 @@ BROUGHT_ALONG = {
     "PIL",
     "sentence_transformers",
 }  # by those listed
-OPTIONAL = {"spacy", "gradio"}  # better word tags, the page of app.py: where a user has installed them
+OPTIONAL = {"spacy"}  # better word tags, where a user has it
 
 
 def bash(folder, *command, **environment):
