@@ -38,6 +38,13 @@ setup_install() {
     echo "setup: installing requirements.txt into .venv; the first time this takes minutes (PyTorch is large)"
     .venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt ||
         setup_fail "pip could not install requirements.txt, see above; run bash $0 again once that is mended"
+    local alone
+    alone=$(sed -n 's/^# no-deps: *\([^ ]*\).*/\1/p' requirements.txt)
+    if [ -n "$alone" ]; then
+        # shellcheck disable=SC2086 # one word per package
+        .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps $alone ||
+            echo "setup: $alone could not be installed; the tests that need it are skipped"
+    fi
     cp requirements.txt .venv/installed-requirements.txt
     echo "setup: done"
 }
