@@ -17,7 +17,6 @@ import os
 import shutil
 from pathlib import Path
 
-from motion.rigs import UNITS
 from utils import bandai_namco, prepare_bvh
 from utils.check_dataset import check_dataset
 from utils.cli import Parser, count, name, number, run
@@ -53,12 +52,11 @@ def bvh(args):
     interrupted run goes on where it stopped."""
     root, skipped = Path(args.dataset_dir) / args.name, Skipped()
     refuse_existing(root, args.overwrite)
-    joint_map = prepare_bvh.read_joint_map(args.joint_map) if args.joint_map else ()
+    reading = prepare_bvh.reading_of(args, args.fps)
     files = prepare_bvh.find_bvh(args.input)
     described = bandai_namco.describe(files) if args.preset else read_captions(args.captions)
     files = prepare_bvh.described_files(files, described, skipped)
     print(f"{root}: {len(files)} files with captions; words without tokens are tagged by {tagger_name()}")
-    reading = prepare_bvh.Reading(args.fps, args.unit, args.up, args.position_channels, joint_map)
     work = root.with_name(f".{root.name}.work")
     kept = prepare_bvh.drop_short(
         prepare_bvh.convert(files, reading, work, args.num_workers, skipped), args.min_frames, skipped
@@ -113,17 +111,7 @@ def bvh_flags(parser):
     words.add_argument("--preset", choices=("bandai_namco",), help="captions and split from the file names")
     group = parser.add_argument_group("reading")
     group.add_argument("--fps", type=number(float, 1, 240), default=20.0, help="of the set [%(default)s]")
-    group.add_argument(
-        "--joint_map", help='.json for an unknown rig: {"pelvis": "Hips", ...}, all 22 or a few'
-    )
-    group.add_argument("--unit", choices=tuple(UNITS), help="of the files [from the body's height]")
-    group.add_argument("--up", choices=("y", "z"), default="y", help="the axis that points up [%(default)s]")
-    group.add_argument(
-        "--position_channels",
-        choices=("auto", "replace", "add"),
-        default="auto",
-        help="what position channels below the root do with OFFSET [%(default)s]",
-    )
+    prepare_bvh.reading_flags(group)
     group.add_argument(
         "--skeleton",
         choices=prepare_bvh.SKELETONS,

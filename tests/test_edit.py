@@ -1,17 +1,25 @@
 """edit.py: which tokens a section means, which sources are read, and that what is kept stays."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edit import parse_sections, read_source
+from edit import best_reproduced, parse_sections, read_source
 from models.AE import make_ae
 from models.MARDM import Decoding, MARDM_models
+from motion.bvh_export import write_bvh
+from motion.rigs import HUMANML3D_BONES
+from motion.rotations import unit
+from motion.skeletons import SMPL22
 from tests.test_MARDM import awake
 from utils.datasets import DATASETS
 from utils.errors import BadInput
+from utils.motion_process import recover_from_ric
+from utils.prepare_bvh import Reading
 
 
 @pytest.mark.parametrize(
@@ -97,3 +105,41 @@ def test_an_edit_sees_what_is_kept(pair):
     text, m_lens, how = torch.randn(1, 16), torch.tensor([10]), Decoding(snap="off")
     a, b = (mardm.edit(ae, text, m_lens, tokens[i : i + 1], sections, how)[0, 4:6] for i in range(2))
     assert not torch.equal(a, b)
+
+
+def test_a_bvh_is_a_source_too(tmp_path):
+    """Joints -> BVH at another rate -> rows: the motion that went in, on its own bones or HumanML3D's."""
+    spec = DATASETS["t2m"]
+    pose, joints = np.zeros((22, 3)), np.zeros((60, 22, 3))
+    for joint, parent in enumerate(SMPL22.parents[1:], start=1):
+        pose[joint] = pose[parent] + HUMANML3D_BONES[joint] * unit(np.array(SMPL22.directions[joint], float))
+    joints[:] = pose - (0, pose[:, 1].min(), 0)
+    joints[..., 2] += 0.03 * np.arange(60)[:, None]  # strides along +Z at 1.8 m/s, 60 frames a second
+    write_bvh(tmp_path / "a.BVH", joints, 60.0)
+    rows = read_source(tmp_path / "a.BVH", spec)
+    assert rows.shape == (16, 67)  # 20 frames at 20 Hz, 19 rows, 4 whole tokens
+    back = recover_from_ric(rows, 22).numpy()
+    assert np.abs(back - joints[:48:3]).max() < 0.005
+    large = joints * 1.2
+    write_bvh(tmp_path / "large.bvh", large, 20.0)
+    for bones, height in (("own", 1.2), ("humanml3d", 1.0)):
+        found = recover_from_ric(read_source(tmp_path / "large.bvh", spec, Reading(20.0), bones), 22).numpy()
+        assert np.ptp(found[0, :, 1]) == pytest.approx(height * np.ptp(joints[0, :, 1]), abs=0.01)
+    (tmp_path / "broken.bvh").write_text("HIERARCHY\nROOT x\n")
+    for name, of in (("broken.bvh", spec), ("missing.bvh", spec), ("large.bvh", DATASETS["kit"])):
+        with pytest.raises(BadInput, match=name):
+            read_source(tmp_path / name, of)
+
+
+def test_of_two_bodies_the_one_that_the_autoencoder_knows():
+    class KnowsNothingAboveOne(torch.nn.Linear):
+        def tokenize(self, motion):
+            return None, motion.clamp(max=1)
+
+        def detokenize(self, targets):
+            return targets
+
+    tokenizer = SimpleNamespace(ae=KnowsNothingAboveOne(1, 1), normalizer=lambda rows: rows)
+    small, large = torch.full((8, 67), 0.5), torch.full((8, 67), 2.0)
+    for sources in ([small, large], [large, small]):
+        assert best_reproduced(tokenizer, sources) is small

@@ -1,6 +1,7 @@
 """Rendering: what the camera frames, what the pictures show, nothing half-written, nothing left in memory."""
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,20 @@ def test_no_figure_outlives_its_video(tmp_path):
 def test_pyplot_and_its_global_state_stay_out():
     code = "import sys, motion.rendering; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
+def test_memory_stays_flat_over_50_videos(tmp_path):
+    """Resident memory after the 50th full-length video is that after the 5th, give or take 50 MB."""
+
+    def memory():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    motion = walking(np.linspace((0, 0), (0, 4), 196))
+    for number in range(50):
+        render_video(tmp_path / "a.mp4", motion, caption=f"motion {number}")
+        if number == 4:
+            before = memory()
+    assert memory() <= before + 50

@@ -280,9 +280,9 @@ def record(args, folder):
 
 
 def write_text(path, text):
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all. What is no UTF-8, from a file name perhaps, as \\udcff."""
     part = Path(path).with_name(Path(path).name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(part, path)
 
 

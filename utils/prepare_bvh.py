@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from motion.bvh import read_bvh
 from motion.files import whole_file
-from motion.rigs import HUMANML3D_BONES, bone_lengths, to_joints22, with_bone_lengths
+from motion.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
 from motion.skeletons import SMPL22
 from utils.clips import SPLITS
 from utils.errors import BadInput
@@ -47,6 +47,27 @@ class Reading:
         """Changes with the file and with everything that decides about its joints."""
         stat = os.stat(path)
         return hashlib.sha256(repr((self, stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()[:32]
+
+
+def reading_flags(group):
+    """How BVH files are understood."""
+    group.add_argument(
+        "--joint_map", help='.json for an unknown rig: {"pelvis": "Hips", ...}, all 22 or a few'
+    )
+    group.add_argument("--unit", choices=tuple(UNITS), help="of the files [from the body's height]")
+    group.add_argument("--up", choices=("y", "z"), default="y", help="the axis that points up [%(default)s]")
+    group.add_argument(
+        "--position_channels",
+        choices=("auto", "replace", "add"),
+        default="auto",
+        help="what position channels below the root do with OFFSET [%(default)s]",
+    )
+
+
+def reading_of(args, fps):
+    """These flags as a value."""
+    joint_map = read_joint_map(args.joint_map) if args.joint_map else ()
+    return Reading(fps, args.unit, args.up, args.position_channels, joint_map)
 
 
 def read_joint_map(file):

@@ -1,0 +1,175 @@
+"""Sixty prompts that nobody should write: a motion or one clear line each, and nothing leaves its folder."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import sample
+from tests.test_export import HOSTILE
+from utils.cli import run
+
+MARKUP = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "<!--",
+    "]]>",
+    "&lt;b&gt; &amp; &#0;",
+    "{{script}} {{data}}",
+    "${alert(1)} `id` $(id)",
+    "javascript:alert(1)",
+    "\"'><svg onload=alert(1)>",
+]
+PATHS = [
+    "a/../../../b",
+    "~/.ssh/id_rsa",
+    "C:\\Windows\\System32",
+    "file:///etc/passwd",
+    "//server/share",
+    "%2e%2e%2f%2e%2e%2f",
+    "nul",
+    "aux.npy",
+    "-rf *",
+    "--export mp4",
+    "; rm -rf / #",
+    "| cat /etc/passwd",
+    "samples.json",
+]
+LETTERS = [
+    "человек идёт вперёд",
+    "一个人向前走",
+    "人が前に歩く",
+    "मनुष्य चलता है",
+    "👨‍👩‍👧‍👦 jumps",
+    "Z\u0310\u0320a\u0311\u0335l\u0312\u0326g\u0313o\u0327" * 50,
+    "\u200b\u200c\u200d\ufeff walk",
+    "\ufffd\ufffe\uffff",
+    "\U000e0001\U000e0041 tag",
+    "ﷺ" * 300,
+    "ⅣⅤ ½ ² ٤٠",
+    "𝐛𝐨𝐥𝐝 𝓼𝓬𝓻𝓲𝓹𝓽",
+]
+LENGTHS = [
+    "#",
+    "##",
+    "walk#",
+    "walk#12.5",
+    "walk #forty",
+    "#hashtag walks",
+    "walk#NaN",
+    "walk#0x28",
+    "walk#1e2",
+]
+ODD = ["a", "0", "None", "NaN", "%s %d %n", "a" * 10_000, "walk " * 2000]
+ALL = [*HOSTILE, *MARKUP, *PATHS, *LETTERS, *LENGTHS, *ODD]
+REFUSED = ["walk#0", "walk#3", "walk#197", "walk#-40", "walk#" + "9" * 5000, "#40", "  #NA", "\0\0#40"]
+
+
+def flags(weights, folder):
+    fixed = [
+        "--demo",
+        "--checkpoints_dir",
+        str(weights),
+        "--device",
+        "cpu",
+        "--time_steps",
+        "1",
+        "--cfg",
+        "1",
+    ]
+    return [*fixed, "--motion_length", "8", "--output_dir", str(folder / "out"), "--export"]
+
+
+def call(words):
+    with pytest.raises(SystemExit) as exit_:
+        run(sample.main, words)
+    return exit_.value.code
+
+
+def files_below(folder):
+    return {os.path.join(root, file) for root, _, files in os.walk(folder) for file in files}
+
+
+def check_written(folder, formats):
+    """All that was written lies in the run's folder, under names that samples.json lists, once each."""
+    run_folder = folder / "out/demo_MARDM_Demo"
+    made = [
+        motion
+        for one in json.loads((run_folder / "samples.json").read_text("utf-8"))
+        for motion in one["motions"]
+    ]
+    names = [name for motion in made for name in motion["files"]]
+    assert len(names) == len(set(names)) == len(made) * formats
+    expected = {str(run_folder / name) for name in [*names, "samples.json"]}
+    assert files_below(folder / "out") == expected
+    return made, run_folder
+
+
+def test_there_are_sixty():
+    assert len(set(ALL)) >= 60
+
+
+def test_all_in_one_file_give_a_motion_each(demo_weights, tmp_path, capsys):
+    """Line ends part a prompt in two, and blank ones are none; what cannot be UTF-8 cannot be in the file."""
+    path = tmp_path / "prompts.txt"
+    text = "\n".join(prompt for prompt in ALL if "\udcff" not in prompt)
+    path.write_text(text, encoding="utf-8", newline="\n")
+    lines = [line for line in text.splitlines() if line.strip() and line.strip(" \0#")]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert call([*flags(demo_weights, tmp_path), "npy", "html", "--text_path", str(path)]) == 0
+    assert "learned from English" in capsys.readouterr().out
+    made, folder = check_written(tmp_path, formats=2)
+    assert len(made) == len(lines) > 60
+    for motion in made:
+        joints = np.load(folder / motion["files"][0])
+        assert joints.shape == (8, 22, 3) and np.isfinite(joints).all()
+        page = (folder / motion["files"][1]).read_text(encoding="utf-8")
+        assert (
+            page.count("<script") == 2
+            and "onerror=alert" not in page.replace("\\u003c", "<").split("<title>")[0]
+        )
+        assert "<img" not in page and "<svg" not in page
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", " \n\t", "\0", *[p for p in HOSTILE if "\udcff" in p], "a\nb\0c", "walk#40"]
+)
+def test_on_the_command_line(demo_weights, tmp_path, capsys, prompt):
+    code = call([*flags(demo_weights, tmp_path), "npy", "--text_prompt", prompt])
+    if prompt.strip(" \n\t\0"):
+        assert code == 0
+        ((motion,), _) = check_written(tmp_path, formats=1)
+        assert motion["frames"] == 8
+    else:
+        error = capsys.readouterr().err.strip()
+        assert code == 2 and error == "error: --text_prompt: the prompt is empty"
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("line", REFUSED, ids=lambda line: ascii(line[:12]))
+def test_lines_without_a_prompt_or_with_an_impossible_length(tmp_path, capsys, line):
+    """Refused before any model is looked for."""
+    path = tmp_path / "prompts.txt"
+    path.write_text(f"walk\n{line}\n", encoding="utf-8")
+    assert call([*flags(tmp_path / "nowhere", tmp_path), "npy", "--text_path", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "prompts.txt:2" in error and "\n" not in error and len(error) < 400
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00walk", b"walk \xe9", b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_files_that_are_no_text_or_hold_none(tmp_path, capsys, content):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    for name in (str(path), "a\0b", str(tmp_path)):
+        assert call([*flags(tmp_path / "nowhere", tmp_path), "npy", "--text_path", name]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: --text_path") and "\n" not in error
+
+
+@pytest.mark.parametrize("formats", [["exe"], ["npy", "../mp4"], ["html;ls"], []])
+def test_formats_are_checked_before_any_model_is_looked_for(tmp_path, capsys, formats):
+    assert call([*flags(tmp_path / "nowhere", tmp_path), *formats, "--text_prompt", "walk"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "--export" in error and "\n" not in error
