@@ -3,7 +3,12 @@
 #   bash train_fsq_pipeline.sh --demo                  the embedded demo set, sized for two CPU cores
 #   bash train_fsq_pipeline.sh                         HumanML3D at full size (a GPU; days)
 #   bash train_fsq_pipeline.sh --dataset_name kit      another data set at full size
-# Options: --device {auto,cuda,cpu,mps} [auto]; --help.
+# Options:
+#   --ae_model NAME, --model NAME     another autoencoder of AE_models, another generator of MARDM_models
+#   --ae_epochs N, --epochs N         passes over the training set of stage 1, of stage 2
+#   --skip N                          leave phase N (1 to 5) out; may be given several times
+#   --device {auto,cuda,cpu,mps}      [auto]
+#   --help
 # Makes .venv and installs what is missing. Run the same command again after an interruption: finished trainings are
 # kept, an interrupted one goes on where it was saved. To train anew, remove the run's folder in checkpoints/.
 set -euo pipefail
@@ -48,7 +53,7 @@ a woman bows"
 # ---- how it goes ----
 
 usage() {
-    sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
 }
 
 refuse() {
@@ -59,13 +64,24 @@ refuse() {
 full_size
 device=auto
 command="bash train_fsq_pipeline.sh${*:+ $*}"
-chosen_dataset=""
+chosen_dataset="" chosen_ae="" chosen_model="" skipped=""
+ae_epochs=() epochs=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --demo) demo_size ;;
-        --dataset_name | --device)
+        --dataset_name | --device | --ae_model | --model | --ae_epochs | --epochs | --skip)
             [ $# -ge 2 ] || refuse "$1 needs a value"
-            if [ "$1" = --device ]; then device=$2; else chosen_dataset=$2; fi
+            case "$1" in
+                --dataset_name) chosen_dataset=$2 ;;
+                --device) device=$2 ;;
+                --ae_model) chosen_ae=$2 ;;
+                --model) chosen_model=$2 ;;
+                --ae_epochs) ae_epochs=(--epoch "$2" --max_iters 0) ;;
+                --epochs) epochs=(--epoch "$2" --max_iters 0) ;;
+                --skip)
+                    case "$2" in [1-5]) skipped+=$2 ;; *) refuse "--skip $2: phases are 1 to 5" ;; esac
+                    ;;
+            esac
             shift
             ;;
         -h | --help) usage && exit 0 ;;
@@ -74,6 +90,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 DATASET=${chosen_dataset:-$DATASET}
+if [ -n "$chosen_ae" ]; then AE_MODEL=$chosen_ae AE_NAME=$chosen_ae; fi
+if [ -n "$chosen_model" ]; then MODEL=$chosen_model NAME=${chosen_model//-/_}; fi
+AE_FLAGS+=(${ae_epochs[@]+"${ae_epochs[@]}"})
+MARDM_FLAGS+=(${epochs[@]+"${epochs[@]}"})
 
 source scripts/setup.sh
 
@@ -104,6 +124,13 @@ continued() {
     if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi
 }
 
+# begin N TITLE: the phase's headline; fails where the phase is to be left out
+begin() {
+    phase="phase $1"
+    echo "=== Phase $1: $2 ==="
+    case "$skipped" in *"$1"*) echo "skipped" && return 1 ;; esac
+}
+
 phase="the preparation"
 echo "=== Preparation: data set, judges, length estimator ==="
 if [ "$DATASET" = Demo ] && [ ! -f datasets/Demo/spec.json ]; then
@@ -119,37 +146,36 @@ if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
     step length_estimator python train_LengthEstimator.py "${common[@]}" ${LENGTH_FLAGS[@]+"${LENGTH_FLAGS[@]}"}
 fi
 
-phase="phase 1"
-echo "=== Phase 1: Train FSQ-AE ($AE_MODEL) ==="
-step train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \
-    $(continued "$AE_NAME")
-
-phase="phase 2"
-echo "=== Phase 2: Evaluate FSQ-AE ==="
-step evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
-    ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
-
-phase="phase 3"
-echo "=== Phase 3: Train FSQ-MARDM ($MODEL) ==="
-step train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-    "${MARDM_FLAGS[@]}" $(continued "$NAME")
-
-phase="phase 4"
-echo "=== Phase 4: Evaluate FSQ-MARDM ==="
-step evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-    ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}
-
-phase="phase 5"
-echo "=== Phase 5: Sample ==="
-printf '%s\n' "$PROMPTS" >"$logs/prompts.txt"
-step sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-    --text_path "$logs/prompts.txt" --export npy mp4 html
-for name in "$AE_NAME" "$NAME"; do
-    step "plot_$name" python plot_loss.py --log_dir "$runs/$name/model" --output "$logs/$name.png"
-done
+if begin 1 "Train FSQ-AE ($AE_MODEL)"; then
+    step train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \
+        $(continued "$AE_NAME")
+fi
+if begin 2 "Evaluate FSQ-AE"; then
+    step evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
+        ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
+fi
+if begin 3 "Train FSQ-MARDM ($MODEL)"; then
+    step train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+        "${MARDM_FLAGS[@]}" $(continued "$NAME")
+fi
+if begin 4 "Evaluate FSQ-MARDM"; then
+    step evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+        ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}
+fi
+if begin 5 "Sample"; then
+    printf '%s\n' "$PROMPTS" >"$logs/prompts.txt"
+    step sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+        --text_path "$logs/prompts.txt" --export npy mp4 html
+    for name in "$AE_NAME" "$NAME"; do
+        step "plot_$name" python plot_loss.py --log_dir "$runs/$name/model" --output "$logs/$name.png"
+    done
+fi
 
 echo "=== All phases completed! ==="
-python -m scripts.summary "$runs/$NAME/eval/eval.json"
+case "$skipped" in
+    *4*) ;;
+    *) python -m scripts.summary "$runs/$NAME/eval/eval.json" ;;
+esac
 cat <<END
 videos, pages      generation/${NAME}_$DATASET/
 loss curves        $logs/$AE_NAME.png, $logs/$NAME.png

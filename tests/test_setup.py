@@ -191,6 +191,24 @@ def test_every_command_of_the_pipeline_is_one_its_script_takes(pipeline, options
             assert args.dataset_name == {"--demo": "Demo"}.get(options[0], "kit")
 
 
+def test_phases_can_be_left_out_and_models_and_epochs_chosen(pipeline):
+    chosen = "--demo --skip 2 --skip 4 --ae_model FSQ_AE_Small --model MARDM-SiT-S --ae_epochs 3 --epochs 7"
+    done = bash(pipeline, "train_fsq_pipeline.sh", *chosen.split())
+    assert done.returncode == 0, done.stderr
+    called = {script: parse(script, flags) for script, *flags in commands(pipeline) if script != "-m"}
+    assert not {"evaluation_AE.py", "evaluation_MARDM.py"} & called.keys()
+    ae, mardm = called["train_AE.py"], called["train_MARDM.py"]
+    assert (ae.model, ae.epoch, ae.max_iters) == ("FSQ_AE_Small", 3, 0)
+    assert (mardm.model, mardm.epoch, mardm.max_iters, mardm.ae_model) == (
+        "MARDM-SiT-S",
+        7,
+        0,
+        "FSQ_AE_Small",
+    )
+    for wrong in (["--skip", "9"], ["--skip"], ["--model"]):
+        assert bash(pipeline, "train_fsq_pipeline.sh", *wrong).returncode == 2
+
+
 def test_full_size_is_what_the_plan_says(pipeline):
     assert bash(pipeline, "train_fsq_pipeline.sh").returncode == 0
     parsed = {
