@@ -74,6 +74,8 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     changed = (tokens != alone).any(dim=1).nonzero().flatten().tolist()
     joined = {*range(8, 16), *range(48, 56)}
     assert set(changed) <= joined and len(changed) > 8
+    others = draw_parts(pipeline, text, lengths, how, repeat=1)
+    assert not any(torch.equal(a, b) for a, b in zip(others, alone.split([12, 40, 20])))
     again = draw_story(pipeline, text, lengths, how, transition=8)[1]
     other = draw_story(pipeline, text, lengths, how, transition=8, repeat=1)[1]
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
