@@ -78,8 +78,8 @@ def joins(lengths, half):
 def draw_join(pipeline, text, tokens, hidden, how, key):
     """tokens [L,target_dim] of a window -> the same with those of `hidden` drawn anew.
 
-    text [E]: that of the part which begins here, without guidance. What lies on both sides guides enough: of
-    next text, no text and the mean of both, with and without guidance, this moved most smoothly.
+    text [E]: that of the part which begins here, without guidance: measured on 18 joins, this is as smooth as
+    no text at all, and smoother than the same with guidance or the mean of both texts.
     """
     sections = torch.zeros(1, len(tokens), dtype=torch.bool, device=tokens.device)
     sections[0, hidden.start : hidden.stop] = True
