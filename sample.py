@@ -2,8 +2,7 @@
 
 python sample.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL \\
     --text_prompt "a person walks forward" --motion_length 120
-python sample.py ... --text_path prompts.txt        # one prompt a line; `prompt#120` sets its frames,
-`prompt#NA` none
+python sample.py ... --text_path prompts.txt        # one a line; prompt#120 sets its frames, prompt#NA none
 python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
 """
 
