@@ -42,7 +42,7 @@ def main(argv=None):
     device = start(args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     tokenizer = load_ae(args, device, args.name, args.model)
-    exam = test_exam(args, tokenizer, load_clips(tokenizer.spec, root, "test"), device)
+    exam = test_exam(args, tokenizer, load_clips(tokenizer.spec, root, args.split), device)
     report = Report(Run.of(args).eval)
     report.log(describe(args.model, tokenizer.ae))
 

@@ -161,6 +161,14 @@ def test_evaluations_print_log_and_record(trained, capsys):
     assert call(evaluation_MARDM.main, flags) == 0
     (record,) = (trained / "checkpoints/Tiny/MARDM/eval").glob("*.json")
     assert "fid" in record.read_text()
+    assert call(evaluation_MARDM.main, f"{flags} --split val") == 0
+    on_val = json.loads(record.with_name("eval_val.json").read_text())["rows"]["generated"]["repeats"][0]
+    n_val = len((trained / "datasets/Tiny/val.txt").read_text().split())
+    assert (
+        on_val["n_pred"]
+        == n_val
+        != json.loads(record.read_text())["rows"]["generated"]["repeats"][0]["n_pred"]
+    )
 
 
 def test_plots(trained, tmp_path):

@@ -226,6 +226,9 @@ def evaluation_flags(parser):
     group = parser.add_argument_group("evaluation")
     group.add_argument("--repeat_times", type=count(1, 10**4), default=20, help="repeats [%(default)s]")
     group.add_argument(
+        "--split", choices=("test", "val"), default="test", help="val: to choose settings on [%(default)s]"
+    )
+    group.add_argument(
         "--protocol",
         choices=("full", "parent"),
         default="full",

@@ -170,7 +170,7 @@ class Report:
             file.write(text + "\n")
 
     def write(self, args, columns, **more):
-        """eval.json: the command, every flag, and per row the interval and each repeat."""
+        """eval.json, or eval_val.json: the command, every flag, per row the interval and each repeat."""
         rows = {
             name: {
                 "interval": {
@@ -187,7 +187,8 @@ class Report:
             "flags": vars(args),
             "seconds": time.time() - self.begun,
         }
-        write_text(self.folder / "eval.json", json.dumps(record | more | {"rows": rows}, indent=1))
+        name = "eval.json" if args.split == "test" else f"eval_{args.split}.json"
+        write_text(self.folder / name, json.dumps(record | more | {"rows": rows}, indent=1))
 
 
 def finish(report, args, exam, columns, **more):
