@@ -14,8 +14,9 @@ import sys
 import tempfile
 
 from models.AE import STRIDE
-from utils.cli import DEMO, Parser, count, decoding, generator_flags, run, start
+from utils.cli import Parser, count, run, start
 from utils.errors import BadInput
+from utils.flags import DEMO, decoding, generator_flags
 from utils.pipeline import Pipeline
 from utils.prompts import unknown_letters
 from utils.studio import (

@@ -16,16 +16,9 @@ from motion.export import FORMATS, Names, export_motion
 from motion.rendering import render_video
 from motion.rigs import HUMANML3D_BONES, with_bone_lengths
 from motion.skeletons import SMPL22
-from utils.cli import (
-    Parser,
-    count,
-    decoding,
-    generator_flags,
-    output_flags,
-    run,
-    start,
-)
+from utils.cli import Parser, count, run, start
 from utils.errors import BadInput
+from utils.flags import decoding, generator_flags, output_flags
 from utils.motion_process import joints_to_features, recover_from_ric
 from utils.packed import load_array
 from utils.pipeline import Pipeline

@@ -10,11 +10,12 @@ from tqdm import trange
 
 from models.AE import AE_models
 from utils.checkpoints import Run, check_name, load_ae
-from utils.cli import Parser, checkpoint_flag, common_flags, evaluation_flags, run, start
+from utils.cli import Parser, run, start
 from utils.clips import load_clips
 from utils.datasets import find_dataset
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam
+from utils.flags import checkpoint_flag, common_flags, evaluation_flags
 
 FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
 

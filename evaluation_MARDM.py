@@ -8,19 +8,13 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 from models.MARDM import MARDM_models
 from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, load_mardm
-from utils.cli import (
-    Parser,
-    decoding,
-    evaluation_flags,
-    generator_flags,
-    run,
-    start,
-)
+from utils.cli import Parser, run, start
 from utils.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam
+from utils.flags import decoding, evaluation_flags, generator_flags
 
 
 def flags():

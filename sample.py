@@ -18,17 +18,9 @@ from tqdm import tqdm
 from models.AE import STRIDE
 from motion.export import FORMATS, Names, export_motion
 from motion.feet import fix_feet
-from utils.cli import (
-    Parser,
-    count,
-    decoding,
-    generator_flags,
-    output_flags,
-    run,
-    start,
-    write_text,
-)
+from utils.cli import Parser, count, run, start, write_text
 from utils.errors import BadInput
+from utils.flags import decoding, generator_flags, output_flags
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 from utils.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters

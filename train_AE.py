@@ -11,11 +11,12 @@ from torch.nn.functional import mse_loss, smooth_l1_loss
 from models.AE import STRIDE, AE_models, make_ae
 from models.masking import lengths_to_mask
 from utils.checkpoints import Run, check_name
-from utils.cli import Parser, common_flags, count, number, optimizer_flags, run, start
+from utils.cli import Parser, count, number, run, start
 from utils.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, loader
 from utils.eval_utils import evaluate_reconstruction
 from utils.evaluators import Judge
+from utils.flags import common_flags, optimizer_flags
 from utils.train_utils import CodeUsage, RunningMean, descend, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
@@ -32,6 +33,18 @@ def flags():
     )
     group.add_argument(
         "--codebook_size", type=count(2, 10**6), default=512, help="of VQ_AE_Model [%(default)s]"
+    )
+    group.add_argument(
+        "--commitment_cost",
+        type=number(float, 0, 1e3),
+        default=0.25,
+        help="beta of VQ_AE_Model: how strongly the encoder is held to its codes [%(default)s]",
+    )
+    group.add_argument(
+        "--restart_after",
+        type=count(1),
+        default=100,
+        help="steps without use after which a code of VQ_AE_Model restarts [%(default)s]",
     )
     group.add_argument(
         "--width", type=count(8, 4096), default=512, help="channels of the networks [%(default)s]"
@@ -105,7 +118,13 @@ def main(argv=None):
 
     reseed(args.seed)  # whatever was built before, a judge or not
     ae = make_ae(
-        args.model, spec.dim, args.width, fsq_levels=args.fsq_levels, codebook_size=args.codebook_size
+        args.model,
+        spec.dim,
+        args.width,
+        fsq_levels=args.fsq_levels,
+        codebook_size=args.codebook_size,
+        commitment_cost=args.commitment_cost,
+        restart_after=args.restart_after,
     ).to(device)
     optimizer = torch.optim.AdamW(ae.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay)
     scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)

@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from utils import metrics
 from utils.checkpoints import FORMAT, Run, load_state, save_state
-from utils.cli import Parser, common_flags, count, number, record, run, start
+from utils.cli import Parser, count, number, record, run, start
 from utils.clips import load_clips
 from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset, loader
 from utils.errors import BadInput
 from utils.evaluators import CONTRAST, MATCHING
+from utils.flags import common_flags
 from utils.glove import word_vectors
 from utils.judge_training import LOSSES, Contrast, Matching, r_precision, validate
 from utils.train_utils import RunningMean, descend, reseed

@@ -12,9 +12,10 @@ from tqdm import trange
 from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribution
 from utils.captions import embed_captions
 from utils.checkpoints import FORMAT, Run, save_state
-from utils.cli import Parser, common_flags, count, number, record, run, start, text_encoder_flag
+from utils.cli import Parser, count, number, record, run, start
 from utils.clips import UNIT, load_clips
 from utils.datasets import find_dataset
+from utils.flags import common_flags, text_encoder_flag
 from utils.train_utils import RunningMean, descend, inference, reseed, warm_up_then_milestones
 
 WITHIN = 2  # tokens; 0.4 s at 20 fps

@@ -10,23 +10,13 @@ from models.AE import STRIDE
 from models.MARDM import Decoding, MARDM_models
 from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
-from utils.cli import (
-    Parser,
-    autoencoder_flags,
-    checkpoint_flag,
-    common_flags,
-    count,
-    number,
-    optimizer_flags,
-    run,
-    start,
-    text_encoder_flag,
-)
+from utils.cli import Parser, count, number, run, start
 from utils.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset, loader
 from utils.errors import BadInput
 from utils.eval_utils import evaluate_generation
 from utils.evaluators import Judge
+from utils.flags import autoencoder_flags, checkpoint_flag, common_flags, optimizer_flags, text_encoder_flag
 from utils.train_utils import EMA, RunningMean, descend, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 

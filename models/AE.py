@@ -141,12 +141,21 @@ class VQ_AE(AE):
     """Encoder -> nearest code of a learned code book -> decoder. Targets are code vectors."""
 
     kind = "VQ"
-    options = ("codebook_size",)
+    options = ("codebook_size", "commitment_cost", "restart_after")
 
-    def __init__(self, dim=67, width=512, codebook_size=512, padding_proof=True):
+    def __init__(
+        self,
+        dim=67,
+        width=512,
+        codebook_size=512,
+        commitment_cost=0.25,
+        restart_after=100,
+        padding_proof=True,
+    ):
         super().__init__(dim, width, padding_proof)
-        self.vq = VectorQuantizer(codebook_size, width)
-        self.codebook_size = codebook_size
+        self.vq = VectorQuantizer(codebook_size, width, commitment_cost, restart_after)
+        self.codebook_size, self.commitment_cost = codebook_size, commitment_cost
+        self.restart_after = restart_after
 
     def training_pass(self, motion, m_lens=None):
         z = self._latents(motion, m_lens).mT

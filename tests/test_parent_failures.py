@@ -19,10 +19,11 @@ from models.MARDM import Decoding, MARDM_models
 from tests.conftest import ROOT
 from utils import metrics
 from utils.checkpoints import Run, load_state, save_state
-from utils.cli import Parser, decoding, sampling_flags
+from utils.cli import Parser
 from utils.clips import Caption, Clip, load_clips, parse_caption, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet, loader
 from utils.errors import BadInput
+from utils.flags import decoding, sampling_flags
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.prompts import parse_prompt

@@ -8,7 +8,7 @@ import train_AE
 import train_LengthEstimator
 import train_MARDM
 from scripts import release
-from utils.cli import DEMO
+from utils.flags import DEMO
 
 
 def train_demo(home):
