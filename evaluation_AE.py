@@ -6,16 +6,19 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. What 
 not vary over the repeats (but under --protocol parent): an autoencoder draws nothing.
 """
 
+import torch
 from tqdm import trange
 
-from models.AE import AE_models
+from models.AE import STRIDE, AE_models
+from models.masking import lengths_to_mask
 from utils.checkpoints import Run, check_name, load_ae
 from utils.cli import Parser, run, start
 from utils.clips import load_clips
-from utils.datasets import find_dataset
+from utils.datasets import find_dataset, loader
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam
 from utils.flags import checkpoint_flag, common_flags, evaluation_flags
+from utils.train_utils import CodeUsage
 
 FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
 
@@ -37,6 +40,17 @@ def describe(model, ae):
     return "\n".join([f"Evaluating {kind} model: {model}", *shown])
 
 
+@torch.no_grad()
+def code_usage(ae, exam):
+    """How much of its code book these clips need. -> codes_used, tokens, usage, perplexity"""
+    usage = CodeUsage(ae.codebook_size)
+    for batch in loader(exam.dataset, exam.batch_size):
+        batch = batch.to(exam.device)
+        codes = ae.indices(ae.tokenize(batch.motion, batch.m_lens)[1])
+        usage.add(codes[lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1])])
+    return usage.report()
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, AE_models, "--model")
@@ -56,7 +70,11 @@ def main(argv=None):
         columns["reconstruction"].append(exam.compare(real, pred, repeat, paired=True))
     if args.baselines and exam.judge is not None:
         columns |= baselines(args, exam, real, device)
-    finish(report, args, exam, columns, checkpoint=str(tokenizer.path))
+    facts = {"parameters": sum(p.numel() for p in tokenizer.ae.parameters())}
+    if tokenizer.ae.codebook_size:
+        facts["codes"] = code_usage(tokenizer.ae, exam)
+        report.log("codes of this split: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["codes"].items()))
+    finish(report, args, exam, columns, checkpoint=str(tokenizer.path), **facts)
     found, n = interval(columns["reconstruction"]), columns["reconstruction"][0].n_pred
     if "fid" in found:
         fid, repeats = shown(found["fid"]), args.repeat_times

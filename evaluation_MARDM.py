@@ -24,6 +24,9 @@ def flags():
     parser.add_argument(
         "--cal_mm", action="store_true", help="MultiModality too: 30 motions of each of 96 captions [off]"
     )
+    parser.add_argument(
+        "--no_ema", action="store_true", help="the weights as trained, not their moving average [off]"
+    )
     return parser
 
 

@@ -52,6 +52,11 @@ def flags():
     group.add_argument(
         "--dropout", type=number(float, 0, 0.9), default=0.2, help="of the Transformer [%(default)s]"
     )
+    group.add_argument(
+        "--raw_targets",
+        action="store_true",
+        help="leave the targets as they are, as the parent does; ablation of their standardisation [off]",
+    )
     group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
     group.add_argument(
         "--unit_length", type=count(4, 4), default=4, help="frames per token, fixed by the AE [4]"
@@ -124,7 +129,8 @@ def main(argv=None):
         diffmlps_batch_mul=args.diffmlps_batch_mul,
         dropout=args.dropout,
     ).to(device)
-    mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
+    if not args.raw_targets:
+        mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
     ema = EMA(mardm, args.ema_decay)
     optimizer = torch.optim.AdamW(
         mardm.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay

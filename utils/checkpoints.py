@@ -143,7 +143,7 @@ def load_ae(args, device, name=None, model=None):
 
 
 def load_mardm(args, tokenizer, device):
-    """The averaged generator of run args.name for this tokenizer. -> (MARDM in eval mode, config)"""
+    """The generator of run args.name, averaged unless args.no_ema. -> (MARDM in eval mode, config)"""
     check_name(args.model, MARDM_models, "--model")
     path = Run.of(args).choose(args.checkpoint)
     state = load_state(path)
@@ -152,8 +152,9 @@ def load_mardm(args, tokenizer, device):
         raise BadInput(
             f"{path} holds a {config['model']}, not a {args.model}: pass --model {config['model']}"
         )
-    if "ema_mardm" not in state:
-        raise BadInput(f"{path} has no key 'ema_mardm': not a checkpoint of a generator")
+    key = "mardm" if getattr(args, "no_ema", False) else "ema_mardm"
+    if key not in state:
+        raise BadInput(f"{path} has no key '{key}': not a checkpoint of a generator")
     mardm = make_mardm(
         args.model,
         tokenizer.ae,
@@ -162,7 +163,7 @@ def load_mardm(args, tokenizer, device):
         ddpm_steps=config.get("ddpm_steps", DDPM_STEPS),
         sample_steps=getattr(args, "sampler_steps", None),
     )
-    weights = state["ema_mardm"]
+    weights = state[key]
     found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if found and found != (mardm.target_dim,):
         raise BadInput(

@@ -170,7 +170,7 @@ class Report:
             file.write(text + "\n")
 
     def write(self, args, columns, **more):
-        """eval.json, or eval_val.json: the command, every flag, per row the interval and each repeat."""
+        """eval/<--record>.json: the command, every flag, per row the interval and each repeat."""
         rows = {
             name: {
                 "interval": {
@@ -187,8 +187,8 @@ class Report:
             "flags": vars(args),
             "seconds": time.time() - self.begun,
         }
-        name = "eval.json" if args.split == "test" else f"eval_{args.split}.json"
-        write_text(self.folder / name, json.dumps(record | more | {"rows": rows}, indent=1))
+        name = args.record or ("eval" if args.split == "test" else f"eval_{args.split}")
+        write_text(self.folder / f"{name}.json", json.dumps(record | more | {"rows": rows}, indent=1))
 
 
 def finish(report, args, exam, columns, **more):

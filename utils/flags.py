@@ -182,6 +182,12 @@ def evaluation_flags(parser):
         "last pool of 32 are left out, others at each repeat [%(default)s]",
     )
     group.add_argument("--batch_size", type=count(1, 10**5), default=64, help="clips at a time [%(default)s]")
+    group.add_argument(
+        "--record",
+        type=name,
+        help="figures go to eval/RECORD.json, so that several settings of one run stand side by side "
+        "[eval; eval_val for --split val]",
+    )
     group.add_argument("--baselines", action="store_true", help="rows of clips drawn from the training split")
     judge_flags(group)
 
