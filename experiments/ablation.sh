@@ -9,10 +9,10 @@ source scripts/setup.sh
 
 data=${FSQ_MARDM_DATA:-../shared/data}/bandai_namco
 seeds=${SEEDS:-1 2 3} folder=checkpoints/ablation out=results/ablation
-ae_steps=2000 steps=2500 repeats=5 eval_every=4 eval_repeats=20 mm=--cal_mm
+ae_steps=2000 steps=2500 repeats=5 eval_every=4 eval_repeats=20
 if [ "${1:-}" = --quick ]; then
     seeds=1 folder=checkpoints/ablation_quick out=results/ablation_quick
-    ae_steps=400 steps=400 repeats=3 eval_every=2 eval_repeats=3 mm=
+    ae_steps=400 steps=400 repeats=3 eval_every=2 eval_repeats=3
 elif [ $# -gt 0 ]; then
     echo "error: $1 is not known: see the head of $0" >&2
     exit 2
@@ -75,7 +75,7 @@ generator() { # autoencoder seed suffix flags...
             $(begun "$run")
         touch "$runs/$run/trained"
     fi
-    logged "$run" python evaluation_MARDM.py "${this[@]}" --repeat_times $repeats --baselines $mm
+    logged "$run" python evaluation_MARDM.py "${this[@]}" --repeat_times $repeats --baselines
 }
 
 setting() { # generator run, its autoencoder run, their models, record, flags...: one trained generator, drawn otherwise
@@ -103,6 +103,13 @@ for seed in $seeds; do # drawn and trained otherwise: each of its own effects, o
     generator AE_Model "$seed" _raw --raw_targets
 done
 if [ "$out" = results/ablation ]; then
+    for seed in $seeds; do # 30 motions of each of 96 captions
+        for tokenizer in "${tokens[@]}"; do
+            kind=${generator[$tokenizer]}
+            setting "${kind//-/_}_$seed" "${tokenizer}_$seed" "$kind-SiT-XS" "$(variant "$tokenizer" | cut -d' ' -f1)" \
+                multimodality --cal_mm --repeat_times 1
+        done
+    done
     for setting in 1 2 3; do autoencoder VQ_tune_$setting 1 val; done
     for seed in $seeds; do
         for tokenizer in "${others[@]}"; do autoencoder "$tokenizer" "$seed"; done
