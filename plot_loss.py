@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from motion.export import safe_caption
 from motion.files import whole_file
 from utils.cli import Parser, number, run
-from utils.curves import event_folder, read_scalars, smooth
+from utils.curves import read_scalars, run_name, smooth
 from utils.errors import BadInput
 
 
@@ -60,12 +60,6 @@ def parse(argv):
         raise BadInput(f"--output {args.output}: pictures are written as .png, .pdf or .svg")
     args.output_dir = args.output_dir or Path("_vs_".join(map(run_name, args.log_dirs)) + "_curves")
     return args
-
-
-def run_name(log_dir):
-    """checkpoints/t2m/AE/model -> AE: the folder "model" is called the same in every run."""
-    folder = event_folder(log_dir).resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def distinct(names):

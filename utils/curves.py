@@ -27,8 +27,19 @@ def event_folder(log_dir):
     return folders[0]
 
 
+def run_name(log_dir):
+    """checkpoints/t2m/AE/model -> AE: the folder "model" is called the same in every run."""
+    folder = event_folder(log_dir).resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
 def read_scalars(log_dir):
     """Every scalar of a run -> dict tag -> (steps int64 [N], values float64 [N])."""
+    return {tag: (steps, values) for tag, (steps, values, _) in read_points(log_dir).items()}
+
+
+def read_points(log_dir):
+    """Every scalar of a run -> dict tag -> (steps int64 [N], values float64 [N], seconds since 1970 [N])."""
     folder = event_folder(log_dir)
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps every point
     events.Reload()
@@ -39,7 +50,7 @@ def read_scalars(log_dir):
 
 
 def _columns(points):
-    return np.array([point.step for point in points]), np.array([point.value for point in points])
+    return tuple(np.array([getattr(p, key) for p in points]) for key in ("step", "value", "wall_time"))
 
 
 def smooth(values, weight):

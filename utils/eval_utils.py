@@ -5,11 +5,9 @@ repeat), a generated motion's noise from (seed, repeat, clip): batch size and or
 B batch, T frames, J joints, N clips of the set, D the judge's embedding width.
 """
 
-import math
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
-import scipy.stats
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -19,6 +17,7 @@ from utils.clips import UNIT
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.evaluators import MAX_FRAMES, Judge
 from utils.motion_process import recover_from_ric
+from utils.statistics import student
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
 KID_BELOW = 5  # FID is biased where n < 5 D: read KID beside it
@@ -251,10 +250,7 @@ def interval(repeats):
     """
     found = {}
     for name in (field.name for field in fields(Metrics)):
-        values = np.array([x for x in (getattr(one, name) for one in repeats) if x is not None], dtype=float)
-        if len(values) > 1:
-            half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-            found[name] = (float(values.mean()), float(half))
-        elif len(values):
-            found[name] = (float(values[0]), math.nan)
+        values = [x for x in (getattr(one, name) for one in repeats) if x is not None]
+        if values:
+            found[name] = student(values)
     return found

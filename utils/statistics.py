@@ -1,0 +1,37 @@
+"""Means with their intervals, and what is compared in pairs. Plain numbers in, plain numbers out."""
+
+import math
+import re
+
+import numpy as np
+import scipy.stats
+
+
+def student(values):
+    """(mean, half width of the 95% interval of the mean) by Student's t; NaN half for one value."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float(values.mean()), math.nan
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return float(values.mean()), float(half)
+
+
+def wilson(hits, n):
+    """95% interval of a share of `hits` in n (Wilson 1927) -> (low, high); it never leaves [0, 1]."""
+    z = scipy.stats.norm.ppf(0.975)
+    centre, spread = hits + z * z / 2, z * math.sqrt(hits * (n - hits) / n + z * z / 4)
+    return max((centre - spread) / (n + z * z), 0.0), min((centre + spread) / (n + z * z), 1.0)
+
+
+def spearman(x, y):
+    """Rank correlation of x [N] and y [N], ties at their mean rank; None where one of them is constant."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return None
+    return float(scipy.stats.spearmanr(x, y).statistic)
+
+
+def split_seed(name):
+    """FSQ_MARDM_2 -> ("FSQ_MARDM", 2): runs that differ in a trailing _<number> are seeds of one group."""
+    found = re.fullmatch(r"(.+)_(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, None)
