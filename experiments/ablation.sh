@@ -87,12 +87,18 @@ setting() { # generator run, its autoencoder run, their models, record, flags...
 [ -f datasets/BandaiNamco/spec.json ] || python prepare_dataset.py joints --input "$data" --name BandaiNamco
 [ -f "$runs/text_mot_match/model/finest.tar" ] || logged judge python train_Evaluators.py "${common[@]}" --which matching
 
-for seed in $seeds; do
-    for tokenizer in "${tokens[@]}"; do
+for tokenizer in "${tokens[@]}"; do
+    for seed in $seeds; do
         autoencoder "$tokenizer" "$seed"
         generator "$tokenizer" "$seed" ""
     done
 done
+if [ "$out" = results/ablation ]; then
+    for setting in 1 2 3; do autoencoder VQ_tune_$setting 1 val; done
+    for tokenizer in "${others[@]}"; do
+        for seed in $seeds; do autoencoder "$tokenizer" "$seed"; done
+    done
+fi
 for seed in $seeds; do # drawn and trained otherwise: each of its own effects, on and off
     grid=("FSQ_MARDM_$seed" "FSQ_AE_High_$seed" FSQ-MARDM-SiT-XS FSQ_AE_High)
     setting "${grid[@]}" snap_end --snap end
@@ -100,18 +106,13 @@ for seed in $seeds; do # drawn and trained otherwise: each of its own effects, o
     setting "${grid[@]}" no_ema --no_ema
     setting "MARDM_$seed" "AE_Model_$seed" MARDM-SiT-XS AE_Model no_ema --no_ema
     generator FSQ_AE_High "$seed" _raw --raw_targets
-    generator AE_Model "$seed" _raw --raw_targets
 done
 if [ "$out" = results/ablation ]; then
-    for seed in $seeds; do # 30 motions of each of 96 captions
-        for tokenizer in "${tokens[@]}"; do
-            kind=${generator[$tokenizer]}
+    for tokenizer in "${tokens[@]}"; do # 30 motions of each of 96 captions
+        kind=${generator[$tokenizer]}
+        for seed in $seeds; do
             setting "${kind//-/_}_$seed" "${tokenizer}_$seed" "$kind-SiT-XS" "$(variant "$tokenizer" | cut -d' ' -f1)" \
                 multimodality --cal_mm --repeat_times 1
         done
-    done
-    for setting in 1 2 3; do autoencoder VQ_tune_$setting 1 val; done
-    for seed in $seeds; do
-        for tokenizer in "${others[@]}"; do autoencoder "$tokenizer" "$seed"; done
     done
 fi
