@@ -14,7 +14,7 @@ from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
 from utils.examination import Report, baselines, finish, shown, test_exam
-from utils.flags import decoding, evaluation_flags, generator_flags
+from utils.flags import decoding, evaluation_flags, generator_flags, speed_up
 
 
 def flags():
@@ -38,6 +38,7 @@ def main(argv=None):
     tokenizer = load_ae(args, device)
     ae, spec = tokenizer.ae, tokenizer.spec
     mardm, config = load_mardm(args, tokenizer, device)
+    speed_up(mardm, args)
     how = decoding(args, spec)
     clips = load_clips(spec, root, args.split)
     encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)

@@ -13,6 +13,7 @@ from torch import nn
 
 from diffusions import ddpm, flow
 from diffusions.samplers import guided, integrate
+from models.precision import lowered
 
 
 class DiffMLPs_SiT(nn.Module):
@@ -66,6 +67,8 @@ class AdaLN_MLP(nn.Module):
     2023).
     """
 
+    precision = torch.float32  # or bfloat16: of everything but the time's embedding
+
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
         self.time_embed = TimeEmbedding(width)
@@ -76,12 +79,14 @@ class AdaLN_MLP(nn.Module):
         self._initialise()
 
     def forward(self, x, t, z):
-        """x [N,D], t [N], z [N,H] -> [N,D]."""
-        c = nn.functional.silu(self.time_embed(t) + self.cond_embed(z))
-        x = self.input_proj(x)
-        for block in self.res_blocks:
-            x = block(x, c)
-        return self.final_layer(x, c)
+        """x [N,D], t [N], z [N,H] -> [N,D], of x's dtype in any precision."""
+        time = self.time_embed(t)
+        with lowered(self.precision, x):
+            c = nn.functional.silu(time + self.cond_embed(z))
+            h = self.input_proj(x)
+            for block in self.res_blocks:
+                h = block(h, c)
+            return self.final_layer(h, c).to(x.dtype)
 
     def _initialise(self):
         """Xavier for linear layers; modulation and output start at zero, so that every block starts as

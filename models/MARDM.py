@@ -20,6 +20,7 @@ from torch import nn
 
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.masking import lengths_to_mask, reveal_rounds, training_masks
+from models.precision import LowWeights, compile_module, lowered
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
 
@@ -70,6 +71,8 @@ SIZES = {
 class MARDM(nn.Module):
     """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS."""
 
+    precision = torch.float32  # of the Transformer and the head's network: see set_precision
+
     def __init__(
         self,
         kind="continuous",
@@ -99,6 +102,7 @@ class MARDM(nn.Module):
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
+        self.low_weights = LowWeights()
 
     def _initialise(self):
         for module in self.modules():
@@ -118,22 +122,39 @@ class MARDM(nn.Module):
         self.target_mean.copy_(mean)
         self.target_std.copy_(std.clamp(min=1e-3))
 
+    def set_precision(self, dtype):
+        """torch.float32 or bfloat16, for the Transformer and the head's network in training and drawing.
+
+        Weights, their average, times and their embedding, the solver's state and losses stay float32.
+        """
+        self.precision = self.DiffMLPs.net.precision = dtype
+
+    def compile_parts(self):
+        """torch.compile of the Transformer's blocks and the head's network; ValueError without a compiler.
+
+        On CUDA a model in eval mode runs as CUDA graphs; in training the number of rows changes at each step.
+        """
+        graphs = self.mask_latent.is_cuda and not self.training
+        for part in (*self.MARTransformer, self.DiffMLPs.net):
+            compile_module(part, dynamic=True, mode="reduce-overhead" if graphs else "default")
+
     def transformer(self, latents, text, inside, order=None):
         """Latents [B,L,D], text [B,E] (zeros = unconditional), inside bool [B,L] -> conditions z [B,L,H].
 
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind
         the order of its tokens, so this changes rounding only.
         """
-        x = self.position_enc(self.input_process(latents))
-        c = nn.functional.silu(self.cond_emb(text))[:, None]
-        if order is not None:
-            index = order.argsort(dim=1)
-            x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
-        for block in self.MARTransformer:
-            x = block(x, c, inside)
-        if order is not None:
-            x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
-        return x
+        with lowered(self.precision, latents):
+            x = self.position_enc(self.input_process(latents))
+            c = nn.functional.silu(self.cond_emb(text))[:, None]
+            if order is not None:
+                index = order.argsort(dim=1)
+                x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
+            for block in self.MARTransformer:
+                x = block(x, c, inside)
+            if order is not None:
+                x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
+        return x.to(latents.dtype)
 
     def forward_loss(self, latents, targets, text, m_lens, decoys=None, masks=None, t=None, noise=None):
         """The training loss [] over hidden real tokens.
@@ -190,7 +211,14 @@ class MARDM(nn.Module):
         return self._decode(tokenizer, text, targets, sections & inside, inside, how, keys, draws)
 
     def _decode(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
-        """The rounds. targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
+        """targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
+        net = self.DiffMLPs.net
+        low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
+        with self.low_weights([*low, net.res_blocks, net.final_layer], self.precision):
+            return self._rounds(tokenizer, text, targets, hidden, inside, how, keys, draws)
+
+    def _rounds(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
+        """Round after round, the tokens that leave the mask are drawn and put before the Transformer."""
         B, L = hidden.shape
         keys = range(B) if keys is None else keys
         order, noise = draws or draw_noise(how.seed, keys, L, self.DiffMLPs.noise_shape)

@@ -2,10 +2,14 @@
 
 import argparse
 
+import torch
+
 from models.MARDM import Decoding
 from utils.cli import count, name, number
+from utils.errors import BadInput
 
 TEXT_ENCODERS = ("clip-vit-b32", "minilm")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def common_flags(parser, run_name=None):
@@ -83,6 +87,7 @@ def generator_flags(parser):
     checkpoint_flag(parser)
     text_encoder_flag(parser)
     sampling_flags(parser)
+    speed_flags(parser)
 
 
 def output_flags(parser, folder, formats):
@@ -122,6 +127,32 @@ def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_
     )
     group.add_argument("--save_every", type=count(1), default=1000, help="steps between saves [%(default)s]")
     group.add_argument("--is_continue", action="store_true", help="go on from latest.tar, exactly")
+
+
+def speed_flags(parser):
+    """Off by default: what they gain depends on the machine (benchmarks/README.md)."""
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of the large products; bf16 is for GPUs that have it [%(default)s]",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile of the networks: a minute or more at the start; needs a C++ compiler",
+    )
+
+
+def speed_up(mardm, args):
+    """What `speed_flags` ask for, on a generator that is on its device. Raises BadInput."""
+    mardm.set_precision(PRECISIONS[args.precision])
+    if args.compile:
+        try:
+            mardm.compile_parts()
+        except ValueError as error:
+            raise BadInput(f"--compile: {error}") from None
 
 
 def sampling_flags(parser):

@@ -17,6 +17,7 @@ from models.MARDM import MARDM, Decoding
 from utils.captions import embed_prompts
 from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm, load_state
 from utils.errors import BadInput
+from utils.flags import speed_up
 from utils.motion_process import recover_from_ric
 from utils.prompts import MAX_FRAMES
 
@@ -38,6 +39,7 @@ class Pipeline:
         """
         tokenizer = load_ae(args, device)
         mardm, config = load_mardm(args, tokenizer, device)
+        speed_up(mardm, args)
         encoder = args.text_encoder or config.get("text_encoder", tokenizer.spec.text_encoder)
         return cls(tokenizer, mardm, encoder, device, args)
 
@@ -102,7 +104,9 @@ class Pipeline:
         return self.draw(text, self.lengths(text, frames, seed), how, range(len(prompts)))[1]
 
 
-def load(run, checkpoints_dir="./checkpoints", device="cpu", checkpoint="best"):
+def load(
+    run, checkpoints_dir="./checkpoints", device="cpu", checkpoint="best", precision="fp32", compile=False
+):
     """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint says which autoencoder it
     belongs to.
     """
@@ -114,6 +118,8 @@ def load(run, checkpoints_dir="./checkpoints", device="cpu", checkpoint="best"):
         checkpoints_dir=checkpoints_dir,
         checkpoint=checkpoint,
         text_encoder=None,
+        precision=precision,
+        compile=compile,
     )
     path = Run.of(args).choose(checkpoint)
     config = load_state(path).get("config")
