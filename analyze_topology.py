@@ -1,0 +1,134 @@
+"""Is a small step in code space a small step in motion? Trained autoencoders compared, token by token.
+
+python analyze_topology.py --dataset_name BandaiNamco --ae_names AE_Model_1 FSQ_AE_High_1 VQ_4096_1
+One token of a test clip is moved, both versions are decoded without snapping, and the joints are compared in
+the root's frame, in mm, over the frames that the token can reach in the decoder; root path and heading apart.
+
+FSQ          1, 2, 3, 4 grid steps along one dimension, each dimension in turn
+VQ           the nearest other code, one of rank 2-8, of rank 9-64, any code
+continuous   control: as far in latent norm as the grid steps, in a random direction and towards another token
+every one    the token swapped for a random token of the split, the same pairs for all (swaps that change
+             nothing in one of them are left out in all); Spearman's rank correlation between the distance in
+             code space and that in motion
+
+Norms are those of the lifted latents, relative to the mean distance of two random tokens of that autoencoder.
+Usage = distinct codes / min(code book, tokens). Runs whose names differ in a trailing _<number> are seeds of
+one group.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils import topology
+from utils.checkpoints import Run, load_ae, load_state
+from utils.cli import Parser, count, name, run, start, write_text
+from utils.clips import load_clips
+from utils.datasets import TextMotionSet, find_dataset
+from utils.errors import BadInput
+from utils.flags import checkpoint_flag, common_flags
+from utils.statistics import split_seed
+from utils.topology_figure import draw, table
+from utils.train_utils import CodeUsage
+
+
+def main(argv=None):
+    args = parse(argv)
+    device = start(args)
+    record = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
+    record |= analyse(args, device)
+    print(table(record))
+    write_text(args.json, json.dumps(record))
+    draw(record, args.output)
+    print(f"figure: {args.output}, numbers: {args.json}")
+
+
+def parse(argv):
+    parser = Parser(__doc__)
+    common_flags(parser)
+    parser.add_argument("--ae_names", type=name, nargs="+", required=True, help="runs of train_AE.py")
+    parser.add_argument("--ae_models", nargs="+", help="their entries in AE_models [as trained]")
+    checkpoint_flag(parser)
+    parser.add_argument(
+        "--samples", type=count(8, 10**5), default=256, help="tokens moved, each every way [%(default)s]"
+    )
+    parser.add_argument("--split", choices=("test", "val"), default="test", help="[%(default)s]")
+    parser.add_argument("--output", type=Path, default="topology.png", help="png, pdf or svg [%(default)s]")
+    parser.add_argument("--json", type=Path, default="topology.json", help="every number [%(default)s]")
+    args = parser.parse_args(argv)
+    if args.ae_models and len(args.ae_models) != len(args.ae_names):
+        raise BadInput(f"--ae_models: {len(args.ae_models)} for {len(args.ae_names)} runs; give one for each")
+    if args.output.suffix not in (".png", ".pdf", ".svg"):
+        raise BadInput(f"--output {args.output}: pictures are written as .png, .pdf or .svg")
+    return args
+
+
+def analyse(args, device):
+    """-> everything that `table` and `draw` need, as plain data"""
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    models = args.ae_models or [trained_as(args, one) for one in args.ae_names]
+    parts = {one: load_ae(args, device, one, model) for one, model in zip(args.ae_names, models)}
+    clips = load_clips(next(iter(parts.values())).spec, root, args.split)
+    tokens = {
+        one: topology.encode(part.ae, TextMotionSet(clips, part.normalizer)) for one, part in parts.items()
+    }
+    samples = {
+        one: topology.draw_samples(found, args.samples, torch.Generator().manual_seed(args.seed))
+        for one, found in tokens.items()
+    }
+    same = [topology.coincide(parts[one].ae, samples[one]) for one in parts]
+    kept = ~torch.stack(same).any(dim=0)
+    found, norms = {}, {}
+    # the grids first: the continuous control goes as far as they do
+    for one in tqdm(sorted(parts, key=lambda one: parts[one].ae.kind != "FSQ"), desc="autoencoders"):
+        part, ae = parts[one], parts[one].ae
+        ruler = topology.Ruler(ae, part.normalizer, part.spec.skeleton.unit_m, topology.reach(ae.decoder))
+        generator = torch.Generator().manual_seed(args.seed + 1)
+        found[one] = describe(one, models[args.ae_names.index(one)], ruler, tokens[one])
+        found[one] |= topology.examine(ruler, samples[one], kept, generator, norms or topology.NORMS)
+        norms |= grid_norms(found)
+    facts = {"split": args.split, "clips": len(clips), "samples": args.samples, "seed": args.seed}
+    return facts | {"autoencoders": {one: found[one] for one in args.ae_names}}
+
+
+def trained_as(args, one):
+    path = Run.of(args, one).choose(args.checkpoint)
+    config = load_state(path).get("config")
+    if config is None:
+        raise BadInput(f"{path} does not say which model it holds: pass --ae_models")
+    return config["model"]
+
+
+def grid_norms(found):
+    """Relative norm of each number of grid steps, mean over the grids. -> name -> norm"""
+    rows = [move for one in found.values() if one["kind"] == "FSQ" for move in one["moves"][1:]]
+    names = dict.fromkeys(move["move"] for move in rows)
+    return {n: float(np.mean([move["relative_norm"] for move in rows if move["move"] == n])) for n in names}
+
+
+def describe(one, model, ruler, tokens):
+    """Name, size, field of view, usage of the code book, histogram of each grid dimension."""
+    ae, (group, seed) = ruler.ae, split_seed(one)
+    facts = {"model": model, "kind": ae.kind, "group": group, "seed": seed, "codes": ae.codebook_size}
+    facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), ruler.field
+    if ae.codebook_size is None:
+        return facts
+    every, usage = torch.cat(tokens), CodeUsage(ae.codebook_size)
+    usage.add(ae.indices(every.to(next(ae.parameters()).device)))
+    facts["usage"] = usage.report()
+    if ae.kind == "FSQ":
+        digits = ((every + 1) * ae.fsq.scale.cpu()).round().long()
+        facts["levels"] = list(ae.fsq.levels)
+        facts["histograms"] = [
+            torch.bincount(digits[:, k], minlength=n).tolist() for k, n in enumerate(ae.fsq.levels)
+        ]
+    return facts
+
+
+if __name__ == "__main__":
+    run(main)
