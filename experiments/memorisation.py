@@ -2,11 +2,11 @@
 
 python experiments/memorisation.py --dataset_name BandaiNamco --name FSQ_MARDM --model FSQ-MARDM-SiT-XS \\
     --ae_name FSQ_AE_High --ae_model FSQ_AE_High
-Two distances: of the judge's embeddings, and the root mean square distance of the joints in the root's frame,
-both clips resampled to 16 frames. A near-copy lies nearer to a training clip than 99% of the test clips do: were
-generated clips like test clips, 1% would be near-copies. Test clips through the autoencoder and back stand beside
-them, because smoothing alone changes distances. JSON and figure go to the run's eval folder. KID of the same draw
-is measured too: the evaluations leave it out where n >= 5 D.
+Two distances: of the judge's embeddings, and the root mean square distance of the joints in the root's
+frame, both clips resampled to 16 frames. A near-copy lies nearer to a training clip than 99% of the test
+clips do: were generated clips like test clips, 1% would be near-copies. Test clips through the autoencoder
+and back stand beside them, because smoothing alone changes distances. JSON and figure go to the run's eval
+folder. KID of the same draw is measured too: the evaluations leave it out where n >= 5 D.
 """
 
 import json
@@ -130,7 +130,8 @@ def draw(record, path):
     labels = {"embedding": "judge's embedding", "joints_mm": "joints, root mean square, mm"}
     for axes, (space, found) in zip(figure.subplots(1, 2), record["spaces"].items()):
         histogram(axes, {name: found[name]["distances"] for name in ROWS})
-        axes.set_xlabel(f"distance to the nearest of {record['n_train']} training clips ({labels[space]})")
+        axes.set_title(labels[space], fontsize=10)
+        axes.set_xlabel(f"distance to the nearest of {record['n_train']} training clips")
     with whole_file(path) as part:
         figure.savefig(part)
 
