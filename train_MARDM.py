@@ -7,6 +7,7 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 import torch
 
 from models.AE import STRIDE
+from models.draws import fresh_keys
 from models.MARDM import Decoding, MARDM_models
 from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
@@ -86,7 +87,9 @@ def measure_targets(ae, train_set, args, device):
 
 def loss_of(mardm, ae, batch):
     latents, targets = ae.tokenize(batch.motion, batch.m_lens)
-    return mardm.forward_loss(latents, targets, batch.text, batch.m_lens // STRIDE, ae.decoys(latents))
+    keys = fresh_keys(len(batch))
+    decoys = ae.decoys(latents, keys)
+    return mardm.forward_loss(latents, targets, batch.text, batch.m_lens // STRIDE, decoys=decoys)
 
 
 def validate(mardm, ae, val_set, args, device):

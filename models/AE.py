@@ -9,10 +9,12 @@ from functools import partial
 import torch
 from torch import nn
 
+from models.draws import integers, normal
 from models.FSQ import FSQ
 from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
+DECOY = 0  # the stream of random numbers that `decoys` draws from
 
 
 class AE(nn.Module):
@@ -77,9 +79,16 @@ class AE(nn.Module):
         motion = self.decode(self.lift(self.snap(targets) if snap else targets), m_lens)
         return motion if m_lens is None else zero_past(motion.mT, m_lens).mT
 
-    def decoys(self, latents, generator=None):
-        """Plausible wrong latents in the place of [B,D,L]: standard normal, as the parent."""
-        return torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+    def decoys(self, latents, keys):
+        """Plausible wrong latents in the place of [B,D,L]: standard normal, as the parent. keys [B]: see
+        models/draws.py.
+        """
+        _, D, L = latents.shape
+        return normal(keys.to(latents.device), DECOY, (L, D)).mT.to(latents.dtype)
+
+    def _random_codes(self, latents, keys):
+        """Indices [B,L] into the code book."""
+        return integers(keys.to(latents.device), DECOY, latents.shape[2:], self.codebook_size)
 
     def indices(self, targets):
         """Code indices [B,L] of targets, None where there is no code book."""
@@ -124,10 +133,9 @@ class FSQ_AE(AE):
     def snap(self, targets):
         return self.fsq.snap(targets)
 
-    def decoys(self, latents, generator=None):
+    def decoys(self, latents, keys):
         """Random grid points, lifted."""
-        B, _, L = latents.shape
-        index = torch.randint(self.codebook_size, (B, L), generator=generator, device=latents.device)
+        index = self._random_codes(latents, keys)
         return self.lift(self.fsq.indices_to_codes(index).to(latents.dtype))
 
     def indices(self, targets):
@@ -168,10 +176,9 @@ class VQ_AE(AE):
     def snap(self, targets):
         return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)
 
-    def decoys(self, latents, generator=None):
+    def decoys(self, latents, keys):
         """Random codes."""
-        B, _, L = latents.shape
-        index = torch.randint(self.codebook_size, (B, L), generator=generator, device=latents.device)
+        index = self._random_codes(latents, keys)
         return self.lift(self.vq.lookup(index).to(latents.dtype))
 
     def indices(self, targets):

@@ -24,6 +24,10 @@ class DiffMLPs_SiT(nn.Module):
         self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
         self.noise_shape = (target_dim,)  # what one token's draw needs
 
+    def times(self, u):
+        """Uniform numbers in (0,1) [N] -> the times to train at."""
+        return u
+
     def loss(self, targets, z, t=None, noise=None):
         """Clean targets [N,D], conditions [N,H] -> [N]."""
         return flow.loss(self.net, targets, z, t, noise)
@@ -51,6 +55,10 @@ class DiffMLPs_DDPM(nn.Module):
         self.schedule = ddpm.Schedule.cosine(train_steps)
         self.sampling = self.schedule.respaced(sample_steps)
         self.noise_shape = (1 + sample_steps, self.target_dim)  # the start, then one draw per step
+
+    def times(self, u):
+        """Uniform numbers in (0,1) [N] -> the steps to train at."""
+        return (u * len(self.schedule)).long()
 
     def loss(self, targets, z, t=None, noise=None):
         """Clean targets [N,D], conditions [N,H] -> [N]."""

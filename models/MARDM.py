@@ -19,9 +19,12 @@ import torch
 from torch import nn
 
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
+from models.draws import fresh_keys, normal, uniform
 from models.masking import lengths_to_mask, reveal_rounds, training_masks
 from models.precision import LowWeights, compile_module, lowered
 from models.Transformer import Block, InputProcess, PositionalEncoding
+
+SHARE, ORDER, FATE, CONDITION, TIME, NOISE = range(1, 7)  # streams of a clip in training; 0: its decoys
 
 
 @dataclass(frozen=True)
@@ -156,36 +159,75 @@ class MARDM(nn.Module):
                 x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
         return x.to(latents.dtype)
 
-    def forward_loss(self, latents, targets, text, m_lens, decoys=None, masks=None, t=None, noise=None):
-        """The training loss [] over hidden real tokens.
+    def forward_loss(self, latents, targets, text, m_lens, **draws):
+        """The training loss [] over hidden real tokens: the mean of `summed_loss`, 0 where none is hidden."""
+        total, count = self.summed_loss(latents, targets, text, m_lens, **draws)
+        return total / max(count, 1)
+
+    def summed_loss(
+        self,
+        latents,
+        targets,
+        text,
+        m_lens,
+        decoys=None,
+        masks=None,
+        t=None,
+        noise=None,
+        keys=None,
+        room=None,
+    ):
+        """-> (the sum [] of the losses of hidden real tokens, each with its draws; how many these are).
 
         latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens.
-        decoys [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). masks, t,
-        noise: the random draws, where a caller wants to fix them (see `training_masks` and the head's loss).
+        decoys [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). keys [B]:
+        where all that is random but dropout comes from (see models/draws.py); room: the padded length R >= L
+        of `training_masks`. masks, t, noise: random draws that a caller wants to fix.
+
+        m_lens and keys may lie on the host: then no step waits for the device, since which tokens are hidden
+        is known before anything is computed.
         """
         latents, targets = latents.detach().mT, targets.detach()
+        B, L, _ = latents.shape
+        keys = fresh_keys(B).to(m_lens.device) if keys is None else keys
         decoys = torch.randn_like(latents) if decoys is None else decoys.mT
-        inside = lengths_to_mask(m_lens, latents.shape[1])
-        hidden, decoy, blank = training_masks(inside) if masks is None else masks
+        inside = lengths_to_mask(m_lens, L)
+        masks = self._masks(inside, keys, room or L) if masks is None else masks
+        places = masks[0].nonzero(as_tuple=True)
+        hosted = (inside, *masks[1:], *places, keys)
+        inside, decoy, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in hosted)
 
         x = torch.where(decoy[..., None], decoys, latents)
         x = torch.where(blank[..., None], self.mask_latent, x)
         x = x * inside[..., None]
-        z = self.transformer(x, self._drop_condition(text), inside)
+        z = self.transformer(x, self._drop_condition(text, keys), inside)
 
         # Gather the hidden tokens first, then repeat them, each with its own time and noise.
-        rows = (targets[hidden] - self.target_mean) / self.target_std
-        rows, z = rows.repeat(self.diffmlps_batch_mul, 1), z[hidden].repeat(self.diffmlps_batch_mul, 1)
-        loss = self.DiffMLPs.loss(rows, z, t, noise)
-        return loss.sum() / max(len(loss), 1)
+        mul = self.diffmlps_batch_mul
+        if t is None:
+            t = self.DiffMLPs.times(uniform(keys[b], TIME, (mul,), at).mT.flatten())
+        if noise is None:
+            noise = normal(keys[b], NOISE, (mul, self.target_dim), at).transpose(0, 1).flatten(0, 1)
+        rows = (targets[b, at] - self.target_mean) / self.target_std
+        rows, z = rows.repeat(mul, 1), z[b, at].repeat(mul, 1)
+        t = t.to(rows.dtype) if t.is_floating_point() else t
+        return self.DiffMLPs.loss(rows, z, t, noise.to(rows.dtype)).sum(), len(rows)
 
-    def _drop_condition(self, text):
+    @staticmethod
+    def _masks(inside, keys, room):
+        """`training_masks` as these keys draw them. keys on the device of `inside`."""
+        L = inside.shape[1]
+        u = uniform(keys, SHARE, (1,))[:, 0]
+        return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, FATE, (L,)))
+
+    def _drop_condition(self, text, keys=None):
         """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an
         unconditional pass.
         """
         if not (self.training and self.cond_drop_prob):
             return text
-        return text * (torch.rand(len(text), 1, device=text.device) >= self.cond_drop_prob)
+        keys = fresh_keys(len(text)).to(text.device) if keys is None else keys
+        return text * (uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob)
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None, draws=None):

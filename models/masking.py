@@ -15,26 +15,22 @@ def cosine_schedule(u):
     return torch.cos(u * math.pi / 2)
 
 
-def random_subset(mask, p):
-    """Each True of `mask` stays True with probability p."""
-    return mask & (torch.rand(mask.shape, device=mask.device) < p)
-
-
-def training_masks(inside, u=None, order=None):
+def training_masks(inside, u=None, order=None, fate=None):
     """The three masks of a training step. inside: bool [B,L], True on real tokens.
 
-    A random time u [B] per clip hides round(cos(pi u/2) L) tokens, at least one, drawn over the padded length
-    and cut to the real ones. -> hidden (the loss counts them), decoy (10% of these: latents are replaced by
-    wrong ones), blank (88% of the other hidden: by the mask latent). The rest of the hidden show their true
-    latent. All bool [B,L].
+    A random time u [B] per clip hides round(cos(pi u/2) R) tokens, at least one, drawn over a padded length R
+    and cut to the real ones; order [B,R], R >= L, and fate [B,L] are uniform in [0,1]. -> hidden (the loss
+    counts them), decoy (10% of these: latents are replaced by wrong ones), blank (88% of the other hidden: by
+    the mask latent). The rest of the hidden show their true latent. All bool [B,L].
     """
-    B, L = inside.shape
-    u = torch.rand(B, device=inside.device) if u is None else u
-    order = torch.rand(B, L, device=inside.device) if order is None else order
-    n_hidden = (cosine_schedule(u) * L).round().clamp(min=1)
-    hidden = (order.argsort(dim=1) < n_hidden[:, None]) & inside
-    decoy = random_subset(hidden, 0.1)
-    return hidden, decoy, random_subset(hidden & ~decoy, 0.88)
+    (B, L), device = inside.shape, inside.device
+    u = torch.rand(B, device=device) if u is None else u
+    order = torch.rand(B, L, device=device) if order is None else order
+    fate = torch.rand(B, L, device=device) if fate is None else fate
+    n_hidden = (cosine_schedule(u) * order.shape[1]).round().clamp(min=1)
+    hidden = (order.argsort(dim=1) < n_hidden[:, None])[:, :L] & inside
+    decoy = hidden & (fate < 0.1)
+    return hidden, decoy, hidden & ~decoy & (fate < 0.1 + 0.9 * 0.88)
 
 
 def hidden_counts(n_hidden, rounds):
