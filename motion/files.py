@@ -1,23 +1,86 @@
-"""Files are written whole or not at all."""
+"""The one way in which files are written here: whole or not at all, and never without a word."""
 
+import contextlib
 import os
+import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+
+
+class Unwritten(OSError):
+    """Something could not be written. The message is one line for the user; what stood there is untouched."""
 
 
 @contextmanager
 def whole_file(path):
     """Yields a temporary path beside `path`, with its suffix; it takes the name only if the block succeeds.
 
-    The temporary name is short and plain: a caption may fill the whole length that a file name can have, and
+    Raises Unwritten where the disk or its rights refuse, so the block should do nothing but write. The
+    temporary name is short and plain: a caption may fill the whole length that a file name can have, and
     FFmpeg would read a leading "caption:" as a protocol.
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.parent / f".part-{uuid.uuid4().hex[:12]}{path.suffix}"
     try:
-        yield part
-        os.replace(part, path)
+        with telling(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())  # also the moment at which a network share admits that it is full
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error that brought us here is the one to hear of
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path):
+    """Yields an empty hidden folder beside `path`, which takes its place, also of what stood there, if the
+    block succeeds.
+    """
+    path = Path(path).absolute()
+    part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
+
+    def tidy():
+        """What a failed or a killed process leaves; one may stop between the two renames below."""
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for leftover in (part, old):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+
+    try:
+        with telling(path):
+            tidy()
+            part.mkdir(parents=True)
+            yield part
+            if path.exists():
+                path.rename(old)
+            part.rename(path)
+    finally:
+        with contextlib.suppress(OSError):
+            tidy()
+
+
+@contextmanager
+def telling(path):
+    """What the system has against writing `path` becomes Unwritten, also where a library has wrapped it."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = error  # torch.save raises a RuntimeError of its own while it handles the disk's OSError
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None or isinstance(cause, Unwritten):
+            raise
+        reason = " ".join(
+            (cause.strerror or f"{cause}; is there space left?").split()
+        )  # NumPy's has no errno
+        raise Unwritten(f"cannot write {path}: {reason}; what was there before is untouched") from error
+
+
+def write_text(path, text):
+    """Write a text file in UTF-8. What is no character, from a file name perhaps, appears as \\udcff."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -4,6 +4,9 @@ Own perspective projection (motion/camera.py) onto flat Matplotlib artists: they
 place, only they are drawn per frame, and the raw frames go straight into FFmpeg. No pyplot, no global state.
 """
 
+import contextlib
+import subprocess
+import tempfile
 import warnings
 from contextlib import contextmanager
 from functools import lru_cache
@@ -235,27 +238,40 @@ def _text_without_glyph_warnings():
 
 
 VIDEO_OPTIONS = {
-    ".mp4": {
-        "codec": "libx264",
-        "output_params": ["-crf", "21", "-preset", "veryfast", "-movflags", "+faststart"],
-    },
-    ".gif": {
-        "codec": "gif",
-        "pix_fmt_out": "pal8",
-        "output_params": ["-vf", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none"],
-    },
+    ".mp4": "-vcodec libx264 -pix_fmt yuv420p -crf 21 -preset veryfast -movflags +faststart",
+    ".gif": "-vcodec gif -pix_fmt pal8 "
+    "-vf split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=none",
 }
 
 
 @contextmanager
 def _ffmpeg(path, size, fps):
-    """Yields a function that takes one RGBA frame; the file is complete when the block ends."""
-    options = {"pix_fmt_in": "rgba", "fps": fps, "macro_block_size": 1, "ffmpeg_log_level": "error"}
-    writer = imageio_ffmpeg.write_frames(str(path), size, **options, **VIDEO_OPTIONS[path.suffix])
-    writer.send(None)
-    try:
-        yield lambda frame: writer.send(memoryview(frame).cast("B"))
-    finally:
-        writer.close()
-    if not path.exists() or path.stat().st_size == 0:
-        raise RuntimeError(f"FFmpeg wrote no video to {path.parent}: is there space left?")
+    """Yields a function that takes one RGBA frame; the file is complete when the block ends.
+
+    OSError where FFmpeg ends before its time or in failure: what it leaves then may look like a video.
+    """
+    options = f"-v error -f rawvideo -vcodec rawvideo -s {size[0]}x{size[1]} -pix_fmt rgba -r {fps:.2f} -i - "
+    options += f"-an -y {VIDEO_OPTIONS[path.suffix]}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), *options.split(), str(path)]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        broken = False
+        try:
+            yield process.stdin.write
+            process.stdin.close()
+        except BrokenPipeError:  # it is ending; its own words, below, say why
+            broken = True
+            process.wait()
+        finally:
+            if not process.stdin.closed:
+                process.kill()
+            code = process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        said.seek(0)
+        words = [line.rpartition("] ")[2] for line in said.read().decode(errors="replace").splitlines()]
+    if code != 0 or broken:
+        how = f"was ended by signal {-code}" if code < 0 else next(iter(words), f"failed with code {code}")
+        raise OSError(f"FFmpeg {how}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.packed import Packed, load_array
+from utils.packed import Packed, Store, load_array
 
 DIM = 7
 
@@ -46,7 +46,7 @@ def test_the_second_start_reads_the_pack_alone(root, monkeypatch):
     check(Packed.of(root, IDS, DIM), root)
     monkeypatch.setattr("utils.packed.usable", lambda *_: pytest.fail("a small file was read"))
     second = Packed.of(root, IDS, DIM)
-    assert isinstance(second.motions, np.memmap)
+    assert isinstance(second.motions, Store)
     monkeypatch.undo()
     check(second, root)
 
@@ -92,6 +92,6 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(root, capsys):
     root.chmod(0o500)
     try:
         check(Packed.of(root, IDS, DIM), root)
-        assert "cannot be written" in capsys.readouterr().out
+        assert "cannot write" in capsys.readouterr().out
     finally:
         root.chmod(0o700)

@@ -16,6 +16,7 @@ import sample
 import train_MARDM
 from models.AE import make_ae
 from models.MARDM import Decoding, MARDM_models
+from motion.files import Unwritten
 from tests.conftest import ROOT
 from utils import metrics
 from utils.checkpoints import Run, load_state, save_state
@@ -184,7 +185,7 @@ def test_an_interrupted_save_leaves_the_file_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(BadInput, match="No space left.*untouched"):
+    with pytest.raises(Unwritten, match="No space left.*untouched"):
         save_state(path, {"ep": 2})
     assert load_state(path) == {"ep": 1} and [f.name for f in tmp_path.iterdir()] == ["latest.tar"]
 

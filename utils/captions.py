@@ -3,7 +3,11 @@
 from functools import lru_cache
 from pathlib import Path
 
-from models.TextEncoder import cached_embeddings, load_text_encoder
+import torch
+
+from models.TextEncoder import TEXT_ENCODERS, first_line, load_text_encoder
+from motion.files import Unwritten
+from utils.checkpoints import save_state
 from utils.errors import BadInput
 
 
@@ -33,3 +37,46 @@ def embed_captions(clip_sets, encoder_name, root, device):
         return cached_embeddings(encoder, captions, cache_file), encoder.dim
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def cached_embeddings(encoder, captions, cache_file):
+    """caption -> row [dim] on the CPU, for every caption; computed once and kept in `cache_file`.
+
+    The file holds {encoder name: {"captions": [...], "rows": [N,dim]}}; captions that it lacks are added. It
+    does not know which weights a name stood for: remove it after pointing the encoder's variable to others.
+    """
+    cache_file = Path(cache_file)
+    cache = read_cache(cache_file)
+    known, rows = cache.get(encoder.name, {"captions": [], "rows": torch.zeros(0, encoder.dim)}).values()
+    missing = sorted(set(captions) - set(known))
+    if missing:
+        known, rows = known + missing, torch.cat([rows, encoder.encode(missing).cpu()])
+        write_cache(cache_file, cache | {encoder.name: {"captions": known, "rows": rows}})
+    row_of = {caption: row for row, caption in enumerate(known)}
+    return {caption: rows[row_of[caption]] for caption in captions}
+
+
+def read_cache(cache_file):
+    """The cache's dict, or {} with a printed line where the file is damaged. Nothing in it is executed."""
+    if not cache_file.exists():
+        return {}
+    try:
+        cache = torch.load(cache_file, map_location="cpu", weights_only=True)
+        for name, part in cache.items():
+            captions, rows = part["captions"], part["rows"]
+            if list(part) != ["captions", "rows"] or rows.shape != (len(captions), TEXT_ENCODERS[name].dim):
+                raise ValueError(f"{name}: rows and captions do not match")
+        return cache
+    except (
+        Exception
+    ) as error:  # a damaged file fails in as many ways as unpickling can; all mean: compute again
+        print(f"{cache_file}: not a readable cache ({first_line(error)[:100]}); embedding the captions again")
+        return {}
+
+
+def write_cache(cache_file, cache):
+    """A folder that cannot be written costs the next start some time, nothing else."""
+    try:
+        save_state(cache_file, cache)
+    except Unwritten as error:
+        print(f"{error}; the next start embeds the captions again")

@@ -5,7 +5,6 @@ Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`
 parent's: its padding, no target statistics, and `ep` counted from 0.
 """
 
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from models.AE import AE_models, make_ae
 from models.DiffMLPs import DiffMLPs_DDPM
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models
+from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
 
@@ -55,19 +55,9 @@ class Run:
 
 
 def save_state(path, state):
-    """torch.save into a temporary file of the same folder, flushed to disk, then renamed over `path`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise BadInput(f"cannot write {path}: {error.strerror}; the previous file is untouched") from None
+    """torch.save, whole or not at all."""
+    with whole_file(path) as part, open(part, "wb") as file:
+        torch.save(state, file)
 
 
 def load_state(path, map_location="cpu"):

@@ -1,6 +1,7 @@
 """Parser, checked types, device and record of a run, and the one door through which a script runs."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from utils.errors import BadInput
+from motion.files import write_text
+from utils.errors import BadInput, of_the_machine
 from utils.train_utils import reseed
 
 
@@ -41,10 +43,11 @@ def number(kind, low=-math.inf, high=math.inf):
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not (math.isfinite(value) and low <= value <= high):
-            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        if not low <= value <= high or value in (-math.inf, math.inf):  # NaN compares with nothing
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not between {low} and {high}")
         return value
 
+    parse.kind, parse.low, parse.high = kind, low, high  # the bounds, for whoever wants to know them
     return parse
 
 
@@ -80,27 +83,36 @@ def record(args, folder):
     write_text(folder / "opt.json", json.dumps({"command": command, "flags": vars(args)}, indent=1))
 
 
-def write_text(path, text):
-    """Write a text file whole or not at all. What is no UTF-8, from a file name perhaps, as \\udcff."""
-    part = Path(path).with_name(Path(path).name + ".part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(part, path)
-
-
 def run(main, argv=None):
     """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but
     saved.
     """
     try:
         code = main(argv)
+        sys.stdout.flush()  # into a full disk or a closed pipe, perhaps
     except BadInput as error:
-        print(f"error: {error}".replace("\n", " "), file=sys.stderr)
-        code = 2
+        code = refuse(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except Exception:
-        traceback.print_exc()
-        print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
-        code = 1
+    except Exception as error:
+        if line := of_the_machine(error):
+            code = refuse(line)
+        else:
+            traceback.print_exc()
+            print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
+            code = 1
     sys.exit(code or 0)
+
+
+def refuse(reason):
+    """One line on the console. -> exit code 2"""
+    reason = str(reason).strip()
+    if "Original Traceback" in reason:  # it comes from a data loading process, wrapped
+        reason = reason.splitlines()[-1].partition(": ")[2]
+    print(f"error: {reason}".replace("\n", " "), file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains of standard output once more at exit
+    return 2

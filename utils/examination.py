@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from motion.files import write_text
 from utils import metrics
-from utils.cli import write_text
 from utils.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
@@ -158,7 +158,6 @@ class Report:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         self.begun, self.date = time.time(), time.strftime("%Y-%m-%d %H:%M:%S")
         self.log(f"# {self.date}  {self.command}", quiet=True)
@@ -166,8 +165,9 @@ class Report:
     def log(self, text, quiet=False):
         if not quiet:
             print(text, flush=True)
-        with open(self.folder / "eval.log", "a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        file = self.folder / "eval.log"
+        before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+        write_text(file, f"{before}{text}\n")
 
     def write(self, args, columns, **more):
         """eval/<--record>.json: the command, every flag, per row the interval and each repeat."""

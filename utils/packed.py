@@ -1,5 +1,4 @@
-"""A data set's motions and texts packed into one memory-mapped file, so that a later start reads no small
-files.
+"""A data set's motions and texts packed into one file, so that a later start reads no small files.
 
 The pack lies in <data set>/cache/: motions-<signature>.npy float32 [rows, dim] and packed.json, which names
 it and says where each clip lies. The signature covers every source file's size and time of change, so that a
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from motion.files import Unwritten, whole_file, write_text
 from utils.errors import BadInput
 
 VERSION = 1
@@ -35,18 +35,70 @@ def load_array(file):
     return array
 
 
+class Store:
+    """float32 rows [n, dim] of a .npy, read where they are wanted; the file stays open, and so there.
+
+    A memory map would be shorter, but where the file is cut short or a network share drops out it kills the
+    process that touches it (SIGBUS), without a word.
+    """
+
+    def __init__(self, path):
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # its header, and that it is whole
+        if mapped.dtype != np.float32 or mapped.ndim != 2:
+            raise ValueError("no rows of float32")
+        self.path, self.offset, self.shape = Path(path), mapped.offset, mapped.shape
+        self.file = open(path, "rb", buffering=0)  # noqa: SIM115
+
+    def __reduce__(self):
+        return Store, (self.path,)  # another process opens its own
+
+    def read(self, first, count):
+        """-> [count, dim], read-only"""
+        size = 4 * self.shape[1]
+        try:
+            data = os.pread(self.file.fileno(), count * size, self.offset + first * size)
+        except OSError as error:
+            raise BadInput(f"{self.path} cannot be read any more: {error.strerror}") from None
+        if len(data) < count * size:
+            raise BadInput(f"{self.path} was cut short while it was in use: start again, it is made anew")
+        return np.frombuffer(data, np.float32).reshape(count, -1)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The rows of one clip in a Store, for len() and slices; whole as an array."""
+
+    store: Store
+    first: int
+    frames: int
+
+    def __len__(self):
+        return self.frames
+
+    def __getitem__(self, rows):
+        if not isinstance(rows, slice):
+            return self[:][rows]
+        start, stop, _ = rows.indices(self.frames)
+        return self.store.read(self.first + start, max(stop - start, 0))
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self[:], dtype)
+
+
 @dataclass(frozen=True)
 class Packed:
     """motions [rows, dim]; where each clip lies; its text; and why a clip cannot be used."""
 
-    motions: np.ndarray
+    motions: np.ndarray | Store
     places: dict  # id -> [first row, number of rows]
     texts: dict  # id -> the whole text file, None where there is none
     broken: dict  # id -> reason
 
     def motion(self, name):
-        """[T,dim], a view that is read from disk when it is used."""
+        """[T,dim]; from a Store, it is read when it is sliced."""
         first, frames = self.places[name]
+        if isinstance(self.motions, Store):
+            return Stored(self.motions, first, frames)
         return self.motions[first : first + frames]
 
     @classmethod
@@ -61,7 +113,7 @@ class Packed:
             index = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
             if index["signature"] != signature:
                 return None
-            motions = np.load(folder / f"motions-{signature}.npy", mmap_mode="r", allow_pickle=False)
+            motions = Store(folder / f"motions-{signature}.npy")
         except (OSError, ValueError, KeyError):
             return None  # not there, or damaged: it is made anew
         return cls(motions, index["places"], index["texts"], index["broken"])
@@ -83,23 +135,16 @@ class Packed:
         index["texts"] = {name: read_text(root / "texts" / f"{name}.txt") for name in places}
         try:
             cls._write(root / "cache", packed, index)
-        except OSError as error:
-            print(f"{root}/cache cannot be written ({error.strerror}): the next start packs the set again")
+        except Unwritten as error:
+            print(f"{error}; the next start packs the set again")
         return cls(packed, places, index["texts"], broken)
 
     @staticmethod
     def _write(folder, packed, index):
-        folder.mkdir(exist_ok=True)
         data = folder / f"motions-{index['signature']}.npy"
-        part = folder / f"{os.getpid()}.part"
-        try:
-            with open(part, "wb") as file:
-                np.save(file, packed)
-            os.replace(part, data)
-            part.write_text(json.dumps(index), encoding="utf-8")
-            os.replace(part, folder / "packed.json")
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(data) as part, open(part, "wb") as file:
+            np.save(file, packed)
+        write_text(folder / "packed.json", json.dumps(index))
         for stale in folder.glob("motions-*.npy"):
             if stale != data:
                 with contextlib.suppress(OSError):  # in use elsewhere on Windows; the next pack removes it

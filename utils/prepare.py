@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import shutil
 import zipfile
 import zlib
 from collections import Counter
@@ -13,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from motion.files import whole_folder, write_text
 from motion.skeletons import SMPL22
 from motion.synthetic import demo_clips
 from utils.cal_mean_std import mean_std
-from utils.cli import write_text
 from utils.clips import SPLITS, Skipped
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features
@@ -66,26 +65,15 @@ def pieces(clip, max_rows=MAX_ROWS):
 
 
 class SetWriter:
-    """Writes a set into a hidden folder beside its place and moves it there when it is whole.
+    """Writes a set into a folder, clip by clip."""
 
-    with SetWriter(root, header) as writer: writer.add(clip) ...; writer.finish()
-    """
-
-    def __init__(self, root, header, skeleton=SMPL22, overwrite=False):
-        self.root, self.header, self.skeleton = Path(root), header, skeleton
-        refuse_existing(self.root, overwrite)
-        self.part = self.root.with_name(f".{self.root.name}.part")
+    def __init__(self, folder, header, where, skeleton=SMPL22):
+        """where: what messages call the set."""
+        self.folder, self.header, self.where, self.skeleton = folder, header, where, skeleton
         self.skipped, self.cut = Skipped(), []
         self.kept = []  # (name, split, content, style, rows)
-
-    def __enter__(self):
-        shutil.rmtree(self.part, ignore_errors=True)  # what an interrupted run may have left
-        for folder in ("new_joint_vecs", "texts"):
-            (self.part / folder).mkdir(parents=True)
-        return self
-
-    def __exit__(self, *_):
-        shutil.rmtree(self.part, ignore_errors=True)
+        for part in ("new_joint_vecs", "texts"):
+            (folder / part).mkdir()
 
     def add(self, clip):
         """Write one clip (a long one in pieces), or count why not."""
@@ -118,54 +106,44 @@ class SetWriter:
 
     def _write(self, clip):
         features = joints_to_features(clip.joints, self.skeleton)
-        np.save(self.part / "new_joint_vecs" / f"{clip.name}.npy", features)
+        np.save(self.folder / "new_joint_vecs" / f"{clip.name}.npy", features)
         lines = [f"{text}#{' '.join(tokens)}#0.0#0.0\n" for text, tokens in zip(clip.captions, clip.tokens)]
-        (self.part / "texts" / f"{clip.name}.txt").write_text("".join(lines), encoding="utf-8")
+        (self.folder / "texts" / f"{clip.name}.txt").write_text("".join(lines), encoding="utf-8")
         self.kept.append((clip.name, clip.split, clip.content, clip.style, len(features)))
 
     def finish(self):
-        """Split lists, labels, statistics of the train split; spec.json last; then the move."""
+        """Split lists, labels, statistics of the train split; spec.json last."""
         names = {split: [name for name, its_split, *_ in self.kept if its_split == split] for split in SPLITS}
         if not names["train"]:
-            self.skipped.report(str(self.root))
-            raise BadInput(f"{self.root}: no clip is left for training; nothing was written")
+            self.skipped.report(str(self.where))
+            raise BadInput(f"{self.where}: no clip is left for training; nothing was written")
         for split, ids in names.items():
-            (self.part / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
-        with open(self.part / "labels.csv", "w", newline="", encoding="utf-8") as file:
+            (self.folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+        with open(self.folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerows(
                 [("name", "content", "style"), *((name, *labels) for name, _, *labels, _ in self.kept)]
             )
-        train = (load_array(self.part / "new_joint_vecs" / f"{name}.npy") for name in names["train"])
+        train = (load_array(self.folder / "new_joint_vecs" / f"{name}.npy") for name in names["train"])
         for file, values in zip(("Mean.npy", "Std.npy"), mean_std(train, len(self.skeleton))):
-            np.save(self.part / file, values)
-        write_text(self.part / "spec.json", json.dumps(vars(self.header), indent=1) + "\n")
-        self._move()
-        self._report()
+            np.save(self.folder / file, values)
+        write_text(self.folder / "spec.json", json.dumps(vars(self.header), indent=1) + "\n")
 
-    def _move(self):
-        old = self.root.with_name(f".{self.root.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.root.exists():
-            self.root.rename(old)
-        self.part.rename(self.root)
-        shutil.rmtree(old, ignore_errors=True)
-
-    def _report(self):
-        self.skipped.report(str(self.root))
+    def report(self):
+        self.skipped.report(str(self.where))
         if self.cut:
             more = ", ..." if len(self.cut) > 5 else ""
             what = f"cut {len(self.cut)} clips of more than {MAX_ROWS} rows; the pieces keep all captions"
-            print(f"{self.root}: {what}: {', '.join(self.cut[:5])}{more}")
+            print(f"{self.where}: {what}: {', '.join(self.cut[:5])}{more}")
         frames, clips = Counter(), Counter()
         for _, split, _, _, rows in self.kept:
             frames[split] += rows
             clips[split] += 1
         for split in SPLITS:
             minutes = frames[split] / self.header.fps / 60
-            print(f"{self.root}: {split:5} {clips[split]:6} clips {frames[split]:8} rows {minutes:8.1f} min")
+            print(f"{self.where}: {split:5} {clips[split]:6} clips {frames[split]:8} rows {minutes:8.1f} min")
             if not clips[split]:
-                print(f"{self.root}: warning: nothing in {split}, which training and evaluation want")
+                print(f"{self.where}: warning: nothing in {split}, which training and evaluation want")
 
 
 def _are_tokens(tokens):
@@ -179,10 +157,13 @@ def refuse_existing(root, overwrite):
 
 def write_set(clips, total, root, header, overwrite=False):
     """All clips of an iterable -> a whole set at `root`, with a bar and a summary."""
-    with SetWriter(root, header, overwrite=overwrite) as writer:
+    refuse_existing(root, overwrite)
+    with whole_folder(root) as folder:
+        writer = SetWriter(folder, header, root)
         for clip in tqdm(clips, total=total, desc=header.name, unit="clip"):
             writer.add(clip)
         writer.finish()
+    writer.report()
 
 
 def demo_set(n_clips, seed):
