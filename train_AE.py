@@ -5,19 +5,22 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 2000
 """
 
+from itertools import chain
+
 import torch
 from torch.nn.functional import mse_loss, smooth_l1_loss
 
 from models.AE import STRIDE, AE_models, make_ae
 from models.masking import lengths_to_mask
+from utils import distributed
 from utils.checkpoints import Run, check_name
 from utils.cli import Parser, count, number, run, start
 from utils.clips import load_clips
-from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, loader
+from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
 from utils.eval_utils import evaluate_reconstruction
 from utils.evaluators import Judge
-from utils.flags import common_flags, optimizer_flags
-from utils.train_utils import CodeUsage, RunningMean, descend, inference, reseed, warm_up_then_milestones
+from utils.flags import common_flags, optimizer_flags, speed_flags, speed_up
+from utils.train_utils import CodeUsage, RunningMean, adamw, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
 DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
@@ -52,6 +55,7 @@ def flags():
     optimizer_flags(
         parser, batch_size=256, epoch=50, weight_decay=0.0, milestones=[150000, 250000], log_every=10
     )
+    speed_flags(parser)
     group = parser.add_argument_group("loss")
     group.add_argument(
         "--window_size", type=count(4, 10**4), default=64, help="frames of a window [%(default)s]"
@@ -87,9 +91,10 @@ def reconstruction_loss(motion, recons, m_lens, args):
 
 
 def train_step(ae, batch, args, usage):
+    """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames."""
     recons, bottleneck_loss, codes = ae.training_pass(batch.motion, batch.m_lens)
     if codes is not None:
-        usage.add(codes[lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1])])  # real tokens only
+        usage.add(codes, lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1]))  # real tokens only
     loss = reconstruction_loss(batch.motion, recons, batch.m_lens, args)
     return loss + bottleneck_loss, loss
 
@@ -98,23 +103,24 @@ def validate(ae, val_set, args, device):
     """Loss and code usage over the whole validation clips. -> dict"""
     means, usage = RunningMean(), CodeUsage(ae.codebook_size or 1)
     with inference(ae):
-        for batch in loader(val_set, args.batch_size):
-            batch = batch.to(device)
-            means.add(loss=train_step(ae, batch, args, usage)[1])
+        for batch in chain.from_iterable(shared_loader(val_set, args, device)):
+            frames = int(batch.m_lens.sum())
+            means.add(frames, loss=train_step(ae, batch.to(device), args, usage)[1] * frames)
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, AE_models, "--model")
-    device = start(args)
+    device = distributed.join(start(args))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     normalizer = Normalizer.load(root, spec.dim)
-    train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
-    val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
-    judge = Judge.load(args, spec, device)
-    judged_set = judge and TextMotionSet(load_clips(spec, root, "val"), normalizer)
+    with distributed.main_first():
+        train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
+        val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
+        judge = Judge.load(args, spec, device)
+        judged_set = judge and TextMotionSet(load_clips(spec, root, "val"), normalizer)
 
     reseed(args.seed)  # whatever was built before, a judge or not
     ae = make_ae(
@@ -126,12 +132,14 @@ def main(argv=None):
         commitment_cost=args.commitment_cost,
         restart_after=args.restart_after,
     ).to(device)
-    optimizer = torch.optim.AdamW(ae.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay)
+    speed_up(ae, args)
+    optimizer = adamw(ae, args)
     scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
     config = vars(args) | {"dataset": spec.as_dict()} | {key: getattr(ae, key) for key in ae.options}
     loop = TrainingLoop(
         args,
         Run.of(args),
+        device,
         parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
         constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
         best_parts=["ae"],
@@ -141,10 +149,13 @@ def main(argv=None):
 
     for epoch in loop.epochs():
         usage = CodeUsage(ae.codebook_size or 1)
-        for batch in loop.batches(train_set, device):
-            total, recons = train_step(ae, batch, args, usage)
-            norm = descend(total, optimizer, scheduler)
-            loop.log(loss=total, recons=recons, grad_norm=norm)
+        for pieces in loop.batches(train_set):
+            for batch in pieces:
+                frames = int(batch.m_lens.sum())
+                total, recons = train_step(ae, batch.to(device), args, usage)
+                loop.backward(total * frames, frames, recons=recons * frames)
+            loop.descend(optimizer)
+            distributed.spread(ae.restarted())
         if ae.codebook_size:
             loop.scalars("Train", usage.report())
         loop.scalars("Val", validate(ae, val_set, args, device))

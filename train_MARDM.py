@@ -4,21 +4,33 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 --need_evaluation
 """
 
+from itertools import chain
+
 import torch
 
 from models.AE import STRIDE
-from models.draws import fresh_keys
+from models.draws import keys_of
 from models.MARDM import Decoding, MARDM_models
+from models.masking import lengths_to_mask
+from utils import distributed
 from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, number, run, start
 from utils.clips import load_clips
-from utils.datasets import TextMotionSet, find_dataset, loader
+from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import evaluate_generation
 from utils.evaluators import Judge
-from utils.flags import autoencoder_flags, checkpoint_flag, common_flags, optimizer_flags, text_encoder_flag
-from utils.train_utils import EMA, RunningMean, descend, inference, reseed, warm_up_then_milestones
+from utils.flags import (
+    autoencoder_flags,
+    checkpoint_flag,
+    common_flags,
+    optimizer_flags,
+    speed_flags,
+    speed_up,
+    text_encoder_flag,
+)
+from utils.train_utils import EMA, RunningMean, adamw, inference, reseed, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
 
@@ -63,6 +75,7 @@ def flags():
         "--unit_length", type=count(4, 4), default=4, help="frames per token, fixed by the AE [4]"
     )
     optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000], log_every=50)
+    speed_flags(parser)
     group = parser.add_argument_group("averaging and evaluation")
     group.add_argument("--ema_decay", type=number(float, 0, 1), default=0.9999, help="at most [%(default)s]")
     group.add_argument(
@@ -76,43 +89,50 @@ def flags():
 
 def measure_targets(ae, train_set, args, device):
     """Mean and standard deviation [target_dim] of all training tokens."""
-    rows = []
-    for batch in loader(train_set, args.batch_size):
+    sums = torch.zeros(3, ae.target_dim, dtype=torch.float64, device=device)
+    for batch in chain.from_iterable(shared_loader(train_set, args, device)):
         batch = batch.to(device)
-        targets = ae.tokenize(batch.motion, batch.m_lens)[1]
-        rows += [target[: frames // STRIDE] for target, frames in zip(targets, batch.m_lens.tolist())]
-    rows = torch.cat(rows).double()
-    return rows.mean(dim=0).float(), rows.std(dim=0).float()
+        targets = ae.tokenize(batch.motion, batch.m_lens)[1].double()
+        inside = lengths_to_mask(batch.m_lens // STRIDE, targets.shape[1])[..., None].double()
+        powers = inside, targets * inside, targets.square() * inside
+        sums += torch.stack([x.sum(dim=(0, 1)).expand(ae.target_dim) for x in powers])
+    n, first, second = distributed.summed(sums)
+    variance = (second - first.square() / n) / (n - 1)
+    return (first / n).float(), variance.clamp(min=0).sqrt().float()
 
 
-def loss_of(mardm, ae, batch):
-    latents, targets = ae.tokenize(batch.motion, batch.m_lens)
-    keys = fresh_keys(len(batch))
+def loss_of(mardm, ae, batch, keys, room):
+    """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
+    there = batch.to(mardm.target_mean.device)
+    latents, targets = ae.tokenize(there.motion, there.m_lens)
     decoys = ae.decoys(latents, keys)
-    return mardm.forward_loss(latents, targets, batch.text, batch.m_lens // STRIDE, decoys=decoys)
+    m_lens = batch.m_lens // STRIDE
+    return mardm.summed_loss(latents, targets, there.text, m_lens, decoys=decoys, keys=keys, room=room)
 
 
 def validate(mardm, ae, val_set, args, device):
     """The training loss on the validation clips, with the same draws at every call."""
     means = RunningMean()
-    reseed(args.seed)
     with inference(mardm):
-        for batch in loader(val_set, args.batch_size):
-            means.add(loss=loss_of(mardm, ae, batch.to(device)))
+        for batch in chain.from_iterable(shared_loader(val_set, args, device)):
+            keys = keys_of(args.seed, 0, batch.index)
+            loss, count = loss_of(mardm, ae, batch, keys, val_set.longest)
+            means.add(count, loss=loss)
     return means.pop()
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
-    device = start(args)
+    device = distributed.join(start(args))
 
     tokenizer = load_ae(args, device)
     ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
     _, root = find_dataset(args.dataset_name, args.dataset_dir)
-    train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
     args.text_encoder = args.text_encoder or spec.text_encoder
-    text, text_dim = embed_captions([train_clips, val_clips], args.text_encoder, root, device)
+    with distributed.main_first():
+        train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
+        text, text_dim = embed_captions([train_clips, val_clips], args.text_encoder, root, device)
     train_set = TextMotionSet(
         train_clips, normalizer, text, args.max_motion_length, crop=True, seed=args.seed
     )
@@ -135,14 +155,14 @@ def main(argv=None):
     if not args.raw_targets:
         mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
     ema = EMA(mardm, args.ema_decay)
-    optimizer = torch.optim.AdamW(
-        mardm.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay
-    )
+    speed_up(mardm, args)
+    optimizer = adamw(mardm, args)
     scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
     config = vars(args) | {"text_dim": text_dim, "dataset": spec.as_dict()}
     loop = TrainingLoop(
         args,
         Run.of(args),
+        device,
         parts={"mardm": mardm, "ema_mardm": ema.model, "opt_mardm": optimizer, "scheduler": scheduler},
         constants={"config": config, "target_stats": mardm.target_stats},
         best_parts=["mardm", "ema_mardm"],
@@ -153,11 +173,12 @@ def main(argv=None):
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
 
     for epoch in loop.epochs():
-        for batch in loop.batches(train_set, device):
-            loss = loss_of(mardm, ae, batch)
-            norm = descend(loss, optimizer, scheduler)
+        for pieces in loop.batches(train_set):
+            for batch in pieces:
+                keys = keys_of(args.seed, loop.progress.total_it, batch.index)
+                loop.backward(*loss_of(mardm, ae, batch, keys, train_set.longest))
+            loop.descend(optimizer)
             ema.update(mardm, loop.progress.total_it)
-            loop.log(loss=loss, grad_norm=norm)
         metrics = None
         loop.scalars("Val", validate(mardm, ae, val_set, args, device))
         if judge and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):

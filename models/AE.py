@@ -11,6 +11,7 @@ from torch import nn
 
 from models.draws import integers, normal
 from models.FSQ import FSQ
+from models.precision import compile_module, lowered
 from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
@@ -28,6 +29,7 @@ class AE(nn.Module):
     kind = "continuous"
     options = ()  # the flags of this bottleneck
     codebook_size = None
+    precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32
 
     def __init__(self, dim=67, width=512, padding_proof=True):
         super().__init__()
@@ -44,7 +46,9 @@ class AE(nn.Module):
 
     def decode(self, latents, m_lens=None):
         """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames."""
-        return self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE)).mT
+        with lowered(self.precision, latents):
+            motion = self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE)).mT
+        return motion.to(latents.dtype)
 
     def forward(self, motion, m_lens=None):
         """Reconstruction [B,T,dim]."""
@@ -56,6 +60,19 @@ class AE(nn.Module):
         """-> (reconstruction [B,T,dim], the bottleneck's own loss [], code indices [B,L] or None)."""
         targets = self._targets(motion, m_lens)
         return self.decode(self.lift(targets), m_lens), motion.new_zeros(()), self.indices(targets)
+
+    def set_precision(self, dtype):
+        """torch.float32 or bfloat16, for the convolutions."""
+        self.precision = dtype
+
+    def compile_parts(self):
+        """torch.compile of the encoder and the decoder; ValueError without a compiler."""
+        for part in (self.encoder, self.decoder):
+            compile_module(part)
+
+    def restarted(self):
+        """What a training pass itself changes: tensors that several processes have to agree on."""
+        return ()
 
     # the tokenizer contract
 
@@ -98,7 +115,9 @@ class AE(nn.Module):
         return self._latents(motion, m_lens).mT
 
     def _latents(self, motion, m_lens):
-        return self.encoder(motion.mT, self._ends(m_lens, motion.shape[1]))
+        with lowered(self.precision, motion):
+            latents = self.encoder(motion.mT, self._ends(m_lens, motion.shape[1]))
+        return latents.to(motion.dtype)
 
     def _ends(self, m_lens, frames):
         """None where nothing has to be zeroed."""
@@ -172,6 +191,10 @@ class VQ_AE(AE):
             inside = torch.arange(z.shape[1], device=z.device) < (m_lens // STRIDE)[:, None]
         z_q, index, loss = self.vq(z, inside)
         return self.decode(self.lift(z_q), m_lens), loss, index
+
+    def restarted(self):
+        """Codes restart at vectors of a process's own share; those of the main process count."""
+        return self.vq.state_dict().values()
 
     def snap(self, targets):
         return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)

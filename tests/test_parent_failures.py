@@ -28,7 +28,7 @@ from utils.flags import decoding, sampling_flags
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.prompts import parse_prompt
-from utils.train_utils import EMA, descend, warm_up_then_milestones
+from utils.train_utils import EMA, warm_up_then_milestones
 from utils.training_loop import TrainingLoop
 
 DOC = ROOT / "docs/parent_failures.md"
@@ -90,23 +90,31 @@ def loop_in(folder, **flags):
             "is_continue": False,
             "epoch": 3,
         }
-        | {"max_iters": 0, "batch_size": 2, "seed": 1, "num_workers": 0, "log_every": 1, "save_every": 1000}
+        | {
+            "max_iters": 0,
+            "batch_size": 2,
+            "grad_accum": 1,
+            "seed": 1,
+            "num_workers": 0,
+            "log_every": 1,
+            "save_every": 1000,
+        }
         | flags
     )
     net = torch.nn.Linear(67, 1)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
     schedule = warm_up_then_milestones(optimizer, 2, [], 0.1)
     parts = {"net": net, "opt_net": optimizer, "scheduler": schedule}
-    return TrainingLoop(args, Run.of(args), parts, constants={}), net
+    return TrainingLoop(args, Run.of(args), torch.device("cpu"), parts, constants={}), net
 
 
 def run_epoch(loop, net, clips=3, metrics=None, spoil=1.0):
     """One epoch on that many motions."""
     normalizer, motions = still([8] * clips)
-    for batch in loop.batches(TextMotionSet(motions, normalizer), torch.device("cpu")):
-        loss = net(batch.motion).square().mean() * spoil
-        descend(loss, loop.parts["opt_net"], loop.parts["scheduler"])
-        loop.log(loss=loss)
+    for pieces in loop.batches(TextMotionSet(motions, normalizer)):
+        for batch in pieces:
+            loop.backward(net(batch.motion).square().mean(dim=(1, 2)).sum() * spoil, len(batch))
+        loop.descend(loop.parts["opt_net"])
     loop.finish_epoch(metrics)
 
 
@@ -208,7 +216,7 @@ def test_every_start_of_every_motion_is_served_once():
     windows = WindowSet(motions, normalizer, 64)
     assert len(windows) == 7 + 1 + 3 + 1
     served = [windows[(0, i)] for i in range(len(windows))]
-    assert [name for _, name, _, _ in served] == ["c70"] * 7 + ["c64"] + ["c66"] * 3 + ["c20"]
+    assert [name for _, name, *_ in served] == ["c70"] * 7 + ["c64"] + ["c66"] * 3 + ["c20"]
     assert [len(motion) for motion, *_ in served] == [64] * 11 + [20]
     frames = [np.repeat(np.arange(n)[:, None], 67, 1).astype(np.float32) for n in (70, 64, 66)]
     counted = WindowSet([Clip(str(len(x)), x) for x in frames], normalizer, 64)

@@ -283,7 +283,7 @@ def test_a_parents_run_is_not_continued(home):
     args = flags(home, is_continue=True)
     before = sorted(home.rglob("*"))
     with pytest.raises(BadInput, match="parent project.*train anew under another --name"):
-        TrainingLoop(args, Run.of(args), parts={}, constants={})
+        TrainingLoop(args, Run.of(args), torch.device("cpu"), parts={}, constants={})
     assert sorted(home.rglob("*")) == before
 
 

@@ -7,6 +7,7 @@ parent's: its padding, no target statistics, and `ep` counted from 0.
 
 import pickle
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Run:
     model = property(lambda self: self.root / "model")
     eval = property(lambda self: self.root / "eval")
     latest = property(lambda self: self.model / "latest.tar")
+    previous = property(lambda self: self.model / "latest.prev.tar")
     best = property(lambda self: self.model / "net_best_fid.tar")
 
     def choose(self, which, parent="latest"):
@@ -75,6 +77,19 @@ def load_state(path, map_location="cpu"):
     if not isinstance(state, dict):
         raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
     return state
+
+
+def verify(path):
+    """BadInput if the file was cut or changed since it was written. torch.load alone checks no sums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist") from None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
+        raise BadInput(f"{path} is truncated or damaged ({error})") from None
+    if changed:
+        raise BadInput(f"{path} is damaged: the sum of {changed} is wrong")
 
 
 def load_into(module, state, path):

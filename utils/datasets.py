@@ -8,6 +8,7 @@ state.
 import json
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
+from utils import distributed
 from utils.clips import UNIT
 from utils.errors import BadInput
 from utils.packed import load_array
@@ -117,7 +119,9 @@ class Normalizer:
 
 @dataclass
 class Batch:
-    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; B strings."""
+    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; B strings;
+    index [B], the clips' numbers in their set.
+    """
 
     motion: torch.Tensor
     m_lens: torch.Tensor
@@ -125,20 +129,25 @@ class Batch:
     captions: list
     tokens: list
     text: torch.Tensor | None
+    index: torch.Tensor
 
     def __len__(self):
         return len(self.names)
 
     def to(self, device):
-        moved = {key: getattr(self, key) for key in ("motion", "m_lens", "text")}
-        return replace(
-            self, **{key: x.to(device, non_blocking=True) for key, x in moved.items() if x is not None}
-        )
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self):
+        """Asked for by the loader, so that `to` need not wait."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, move):
+        return replace(self, **{key: move(x) for key, x in vars(self).items() if torch.is_tensor(x)})
 
 
 def collate(samples):
-    """(motion [T_i,dim], name, caption, text [E] or None) x B -> Batch, padded to the longest."""
-    motions, names, captions, texts = zip(*samples)
+    """(motion [T_i,dim], name, caption, text [E] or None, index) x B -> Batch, padded to the longest."""
+    motions, names, captions, texts, index = zip(*samples)
     return Batch(
         motion=torch.nn.utils.rnn.pad_sequence(motions, batch_first=True),
         m_lens=torch.tensor([len(motion) for motion in motions]),
@@ -146,7 +155,17 @@ def collate(samples):
         captions=[caption.text if caption else "" for caption in captions],
         tokens=[list(caption.tokens) if caption else [] for caption in captions],
         text=None if texts[0] is None else torch.stack(texts),
+        index=torch.tensor(index),
     )
+
+
+def in_pieces(samples, pieces):
+    """The samples of a step, sorted by length -> at most `pieces` Batches, none of them empty."""
+    return [
+        collate([samples[i] for i in rows])
+        for rows in np.array_split(np.arange(len(samples)), pieces)
+        if len(rows)
+    ]
 
 
 class WindowSet(Dataset):
@@ -167,7 +186,7 @@ class WindowSet(Dataset):
         start = index - (int(self.ends[clip - 1]) if clip else 0)
         motion = self.motions[clip][start : start + self.window]
         rows = tensor(motion[: len(motion) // UNIT * UNIT])
-        return self.normalizer(rows), self.names[clip], None, None
+        return self.normalizer(rows), self.names[clip], None, None, index
 
 
 class TextMotionSet(Dataset):
@@ -182,6 +201,16 @@ class TextMotionSet(Dataset):
     def __len__(self):
         return len(self.clips)
 
+    @cached_property
+    def lengths(self):
+        """Frames that each clip gives [N], but for the random loss of a token."""
+        return np.minimum([len(clip.motion) for clip in self.clips], self.max_frames) // UNIT * UNIT
+
+    @property
+    def longest(self):
+        """Tokens of the longest clip."""
+        return int(self.lengths.max()) // UNIT
+
     def __getitem__(self, address):
         epoch, index = address
         clip, motion = self.clips[index], self.clips[index].motion
@@ -193,7 +222,7 @@ class TextMotionSet(Dataset):
             frames = max(frames - UNIT * int(draw.random() < 1 / 3), UNIT)
             start = int(draw.integers(len(motion) - frames + 1))
         text = None if self.embeddings is None else self.embeddings[caption.text]
-        return self.normalizer(tensor(motion[start : start + frames])), clip.name, caption, text
+        return self.normalizer(tensor(motion[start : start + frames])), clip.name, caption, text, index
 
 
 def tensor(rows):
@@ -204,28 +233,48 @@ def tensor(rows):
 class AddressedBatches(Sampler):
     """Batches of (epoch, index) pairs, shuffled by (seed, epoch), from batch `start` on. A sampler to resume
     with.
+
+    lengths [n]: within a batch the clips are sorted by them, so that a piece of a batch holds clips of like
+    length. share: the entries of each batch that are wanted, for one of several processes. Neither changes
+    which clips make a batch.
     """
 
-    def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True):
+    def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True, lengths=None, share=slice(None)):
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.epoch, self.start, self.shuffle = epoch, start, shuffle
+        self.lengths, self.share = lengths, share
 
     def __len__(self):
         return math.ceil(self.n / self.batch_size) - self.start
 
     def __iter__(self):
-        order = (
-            np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-            if self.shuffle
-            else range(self.n)
-        )
+        order = np.arange(self.n)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
         for first in range(self.start * self.batch_size, self.n, self.batch_size):
-            yield [(self.epoch, int(i)) for i in order[first : first + self.batch_size]]
+            rows = order[first : first + self.batch_size]
+            if self.lengths is not None:
+                rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            yield [(self.epoch, int(i)) for i in rows[self.share]]
 
 
-def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_workers=0, pin_memory=False):
+def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_workers=0):
     """The batches of one epoch; every clip counts, the last batch may be smaller."""
     batches = AddressedBatches(len(dataset), batch_size, seed, epoch, start, shuffle)
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
+
+
+def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
+    """As `loader`, for one of several processes: each item is the list of its pieces of a global batch."""
+    lengths, pieces = getattr(dataset, "lengths", None), args.grad_accum
+    share = distributed.share()
+    batches = AddressedBatches(
+        len(dataset), args.batch_size, args.seed, epoch, start, shuffle, lengths, share
+    )
     return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers, pin_memory=pin_memory
+        dataset,
+        batch_sampler=batches,
+        collate_fn=partial(in_pieces, pieces=pieces),
+        num_workers=args.num_workers,
+        pin_memory=device.type == "cuda",
     )

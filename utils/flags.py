@@ -104,7 +104,19 @@ def output_flags(parser, folder, formats):
 
 def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every):
     group = parser.add_argument_group("optimisation")
-    group.add_argument("--batch_size", type=count(1, 10**6), default=batch_size, help="[%(default)s]")
+    group.add_argument(
+        "--batch_size",
+        type=count(1, 10**6),
+        default=batch_size,
+        help="clips or windows of a step, over all processes and pieces [%(default)s]",
+    )
+    group.add_argument(
+        "--grad_accum",
+        type=count(1, 10**4),
+        default=1,
+        help="pieces, by length, in which a process takes its share of a batch: less memory, less padding, "
+        "the same step [%(default)s]",
+    )
     group.add_argument(
         "--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]"
     )

@@ -9,6 +9,8 @@ from collections import defaultdict
 import numpy as np
 import torch
 
+from utils import distributed
+
 
 def reseed(*address):
     """Seed every generator from an address, e.g. (args.seed, step): a resumed run draws what the first would
@@ -33,16 +35,34 @@ def warm_up_then_milestones(optimizer, warm_up_iter, milestones, lr_decay):
 
 
 def descend(loss, optimizer, scheduler, max_norm=None):
-    """One optimizer step. Returns the gradient norm [] (before clipping to `max_norm`, where given)."""
+    """One optimizer step on a loss []. -> gradient norm [] (before clipping to `max_norm`, where given)."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return advance(optimizer, scheduler, max_norm)
+
+
+def advance(optimizer, scheduler, max_norm=None):
+    """One optimizer step on gradients that are there. -> their norm []"""
+    parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if max_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     optimizer.step()
     scheduler.step()
     return norm
+
+
+def parameters_of(optimizer):
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def adamw(module, args):
+    """The optimizer of both stages. Fused takes a fifth of the time on a CPU as well (13 million parameters:
+    8 ms, else 43); a run that was begun without goes on without.
+    """
+    return torch.optim.AdamW(
+        module.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay, fused=True
+    )
 
 
 class EMA:
@@ -83,46 +103,57 @@ def inference(*modules):
 
 
 class RunningMean:
-    """Means of named scalars between two reports. Tensors stay on the device until `pop`."""
+    """Means of named scalars between two reports, over all processes. Tensors stay put until `pop`."""
 
     def __init__(self):
         self.totals, self.counts = defaultdict(float), defaultdict(int)
 
-    def add(self, **values):
+    def add(self, count=1, **values):
+        """values: numbers or tensors [], each the sum of `count` of its kind."""
         for name, value in values.items():
             self.totals[name] = self.totals[name] + (value.detach() if torch.is_tensor(value) else value)
-            self.counts[name] += 1
+            self.counts[name] += count
 
     def pop(self):
-        means = {name: float(total) / self.counts[name] for name, total in self.totals.items()}
+        mine = [(name, float(total), self.counts[name]) for name, total in self.totals.items()]
         self.__init__()
-        return means
+        totals, counts = defaultdict(float), defaultdict(int)
+        for name, total, count in distributed.gathered(mine):
+            totals[name] += total
+            counts[name] += count
+        return {name: total / max(counts[name], 1) for name, total in totals.items()}
 
 
 class CodeUsage:
-    """How much of a code book is used: feed code indices, read usage and perplexity."""
+    """How much of a code book is used, over all processes: feed code indices, read usage and perplexity."""
 
     def __init__(self, codebook_size):
         self.counts = torch.zeros(codebook_size, dtype=torch.int64)
 
-    def add(self, indices):
-        """indices: int64 tensor of any shape."""
-        self.counts += torch.bincount(indices.flatten().cpu(), minlength=len(self.counts))
+    def add(self, indices, inside=None):
+        """indices: int64 tensor of any shape; inside: bool of its shape, which of them count."""
+        self.counts = self.counts.to(indices.device)  # where they stay, so that no step waits
+        counted = torch.ones_like(indices) if inside is None else inside.to(indices.dtype)
+        self.counts.scatter_add_(0, indices.flatten(), counted.flatten())
 
     def report(self):
         """usage = distinct codes / min(code book, tokens seen); perplexity = exp(entropy)."""
-        total, used = int(self.counts.sum()), int((self.counts > 0).sum())
-        p = self.counts[self.counts > 0].double() / max(total, 1)
+        counts = distributed.summed(self.counts.clone()).cpu()
+        total, used = int(counts.sum()), int((counts > 0).sum())
+        p = counts[counts > 0].double() / max(total, 1)
         return {
             "codes_used": used,
             "tokens": total,
-            "usage": used / max(min(len(self.counts), total), 1),
+            "usage": used / max(min(len(counts), total), 1),
             "perplexity": float(torch.exp(-(p * p.log()).sum())),
         }
 
 
 class GracefulStop:
-    """SIGTERM and Ctrl-C ask the loop to finish its step, save and leave; a second Ctrl-C leaves at once."""
+    """SIGTERM and Ctrl-C ask the loop to finish its step, save and leave; a second Ctrl-C leaves at once.
+
+    An interrupted launcher sends SIGTERM after the Ctrl-C that its processes got as well: no second Ctrl-C.
+    """
 
     def __init__(self):
         self.signal = None
@@ -134,10 +165,6 @@ class GracefulStop:
             signal.signal(number, handler)
 
     def _note(self, number, _frame):
-        if self.signal is not None:
+        if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
-
-    @property
-    def exit_code(self):
-        return 128 + self.signal
+        self.signal = self.signal or number

@@ -1,32 +1,37 @@
-"""The bookkeeping of a training run, so that the scripts hold only the algorithm: position, saves, scalars,
-signals.
+"""The bookkeeping of a training run, so that the scripts hold only the algorithm: position, pieces, saves,
+scalars, signals.
 
-    loop = TrainingLoop(args, run, parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
-    constants=...) for epoch in loop.epochs():
-        for batch in loop.batches(train_set, device):
-            ...one step...
-            loop.log(loss=loss, grad_norm=norm)
+    loop = TrainingLoop(args, run, device, parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler}, ...)
+    for epoch in loop.epochs():
+        for pieces in loop.batches(train_set):
+            for batch in pieces:
+                loop.backward(*a loss's sum over the batch, and its count)
+            loop.descend(optimizer)
         loop.finish_epoch(metrics)
 
-Everything random in a step follows from (seed, step), everything random in a clip from (seed, epoch, clip): a
-resumed run ends with the tensors of an uninterrupted one.
+A step is one global batch of --batch_size clips, whatever the number of processes and of --grad_accum: each
+process has its share of it, cut into pieces, and the gradient is that of all sums over all counts.
+
+Everything random in a step follows from (seed, step), and what a clip draws from (seed, step, clip) or, in
+the loader, (seed, epoch, clip): a resumed run ends with the tensors of an uninterrupted one.
 """
 
-import math
 import os
 import shutil
 import sys
-import time
 from dataclasses import asdict, dataclass
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from utils.checkpoints import FORMAT, finished_epochs, load_state, save_state
+from utils import distributed
+from utils.checkpoints import FORMAT, finished_epochs, load_state, save_state, verify
 from utils.cli import record
-from utils.datasets import loader
+from utils.datasets import shared_loader
 from utils.errors import BadInput
-from utils.train_utils import GracefulStop, RunningMean, reseed
+from utils.health import Meter, Watch, check_room
+from utils.train_utils import GracefulStop, RunningMean, advance, parameters_of, reseed
 
 
 @dataclass
@@ -45,19 +50,26 @@ class TrainingLoop:
     best_parts: the parts that net_best_fid.tar keeps (all if None).
     """
 
-    def __init__(self, args, run, parts, constants, best_parts=None):
-        self.args, self.run, self.parts = args, run, parts
+    def __init__(self, args, run, device, parts, constants, best_parts=None):
+        self.args, self.run, self.device, self.parts = args, run, device, parts
         self.constants = {"format": FORMAT, **constants}
         self.best_parts = best_parts or list(parts)
-        self.progress = self._restore() if args.is_continue else Progress()
         if not args.is_continue and run.latest.is_file():
             raise BadInput(
                 f"{run.latest} exists: go on with --is_continue, choose another --name, or remove it"
             )
+        self.progress = self._restore() if args.is_continue else Progress()
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
-        record(args, run.root)
+        self.watch, self.meter, self.count = Watch(), Meter(device), 0
+        self.writer = None
+        distributed.on_main(self._open)
+
+    def _open(self):
+        record(self.args, self.run.root)
+        for leftover in self.run.model.glob(".part-*"):  # of a save that was killed
+            leftover.unlink()
         resumed = self.progress.total_it or None
-        self.writer = SummaryWriter(run.model, purge_step=resumed and resumed + 1)
+        self.writer = SummaryWriter(self.run.model, purge_step=resumed and resumed + 1)
 
     def epochs(self):
         """Yields the numbers of the epochs still to run, from 1."""
@@ -65,57 +77,55 @@ class TrainingLoop:
             while self.progress.ep < self.args.epoch and not self.done:
                 yield self.progress.ep + 1
         finally:
-            self.writer.close()
+            if self.writer:
+                self.writer.close()
             self.stop.restore()
 
-    def batches(self, dataset, device):
-        """The rest of the current epoch, on the device. Saves on the way, and stops where it is told to."""
+    def batches(self, dataset):
+        """The rest of the current epoch: for each step the pieces of this process, on the host. Saves on the
+        way, and stops where it is told to.
+        """
         args, progress = self.args, self.progress
         if self._enough():
             self.done = True
             return
-        batches = loader(
-            dataset,
-            args.batch_size,
-            seed=args.seed,
-            epoch=progress.ep,
-            start=progress.batch,
-            shuffle=True,
-            num_workers=args.num_workers,
-            pin_memory=device.type == "cuda",
-        )
-        total = len(batches) + progress.batch
+        steps = shared_loader(dataset, args, self.device, progress.ep, progress.batch, shuffle=True)
+        first, total = progress.batch, len(steps) + progress.batch
+        title = f"epoch {progress.ep + 1}/{args.epoch}"
         with tqdm(
-            total=total, initial=progress.batch, desc=f"epoch {progress.ep + 1}/{args.epoch}", unit="it"
-        ) as bar:
-            since = time.perf_counter()
-            for batch in batches:
-                self.names, self.bar = batch.names, bar
-                reseed(args.seed, progress.total_it)
-                yield batch.to(device)
-                progress.total_it += 1
-                progress.batch += 1
-                now = time.perf_counter()
-                progress.seconds, since = progress.seconds + now - since, now
-                bar.update()
-                if progress.total_it % args.log_every == 0:
-                    self._write_means()
-                if self.stop.signal:
-                    self._leave()
-                if progress.total_it % args.save_every == 0:
-                    self.save()
+            total=total, initial=first, desc=title, unit="it", disable=distributed.rank() > 0
+        ) as self.bar:
+            for pieces in self.meter.waiting(steps):
+                reseed(args.seed, progress.total_it, distributed.rank())
+                self.names = [name for batch in pieces for name in batch.names]
+                self.loss, self.clips = torch.zeros((), device=self.device), self._clips(dataset)
+                yield pieces
+                self.bar.update()
+                self._after_step()
                 if self._enough():
                     self.done = progress.batch < total
                     break
 
-    def log(self, **scalars):
-        """Scalars of this step: their means go to TensorBoard as Train/<name> every --log_every steps."""
-        self.means.add(**scalars)
+    def backward(self, loss, count, **more):
+        """Gradients of a piece. loss: the sum [] over its `count` of entries; more: further sums to log."""
+        loss.backward()
+        self.count += count
+        self.loss = self.loss + loss.detach()
+        self.means.add(count, loss=loss, **more)
+
+    def descend(self, optimizer):
+        """The step itself, on the gradients of all pieces of all processes over all that they count."""
+        distributed.pool_gradients(parameters_of(optimizer), self.count)
+        norm = advance(optimizer, self.parts["scheduler"])
+        self.means.add(grad_norm=norm)
+        self.watch.note(self.progress.total_it + 1, self.names, self.loss, norm)
+        optimizer.zero_grad(set_to_none=True)
+        self.count = 0
 
     def scalars(self, group, values):
         """Write values at the current step as <group>/<name>; None is left out."""
         for name, value in values.items():
-            if value is not None:
+            if value is not None and self.writer:
                 self.writer.add_scalar(f"{group}/{name}", value, self.progress.total_it)
 
     def finish_epoch(self, metrics=None):
@@ -125,14 +135,20 @@ class TrainingLoop:
             progress.ep, progress.batch = progress.ep + 1, 0
             self.done = self._enough()
         if metrics and metrics.get("fid") is not None:
+            self._check()
             self.scalars("Test", {"FID" if name == "fid" else name: value for name, value in metrics.items()})
             if progress.best is None or metrics["fid"] < progress.best["fid"]:
                 progress.best = {**metrics, "ep": progress.ep, "total_it": progress.total_it}
-                save_state(self.run.best, self._state(self.best_parts))
+                distributed.on_main(self._write, self.run.best, self.best_parts)
         self.save()
+        self.meter = Meter(self.device)  # what an epoch's end takes is no part of the next step
 
     def save(self):
-        """latest.tar, whole; the one before stays as latest.prev.tar."""
+        """latest.tar, whole; the one before stays as latest.prev.tar. Nothing that is not finite is kept."""
+        self._check()
+        distributed.on_main(self._save)
+
+    def _save(self):
         if self.run.latest.is_file():
             spare = self.run.latest.with_suffix(".spare")
             spare.unlink(missing_ok=True)
@@ -140,61 +156,102 @@ class TrainingLoop:
                 os.link(self.run.latest, spare)
             except OSError:  # a file system without hard links
                 shutil.copyfile(self.run.latest, spare)
-            os.replace(spare, self.run.latest.with_name("latest.prev.tar"))
-        save_state(self.run.latest, self._state(self.parts))
+            os.replace(spare, self.run.previous)
+        self._write(self.run.latest, self.parts)
         self.writer.flush()
 
-    def _state(self, names):
-        return (
-            {name: self.parts[name].state_dict() for name in names} | asdict(self.progress) | self.constants
-        )
+    def _write(self, path, names):
+        state = {name: self.parts[name].state_dict() for name in names}
+        state |= asdict(self.progress) | self.constants
+        check_room(path, state)
+        save_state(path, state)
+
+    def _after_step(self):
+        args, progress = self.args, self.progress
+        progress.total_it += 1
+        progress.batch += 1
+        progress.seconds += self.meter.lap()
+        self.meter.clips += self.clips
+        if progress.total_it % args.log_every == 0:
+            self._write_means()
+        stop = distributed.largest(self.stop.signal or 0)
+        if stop:
+            self._leave(stop)
+        if progress.total_it % args.save_every == 0:
+            self.save()
+
+    def _write_means(self):
+        self._check()
+        rate = self.parts["scheduler"].get_last_lr()[0]
+        means = self.means.pop()
+        self.scalars("Train", means | {"lr": rate} | self.meter.report())
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+
+    def _check(self):
+        """Stop at what is not finite: at the latest after --log_every steps, and before anything is saved."""
+        trouble = self.watch.look()
+        if trouble:
+            kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
+            distributed.on_main(refuse, f"{trouble}; {kept}; try a lower --lr")
+
+    def _leave(self, number):
+        self.save()
+        where = f"at step {self.progress.total_it}, saved: go on with --is_continue"
+        distributed.on_main(print, f"stopped by a signal {where}", file=sys.stderr)
+        sys.exit(128 + number)
+
+    def _clips(self, dataset):
+        """In the step under way, all processes counted."""
+        size = self.args.batch_size
+        return min(size, len(dataset) - self.progress.batch * size)
+
+    def _enough(self):
+        return 0 < self.args.max_iters <= self.progress.total_it
 
     def _restore(self):
-        state = load_state(self.run.latest)
+        latest, state = self.run.latest, read_back(self.run)
         if "format" not in state:
             raise BadInput(
-                f"{self.run.latest} comes from the parent project: sample, edit or evaluate with it, but "
+                f"{latest} comes from the parent project: sample, edit or evaluate with it, but "
                 "train anew under another --name; its optimizer counts CLIP too, its schedule is another"
             )
         missing = [name for name in self.parts if name not in state]
         if missing:
-            raise BadInput(f"{self.run.latest} cannot be continued: it has no {', '.join(missing)}")
+            raise BadInput(f"{latest} cannot be continued: it has no {', '.join(missing)}")
         asked, stored = self.constants.get("config", {}), state.get("config", {})
         for key in ("model", "width", "fsq_levels", "codebook_size", "text_encoder", "ae_name", "ddpm_steps"):
             if key in asked and key in stored and asked[key] != stored[key]:
-                raise BadInput(f"{self.run.latest} was trained with {key} {stored[key]}, not {asked[key]}")
+                raise BadInput(f"{latest} was trained with {key} {stored[key]}, not {asked[key]}")
         for name, part in self.parts.items():
             try:
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 raise BadInput(
-                    f"{self.run.latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
+                    f"{latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
                 ) from None
         self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
         kept = {key: state[key] for key in ("total_it", "batch", "best", "seconds") if key in state}
-        print(f"going on from {self.run.latest}: {finished_epochs(state)} epochs, {state['total_it']} steps")
+        print(f"going on from {latest}: {finished_epochs(state)} epochs, {state['total_it']} steps")
         return Progress(ep=finished_epochs(state), **kept)
 
-    def _enough(self):
-        return 0 < self.args.max_iters <= self.progress.total_it
 
-    def _write_means(self):
-        means = self.means.pop()
-        loss = means.get("loss", 0.0)
-        if not math.isfinite(loss):
-            kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
-            raise BadInput(
-                f"the loss is {loss} at step {self.progress.total_it} "
-                f"(batch: {', '.join(self.names[:4])}, ...); {kept}; try a lower --lr"
-            )
-        rate = self.parts["scheduler"].get_last_lr()[0]
-        self.scalars("Train", means | {"lr": rate})
-        self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+def read_back(run):
+    """latest.tar, every byte checked. Where it is damaged, the one before is offered if that is whole."""
+    if not run.latest.is_file():
+        raise BadInput(f"--is_continue: there is no {run.latest} to go on from; leave the flag out to begin")
+    try:
+        verify(run.latest)
+        return load_state(run.latest)
+    except BadInput as error:
+        trouble = error
+    try:
+        verify(run.previous)
+        step = load_state(run.previous)["total_it"]
+    except (BadInput, KeyError):
+        raise BadInput(f"{trouble}; there is no whole {run.previous.name} either: train anew") from None
+    remedy = f"cp {run.previous} {run.latest}"
+    raise BadInput(f"{trouble}; the save before it is whole (step {step}): {remedy}") from None
 
-    def _leave(self):
-        self.save()
-        print(
-            f"stopped by a signal at step {self.progress.total_it}, saved: go on with --is_continue",
-            file=sys.stderr,
-        )
-        sys.exit(self.stop.exit_code)
+
+def refuse(reason):
+    raise BadInput(reason)

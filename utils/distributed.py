@@ -1,0 +1,117 @@
+"""Several processes as one training: who this one is; sums, lists and decisions over all of them.
+
+`accelerate launch` starts the processes and its PartialState joins them. Its wrappers of models and loaders
+stay unused: they average the gradients of processes, where a step here is a sum over the global batch over
+its global count, and they would choose the data order. A single process runs the same code; every function
+below then gives back what it got. All processes see the same folders, and all call these functions alike.
+"""
+
+import contextlib
+import io
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+
+def size():
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank():
+    return dist.get_rank() if size() > 1 else 0
+
+
+def share():
+    """Which entries of a list are this process's: a slice."""
+    return slice(rank(), None, size())
+
+
+def join(device):
+    """Join the processes that were launched together, if there are several. -> this one's device"""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or size() > 1:
+        return device
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device.type == "cpu")
+    if rank():
+        sys.stdout = io.StringIO()  # one of us speaks
+    return state.device
+
+
+def summed(tensor):
+    """The sum of all processes' tensors, in place."""
+    if size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gathered(items):
+    """All processes' lists in one."""
+    if size() == 1:
+        return items
+    lists = [None] * size()
+    dist.all_gather_object(lists, items)
+    return [item for one in lists for item in one]
+
+
+def largest(number):
+    """The largest of all processes' integers, without a word to the device."""
+    if size() == 1:
+        return number
+    found = torch.tensor(number)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def spread(tensors):
+    """Make these tensors those of the main process."""
+    if size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
+def pool_gradients(parameters, count):
+    """Gradients become the sum over all processes' pieces over the sum of their counts, in one message.
+
+    A process without a piece, at the end of an epoch, brings zeros: every parameter takes part in the loss.
+    """
+    if size() > 1:
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if size() > 1:
+        flat = torch.cat([*(g.flatten() for g in gradients), gradients[0].new_full((1,), count)])
+        *sums, count = summed(flat).split([*(g.numel() for g in gradients), 1])
+        torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(sums, gradients)])
+        count = count[0].clamp(min=1)
+    torch._foreach_div_(gradients, count if size() > 1 else max(count, 1))
+
+
+@contextlib.contextmanager
+def main_first():
+    """The first process of every machine goes through the block before the others, which find its caches."""
+    waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    if waits:
+        largest(0)
+    try:
+        yield
+    finally:
+        if not waits:
+            largest(0)
+
+
+def on_main(action, *given, **named):
+    """The main process acts. Where it fails, it raises, and the others leave in silence."""
+    failure = None
+    if rank() == 0:
+        try:
+            action(*given, **named)
+        except Exception as error:
+            failure = error
+    failed = largest(int(failure is not None))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise SystemExit(2)
