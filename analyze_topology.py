@@ -83,6 +83,10 @@ def analyse(args, device):
     }
     same = [topology.coincide(parts[one].ae, samples[one]) for one in parts]
     kept = ~torch.stack(same).any(dim=0)
+    if kept.sum() < 3:
+        raise BadInput(
+            f"--samples {args.samples}: {int(kept.sum())} swaps change every one of them; ask for more"
+        )
     found, norms = {}, {}
     # the grids first: the continuous control goes as far as they do
     for one in tqdm(sorted(parts, key=lambda one: parts[one].ae.kind != "FSQ"), desc="autoencoders"):
