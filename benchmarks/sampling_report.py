@@ -171,7 +171,8 @@ def section(kind, family):
     lines = [f"## {FAMILIES[kind]}", ""]
     lines += [
         f"{first['model']} on {first['dataset']}, {first['split']} split, {first['clips']} clips; "
-        f"runs {runs}; cfg {first['default']['cfg']}, batches of {first['batch_size']}, {first['threads']} thread(s).",
+        f"runs {runs}; cfg {first['default']['cfg']}, batches of {first['batch_size']}, "
+        f"{first['threads']} thread(s).",
         "",
         verdict(family),
         "",
@@ -204,10 +205,17 @@ def figure(families, path):
             left.axhline(mean, color="grey", ls="--", label="dopri5")
             if not math.isnan(half):
                 left.axhspan(mean - half, mean + half, color="grey", alpha=0.2)
-        left.set(title=f"{FAMILIES[kind]}: FID", xscale="log", yscale="log", xlabel="evaluations a token")
-        right.set(title="on another grid point, %" if share else "RMS error / std of the targets")
-        right.set(xscale="log", yscale="log", xlabel="evaluations a token")
+        left.set(title=f"{FAMILIES[kind]}: FID", yscale="log")
+        right.set(
+            title="on another grid point, %" if share else "RMS error / std of the targets", yscale="log"
+        )
         left.legend(fontsize=8)
+    for axis in axes.flat:
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("evaluations a token")
+        for side in (axis.xaxis, *([axis.yaxis] if axis in axes[:, 0] else [])):
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter("{x:.2g}")
     fig.tight_layout()
     fig.savefig(path, dpi=110)
     plt.close(fig)
@@ -227,12 +235,12 @@ def write_report(record_dir, output):
     lines = [
         "# Solvers, evaluations, snapping",
         "",
-        "Written by `python benchmarks/sampling_study.py --report`; measured by the same program, whose help",
-        "says how. ± is the 95% interval of the mean over all repeats (n) of all seeds. *FID less dopri5's*:",
-        "taken repeat by repeat, with the same weights, captions and noise. *Evaluations* are counted, per token",
-        "and pass. *As good*: no measure is worse than the worse end of dopri5's interval. *Other grid point*,",
-        "*error / std*: against a tight float64 solution with the same noise and the same tokens around; RMS in",
-        "units of the targets' standard deviation.",
+        "Written by `python benchmarks/sampling_study.py --report`; measured by the same program, whose",
+        "help says how. ± is the 95% interval of the mean over all repeats (n) of all seeds. *FID less",
+        "dopri5's*: taken repeat by repeat, with the same weights, captions and noise. *Evaluations* are",
+        "counted, per token and pass. *As good*: no measure is worse than the worse end of dopri5's interval.",
+        "*Other grid point*, *error / std*: against a tight float64 solution with the same noise and the same",
+        "tokens around; RMS in units of the targets' standard deviation.",
         "",
         f"![FID and distance to the tight solution]({picture.name})",
         "",
