@@ -56,12 +56,18 @@ class Store:
         """-> [count, dim], read-only"""
         size = 4 * self.shape[1]
         try:
-            data = os.pread(self.file.fileno(), count * size, self.offset + first * size)
+            data = self._bytes(self.offset + first * size, count * size)
         except OSError as error:
             raise BadInput(f"{self.path} cannot be read any more: {error.strerror}") from None
         if len(data) < count * size:
             raise BadInput(f"{self.path} was cut short while it was in use: start again, it is made anew")
         return np.frombuffer(data, np.float32).reshape(count, -1)
+
+    def _bytes(self, offset, size):
+        if hasattr(os, "pread"):  # leaves the position alone, which forked processes share
+            return os.pread(self.file.fileno(), size, offset)
+        self.file.seek(offset)  # Windows, where nothing is forked
+        return self.file.read(size)
 
 
 @dataclass(frozen=True)
