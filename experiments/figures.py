@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments.tables import AUTOENCODERS, GENERATORS, beside_row
 from experiments.verdicts import floor, measured, seeds_of
@@ -69,13 +70,15 @@ def draw_reconstruction(record, path):
                 means = [np.mean(list(measured(record, v, key).values())) for _, v in books]
                 label = f"{family} (runs: {len(points)})"
                 axes.plot([codes for codes, _ in books], means, "-", color=colour, label=label)
-                for (codes, v), mean in zip(books, means):
-                    axes.annotate(v, (codes, mean), fontsize=6, xytext=(3, 4), textcoords="offset points")
+                for i, ((codes, v), mean) in enumerate(zip(books, means)):
+                    up = (3, 6) if i % 2 else (3, -10)
+                    axes.annotate(v, (codes, mean), fontsize=6, xytext=up, textcoords="offset points")
         axes.set_xscale("log")
         axes.set(xlabel="codes", ylabel=title, xlim=(300, 150_000))
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
     save(figure, path)
 
 
@@ -99,17 +102,17 @@ def draw_generation(record, path):
             if value:
                 style = ":" if name == "random train" else "--"
                 axes.axhline(value["mean"], color=colour, linestyle=style, linewidth=1, label=name)
-        axes.set(ylabel=title, xlim=(-0.6, len(names) - 0.4), ylim=(0, None))
+        axes.set(ylabel=title, xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.3 * axes.get_ylim()[1]))
         axes.grid(alpha=0.3, axis="y")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, ncols=3)
     save(figure, path)
 
 
 def draw_memorisation(record, path):
     """Share of clips whose nearest training clip is nearer than x: generated, and the test clips'."""
     figure, panels = canvas(10, 4, 2)
-    labels = {"embedding": "in the judge's embedding", "joints_mm": "of joints, root mean square, mm"}
+    labels = {"embedding": "judge's embedding", "joints_mm": "joints, root mean square, mm"}
     share = np.linspace(0, 1, 101)
     for axes, (space, label) in zip(panels, labels.items()):
         test = None
@@ -126,7 +129,11 @@ def draw_memorisation(record, path):
         axes.plot(test["percentiles"], share, "k--", linewidth=1.2, label=f"test clips (n={test['n']})")
         axes.axvline(test["percentiles"][1], color="grey", linestyle=":", label="near-copy: below")
         axes.set_xscale("log")
-        axes.set(xlabel=f"distance to the nearest training clip, {label}", ylabel="share of clips nearer")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%.3g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="distance to the nearest training clip", ylabel="share of clips nearer")
+        axes.set_title(label, fontsize=10)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     save(figure, path)

@@ -278,6 +278,7 @@ def measured_row(record, entry, variant):
     codes = [run["evaluations"]["eval"].get("codes") for run in runs]
     columns = RECONSTRUCTION | {key: GENERATION[key] for key in ("Matching", "Diversity")}
     parameters = f"{entry['parameters']:,}" if entry["codes"] == first["codes"] else "-"
+    size = first["evaluations"]["eval"].get("parameters")
     return [
         levels,
         first["codes"] or "-",
@@ -286,7 +287,7 @@ def measured_row(record, entry, variant):
         "measured",
         len(runs),
         first["flags"]["width"],
-        f"{first['evaluations']['eval'].get('parameters', 0) or '-':,}",
+        f"{size:,}" if size else "-",
         first["steps"],
         first["epochs"] or "under 1",
         spread([one["fid"] for one in best], 3) if best else "-",

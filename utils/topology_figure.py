@@ -181,9 +181,9 @@ def histogram_panel(axes, one):
     """Share of the tokens on each level of each dimension."""
     for k, counts in enumerate(one["histograms"]):
         share = np.array(counts) / sum(counts)
-        axes.bar(
-            np.linspace(-0.4, 0.4, len(share)) + k, share, width=0.8 / len(share), color="#d95f02", alpha=0.8
-        )
+        width = 0.8 / len(share)
+        at = k + width * (np.arange(len(share)) - (len(share) - 1) / 2)
+        axes.bar(at, share, width=width, color="#d95f02", edgecolor="white", linewidth=0.5)
     axes.set_xticks(
         range(len(one["levels"])), [f"{k + 1}\n({n})" for k, n in enumerate(one["levels"])], fontsize=7
     )
