@@ -77,7 +77,7 @@ def page(record, stem, pictures):
 
 VERDICTS = """By the rules of `experiments/verdicts.py`: a claim holds (yes) if the 95% interval over seeds
 lies on the claimed side of its limit; one no makes a hypothesis *not supported*, an open claim or fewer than
-three seeds leave it *undecided*. Differences are paired by seed; nothing corrects for the number of claims."""
+three seeds leave it *undecided*. Differences are paired by seed; nothing corrects for their number."""
 
 
 def opening(record, stem):
