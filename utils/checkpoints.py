@@ -5,9 +5,6 @@ Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`
 parent's: its padding, no target statistics, and `ep` counted from 0.
 """
 
-import pickle
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from models.MARDM import MARDM_models
 from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
+from utils.safe_load import load_state
 
 FORMAT = 1
 DDPM_STEPS = 50  # of the parent's diffusion
@@ -60,36 +58,6 @@ def save_state(path, state):
     """torch.save, whole or not at all."""
     with whole_file(path) as part, open(part, "wb") as file:
         torch.save(state, file)
-
-
-def load_state(path, map_location="cpu"):
-    """A checkpoint as plain tensors and primitives; nothing in it is executed. Raises BadInput."""
-    try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
-    except pickle.UnpicklingError:
-        raise BadInput(
-            f"{path} is not a safe checkpoint (it holds code or foreign objects) or is damaged"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path} is truncated or damaged ({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(state, dict):
-        raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
-    return state
-
-
-def verify(path):
-    """BadInput if the file was cut or changed since it was written. torch.load alone checks no sums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            changed = archive.testzip()
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist") from None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, zlib.error) as error:
-        raise BadInput(f"{path} is truncated or damaged ({error})") from None
-    if changed:
-        raise BadInput(f"{path} is damaged: the sum of {changed} is wrong")
 
 
 def load_into(module, state, path):

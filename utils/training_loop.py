@@ -26,11 +26,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoints import FORMAT, finished_epochs, load_state, save_state, verify
+from utils.checkpoints import FORMAT, finished_epochs, save_state
 from utils.cli import record
 from utils.datasets import shared_loader
 from utils.errors import BadInput
 from utils.health import Meter, Watch, check_room
+from utils.safe_load import load_state
 from utils.train_utils import GracefulStop, RunningMean, advance, parameters_of, reseed
 
 
@@ -240,12 +241,10 @@ def read_back(run):
     if not run.latest.is_file():
         raise BadInput(f"--is_continue: there is no {run.latest} to go on from; leave the flag out to begin")
     try:
-        verify(run.latest)
         return load_state(run.latest)
     except BadInput as error:
         trouble = error
     try:
-        verify(run.previous)
         step = load_state(run.previous)["total_it"]
     except (BadInput, KeyError):
         raise BadInput(f"{trouble}; there is no whole {run.previous.name} either: train anew") from None
