@@ -17,7 +17,7 @@ from models.MARDM import MARDM_models
 from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
-from utils.safe_load import load_state
+from utils.safe_load import State, check_weights, load_state
 
 FORMAT = 1
 DDPM_STEPS = 50  # of the parent's diffusion
@@ -63,7 +63,7 @@ def save_state(path, state):
 def load_into(module, state, path):
     """Strict: the first difference is named."""
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(check_weights(state, path), strict=True)
     except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInput(f"{path} does not fit the model that was asked for: {reason}") from None
@@ -91,27 +91,26 @@ def load_ae(args, device, name=None, model=None):
     check_name(model, AE_models, "--ae_model")
     published = DATASETS.get(args.dataset_name, DatasetSpec)  # a set of one's own need not be there
     path = Run.of(args, name).choose(args.checkpoint, parent=published.parent_ae)
-    state = load_state(path)
-    config = state.get("config", {})
-    if config.get("model", model) != model:
+    state = State(load_state(path), path)
+    config = state.part("config")
+    if config.text("model", model) != model:
         raise BadInput(
-            f"{path} holds a {config['model']}, not a {model}: pass the one or the other --ae_name"
+            f"{path} holds a {config.text('model')}, not a {model}: pass the one or the other --ae_name"
         )
-    if "ae" not in state:
-        raise BadInput(f"{path} has no key 'ae': not a checkpoint of an autoencoder")
+    weights = state.weights("ae", "an autoencoder")
     spec = _spec(args, config)
     ae = make_ae(
         model,
         dim=spec.dim,
-        width=config.get("width", 512),
-        padding_proof="format" in state,
-        fsq_levels=config.get("fsq_levels"),
-        codebook_size=config.get("codebook_size"),
+        width=config.whole("width", 1, 4096, 512),
+        padding_proof="format" in state.fields,
+        fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= 10**4),
+        codebook_size=config.whole("codebook_size", 2, 10**6),
     )
-    load_into(ae, state["ae"], path)
+    load_into(ae, weights, path)
     print(f"autoencoder: {model} from {path}")
     return Tokenizer(
-        ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config, path
+        ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config.fields, path
     )
 
 
@@ -119,24 +118,21 @@ def load_mardm(args, tokenizer, device):
     """The generator of run args.name, averaged unless args.no_ema. -> (MARDM in eval mode, config)"""
     check_name(args.model, MARDM_models, "--model")
     path = Run.of(args).choose(args.checkpoint)
-    state = load_state(path)
-    config = state.get("config", {})
-    if config.get("model", args.model) != args.model:
-        raise BadInput(
-            f"{path} holds a {config['model']}, not a {args.model}: pass --model {config['model']}"
-        )
-    key = "mardm" if getattr(args, "no_ema", False) else "ema_mardm"
-    if key not in state:
-        raise BadInput(f"{path} has no key '{key}': not a checkpoint of a generator")
+    state = State(load_state(path), path)
+    config = state.part("config")
+    if config.text("model", args.model) != args.model:
+        kind = config.text("model")
+        raise BadInput(f"{path} holds a {kind}, not a {args.model}: pass --model {kind}")
+    config.text("text_encoder")  # whoever reads it later finds a name
+    weights = state.weights("mardm" if getattr(args, "no_ema", False) else "ema_mardm", "a generator")
     mardm = make_mardm(
         args.model,
         tokenizer.ae,
-        config.get("text_dim", 512),
+        config.whole("text_dim", 1, 10**5, 512),
         args.name,
-        ddpm_steps=config.get("ddpm_steps", DDPM_STEPS),
+        ddpm_steps=config.whole("ddpm_steps", 2, 10**4, DDPM_STEPS),
         sample_steps=getattr(args, "sampler_steps", None),
     )
-    weights = state[key]
     found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if found and found != (mardm.target_dim,):
         raise BadInput(
@@ -144,10 +140,12 @@ def load_mardm(args, tokenizer, device):
             "pass its own --ae_name"
         )
     load_into(mardm, weights, path)
-    if state.get("target_stats"):
-        mardm.set_target_stats(**state["target_stats"])
+    statistics = state.part("target_stats")
+    if statistics.fields:
+        dim = mardm.target_dim
+        mardm.set_target_stats(statistics.row("mean", dim), statistics.row("std", dim, positive=True))
     print(f"generator: {args.model} from {path}")
-    return mardm.to(device).eval().requires_grad_(False), config
+    return mardm.to(device).eval().requires_grad_(False), config.fields
 
 
 def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=None, **options):
@@ -191,8 +189,12 @@ def finished_epochs(state):
 
 
 def _spec(args, config):
-    if "dataset" in config:
-        return DatasetSpec.from_dict(config["dataset"])
+    described = config.part("dataset")
+    if described.fields:
+        try:
+            return DatasetSpec.from_dict(described.fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"{config.path}: its data set is not described well ({error!r})") from None
     if args.dataset_name in DATASETS:
         return DATASETS[args.dataset_name]
     return find_dataset(args.dataset_name, args.dataset_dir)[0]
@@ -200,8 +202,8 @@ def _spec(args, config):
 
 def _normalizer(args, spec, state):
     """Statistics travel in the checkpoint; the parent's do not."""
-    if "mean" in state:
-        return Normalizer(state["mean"], state["std"])
+    if "mean" in state.fields:
+        return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
     return statistics_of(args, spec)
 
 

@@ -181,7 +181,7 @@ def matching_sizes(state, path):
             "motion": state["motion_encoder"]["input_emb.weight"].shape[0],
             "embedding": state["motion_encoder"]["output_net.3.weight"].shape[0],
         }
-    except (KeyError, AttributeError, TypeError):
+    except (KeyError, AttributeError, TypeError, IndexError):
         raise BadInput(
             f"{path} is no judge: movement_encoder, text_encoder, motion_encoder expected"
         ) from None
@@ -190,6 +190,8 @@ def matching_sizes(state, path):
 def contrast_sizes(weights, path, heads):
     try:
         token_rows, d_model = weights["token_embedding.weight"].shape
+        if d_model % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {d_model}")
         return {
             "d_model": d_model,
             "ff": weights["motion_encoder.transformer.layers.0.linear1.weight"].shape[0],
@@ -199,5 +201,5 @@ def contrast_sizes(weights, path, heads):
             "context": weights["positional_embedding"].shape[0],
             "out": weights["out.weight"].shape[0],
         }
-    except (KeyError, AttributeError, TypeError, ValueError):
+    except (KeyError, AttributeError, TypeError, ValueError, IndexError):
         raise BadInput(f"{path} is no contrast judge: key contrast_model expected") from None

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from utils.checkpoints import Run, load_into, load_state, statistics_of
+from utils.checkpoints import Run, load_into, statistics_of
 from utils.clips import UNIT
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
 from utils.glove import ClipTokens, WordTokens, WordVectors, has_published
+from utils.safe_load import State, load_state
 
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
 MAX_FRAMES = 196
@@ -45,16 +46,16 @@ class Judge:
         if not path.is_file():
             print(f"no judge at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
-        state = load_state(path)
-        networks = matching_networks(spec.dim, matching_sizes(state, path))
+        state = State(load_state(path), path)
+        networks = matching_networks(spec.dim, matching_sizes(state.fields, path))
         for name, network in networks.items():
-            load_into(network, state[name], path)
+            load_into(network, state.fields[name], path)
             network.to(device).eval().requires_grad_(False)
         judge = cls(
             networks,
             _statistics(args, spec, state, eval_mean_std),
-            _words(state, path, glove_dir),
-            test=state.get("test"),
+            _words(state, glove_dir),
+            test=state.numbers("test"),
         )
         judge._load_contrast(Run.of(args, CONTRAST).model / "finest.tar", spec, device)
         return judge
@@ -62,9 +63,9 @@ class Judge:
     def _load_contrast(self, path, spec, device):
         if not path.is_file():
             return
-        state = load_state(path)
-        weights, vocabulary = state.get("contrast_model", {}), state.get("vocabulary")
-        sizes = contrast_sizes(weights, path, heads=state.get("config", {}).get("contrast_heads", 8))
+        state = State(load_state(path), path)
+        weights, vocabulary = state.fields.get("contrast_model"), state.list_of("vocabulary", str)
+        sizes = contrast_sizes(weights, path, heads=state.part("config").whole("contrast_heads", 1, 64, 8))
         try:
             self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
         except (OSError, ValueError) as error:
@@ -125,17 +126,18 @@ def _statistics(args, spec, state, eval_mean_std):
     """--eval_mean_std; else the judge's own; else the data set's; else those kept for published weights."""
     if eval_mean_std:
         return Normalizer.load(eval_mean_std, spec.dim)
-    if "mean" in state:
-        return Normalizer(state["mean"], state["std"])
+    if "mean" in state.fields:
+        return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
     return statistics_of(args, spec)
 
 
-def _words(state, path, glove_dir):
+def _words(state, glove_dir):
     """The word vectors that this judge was trained with."""
-    if "vocabulary" in state:
-        return WordVectors.hashed(state["vocabulary"])
+    vocabulary = state.list_of("vocabulary", str)
+    if vocabulary is not None:
+        return WordVectors.hashed(vocabulary)
     if has_published(glove_dir):
         return WordVectors.published(glove_dir)
     raise BadInput(
-        f"{path} was trained on the word vectors {glove_dir}/our_vab_*: fetch them, or pass --glove_dir"
+        f"{state.path} was trained on the word vectors {glove_dir}/our_vab_*: fetch them, or pass --glove_dir"
     )

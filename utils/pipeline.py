@@ -15,11 +15,12 @@ from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
 from models.MARDM import MARDM, Decoding
 from utils.captions import embed_prompts
-from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm, load_state
+from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm
 from utils.errors import BadInput
 from utils.flags import speed_up
 from utils.motion_process import recover_from_ric
 from utils.prompts import MAX_FRAMES
+from utils.safe_load import State, load_state
 
 
 @dataclass
@@ -122,8 +123,8 @@ def load(
         compile=compile,
     )
     path = Run.of(args).choose(checkpoint)
-    config = load_state(path).get("config")
-    if config is None:
+    config = State(load_state(path), path).part("config")
+    args.ae_name, args.ae_model, args.model = map(config.text, ("ae_name", "ae_model", "model"))
+    if not (args.ae_name and args.ae_model and args.model):
         raise BadInput(f"{path} does not say which autoencoder it belongs to: use sample.py with its flags")
-    args.ae_name, args.ae_model, args.model = config["ae_name"], config["ae_model"], config["model"]
     return Pipeline.from_args(args, torch.device(device))

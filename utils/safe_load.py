@@ -4,6 +4,7 @@ torch.load(weights_only=True) does the reading, with an allow-list of our own fo
 older files keep NumPy numbers; both stand for functions of this module, so that NumPy's are never called.
 """
 
+import math
 import pickle
 import re
 import zipfile
@@ -71,3 +72,100 @@ def refuse_flipped_bits(path):
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"the checksum of {damaged} is another")
+
+
+class State:
+    """What a checkpoint says, field by field, each checked before anything is built from it.
+
+    Every method raises BadInput with the file's name. A field that is absent or None is `default`.
+    """
+
+    def __init__(self, fields, path, where=""):
+        if not isinstance(fields, dict):
+            raise BadInput(f"{path}: {where or 'its content'} is no dictionary, the checkpoint is damaged")
+        self.fields, self.path, self.where = fields, path, where
+
+    def _refuse(self, key, wanted):
+        value = repr(self.fields.get(key))[:40]
+        raise BadInput(f"{self.path}: {self.where}{key} is {value}, not {wanted}: the checkpoint is damaged")
+
+    def part(self, key):
+        """A dictionary inside; empty where there is none."""
+        inner = self.fields.get(key)
+        return State({} if inner is None else inner, self.path, f"{key}: ")
+
+    def whole(self, key, low, high, default=None):
+        """An int in [low, high]."""
+        value = self.fields.get(key)
+        if value is None:
+            return default
+        if type(value) is not int or not low <= value <= high:
+            self._refuse(key, f"a whole number from {low} to {high}")
+        return value
+
+    def number(self, key, default=None):
+        value = self.fields.get(key)
+        if value is None:
+            return default
+        if not is_number(value):
+            self._refuse(key, "a number")
+        return value
+
+    def text(self, key, default=None):
+        value = self.fields.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self._refuse(key, "text")
+        return value
+
+    def numbers(self, key):
+        """A dict of finite numbers, or None."""
+        inner = self.part(key)
+        for name in inner.fields:
+            inner.number(name)
+        return inner.fields or None
+
+    def list_of(self, key, kind, fits=lambda value: True):
+        """A list of ints or strings, or None."""
+        values = self.fields.get(key)
+        if values is None:
+            return None
+        if not isinstance(values, (list, tuple)) or not all(type(x) is kind and fits(x) for x in values):
+            self._refuse(key, f"a list of {kind.__name__}")
+        return list(values)
+
+    def row(self, key, dim, positive=False):
+        """dim finite numbers, float32 [dim]."""
+        value = self.fields.get(key)
+        if not sound(value) or value.shape != (dim,) or (positive and not (value > 0).all()):
+            raise BadInput(f"{self.path}: {self.where}{key} is not {dim} finite numbers: it is damaged")
+        return value.float()
+
+    def weights(self, key, what):
+        """A state_dict of sound tensors."""
+        found = self.fields.get(key)
+        if found is None:
+            raise BadInput(f"{self.path} has no key '{key}': not a checkpoint of {what}")
+        return check_weights(found, self.path)
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def sound(tensor):
+    """A dense tensor of finite real numbers, in float32 too."""
+    if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+        return False
+    return bool(tensor.float().isfinite().all())
+
+
+def check_weights(weights, path):
+    """A state_dict as it is, if it is one: names, and tensors of finite numbers."""
+    if not isinstance(weights, dict):
+        raise BadInput(f"{path}: its weights are no dictionary, the checkpoint is damaged")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not sound(tensor):
+            raise BadInput(f"{path}: {name} holds no finite numbers: it is damaged, or its training diverged")
+    return weights

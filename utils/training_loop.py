@@ -26,12 +26,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoints import FORMAT, finished_epochs, save_state
+from utils.checkpoints import FORMAT, save_state
 from utils.cli import record
 from utils.datasets import shared_loader
 from utils.errors import BadInput
 from utils.health import Meter, Watch, check_room
-from utils.safe_load import load_state
+from utils.safe_load import State, load_state
 from utils.train_utils import GracefulStop, RunningMean, advance, parameters_of, reseed
 
 
@@ -211,6 +211,7 @@ class TrainingLoop:
 
     def _restore(self):
         latest, state = self.run.latest, read_back(self.run)
+        checked = State(state, latest)
         if "format" not in state:
             raise BadInput(
                 f"{latest} comes from the parent project: sample, edit or evaluate with it, but "
@@ -219,21 +220,24 @@ class TrainingLoop:
         missing = [name for name in self.parts if name not in state]
         if missing:
             raise BadInput(f"{latest} cannot be continued: it has no {', '.join(missing)}")
-        asked, stored = self.constants.get("config", {}), state.get("config", {})
+        counts = {key: checked.whole(key, 0, 10**12, 0) for key in ("ep", "total_it", "batch")}
+        best = checked.numbers("best") or {}
+        best = best if best.get("fid") is not None else None
+        place = Progress(**counts, best=best, seconds=checked.number("seconds", 0.0))
+        asked, stored = self.constants.get("config", {}), checked.part("config").fields
         for key in ("model", "width", "fsq_levels", "codebook_size", "text_encoder", "ae_name", "ddpm_steps"):
             if key in asked and key in stored and asked[key] != stored[key]:
                 raise BadInput(f"{latest} was trained with {key} {stored[key]}, not {asked[key]}")
         for name, part in self.parts.items():
             try:
                 part.load_state_dict(state[name])
-            except (RuntimeError, ValueError, KeyError) as error:
+            except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 raise BadInput(
                     f"{latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
                 ) from None
         self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
-        kept = {key: state[key] for key in ("total_it", "batch", "best", "seconds") if key in state}
-        print(f"going on from {latest}: {finished_epochs(state)} epochs, {state['total_it']} steps")
-        return Progress(ep=finished_epochs(state), **kept)
+        print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
+        return place
 
 
 def read_back(run):
