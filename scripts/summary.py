@@ -3,12 +3,12 @@
 python -m scripts.summary checkpoints/Demo/FSQ_MARDM_SiT_XS/eval/eval.json
 """
 
-import json
 from pathlib import Path
 
 from utils.cli import Parser, run
 from utils.errors import BadInput
 from utils.examination import ROWS
+from utils.plain import parse_json
 
 SHARES = ("top1", "top2", "top3")  # measures of which generated motion reaches a share of the real one's
 
@@ -22,7 +22,7 @@ def flags():
 def read_means(file):
     """-> row name (real, reconstruction, generated, ...) -> measure -> mean. Raises BadInput."""
     try:
-        rows = json.loads(Path(file).read_text(encoding="utf-8"))["rows"]
+        rows = parse_json(Path(file).read_text(encoding="utf-8"))["rows"]
         return {name: {key: x["mean"] for key, x in row["interval"].items()} for name, row in rows.items()}
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: run the evaluation first") from None

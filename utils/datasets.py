@@ -5,7 +5,6 @@ pairs, and whatever a clip draws (its caption, its crop) comes from (seed, epoch
 state.
 """
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -20,6 +19,18 @@ from utils import distributed
 from utils.clips import UNIT
 from utils.errors import BadInput
 from utils.packed import load_array
+from utils.plain import parse_json
+
+MAX_FRAMES = 199  # HumanML3D leaves longer clips out
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def whole(value):
+    """An int as it is; what is none is nowhere between two others."""
+    return value if type(value) is int else math.nan
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,23 @@ class DatasetSpec:
     skeleton: Skeleton
     fps: float
     min_frames: int  # shorter clips are too short to carry a caption
-    max_frames: int = 199  # longer ones are left out, as HumanML3D does
+    max_frames: int = MAX_FRAMES
     cfg: float = 4.5  # guidance scale that suits it
     text_encoder: str = "minilm"
     parent_ae: str = "latest"  # which checkpoint of the autoencoder the parent project reads
+
+    def __post_init__(self):
+        """Raises ValueError for what no data set can be."""
+        if not (is_number(self.fps) and 0.1 <= self.fps <= 1000):
+            raise ValueError(f"fps {self.fps!r}, not between 0.1 and 1000")
+        if not UNIT <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_FRAMES:
+            raise ValueError(
+                f"min_frames {self.min_frames!r}, not between {UNIT} and max_frames {self.max_frames!r}"
+            )
+        if not (is_number(self.cfg) and 0 <= self.cfg <= 100):
+            raise ValueError(f"cfg {self.cfg!r}, not between 0 and 100")
+        if not all(isinstance(text, str) for text in (self.name, self.folder, self.text_encoder)):
+            raise ValueError("its name is no text")
 
     @property
     def dim(self):
@@ -69,21 +93,19 @@ def find_dataset(name, dataset_dir):
         return DATASETS[name], root
     file = root / "spec.json"
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = parse_json(file.read_text(encoding="utf-8-sig"))
         spec = DatasetSpec(
             name=name,
             folder=name,
             skeleton=SKELETONS[fields["skeleton"]],
-            fps=float(fields["fps"]),
-            min_frames=int(fields["min_frames"]),
-            cfg=float(fields.get("cfg", 2.5)),
+            fps=fields["fps"],
+            min_frames=fields["min_frames"],
+            cfg=fields.get("cfg", 2.5),
         )
     except FileNotFoundError:
         raise BadInput(f"{file} is missing: prepare the set again with prepare_dataset.py") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is not a data set's spec ({error!r}): prepare the set again") from None
-    if not (spec.fps > 0 and spec.min_frames >= UNIT):
-        raise BadInput(f"{file}: fps must be positive and min_frames at least {UNIT}")
     return spec, root
 
 
