@@ -35,7 +35,7 @@ def parse_caption(line):
     """
     text, tokens, start, end = line.strip().split("#")
     start, end = (0.0 if math.isnan(float(x)) else float(x) for x in (start, end))
-    if not text or any("/" not in token for token in tokens.split()) or start < 0 or end < start:
+    if not text or any("/" not in token for token in tokens.split()) or not 0 <= start <= end < math.inf:
         raise ValueError("not caption#word/POS ...#start#end")
     return Caption(text.strip(), tuple(tokens.split())), start, end
 
