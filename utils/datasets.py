@@ -18,7 +18,7 @@ from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
 from utils.clips import UNIT
 from utils.errors import BadInput
-from utils.packed import load_array
+from utils.packed import as_float32, load_array
 from utils.plain import parse_json
 
 MAX_FRAMES = 199  # HumanML3D leaves longer clips out
@@ -124,7 +124,7 @@ class Normalizer:
         if not (folder / names[0]).is_file() and (folder / "eval_mean.npy").is_file():
             names = ("eval_mean.npy", "eval_std.npy")
         for file in (folder / name for name in names):
-            row = load_array(file)
+            row = as_float32(load_array(file))
             if row.ndim != 1 or len(row) < dim or not np.isfinite(row).all():
                 raise BadInput(f"{file}: expected at least {dim} finite numbers, found shape {row.shape}")
             rows.append(row[:dim])

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def load_array(file):
         array = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{file} is not a readable .npy array: {error}") from None
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{file} is not a readable .npy array: {reason}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise BadInput(f"{file} holds no plain numeric array")
     return array
@@ -89,6 +91,12 @@ class Stored:
 
     def __array__(self, dtype=None, copy=None):
         return np.array(self[:], dtype)
+
+
+def as_float32(array):
+    """A contiguous copy or itself; what is beyond float32 becomes infinite, without a word."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ def sign(root, ids, dim):
             try:
                 status = file.stat()
                 found.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
-            except OSError:
+            except (OSError, ValueError):  # absent, or no name that a file can have
                 found.update(repr((name, None)).encode())
     return found.hexdigest()[:16]
 
@@ -178,13 +186,14 @@ def usable(file, dim):
         raise BadInput(f"unreadable ({str(error).removeprefix(str(file)).strip()})") from None
     if motion.ndim != 2 or motion.shape[1] < dim:
         raise BadInput(f"wrong width (at least {dim} columns are needed)")
-    if not np.isfinite(motion[:, :dim]).all():
+    motion = as_float32(motion[:, :dim])
+    if not np.isfinite(motion).all():
         raise BadInput("NaN or infinite values")
-    return np.ascontiguousarray(motion[:, :dim], dtype=np.float32)
+    return motion
 
 
 def read_text(file):
     try:
         return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return None
