@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from motion.files import Unwritten, whole_file, write_text
 from utils.errors import BadInput
+from utils.plain import parse_json
 
 VERSION = 1
 
@@ -119,17 +120,22 @@ class Packed:
     def of(cls, root, ids, dim):
         """The pack of these clips, from disk where it is there and nothing has changed."""
         root, signature = Path(root), sign(root, ids, dim)
-        return cls._read(root / "cache", signature) or cls._make(root, ids, dim, signature)
+        return cls._read(root / "cache", signature, ids, dim) or cls._make(root, ids, dim, signature)
 
     @classmethod
-    def _read(cls, folder, signature):
+    def _read(cls, folder, signature, ids, dim):
         try:
-            index = json.loads((folder / "packed.json").read_text(encoding="utf-8"))
+            index = parse_json((folder / "packed.json").read_text(encoding="utf-8"))
             if index["signature"] != signature:
                 return None
             motions = Store(folder / f"motions-{signature}.npy")
-        except (OSError, ValueError, KeyError):
-            return None  # not there, or damaged: it is made anew
+            check_index(index, ids, motions.shape, dim)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:100]
+            print(f"{folder}: not a readable cache ({reason}); packing the clips again")
+            return None
         return cls(motions, index["places"], index["texts"], index["broken"])
 
     @classmethod
@@ -163,6 +169,17 @@ class Packed:
             if stale != data:
                 with contextlib.suppress(OSError):  # in use elsewhere on Windows; the next pack removes it
                     stale.unlink()
+
+
+def check_index(index, ids, shape, dim):
+    """Every clip has its place within the rows, and its text, or a reason why not; else an error."""
+    places, texts, broken = index["places"], index["texts"], index["broken"]
+    inside = all({type(a), type(n)} == {int} and 0 <= a <= a + n <= shape[0] for a, n in places.values())
+    said = all(text is None or isinstance(text, str) for text in texts.values())
+    if shape[1:] != (dim,) or not inside or not said or places.keys() != texts.keys():
+        raise ValueError("rows, places and texts do not match")
+    if not {*ids} <= {*places, *broken} or not all(isinstance(reason, str) for reason in broken.values()):
+        raise ValueError("clips are missing")
 
 
 def sign(root, ids, dim):
