@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from utils.clips import SPLITS, Skipped
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features
 from utils.packed import load_array
+from utils.plain import parse_csv, parse_json
 
 MAX_ROWS = 199  # HumanML3D's limit
 LAYOUT_VERSION = 1
@@ -207,25 +206,38 @@ def _read_motions(file):
             unit, fps = float(packed["unit_m"]), float(packed["fps"])
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(f"{file} is not readable as packed joints: {error}") from None
-    if joints.ndim != 3 or joints.shape[1:] != (len(SMPL22), 3):
+    except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{file} is not readable as packed joints: {reason}") from None
+    if joints.dtype.kind not in "fiu" or joints.shape[1:] != (len(SMPL22), 3):
         raise BadInput(f"{file}: joints of shape {joints.shape}, expected [N, {len(SMPL22)}, 3]")
     if joint_names != SMPL22.joints:
         raise BadInput(
             f"{file}: joint_names are not those of HumanML3D, in its order: {', '.join(SMPL22.joints)}"
         )
-    if len(offsets) != len(names) + 1 or offsets[-1] != len(joints) or (np.diff(offsets) < 0).any():
+    if not (0 < unit < 1e6 and 1 <= fps <= 240):
+        raise BadInput(f"{file}: unit_m {unit:g} or fps {fps:g} (1 to 240) makes no sense")
+    if not divides(offsets, len(joints), len(names)):
         raise BadInput(f"{file}: offsets do not divide {len(joints)} frames into {len(names)} clips")
     return names, [joints[a:b] * unit for a, b in zip(offsets, offsets[1:])], fps
+
+
+def divides(offsets, frames, clips):
+    """Whether offsets are the borders of that many clips in that many frames."""
+    if offsets.shape != (clips + 1,) or offsets.dtype.kind not in "iu":
+        return False
+    return offsets[0] == 0 and offsets[-1] == frames and bool((np.diff(offsets.astype(np.int64)) >= 0).all())
 
 
 def _read_captions(file):
     texts = {}
     for number, line in enumerate(_lines(file), start=1):
         try:
-            row = json.loads(line)
-            texts[row["name"]] = tuple(row["captions"]), tuple(tuple(words) for words in row["tokens"])
+            row = parse_json(line)
+            captions, tokens = tuple(row["captions"]), tuple(tuple(words) for words in row["tokens"])
+            if not all(isinstance(text, str) for text in (row["name"], *captions, *sum(tokens, ()))):
+                raise ValueError("a name, a caption or a token is no text")
+            texts[row["name"]] = captions, tokens
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(
                 f"{file}:{number}: not a caption line with name, captions, tokens ({error!r})"
@@ -234,7 +246,10 @@ def _read_captions(file):
 
 
 def _read_labels(file):
-    rows = list(csv.DictReader(_lines(file)))
+    try:
+        rows = parse_csv("\n".join(_lines(file)))
+    except ValueError as error:
+        raise BadInput(f"{file}: {error}") from None
     absent = {"name", "split", "content", "style"} - set(rows[0] if rows else ())
     if absent:
         raise BadInput(f"{file}: no column {', '.join(sorted(absent))}")

@@ -1,7 +1,6 @@
 """A folder of BVH files with captions -> raw clips: in parallel, resumable, with a reason for what is not."""
 
 import hashlib
-import json
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from motion.skeletons import SMPL22
 from utils.clips import SPLITS
 from utils.errors import BadInput
 from utils.motion_process import mirror_joints
+from utils.plain import parse_json
 from utils.prepare import RawClip
 from utils.words import swap_sides, swap_token_sides
 
@@ -73,7 +73,7 @@ def reading_of(args, fps):
 def read_joint_map(file):
     """A .json of {"pelvis": "Hips", "spine2": ["Spine", "Chest"], ...} -> pairs for Reading, or BadInput."""
     try:
-        fields = json.loads(Path(file).read_text(encoding="utf-8"))
+        fields = parse_json(Path(file).read_text(encoding="utf-8"))
         pairs = [
             (joint, tuple([source] if isinstance(source, str) else source))
             for joint, source in fields.items()
@@ -134,7 +134,11 @@ def _convert_one(job):
 
 def drop_short(kept, min_frames, skipped):
     """Without what gives fewer than min_frames rows, so that the split is one of clips that count."""
-    short = [name for name, file in kept.items() if len(np.load(file, mmap_mode="r")) <= min_frames]
+    short = [
+        name
+        for name, file in kept.items()
+        if len(np.load(file, mmap_mode="r", allow_pickle=False)) <= min_frames
+    ]
     for name in short:
         skipped.add(f"shorter than {min_frames} feature rows", name)
     return {name: file for name, file in kept.items() if name not in set(short)}
@@ -155,6 +159,8 @@ def assign_splits(described, names, shares, seed):
         raise BadInput(f"the captions give a split for {len(given)} of {len(names)} files: all or none")
     if given:
         return given
+    if not sum(shares) > 0:
+        raise BadInput(f"--split {' '.join(f'{share:g}' for share in shares)}: shares of nothing")
     order = np.random.default_rng(seed).permutation(sorted(names))
     ends = np.round(np.cumsum(shares) / np.sum(shares) * len(order)).astype(int)
     if len(order) >= len(SPLITS) and min(shares) > 0:  # a small set too has something in each
@@ -169,9 +175,11 @@ def raw_clips(described, kept, splits, skeleton, mirror):
     if skeleton == "humanml3d":
         lengths = np.array(HUMANML3D_BONES)
     elif skeleton == "uniform":
-        lengths = np.median([bone_lengths(np.load(file), SMPL22) for file in kept.values()], axis=0)
+        lengths = np.median(
+            [bone_lengths(np.load(file, allow_pickle=False), SMPL22) for file in kept.values()], axis=0
+        )
     for name, file in kept.items():
-        joints = np.load(file).astype(np.float64)
+        joints = np.load(file, allow_pickle=False).astype(np.float64)
         if lengths is not None:
             joints = with_bone_lengths(joints, lengths, SMPL22)
         what = described[name]

@@ -1,13 +1,11 @@
 """What is said of a motion: reading caption files, words with their kinds, left and right swapped."""
 
-import csv
-import io
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import BadInput
+from utils.plain import parse_csv, parse_json
 
 _KINDS = """
 DET: a an the this that these those each every another both all some any no
@@ -185,7 +183,10 @@ def read_captions(file):
         raise BadInput(f"{file} does not exist") from None
     except UnicodeDecodeError:
         raise BadInput(f"{file} is not a text file in UTF-8") from None
-    rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text)
+    try:
+        rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text)
+    except ValueError as error:
+        raise BadInput(f"{file}: {error}") from None
     described = {}
     for number, row in rows:
         try:
@@ -204,14 +205,14 @@ def read_captions(file):
 
 
 def _csv_rows(text):
-    return enumerate(csv.DictReader(io.StringIO(text)), start=2)
+    return enumerate(parse_csv(text), start=2)
 
 
 def _json_rows(text):
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError:
                 yield number, None  # refused by _describe, with its line
 
@@ -225,7 +226,11 @@ def _describe(row):
     if not isinstance(name, str) or not captions or not all(isinstance(text, str) for text in captions):
         raise ValueError("needs name (or file) and captions (or caption)")
     captions = tuple(re.sub(r"[\s#]+", " ", text).strip() for text in captions)
+    if not all(captions):
+        raise ValueError("a caption is empty")
     tokens = row.get("tokens") or [tag(text) for text in captions]
+    if not all(isinstance(word, str) for words in tokens for word in words):
+        raise ValueError("tokens are not lists of words")
     name = re.sub(r"\.bvh$", "", name.replace("\\", "/"), flags=re.I)
     labels = (str(row.get(key) or "") for key in ("split", "content", "style"))
     return name, Described(captions, tuple(map(tuple, tokens)), *labels)
