@@ -20,7 +20,7 @@ from utils.cli import Parser, count, run, start
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
 from utils.motion_process import joints_to_features, recover_from_ric
-from utils.packed import load_array
+from utils.packed import as_float32, load_array
 from utils.pipeline import Pipeline
 from utils.prepare_bvh import Reading, reading_flags, reading_of
 from utils.prompts import MAX_FRAMES, warn_of_unknown_letters
@@ -91,7 +91,13 @@ def read_source(path, spec, reading=None, bones="own"):
         array = read_bvh_source(path, spec, reading or Reading(spec.fps), bones)
     else:
         array = load_array(path)
-    joints = len(spec.skeleton)
+    joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
+    if frames > MAX_FRAMES + STRIDE:  # before anything is computed of them
+        raise BadInput(
+            f"--source_motion {path}: {frames} frames; {STRIDE} to {MAX_FRAMES} can be edited: cut it"
+        )
+    if not np.isfinite(as_float32(array)).all():
+        raise BadInput(f"--source_motion {path} holds NaN or infinite values")
     if array.ndim == 3 and array.shape[1:] == (joints, 3):
         if len(array) < STRIDE + 1:
             raise BadInput(f"--source_motion {path}: {len(array)} frames are too few")
@@ -101,8 +107,6 @@ def read_source(path, spec, reading=None, bones="own"):
             f"--source_motion {path}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
             f"joints [T,{joints},3]"
         )
-    if not np.isfinite(array).all():
-        raise BadInput(f"--source_motion {path} holds NaN or infinite values")
     frames = len(array) // STRIDE * STRIDE
     if not STRIDE <= frames <= MAX_FRAMES:
         raise BadInput(
