@@ -15,8 +15,6 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
@@ -24,6 +22,7 @@ from motion.geometry_check import describe, shows, split_label, swapped  # noqa:
 from motion.synthetic import demo_clips  # noqa: E402
 from utils.cli import Parser, count, number, run, write_text  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
+from utils.packed import load_array  # noqa: E402
 from utils.pipeline import load  # noqa: E402
 
 PROMPTS = {
@@ -110,7 +109,7 @@ def motions_in(folder):
         prompt = prompt_in(file.stem)
         if prompt is None:
             raise BadInput(f"{file}: its name holds none of the prompts; see --write_prompts")
-        joints = np.load(file, allow_pickle=False)
+        joints = load_array(file)
         try:
             describe(joints)
         except ValueError as error:
