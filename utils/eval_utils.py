@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from utils import metrics
+from utils import distributed, metrics
 from utils.clips import UNIT
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.evaluators import MAX_FRAMES, Judge
@@ -85,18 +85,20 @@ class Exam:
     def motions(self, produce, repeat=0, desc=None):
         """What `produce(batch, rows)` -> z-normalised motion [B,T,dim] makes of every clip. -> Motions
 
-        Clips of like length share a batch.
+        Clips of like length share a batch. Of several processes each makes its share of the batches, and all
+        get all motions.
         """
         samples = [self.dataset[(repeat, i)] for i in range(len(self.dataset))]
         order = np.argsort([len(sample[0]) for sample in samples], kind="stable")
-        pieces = []
-        with tqdm(total=len(order), desc=desc, unit="clip", leave=False, disable=desc is None) as bar:
-            for first in range(0, len(order), self.batch_size):
-                rows = order[first : first + self.batch_size]
+        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))[distributed.share()]
+        pieces, quiet = [], desc is None or distributed.rank() > 0
+        with tqdm(total=sum(map(len, batches)), desc=desc, unit="clip", leave=False, disable=quiet) as bar:
+            for rows in batches:
                 batch = collate([samples[i] for i in rows]).to(self.device)
-                pieces.append(self.seen(produce(batch, rows), batch.m_lens))
+                pieces.append((rows, self.seen(produce(batch, rows), batch.m_lens)))
                 bar.update(len(rows))
-        return joined(pieces).take(np.argsort(order))
+        places, pieces = zip(*distributed.gathered(pieces))
+        return joined(pieces).take(np.argsort(np.concatenate(places)))
 
     def seen(self, motion, m_lens):
         """z-normalised motion [B,T,dim], m_lens [B] -> Motions."""
