@@ -52,6 +52,7 @@ def main(argv=None):
         raise BadInput(f"no judge for {args.dataset_name}: train one with train_Evaluators.py")
     report = Report(Run.of(args).eval)
     report.log(f"Evaluating {args.model}: {args.time_steps} rounds, cfg {how.cfg}, tokens of {args.ae_model}")
+    report.log(mardm.cost(how))
 
     columns = {"real": [], "reconstruction": [], "generated": []}
     real, recons = exam.real(), exam.reconstructed(ae)

@@ -23,6 +23,7 @@ from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
+from utils.plain import parse_json
 from utils.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
 from utils.stitch import draw_story, part_key
 
@@ -85,7 +86,7 @@ def sha256(path):
 def append_record(path, record):
     """samples.json is a list with an entry per call of this script."""
     try:
-        calls = json.loads(path.read_text(encoding="utf-8"))
+        calls = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         calls = []
     except ValueError:
@@ -125,6 +126,7 @@ def main(argv=None):
     pipeline = Pipeline.from_args(args, device)
     spec = pipeline.spec
     how = decoding(args, spec)
+    print(pipeline.mardm.cost(how))
     texts = [prompt.text for prompt in prompts]
     warn_of_unknown_letters(texts, pipeline.text_encoder)
     text = pipeline.embed(texts)

@@ -25,13 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
 from benchmarks.reference import draw_everything  # noqa: E402
+from diffusions.samplers import EVALUATIONS  # noqa: E402
 from models.AE import make_ae  # noqa: E402
 from models.DiffMLPs import HEAD_SIZES  # noqa: E402
 from models.MARDM import Decoding, MARDM_models  # noqa: E402
 from models.masking import hidden_counts  # noqa: E402
 from utils.cli import Parser, count, number, run, write_text  # noqa: E402
 
-EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}
 TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a late one
 
 

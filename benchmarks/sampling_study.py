@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
 from benchmarks.sampling_report import write_report  # noqa: E402
-from diffusions.samplers import guided, integrate  # noqa: E402
+from diffusions.samplers import EVALUATIONS, guided, integrate  # noqa: E402
 from models.MARDM import Decoding, draw_noise  # noqa: E402
 from models.masking import lengths_to_mask, reveal_rounds  # noqa: E402
 from utils.captions import embed_captions  # noqa: E402
@@ -48,8 +48,7 @@ from utils.flags import common_flags, evaluation_flags  # noqa: E402
 from utils.pipeline import load  # noqa: E402
 
 SNAPS = ("step", "end", "off")
-EVALUATIONS = (2, 4, 8, 16, 32)
-COST = {"euler": 1, "midpoint": 2, "heun": 2}  # evaluations a step
+BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
 KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter")
 LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
 
@@ -57,9 +56,9 @@ LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
 def solvers():
     """name -> fields of Decoding: dopri5 first, then by what they cost."""
     fixed = {
-        f"{solver}-{n}": {"sampler": solver, "sampler_steps": n // COST[solver]}
-        for n in EVALUATIONS
-        for solver in COST
+        f"{solver}-{n}": {"sampler": solver, "sampler_steps": n // EVALUATIONS[solver]}
+        for n in BUDGETS
+        for solver in EVALUATIONS
     }
     return {"dopri5": {"sampler": "dopri5"}} | fixed
 

@@ -81,7 +81,8 @@ def sample(field, schedule, start, step_noise, temperature=1.0):
     """
     x = start
     for k, i in enumerate(reversed(range(len(schedule)))):
-        noise = field(x, schedule.timestep_map[i].to(x.device))
+        time = torch.full((), int(schedule.timestep_map[i]), device=x.device)  # no copy to wait for
+        noise = field(x, time)
         alpha_bar = float(schedule.alphas_cumprod[i])
         x0 = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
         x = float(schedule.posterior_mean_coef1[i]) * x0 + float(schedule.posterior_mean_coef2[i]) * x

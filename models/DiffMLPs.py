@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diffusions import ddpm, flow
-from diffusions.samplers import guided, integrate
+from diffusions.samplers import EVALUATIONS, guided, integrate
 from models.precision import lowered
 
 
@@ -39,6 +39,12 @@ class DiffMLPs_SiT(nn.Module):
         """
         field = guided(self.net, z, z_null, how.cfg)
         return integrate(field, how.temperature * noise, how.sampler, how.sampler_steps)
+
+    def cost(self, how):
+        """The solver and its evaluations of the net, in words."""
+        if how.sampler not in EVALUATIONS:
+            return f"{how.sampler}: as many evaluations as its tolerance takes"
+        return steps_cost(how.sampler, how.sampler_steps, EVALUATIONS[how.sampler])
 
 
 class DiffMLPs_DDPM(nn.Module):
@@ -68,6 +74,15 @@ class DiffMLPs_DDPM(nn.Module):
         """As DiffMLPs_SiT.sample; how.temperature scales the noise of the steps."""
         field = guided(self.net, z, z_null, how.cfg)
         return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], how.temperature)
+
+    def cost(self, how):
+        """As DiffMLPs_SiT.cost."""
+        return steps_cost("DDPM", len(self.sampling), 1)
+
+
+def steps_cost(solver, steps, evaluations):
+    plural = "s" if steps > 1 else ""
+    return f"{solver}, {steps} step{plural}: {steps * evaluations} evaluations a token"
 
 
 class AdaLN_MLP(nn.Module):

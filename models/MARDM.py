@@ -20,7 +20,7 @@ from torch import nn
 
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.draws import fresh_keys, normal, uniform
-from models.masking import lengths_to_mask, reveal_rounds, training_masks
+from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
 from models.precision import LowWeights, compile_module, lowered
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
@@ -265,23 +265,22 @@ class MARDM(nn.Module):
         keys = range(B) if keys is None else keys
         order, noise = draws or draw_noise(how.seed, keys, L, self.DiffMLPs.noise_shape)
         noise = noise.to(targets)
-        # Which token leaves when is known beforehand and kept on the host, so no round waits for the device.
-        leaves = reveal_rounds(hidden.cpu(), order, how.time_steps)
-        order = order.to(targets.device)
+        # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
+        # that no round waits for the device.
+        places, counts = by_round(reveal_rounds(hidden.cpu(), order, how.time_steps), how.time_steps)
+        places = places.to(targets.device)
 
-        # [B,L,D]: what the Transformer sees
-        x = (
-            torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT)
-            * inside[..., None]
-        )
-        for r in range(how.time_steps):
-            b, at = (i.to(x.device) for i in torch.nonzero(leaves == r, as_tuple=True))
+        x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT)
+        x = x * inside[..., None]  # [B,L,D]: what the Transformer sees
+        order = order.to(targets.device) if how.hard_pseudo_reorder else None
+        for r, (b, at) in enumerate(zip(*(index.split(counts) for index in places))):
             if len(b) == 0:
                 continue
-            now = order if how.hard_pseudo_reorder else None
-            z, z_null = self._conditions(x, text, inside, now, guide=how.cfg != 1)
-            z_null = None if z_null is None else z_null[b, at]
-            drawn = self.DiffMLPs.sample(z[b, at], z_null, noise[b, at], how.at(r))
+            z, z_null = (
+                rows if rows is None else rows[b, at]
+                for rows in self._conditions(x, text, inside, order, guide=how.cfg != 1)
+            )
+            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], how.at(r))
             drawn = drawn * self.target_std + self.target_mean
             if how.snap == "step":
                 drawn = tokenizer.snap(drawn[None])[0]
@@ -300,6 +299,11 @@ class MARDM(nn.Module):
         order = None if order is None else order.repeat(2, 1)
         texts = torch.cat([text, torch.zeros_like(text)])
         return self.transformer(x.repeat(2, 1, 1), texts, inside.repeat(2, 1), order).chunk(2)
+
+    def cost(self, how):
+        """What drawing a token takes, in a line."""
+        last = f", {how.last_steps} in the last round" if how.last_steps else ""
+        return f"sampler {self.DiffMLPs.cost(how)}{last}, {'not ' if how.cfg == 1 else ''}guided"
 
 
 class FSQ_MARDM(MARDM):

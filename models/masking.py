@@ -52,3 +52,12 @@ def reveal_rounds(hidden, order, rounds):
     counts = hidden_counts(hidden.sum(dim=1), rounds)  # [B,S+1], falling
     still_hidden = rank[:, :, None] < counts[:, None, 1:]  # [B,L,S]: hidden after round s
     return torch.where(hidden, still_hidden.sum(dim=2), -1)
+
+
+def by_round(leaves, rounds):
+    """The tokens to draw, round after round. leaves int64 [B,L] as from reveal_rounds -> (clips and places of
+    tokens: int64 [2,n], how many leave in each round: list of S).
+    """
+    places = (leaves >= 0).nonzero().T
+    when = leaves[places[0], places[1]]
+    return places[:, when.argsort(stable=True)], torch.bincount(when, minlength=rounds).tolist()
