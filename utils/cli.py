@@ -67,12 +67,21 @@ def start(args):
     reseed(args.seed)
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
         backend.allow_tf32 = not args.no_tf32
+    deterministic(args.deterministic)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if args.device == "auto":
         return torch.device(next(kind for kind, here in available.items() if here))
     if not available[args.device]:
         raise BadInput(f"--device {args.device}: not available here; use --device cpu or auto")
     return torch.device(args.device)
+
+
+def deterministic(on):
+    """Kernels whose sums have one order. Where PyTorch has none it warns, and the run goes on."""
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    if on:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
+        torch.backends.cudnn.benchmark = False
 
 
 def record(args, folder):

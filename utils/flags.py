@@ -36,6 +36,11 @@ def common_flags(parser, run_name=None):
     group.add_argument(
         "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as the parent]"
     )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="kernels that give the same bits in every run, slower on CUDA (see docs/reproducibility.md)",
+    )
 
 
 def checkpoint_flag(parser):
