@@ -142,6 +142,7 @@ def flags():
     group = parser.add_argument_group("the page")
     group.add_argument("--host", default="127.0.0.1", help="address to listen at [%(default)s]")
     group.add_argument("--port", type=count(1, 65535), default=7860, help="[%(default)s]")
+    group.add_argument("--fix_feet", action="store_true", help="hold standing feet in place")
     return parser
 
 
@@ -151,7 +152,7 @@ def main(argv=None):
     pipeline = Pipeline.from_args(args, device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
     with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:
-        studio = Studio(pipeline, decoding(args, pipeline.spec), folder, changed(args))
+        studio = Studio(pipeline, decoding(args, pipeline.spec), folder, changed(args), args.fix_feet)
         page = build(studio)
         pipeline.embed([EXAMPLES[0]])  # a missing encoder is told now, not to the first visitor
         serve(page, args.host, args.port)
@@ -168,7 +169,7 @@ def changed(args):
         value = getattr(args, key)
         if key not in skipped and value != default:
             words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
-    return words
+    return words + ["--fix_feet"] * args.fix_feet
 
 
 if __name__ == "__main__":

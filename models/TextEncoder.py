@@ -110,6 +110,7 @@ class TextEncoder:
         if not unique:
             return torch.zeros(0, self.dim, device=self.device)
         tokenizer, model = self._parts
+        self._warn_of_the_unread(unique)
         rows = []
         for first in tqdm(
             range(0, len(unique), BATCH), desc=self.name, unit="batch", disable=len(unique) < 1000
@@ -124,6 +125,18 @@ class TextEncoder:
             rows.append(self.spec.pool(model(**tokens), tokens["attention_mask"]))
         row_of = {text: row for row, text in enumerate(unique)}
         return torch.cat(rows)[[row_of[text] for text in texts]]
+
+    def unread(self, texts):
+        """Those of the texts whose ends the encoder does not see, because they have too many tokens."""
+        limit, (tokenizer, _) = self.spec.max_tokens, self._parts
+        long = [text for text in texts if len(text.encode(errors="replace")) + 2 > limit]  # no token is less
+        return [t for t in long if len(tokenizer(self.spec.clean(t), verbose=False)["input_ids"]) > limit]
+
+    def _warn_of_the_unread(self, texts):
+        if found := self.unread(texts):
+            more = f" and of {len(found) - 1} more" if len(found) > 1 else ""
+            tokens = self.spec.max_tokens
+            print(f"warning: {self.name} reads {tokens} tokens, not the end of {found[0][:40]!r}...{more}")
 
 
 def load_text_encoder(name, device="cpu"):

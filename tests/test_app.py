@@ -1,6 +1,7 @@
 """The page in the browser: what it refuses, what it writes and where, and a real visit with Chromium."""
 
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -86,6 +87,16 @@ def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path)
     assert video.parent == result.folder and video.stat().st_size > 5000
 
 
+def test_standing_feet_are_held_where_that_is_asked_for(at_work, pipeline, tmp_path):
+    """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
+    args = app.flags().parse_args(["--fix_feet"])
+    firm = Studio(pipeline, at_work.how, tmp_path, app.changed(args), args.fix_feet)
+    asked = request(variations=1, steps=3)
+    plain, held = (np.load(one.draw(asked).files[0]) for one in (at_work, firm))
+    assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])
+    assert "--fix_feet" in firm.again(asked) and "--fix_feet" not in at_work.again(asked)
+
+
 @pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
 def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_path, prompt):
     asked = request(prompt=prompt, estimate=True, seed=7, steps=3)
@@ -137,28 +148,20 @@ def test_memory_stays_flat_over_20_requests(at_work):
     assert memory() - before < 20
 
 
-@pytest.fixture(scope="module")
-def address(demo_weights, tmp_path_factory):
-    """app.py as its users start it, in a home of its own -> (port, everything it may write to)."""
+@contextlib.contextmanager
+def serving(demo_weights, home):
+    """app.py as its users start it, in a home of its own -> (port, its process)."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    home = tmp_path_factory.mktemp("app_home")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        str(ROOT / "app.py"),
-        "--port",
-        str(port),
-        "--checkpoints_dir",
-        str(demo_weights),
-    ]
+    flags = ["--port", str(port), "--checkpoints_dir", str(demo_weights), "--time_steps", "3"]
     environment = os.environ | {"HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
     environment |= {"MPLCONFIGDIR": str(home.parent / "mpl"), "PYTHONDONTWRITEBYTECODE": "1"}
     work = home / "work"
     work.mkdir()
     server = subprocess.Popen(
-        [*command, "--time_steps", "3"],
+        [sys.executable, str(ROOT / "app.py"), *flags],
         cwd=work,
         env=environment,
         stdout=subprocess.PIPE,
@@ -169,12 +172,19 @@ def address(demo_weights, tmp_path_factory):
         line = server.stdout.readline()
         assert line, f"the page did not open: {seen.decode()}"
         seen += line
-    yield port, home
+    yield port, server
     server.terminate()
     rest = server.communicate(timeout=60)[0].decode()
     assert "Traceback" not in rest, rest
-    left = [path for path in home.rglob("*") if path.is_file()]
-    assert left == [], "the folder of the page outlives it"
+    assert written(home) == [], "the folder of the page outlives it"
+
+
+@pytest.fixture(scope="module")
+def address(demo_weights, tmp_path_factory):
+    """-> (port, everything it may write to)"""
+    home = tmp_path_factory.mktemp("app_home")
+    with serving(demo_weights, home) as (port, _):
+        yield port, home
 
 
 def written(home):

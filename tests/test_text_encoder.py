@@ -276,3 +276,15 @@ def test_a_filled_cache_needs_no_weights(tmp_path, monkeypatch):
     assert set(cached_embeddings(load_text_encoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(
         CAPTIONS
     )
+
+
+@needs_minilm
+def test_a_text_that_is_cut_is_named(capsys):
+    """254 words and the two marks are the most; what stands beyond changes nothing, and that is said."""
+    encoder = load_text_encoder("minilm")
+    whole, cut = "walk " * 254, "walk " * 254 + "then jump"
+    same = encoder.encode([whole, "a person jumps"])[0]
+    assert "warning" not in capsys.readouterr().out
+    assert torch.allclose(encoder.encode([cut, cut + "s", "sit"])[0], same, atol=1e-5)
+    (line,) = capsys.readouterr().out.strip().splitlines()
+    assert "minilm reads 256 tokens" in line and "'walk walk" in line and "and of 1 more" in line

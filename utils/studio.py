@@ -13,6 +13,7 @@ import numpy as np
 from models.AE import STRIDE
 from motion.captions import clean_text
 from motion.export import Names, export_motion, safe_caption
+from motion.feet import fix_feet
 from motion.rendering import render_video
 from motion.viewer import write_html
 from utils.errors import BadInput
@@ -87,9 +88,10 @@ class Result:
 class Studio:
     """Draws what is asked for. The latest results lie in one folder, each in a folder of its own."""
 
-    def __init__(self, pipeline, how, folder, command=()):
-        """command: the flags with which sample.py finds the same weights."""
+    def __init__(self, pipeline, how, folder, command=(), fix_feet=False):
+        """command: the flags with which sample.py finds the same weights and does the same with the feet."""
         self.pipeline, self.how, self.folder, self.command = pipeline, how, Path(folder), list(command)
+        self.fix_feet = fix_feet
 
     def draw(self, request):
         began, pipeline, spec = time.perf_counter(), self.pipeline, self.pipeline.spec
@@ -98,6 +100,8 @@ class Studio:
         how = replace(self.how, cfg=request.cfg, time_steps=request.steps, seed=request.seed)
         n = request.variations
         _, joints = pipeline.draw(text.expand(n, -1), lengths.repeat(n), how, range(n))
+        if self.fix_feet:
+            joints = [fix_feet(one, spec.fps, spec.skeleton) for one in joints]
         line = f"{len(joints[0]) / spec.fps:.1f} s of motion ({len(joints[0])} frames), "
         line += f"drawn in {time.perf_counter() - began:.1f} s"
 
@@ -117,7 +121,7 @@ class Studio:
         """All motions of a result side by side -> its mp4."""
         if result is None or not result.page.is_file():
             raise BadInput("There is no motion, or it is no longer kept: press Generate first.")
-        motions = [np.load(file) for file in result.files if file.suffix == ".npy"]
+        motions = [np.load(file, allow_pickle=False) for file in result.files if file.suffix == ".npy"]
         titles = [f"variation {r + 1}" for r in range(len(motions))] if len(motions) > 1 else None
         spec, path = self.pipeline.spec, result.page.with_suffix(".mp4")
         return render_video(path, motions, spec.skeleton, spec.fps, result.request.prompt, titles)
