@@ -120,8 +120,14 @@ class AE(nn.Module):
         return latents.to(motion.dtype)
 
     def _ends(self, m_lens, frames):
-        """None where nothing has to be zeroed."""
-        return None if m_lens is None or not self.padding_proof else (m_lens, frames)
+        """None where nothing has to be zeroed. Whether every clip is whole is asked of the host alone: the
+        answer of another device would have to be waited for.
+        """
+        if m_lens is None or not self.padding_proof:
+            return None
+        if m_lens.device.type == "cpu" and bool((m_lens >= frames).all()):
+            return None
+        return m_lens, frames
 
 
 class FSQ_AE(AE):

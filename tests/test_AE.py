@@ -52,6 +52,17 @@ def test_a_padded_clip_comes_out_as_if_it_were_alone(ae):
         assert (motion[0, 40:] == 0).all()
 
 
+def test_whole_clips_come_out_as_without_lengths(ae):
+    """Bit for bit, so that asking for it may depend on the device."""
+    motion, whole = torch.randn(3, 32, 67), torch.full((3,), 32)
+    with torch.no_grad():
+        latents, targets = ae.tokenize(motion, whole)
+        ends = whole, 32  # what a device that has to be waited for is given
+        assert torch.equal(ae.encoder(motion.mT, ends), ae.encoder(motion.mT))
+        assert torch.equal(targets, ae.tokenize(motion)[1])
+        assert torch.equal(ae.decoder(latents, ends), ae.decoder(latents))
+
+
 def test_the_parents_padding_is_kept_for_its_checkpoints():
     torch.manual_seed(0)
     old = make_ae("AE_Model", width=32, padding_proof=False).eval()

@@ -1,0 +1,248 @@
+"""How fast is a training step, and how far from what the machine allows?
+
+  python benchmarks/bench_train.py --quick                              size XS, narrow AE: under a minute
+  python benchmarks/bench_train.py --output results/bench_train.json    official AE, and size S
+  python benchmarks/bench_train.py --sizes XL --batch 64 --device cuda --precision bf16 --compile
+
+Ours is the step of train_AE.py and train_MARDM.py; the reference does what the parent project's does
+(training_reference.py). All modes get the same clips and hide the same tokens, and take turns round by round,
+because a machine is rarely quiet; medians count. FLOPs are those of matrix products and convolutions, counted
+by torch.utils.flop_counter; the matmul rate is the best of five float32 2048^3 products. Peak memory is that
+of a process of its own for each mode.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import shlex
+import sys
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
+
+from benchmarks.bench_generate import synchronise  # noqa: E402
+from benchmarks.rehearsal import status  # noqa: E402
+from benchmarks.training_modes import (  # noqa: E402
+    ANOMALY,
+    FRAMES,
+    KINDS,
+    AutoencoderBench,
+    GeneratorBench,
+)
+from models.AE import STRIDE  # noqa: E402
+from models.DiffMLPs import HEAD_SIZES  # noqa: E402
+from utils.cli import Parser, count, number, run, write_text  # noqa: E402
+from utils.flags import speed_flags  # noqa: E402
+from utils.train_utils import reseed  # noqa: E402
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+MATMUL = 2048  # rows and columns
+PARENT_GFLOPS = 134  # of the machine on which the parent's own code took these seconds (size S, batch 16)
+PARENT = {"no text": 1.82, "no text, anomaly": 2.24, "latents given": 1.05}
+
+
+class Stopwatch:
+    """Seconds of some work, by the wall or by this process's share of the CPU."""
+
+    def __init__(self, clock, device):
+        self.clock, self.device, self.rate = CLOCKS[clock], device, 0.0
+
+    def __call__(self, work):
+        synchronise(self.device)
+        begun = self.clock()
+        work()
+        synchronise(self.device)
+        return self.clock() - begun
+
+    def update_rate(self):
+        """The machine's float32 matmul rate: the best of five products, and of all calls so far."""
+        a, b = torch.randn(2, MATMUL, MATMUL, device=self.device)
+        fastest = min(self(lambda: a @ b) for _ in range(6))
+        self.rate = max(self.rate, 2 * MATMUL**3 / fastest)
+        return 2 * MATMUL**3 / fastest
+
+
+def measure(bench, watch, args):
+    """Every mode once a round, in turn, after a round to warm up -> (name -> figures, matmul rates met)."""
+    rounds, names = list(bench.rounds()), list(bench.modes)
+    took, rates = {name: [] for name in names}, []
+    for r, given in enumerate([rounds[0], *rounds]):
+        rates.append(watch.update_rate())
+        for name in names[r % len(names) :] + names[: r % len(names)]:
+            reseed(0, r)
+            took[name].append(watch(partial(bench.modes[name], given)))
+    tokens = median(int(given.batch.m_lens.sum()) // STRIDE for given in rounds)
+    rows = {}
+    for name, seconds in took.items():
+        plain = name.removesuffix(ANOMALY)  # the same work
+        flops = rows[plain]["flops"] if plain in rows else flops_of(bench.modes[name], rounds)
+        rows[name] = figures(flops, seconds[1:], tokens, watch.rate, args.peak_tflops)
+    return rows, rates
+
+
+def flops_of(step, rounds):
+    """FLOPs of each round, with the draws that were timed."""
+    counts = []
+    for r, given in enumerate(rounds, start=1):
+        reseed(0, r)
+        with FlopCounterMode(display=False) as counter:
+            step(given)
+        counts.append(counter.get_total_flops())
+    return counts
+
+
+def figures(flops, seconds, tokens, rate, peak_tflops):
+    typical = median(seconds)
+    per_second = median(f / s for f, s in zip(flops, seconds))
+    row = {"seconds": typical, "all_seconds": seconds, "flops": flops}
+    row |= {"steps_per_second": 1 / typical, "tokens_per_second": tokens / typical}
+    row["share_of_matmul_rate"] = per_second / rate
+    if peak_tflops:
+        row["model_flop_utilisation"] = per_second / (1e12 * peak_tflops)
+    return row
+
+
+def data_wait(bench):
+    """Share of the time that ours waits for data, in one epoch; what the first batch costs is left out."""
+    batches, waited = bench.rounds(), 0.0
+    bench.ours(next(batches))
+    begun = time.perf_counter()
+    while True:
+        asked = time.perf_counter()
+        given = next(batches, None)
+        waited += time.perf_counter() - asked
+        if given is None:
+            return waited / (time.perf_counter() - begun)
+        bench.ours(given)
+
+
+def build(what, args):
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    device = torch.device(args.device)
+    return AutoencoderBench(args, device) if what == "AE" else GeneratorBench(args, what, device)
+
+
+def peak_memory(what, name, args):
+    """GiB that two steps of a mode take, in a process of its own (on a GPU: of its memory)."""
+    bench = build(what, args)
+    for given in islice(bench.rounds(), 2):
+        bench.modes[name](given)
+    if bench.device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return status(os.getpid())["peak"]
+
+
+def case(what, args):
+    bench = build(what, args)
+    watch = Stopwatch(args.clock, bench.device)
+    modes, rates = measure(bench, watch, args)
+    if not args.no_memory:
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as process:
+            for name, row in modes.items():
+                row["peak_gib"] = process.apply(peak_memory, (what, name, args))
+    row = {"what": what, "batch": bench.batch_size, "kind": args.kind, "modes": modes}
+    row |= {"data_wait_share": data_wait(bench), "matmul_gflops": [rate / 1e9 for rate in rates]}
+    ours = modes["ours"]["seconds"]
+    row["times_ours"] = {name: mode["seconds"] / ours for name, mode in modes.items()}
+    if (what, args.batch, args.kind) == ("S", 16, "continuous"):
+        # both in units of the machine's own matmul rate
+        products = {name: modes[name]["seconds"] * watch.rate / 1e9 for name in PARENT}
+        row["against_the_parents_own"] = {
+            name: products[name] / (seconds * PARENT_GFLOPS) for name, seconds in PARENT.items()
+        }
+    return row
+
+
+def report(row):
+    waiting = 100 * row["data_wait_share"]
+    print(f"{row['what']}, batch {row['batch']}: {waiting:.1f}% of the time waiting for data")
+    for name, mode in row["modes"].items():
+        memory = f"{mode['peak_gib']:5.2f} GiB  " if "peak_gib" in mode else ""
+        print(
+            f"  {name:28} {mode['seconds']:8.3f} s  {mode['tokens_per_second']:9.0f} tokens/s  {memory}"
+            f"{median(mode['flops']) / 1e9:7.1f} GFLOP at {100 * mode['share_of_matmul_rate']:4.0f}% "
+            f"of the matmul rate  {row['times_ours'][name]:5.2f} x ours"
+        )
+    for name, ratio in row.get("against_the_parents_own", {}).items():
+        fits = "within" if abs(ratio - 1) <= 0.2 else "NOT within"
+        print(f"  {name}: {ratio:.2f} x the parent's own step at this matmul rate, {fits} 20%")
+
+
+def flags():
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="an AE of width 32 and size XS, two rounds, no memory"
+    )
+    parser.add_argument("--sizes", nargs="*", choices=HEAD_SIZES, default=["S"], help="[%(default)s]")
+    parser.add_argument("--batch", type=count(1, 4096), default=16, help="clips a step [%(default)s]")
+    parser.add_argument("--ae_batch", type=count(1, 4096), default=32, help="windows a step [%(default)s]")
+    parser.add_argument("--window", type=count(4, FRAMES), default=64, help="frames [%(default)s]")
+    parser.add_argument("--width", type=count(8, 4096), default=512, help="of the autoencoder [%(default)s]")
+    parser.add_argument("--kind", choices=KINDS, default="continuous", help="of tokens [%(default)s]")
+    parser.add_argument("--no_ae", action="store_true", help="stage 2 alone")
+    parser.add_argument("--rounds", type=count(1, 1000), default=7, help="after one to warm up [%(default)s]")
+    parser.add_argument("--num_workers", type=count(0, 256), default=0, help="of the loader [%(default)s]")
+    parser.add_argument(
+        "--no_memory", action="store_true", help="leave out the processes that measure memory"
+    )
+    parser.add_argument(
+        "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: time of this process alone, for one thread on a busy machine [%(default)s]",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
+    parser.add_argument(
+        "--peak_tflops", type=number(float, 1, 1e5), help="of the device, for its model FLOP utilisation"
+    )
+    speed_flags(parser)
+    parser.add_argument("--output", help="JSON file [printed only]")
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    if args.quick:
+        args.sizes, args.batch, args.ae_batch, args.width, args.rounds = ["XS"], 4, 4, 32, 2
+        args.no_memory = True
+    rows = []
+    for what in [*([] if args.no_ae else ["AE"]), *args.sizes]:
+        rows.append(case(what, args))
+        report(rows[-1])
+    record = {
+        "command": shlex.join(
+            ["python", "benchmarks/bench_train.py", *(sys.argv[1:] if argv is None else argv)]
+        ),
+        "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
+        "load_average": os.getloadavg(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "clock": args.clock,
+        "cases": rows,
+    }
+    if args.output:
+        write_text(args.output, json.dumps(record, indent=1) + "\n")
+
+
+def processor():
+    """What the kernel calls the CPU, and how many of them there are."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} x {(names or [platform.processor()])[0]}"
+
+
+if __name__ == "__main__":
+    run(main)

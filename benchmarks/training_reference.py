@@ -1,0 +1,54 @@
+"""A training step as the parent project takes it, kept to be compared with.
+
+The autoencoder's encoder runs under gradients that nobody uses, the text tower runs at every step, every
+token is repeated before the hidden ones are gathered, and the average is taken parameter by parameter, the
+frozen text tower's among them. bench_train.py times it.
+"""
+
+import torch
+
+from models.masking import lengths_to_mask
+
+TEXT_TOKENS = 77  # CLIP pads every text to these
+
+
+def text_tower(layers=12):
+    """A text transformer of CLIP ViT-B/32's size (63 million parameters) with random weights, frozen."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    tower = CLIPTextModelWithProjection(CLIPTextConfig(num_hidden_layers=layers))
+    return tower.eval().requires_grad_(False)
+
+
+def embed(tower, n):
+    """n texts of random tokens -> [n,512]"""
+    device = next(tower.parameters()).device
+    tokens = torch.randint(1, tower.config.vocab_size, (n, TEXT_TOKENS), device=device)
+    with torch.no_grad():
+        return tower(tokens).text_embeds
+
+
+def repeat_then_gather_loss(mardm, latents, targets, text, m_lens, keys):
+    """MARDM.forward_loss, but all tokens are repeated, and the hidden ones are gathered from the copies; the
+    gradient runs on into the latents and the targets.
+    """
+    latents = latents.mT
+    inside = lengths_to_mask(m_lens, latents.shape[1])
+    hidden, decoy, blank = mardm._masks(inside, keys, latents.shape[1])
+    x = torch.where(decoy[..., None], torch.randn_like(latents), latents)
+    x = torch.where(blank[..., None], mardm.mask_latent, x) * inside[..., None]
+    z = mardm.transformer(x, mardm._drop_condition(text, keys), inside)
+
+    times = mardm.diffmlps_batch_mul
+    rows = ((targets - mardm.target_mean) / mardm.target_std).flatten(0, 1).repeat(times, 1)
+    z, hidden = z.flatten(0, 1).repeat(times, 1), hidden.flatten().repeat(times)
+    return mardm.DiffMLPs.loss(rows[hidden], z[hidden]).mean()
+
+
+@torch.no_grad()
+def average_one_by_one(averages, modules, decay=0.9999):
+    """averages: copies of the modules. A loop over names, two small operations for each parameter."""
+    for average, module in zip(averages, modules):
+        kept = dict(average.named_parameters())
+        for name, parameter in module.named_parameters():
+            kept[name].mul_(decay).add_(parameter.data, alpha=1 - decay)
