@@ -12,7 +12,7 @@ import torch
 from utils import distributed
 from utils.errors import BadInput
 
-SPARE = 1.2  # a save wants so many times its size
+SPARE = 1.2, 2**20  # a save wants so many times its tensors' size, and so many bytes for the rest
 
 
 class Watch:
@@ -101,7 +101,7 @@ def memory_mb(device):
 def check_room(path, state):
     """BadInput where the disk has no room for this state and a fifth more."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    need, free = SPARE * bytes_of(state), shutil.disk_usage(path.parent).free
+    need, free = SPARE[0] * bytes_of(state) + SPARE[1], shutil.disk_usage(path.parent).free
     if free < need:
         kept = f"{path.name} is as it was" if path.is_file() else "nothing was saved yet"
         raise BadInput(

@@ -1,0 +1,240 @@
+"""The loop in trouble: what is not finite, full disks, damaged files, signals; and how a batch is split."""
+
+import shutil
+import signal
+from argparse import Namespace
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils import distributed
+from utils.checkpoints import Run
+from utils.clips import Caption, Clip
+from utils.datasets import AddressedBatches, Normalizer, TextMotionSet, WindowSet, in_pieces, shared_loader
+from utils.errors import BadInput
+from utils.health import check_room
+from utils.safe_load import load_state
+from utils.train_utils import CodeUsage, GracefulStop, RunningMean, warm_up_then_milestones
+from utils.training_loop import TrainingLoop
+
+CPU = torch.device("cpu")
+FLAGS = {"dataset_name": "t2m", "name": "run", "is_continue": False, "epoch": 9, "max_iters": 0}
+FLAGS |= {"batch_size": 4, "grad_accum": 1, "seed": 1, "num_workers": 0, "log_every": 3, "save_every": 1000}
+
+
+def clips(*frames):
+    rng = np.random.default_rng(0)
+    return [Clip(f"c{i}", rng.random((n, 5), np.float32), (Caption("x", ()),)) for i, n in enumerate(frames)]
+
+
+SET = TextMotionSet(clips(*[8, 20, 12, 40, 16] * 4), Normalizer(np.zeros(5), np.ones(5)))
+
+
+class Rehearsal:
+    """A run over one linear layer. spoil: step -> what the loss is multiplied with."""
+
+    def __init__(self, folder, spoil=None, **flags):
+        args = Namespace(checkpoints_dir=str(folder), **FLAGS | flags)
+        torch.manual_seed(0)
+        self.net, self.spoil, self.run = torch.nn.Linear(5, 1), spoil or {}, Run.of(args)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-2, fused=True)
+        schedule = warm_up_then_milestones(self.optimizer, 2, [], 0.1)
+        parts = {"net": self.net, "opt_net": self.optimizer, "scheduler": schedule}
+        self.loop = TrainingLoop(args, self.run, CPU, parts, constants={})
+
+    def train(self, metrics=None):
+        for _ in self.loop.epochs():
+            for pieces in self.loop.batches(SET):
+                for batch in pieces:
+                    inside = torch.arange(batch.motion.shape[1]) < batch.m_lens[:, None]
+                    loss = (self.net(batch.motion)[..., 0].square() * inside).sum()
+                    factor = self.spoil.get(self.loop.progress.total_it + 1, 1.0)
+                    self.loop.backward(loss * factor, int(inside.sum()))
+                self.loop.descend(self.optimizer)
+            self.loop.finish_epoch(metrics)
+        return self
+
+
+@pytest.mark.parametrize("spoil, what", [(float("nan"), "loss is nan"), (float("inf"), "loss is inf")])
+def test_what_is_not_finite_stops_at_the_next_report_with_the_steps_own_clips(tmp_path, spoil, what):
+    Rehearsal(tmp_path, max_iters=5).train()
+    kept = load_state(Run.of(Namespace(checkpoints_dir=tmp_path, **FLAGS)).latest)
+    rehearsal = Rehearsal(tmp_path, {7: spoil}, is_continue=True)
+    with pytest.raises(BadInput, match=rf"{what} at step 7 .*latest.tar is intact") as stopped:
+        rehearsal.train()
+    assert rehearsal.loop.progress.total_it == 9  # --log_every 3
+    epoch, first = 1, (7 - 5 - 1) * 4  # the second batch of the second epoch
+    named = [SET.clips[i].name for i in np.random.default_rng((1, epoch)).permutation(20)[first : first + 4]]
+    assert all(name in str(stopped.value) for name in named)
+    now = load_state(rehearsal.run.latest)
+    assert now["total_it"] == 5 and torch.equal(now["net"]["weight"], kept["net"]["weight"])
+
+
+@pytest.mark.parametrize("moment", ["save_every", "signal", "epoch"])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, moment, monkeypatch):
+    """The check comes before the save, report or not; a bad gradient under a good loss counts."""
+    flags = {"log_every": 100} | ({"save_every": 3} if moment == "save_every" else {})
+    rehearsal = Rehearsal(tmp_path, **flags)
+    backward = rehearsal.loop.backward
+
+    def bad_gradient(loss, count):
+        backward(loss, count)
+        if rehearsal.loop.progress.total_it == 2:
+            rehearsal.net.weight.grad[0, 0] = float("nan")
+            if moment == "signal":
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(rehearsal.loop, "backward", bad_gradient)
+    with pytest.raises(BadInput, match="gradient norm is nan at step 3 .*nothing was saved yet"):
+        rehearsal.train()
+    assert not rehearsal.run.latest.exists()
+
+
+def test_a_full_disk_is_told_before_it_costs_the_checkpoint(tmp_path, monkeypatch):
+    Rehearsal(tmp_path, max_iters=5).train()
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100))
+    rehearsal = Rehearsal(tmp_path, is_continue=True)
+    with pytest.raises(
+        BadInput, match="0 MB free, a checkpoint wants 1; latest.tar is as it was.*--is_continue"
+    ):
+        rehearsal.train()
+    assert load_state(rehearsal.run.latest)["total_it"] == 5
+    state = {"a": [torch.zeros(25)], "b": {"c": torch.zeros(10, dtype=torch.int64)}}  # 180 bytes
+    for free, fits in ((2**20 + 217, True), (2**20 + 215, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: usage(free))
+        if fits:
+            check_room(tmp_path / "x.tar", state)
+        else:
+            with pytest.raises(BadInput, match="nothing was saved yet"):
+                check_room(tmp_path / "x.tar", state)
+
+
+def flip(data, tensor):
+    """One bit of a tensor: torch.load alone would not notice."""
+    i = data.index(tensor.numpy().tobytes()) + 5
+    return data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
+
+
+DAMAGE = {"cut": lambda b, _: b[: len(b) // 2], "empty": lambda b, _: b"", "other": lambda b, _: b"x" * 999}
+DAMAGE["bit"] = flip
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_noticed_and_the_one_before_offered(tmp_path, damage):
+    run = Rehearsal(tmp_path, max_iters=5, save_every=2).train().run
+    whole, before = run.latest.read_bytes(), load_state(run.previous)["total_it"]
+    assert before == 4
+    ruined = DAMAGE[damage](whole, load_state(run.latest)["net"]["weight"])
+    run.latest.write_bytes(ruined)
+    with pytest.raises(BadInput, match=r"damaged.*step 4\): cp .*latest.prev.tar .*latest.tar"):
+        Rehearsal(tmp_path, is_continue=True)
+    shutil.copyfile(run.previous, run.latest)  # the remedy
+    assert Rehearsal(tmp_path, is_continue=True).loop.progress.total_it == 4
+    for file in (run.latest, run.previous):
+        file.write_bytes(ruined)
+    with pytest.raises(BadInput, match="damaged.*no whole latest.prev.tar either") as error:
+        Rehearsal(tmp_path, is_continue=True)
+    assert "cp " not in str(error.value)
+
+
+def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):
+    with pytest.raises(BadInput, match="--is_continue: there is no .*latest.tar to go on from"):
+        Rehearsal(tmp_path, is_continue=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_saves_remains_are_cleared(tmp_path):
+    run = Rehearsal(tmp_path, max_iters=2).train().run
+    (run.model / ".part-0123456789ab.tar").write_bytes(b"half")
+    Rehearsal(tmp_path, is_continue=True)
+    assert not list(run.model.glob(".part-*")) and run.latest.is_file()
+
+
+def test_health_stands_in_tensorboard(tmp_path):
+    run = Rehearsal(tmp_path, max_iters=6).train().run
+    events = EventAccumulator(str(run.model)).Reload()
+    wanted = ["loss", "lr", "grad_norm", "clips_per_second", "data_wait", "memory_mb"]
+    values = {name: [e.value for e in events.Scalars(f"Train/{name}")] for name in wanted}
+    assert all(len(v) == 2 and min(v) >= 0 for v in values.values())
+    assert (
+        max(values["data_wait"]) <= 1
+        and min(values["memory_mb"]) > 50
+        and min(values["clips_per_second"]) > 0
+    )
+
+
+def test_pieces_change_nothing_but_rounding(tmp_path):
+    """Also the logged loss: the sum over all pieces over all that they count."""
+    runs = [Rehearsal(tmp_path / str(n), grad_accum=n, max_iters=8).train() for n in (1, 3)]
+    a, b = (run.net.weight.detach() for run in runs)
+    assert not torch.equal(a, torch.zeros_like(a))
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    losses = [
+        [e.value for e in EventAccumulator(str(run.run.model)).Reload().Scalars("Train/loss")] for run in runs
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, pieces):
+    """And pieces hold clips of like length, which costs less padding than the whole batch."""
+    lengths, n, batch = SET.lengths, len(SET), 7
+    alone = list(AddressedBatches(n, batch, seed=3, epoch=2, start=1))
+    shares = [
+        list(AddressedBatches(n, batch, 3, 2, 1, lengths=lengths, share=slice(r, None, size)))
+        for r in range(size)
+    ]
+    for whole, *parts in zip(alone, *shares):
+        assert sorted(whole) == sorted(sum(parts, []))
+        for part in parts:
+            batches = in_pieces([SET[address] for address in part], pieces)
+            assert sum(map(len, batches)) == len(part) and all(map(len, batches))
+            seen = [int(lengths[i]) for one in batches for i in one.index]
+            assert seen == sorted(seen)
+    assert sum(len(batch) for batch in alone) == n - batch
+
+
+def test_the_data_order_knows_no_workers(monkeypatch):
+    def order(workers):
+        args = Namespace(**FLAGS | {"num_workers": workers, "grad_accum": 2})
+        steps = shared_loader(SET, args, CPU, epoch=1, shuffle=True)
+        return [(batch.names, batch.motion.sum()) for pieces in steps for batch in pieces]
+
+    assert order(0) == order(2)
+    monkeypatch.setattr(distributed, "share", lambda: slice(1, None, 2))
+    assert len(order(0)) == len(order(2)) and order(0) == order(2)
+
+
+def test_windows_are_cut_into_pieces_too():
+    args = Namespace(**FLAGS | {"batch_size": 50, "grad_accum": 4})
+    windows = WindowSet(clips(30, 8, 12), Normalizer(np.zeros(5), np.ones(5)), 16)
+    (pieces,) = shared_loader(windows, args, CPU, shuffle=True)
+    assert len(pieces) == 4 and sum(map(len, pieces)) == len(windows) == 15 + 1 + 1
+
+
+def test_one_ctrl_c_is_noted_two_leave_and_a_launchers_sigterm_is_no_second_one():
+    stop = GracefulStop()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        stop.restore()
+
+
+def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
+    means = RunningMean()
+    means.add(2, loss=torch.tensor(6.0))
+    means.add(1, loss=3.0)
+    means.add(norm=4.0)
+    assert means.pop() == {"loss": 3.0, "norm": 4.0} and means.pop() == {}
+    usage = CodeUsage(5)
+    usage.add(torch.tensor([[0, 1, 4], [1, 2, 2]]), torch.tensor([[True, True, False], [True, False, False]]))
+    assert usage.counts.tolist() == [1, 2, 0, 0, 0] and usage.report()["codes_used"] == 2
