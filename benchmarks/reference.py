@@ -12,21 +12,27 @@ from models.masking import lengths_to_mask, reveal_rounds
 
 
 @torch.no_grad()
-def draw_everything(mardm, tokenizer, text, m_lens, how, rounds=None):
-    """As MARDM.generate; two Transformer passes a round. rounds: run only these (for timing). ->
-    [B,L,target_dim]
+def draw_everything(mardm, tokenizer, text, m_lens, how, rounds=None, targets=None, sections=None):
+    """As MARDM.generate, or with targets and sections as MARDM.edit; two Transformer passes a round.
+
+    rounds: run only these (for timing). -> [B,L,target_dim]
     """
-    B, L = len(m_lens), int(m_lens.max())
+    B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)
+    targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
+    drawn_anew = inside if sections is None else sections & inside
     order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)
-    noise, leaves = noise.to(text), reveal_rounds(inside.cpu(), order, how.time_steps).to(text.device)
-    targets = text.new_zeros(B, L, mardm.target_dim)
+    noise, leaves = noise.to(text), reveal_rounds(drawn_anew.cpu(), order, how.time_steps).to(text.device)
     for r in range(how.time_steps) if rounds is None else rounds:
         hidden = leaves >= r
+        if not hidden.any():
+            break
         x = torch.where(hidden[..., None], mardm.mask_latent, tokenizer.lift(targets).mT) * inside[..., None]
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        drawn = (
-            mardm.DiffMLPs.sample(z, z_null, noise[hidden], how.at(r)) * mardm.target_std + mardm.target_mean
-        )
+        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], how.at(r))
+        drawn = drawn * mardm.target_std + mardm.target_mean
+        targets = targets.clone()
         targets[hidden] = tokenizer.snap(drawn[None])[0] if how.snap == "step" else drawn
+    if how.snap == "end":
+        targets = torch.where(drawn_anew[..., None], tokenizer.snap(targets), targets)
     return targets
