@@ -269,9 +269,9 @@ def type_and_generate(browser, text):
     before = browser.js("document.querySelector('#viewer iframe')?.srcdoc ?? ''")
     browser.js("document.querySelector('textarea').focus(), document.querySelector('textarea').select()")
     browser.call("Input.insertText", text=text)
-    browser.js(
-        "[...document.querySelectorAll('button')].find(b => b.textContent.trim() === 'Generate').click()"
-    )
+    button = "[...document.querySelectorAll('button')].find(b => b.textContent.trim() === 'Generate')"
+    browser.wait(f"{button} !== undefined", seconds=120)
+    browser.js(f"{button}.click()")
     quoted = json.dumps(before)
     browser.wait(f"(document.querySelector('#viewer iframe')?.srcdoc ?? '') !== {quoted}", seconds=120)
     browser.js("document.querySelector('#viewer').scrollIntoView()")
