@@ -90,25 +90,27 @@ def h1(record):
 
 
 def h2(record):
-    runs = (record["training"] or {"runs": {}})["runs"].values()
-    fsq, plain = ({one["seed"]: one for one in runs if one["group"] == g} for g in ("FSQ_MARDM", "MARDM"))
+    training = record["training"] or {"runs": {}, "fid_at": None, "top3_at": None}
+    fsq, plain = (
+        {one["seed"]: one for one in training["runs"].values() if one["group"] == group}
+        for group in ("FSQ_MARDM", "MARDM")
+    )
     both = sorted(fsq.keys() & plain.keys(), key=str)
-    at = (record["training"] or {}).get("fid_at")
-    steps = {seed: sooner(fsq[seed], plain[seed]) for seed in both}
-    steps = {seed: value for seed, value in steps.items() if value is not None}
+    claims = []
+    for key, title in (("fid", "FID"), ("top3", "top-3")):
+        steps = {seed: sooner(fsq[seed], plain[seed], f"steps_to_{key}") for seed in both}
+        steps = {seed: value for seed, value in steps.items() if value is not None}
+        at = "" if training[f"{key}_at"] is None else f" {training[f'{key}_at']:.3g}"
+        claims.append(claim(f"steps to {title}{at} of FSQ-MARDM - those of MARDM", steps, digits=0))
     cv = {s: fsq[s]["cv"] - plain[s]["cv"] for s in both if "cv" in fsq[s] and "cv" in plain[s]}
-    title = "" if at is None else f" {at:.3g}"
-    return [
-        claim(f"steps to FID{title} of FSQ-MARDM - those of MARDM", steps, digits=0),
-        claim("CV of the gradient norm of FSQ-MARDM - that of MARDM", cv),
-    ]
+    return [*claims, claim("CV of the gradient norm of FSQ-MARDM - that of MARDM", cv)]
 
 
-def sooner(a, b):
-    """Steps to the FID of a - those of b; a run that never got there counts with its last step, which makes
-    the difference a bound. None if neither did.
+def sooner(a, b, key="steps_to_fid"):
+    """Steps to the threshold of a - those of b; a run that never got there counts with its last step, which
+    makes the difference a bound. None if neither did.
     """
-    reached = a.get("steps_to_fid"), b.get("steps_to_fid")
+    reached = a.get(key), b.get(key)
     if reached == (None, None):
         return None
     return (reached[0] or a["steps"]) - (reached[1] or b["steps"])
