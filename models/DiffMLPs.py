@@ -24,6 +24,9 @@ class DiffMLPs_SiT(nn.Module):
         self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
         self.noise_shape = (target_dim,)  # what one token's draw needs
 
+    def reschedule(self, train_steps=None, sample_steps=None):
+        """As DiffMLPs_DDPM.reschedule: nothing to do, time is continuous, the solver's steps are `how`'s."""
+
     def times(self, u):
         """Uniform numbers in (0,1) [N] -> the times to train at."""
         return u

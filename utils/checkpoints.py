@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from models.AE import AE_models, make_ae
-from models.DiffMLPs import DiffMLPs_DDPM
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models
 from motion.files import whole_file
@@ -159,11 +158,10 @@ def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=No
     if family != ae.kind:
         raise BadInput(f"--model {model} needs a {family} autoencoder, --ae_name holds a {ae.kind} one")
     mardm = MARDM_models[model](ae_dim=ae.latent_dim, target_dim=ae.target_dim, text_dim=text_dim, **options)
-    if isinstance(mardm.DiffMLPs, DiffMLPs_DDPM):
-        try:
-            mardm.DiffMLPs.reschedule(ddpm_steps, sample_steps or min(ddpm_steps, DDPM_STEPS))
-        except ValueError as error:
-            raise BadInput(f"--sampler_steps: {error}") from None
+    try:
+        mardm.DiffMLPs.reschedule(ddpm_steps, sample_steps or min(ddpm_steps, DDPM_STEPS))
+    except ValueError as error:
+        raise BadInput(f"--sampler_steps: {error}") from None
     return mardm
 
 
