@@ -52,11 +52,20 @@ def spread(values, digits, inner=None):
 
 
 def rows_of(record, variant, evaluation="eval"):
-    """The rows of a variant's own product, one per seed that was evaluated."""
+    """The rows of a variant's own product, one per seed that was evaluated; MultiModality may have been
+    measured apart, in a record of its name.
+    """
     runs = seeds_of(record, variant).values()
     name = {"generator": "generated", "autoencoder": "reconstruction"}
-    found = [run["evaluations"].get(evaluation, {}).get("rows", {}).get(name[run["kind"]]) for run in runs]
-    return [row for row in found if row]
+    found = []
+    for run in runs:
+        rows = [
+            run["evaluations"].get(one, {}).get("rows", {}).get(name[run["kind"]], {})
+            for one in (evaluation, "multimodality")
+        ]
+        if rows[0]:
+            found.append({key: rows[1][key] for key in ("multimodality",) if key in rows[1]} | rows[0])
+    return found
 
 
 def cell(rows, key, digits):

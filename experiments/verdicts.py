@@ -13,6 +13,7 @@ PAIRS = (("FSQ_888", "VQ_512"), ("FSQ_75555", "VQ_4096"), ("FSQ_AE_High", "VQ_16
 ENOUGH = 3  # seeds
 NEARLY = 0.1  # of the FID floor: what FSQ may lose against the continuous autoencoder
 PLAN_FID, PLAN_RATIO = 0.1, 0.3 / 0.12  # the plan's target; VQ-MARDM > 0.3 against FSQ-MARDM < 0.12
+ALIKE = ("split", "no_ema", "cfg", "temperature", "sampler", "time_steps", "last_steps", "cfg_schedule")
 SMALL = 0.5  # of a random swap: what counts as a small step
 
 
@@ -145,18 +146,15 @@ def h4(record):
 
 
 def solver_fids(record):
-    """(snap, solver steps) -> seed -> FID, of everything drawn from FSQ_MARDM otherwise as by default."""
+    """(snap, solver steps) -> seed -> FID, of what FSQ_MARDM drew otherwise as for its eval.json."""
     found = {}
     for seed, run in seeds_of(record, "FSQ_MARDM").items():
-        for one in run["evaluations"].values():
-            flags = one["flags"]
-            if (
-                "generated" in one["rows"]
-                and not flags.get("no_ema")
-                and flags.get("split", "test") == "test"
-            ):
-                key = flags["snap"], flags["sampler_steps"] or 4
-                found.setdefault(key, {})[seed] = one["rows"]["generated"]["fid"]["mean"]
+        usual = run["evaluations"].get("eval")
+        for one in [usual, *run["evaluations"].values()] if usual else []:
+            flags, row = one["flags"], one["rows"].get("generated")
+            if row and all(flags.get(key) == usual["flags"].get(key) for key in ALIKE):
+                drawn = found.setdefault((flags["snap"], flags["sampler_steps"] or 4), {})
+                drawn.setdefault(seed, row["fid"]["mean"])  # that of eval.json comes first
     return found
 
 

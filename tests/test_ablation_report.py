@@ -284,6 +284,17 @@ def test_an_empty_record_is_all_not_run(record):
     assert report.comparison(empty, "x").count("not trained") == len(AE_models)
 
 
+def test_multimodality_may_be_measured_apart(record):
+    for seed in SEEDS:
+        apart = evaluation("generated", 9.0)  # one repeat: its FID is not the one that counts
+        apart["rows"]["generated"]["multimodality"] = {"mean": 4.0, "half": None}
+        record["runs"][f"FSQ_MARDM_{seed}"]["evaluations"]["multimodality"] = apart
+    header, _, *lines = body(report.page(record, "ablation", {}), "Generation")
+    row = dict(zip(header, next(line for line in lines if line[0] == "FSQ_MARDM")))
+    assert row["MultiModality"] == "4.00 ± 0.00" and row["FID"].startswith("1.55")
+    assert verdicts.solver_fids(record)["step", 4] == dict(zip(SEEDS, MODELS["FSQ_MARDM"]))
+
+
 def test_effects_are_without_minus_with(record):
     for seed in SEEDS:
         run_ = copy.deepcopy(record["runs"][f"FSQ_MARDM_{seed}"])
