@@ -116,3 +116,29 @@ if [ "$out" = results/ablation ]; then
         done
     done
 fi
+for seed in $seeds; do # does snapping save solver steps?
+    grid=("FSQ_MARDM_$seed" "FSQ_AE_High_$seed" FSQ-MARDM-SiT-XS FSQ_AE_High)
+    for n in 1 2; do
+        setting "${grid[@]}" snap_step_$n --sampler_steps $n
+        setting "${grid[@]}" snap_off_$n --snap off --sampler_steps $n
+    done
+done
+
+# What is read off the trained runs, and the report of everything.
+names=()
+for tokenizer in "${tokens[@]}" "${others[@]}"; do
+    kind=${generator[$tokenizer]:-} model=$(variant "$tokenizer" | cut -d' ' -f1)
+    for seed in $seeds; do
+        if [ -f "$runs/${tokenizer}_$seed/model/latest.tar" ]; then names+=("${tokenizer}_$seed"); fi
+        run=${kind//-/_}_$seed
+        if [ -n "$kind" ] && ! finished "$run" memorisation; then
+            logged "$run" python experiments/memorisation.py "${common[@]}" --name "$run" --model "$kind-SiT-XS" \
+                --ae_name "${tokenizer}_$seed" --ae_model "$model"
+        fi
+    done
+done
+logged topology python analyze_topology.py "${common[@]}" --ae_names "${names[@]}" \
+    --output "$runs/topology.png" --json "$runs/topology.json"
+comparison=()
+if [ "$out" = results/ablation ]; then comparison=(--comparison fsq_ae_comparison.md); fi
+python experiments/report.py --folder "$folder" --out "$out" ${comparison[@]+"${comparison[@]}"}
