@@ -97,7 +97,7 @@ def read_source(path, spec, reading=None, bones="own"):
             f"--source_motion {path}: {frames} frames; {STRIDE} to {MAX_FRAMES} can be edited: cut it"
         )
     if not np.isfinite(as_float32(array)).all():
-        raise BadInput(f"--source_motion {path} holds NaN or infinite values")
+        raise BadInput(f"--source_motion {path} holds NaN, infinite or absurd values")
     if array.ndim == 3 and array.shape[1:] == (joints, 3):
         if len(array) < STRIDE + 1:
             raise BadInput(f"--source_motion {path}: {len(array)} frames are too few")

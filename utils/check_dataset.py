@@ -10,7 +10,7 @@ from tqdm import tqdm
 from utils.cal_mean_std import mean_std
 from utils.clips import SPLITS, parse_caption, read_split
 from utils.errors import BadInput
-from utils.packed import load_array
+from utils.packed import as_float32, load_array
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted
@@ -117,7 +117,7 @@ def _sound_motion(spec, file):
         return None, "unreadable motion"
     if motion.ndim != 2 or motion.shape[1] < spec.dim:
         return None, f"fewer than {spec.dim} columns"
-    motion = motion[:, : spec.dim]
+    motion = as_float32(motion[:, : spec.dim])
     return (motion, None) if np.isfinite(motion).all() else (None, "NaN or infinite values")
 
 
@@ -159,7 +159,9 @@ def _check_lengths(spec, ids, lengths, findings):
 
 def _check_statistics(spec, root, train, findings):
     try:
-        mean, std = (load_array(root / file)[: spec.dim] for file in ("Mean.npy", "Std.npy"))
+        mean, std = (
+            np.atleast_1d(as_float32(load_array(root / file)))[: spec.dim] for file in ("Mean.npy", "Std.npy")
+        )
     except BadInput as error:
         findings.add(FAIL, "Mean.npy, Std.npy", str(error))
         return
