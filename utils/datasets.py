@@ -20,6 +20,7 @@ from utils.clips import UNIT
 from utils.errors import BadInput
 from utils.packed import as_float32, load_array
 from utils.plain import parse_json
+from utils.safe_load import MIN_STD
 
 MAX_FRAMES = 199  # HumanML3D leaves longer clips out
 
@@ -128,8 +129,8 @@ class Normalizer:
             if row.ndim != 1 or len(row) < dim or not np.isfinite(row).all():
                 raise BadInput(f"{file}: expected at least {dim} finite numbers, found shape {row.shape}")
             rows.append(row[:dim])
-        if (rows[1] <= 0).any():
-            raise BadInput(f"{folder / names[1]}: every entry must be positive")
+        if (rows[1] < MIN_STD).any():
+            raise BadInput(f"{folder / names[1]}: every entry must be positive, {MIN_STD:g} at least")
         return cls(*rows)
 
     def __call__(self, motion):
@@ -267,7 +268,7 @@ class AddressedBatches(Sampler):
         self.lengths, self.share = lengths, share
 
     def __len__(self):
-        return math.ceil(self.n / self.batch_size) - self.start
+        return max(math.ceil(self.n / self.batch_size) - self.start, 0)
 
     def __iter__(self):
         order = np.arange(self.n)

@@ -7,6 +7,7 @@ older files keep NumPy numbers; both stand for functions of this module, so that
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def _number(kind, data):
     return np.frombuffer(data, kind.type, count=1)[0].item()
 
 
+MIN_STD = 1e-6  # below, a division gives anything
 ALLOWED = [
     (_NumberType, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),  # NumPy 1
@@ -49,7 +51,8 @@ def load_state(path, map_location="cpu"):
     path = Path(path)
     try:
         refuse_flipped_bits(path)
-        with torch.serialization.safe_globals(ALLOWED):
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols: what matters ends in an error
             state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
@@ -136,9 +139,14 @@ class State:
         return list(values)
 
     def row(self, key, dim, positive=False):
-        """dim finite numbers, float32 [dim]."""
+        """dim finite numbers, float32 [dim], none larger than a motion's can be."""
         value = self.fields.get(key)
-        if not sound(value) or value.shape != (dim,) or (positive and not (value > 0).all()):
+        if (
+            not sound(value)
+            or value.shape != (dim,)
+            or (value.abs() > 1e6).any()
+            or (positive and not (value >= MIN_STD).all())
+        ):
             raise BadInput(f"{self.path}: {self.where}{key} is not {dim} finite numbers: it is damaged")
         return value.float()
 
