@@ -14,6 +14,7 @@ import torch
 from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
 from models.MARDM import MARDM, Decoding
+from models.TextEncoder import TEXT_ENCODERS
 from utils.captions import embed_prompts
 from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm
 from utils.errors import BadInput
@@ -41,7 +42,11 @@ class Pipeline:
         tokenizer = load_ae(args, device)
         mardm, config = load_mardm(args, tokenizer, device)
         speed_up(mardm, args)
-        encoder = args.text_encoder or config.get("text_encoder", tokenizer.spec.text_encoder)
+        encoder = args.text_encoder or config.get("text_encoder") or tokenizer.spec.text_encoder
+        if encoder not in TEXT_ENCODERS:
+            raise BadInput(
+                f"{args.name} was trained with a text encoder {encoder!r}, which is not known here"
+            )
         return cls(tokenizer, mardm, encoder, device, args)
 
     @property
