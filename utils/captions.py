@@ -9,6 +9,7 @@ from models.TextEncoder import TEXT_ENCODERS, first_line, load_text_encoder
 from motion.files import Unwritten
 from utils.checkpoints import save_state
 from utils.errors import BadInput
+from utils.safe_load import load_state, sound
 
 
 def embed_prompts(texts, encoder_name, device):
@@ -61,11 +62,13 @@ def read_cache(cache_file):
     if not cache_file.exists():
         return {}
     try:
-        cache = torch.load(cache_file, map_location="cpu", weights_only=True)
+        cache = load_state(cache_file)
         for name, part in cache.items():
             captions, rows = part["captions"], part["rows"]
             if list(part) != ["captions", "rows"] or rows.shape != (len(captions), TEXT_ENCODERS[name].dim):
                 raise ValueError(f"{name}: rows and captions do not match")
+            if not isinstance(captions, list) or not sound(rows):
+                raise ValueError(f"{name}: captions are no list, or rows not finite")
         return cache
     except (
         Exception
