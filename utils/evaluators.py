@@ -20,6 +20,7 @@ from utils.safe_load import State, load_state
 
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
 MAX_FRAMES = 196
+CLIP_TOKENS = 77  # of a caption, in the published contrast judge
 
 
 def zero_past(motion, m_lens):
@@ -66,6 +67,8 @@ class Judge:
         state = State(load_state(path), path)
         weights, vocabulary = state.fields.get("contrast_model"), state.list_of("vocabulary", str)
         sizes = contrast_sizes(weights, path, heads=state.part("config").whole("contrast_heads", 1, 64, 8))
+        if not vocabulary and sizes["context"] != CLIP_TOKENS:
+            raise BadInput(f"{path} is no contrast judge: a vocabulary or {CLIP_TOKENS} positions expected")
         try:
             self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
         except (OSError, ValueError) as error:
