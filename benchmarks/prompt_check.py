@@ -141,7 +141,9 @@ def parse(argv):
     )
     parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
-    parser.add_argument("--clips", type=count(42), default=1500, help="--real: demo clips [%(default)s]")
+    parser.add_argument(
+        "--clips", type=count(42, 10**5), default=1500, help="--real: demo clips [%(default)s]"
+    )
     parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
     parser.add_argument(
         "--output",

@@ -174,7 +174,7 @@ def raw_clips(described, kept, splits, skeleton, mirror):
     lengths = None
     if skeleton == "humanml3d":
         lengths = np.array(HUMANML3D_BONES)
-    elif skeleton == "uniform":
+    elif skeleton == "uniform" and kept:
         lengths = np.median(
             [bone_lengths(np.load(file, allow_pickle=False), SMPL22) for file in kept.values()], axis=0
         )
