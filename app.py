@@ -31,6 +31,7 @@ from utils.studio import (
 )
 
 WAITING = 16  # requests in the queue; more are told to come back
+VISITORS = 64  # whose last result is remembered; a program makes a new one with every request
 EXAMPLES = (
     "a person walks forward",
     "someone waves with the right hand",
@@ -123,6 +124,7 @@ def serve(page, host, port, wait=True):
             quiet=True,
             prevent_thread_lock=True,
             max_file_size=1,  # nothing is to be uploaded
+            state_session_capacity=VISITORS,
             run_history=False,
             footer_links=[],
             theme=look,
