@@ -1,19 +1,23 @@
 """How fast is generation, and how far from what the machine allows?
 
   python benchmarks/bench_generate.py --quick                 size S: under 40 s on 2 cores
-  python benchmarks/bench_generate.py --sizes S L XL --batch 1 8 --output results/bench_generate.json
+  python benchmarks/bench_generate.py --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
+  python benchmarks/bench_generate.py --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
 
-For each case: ms per motion, head rows per generated token (counted), the floor and the share of it reached,
-and the same from the reference mode, which draws every hidden token with an adaptive solver as the parent
-project does. The floor of a layer's call is max(FLOPs / measured matmul rate, weight bytes / measured
-bandwidth). Exits with 1 when the counted rows differ from tokens x evaluations x passes, or when drawing
-everything gives other motions.
+For each case: ms per motion and motions per second, head rows per generated token (counted), the floor and
+the share of it reached, and the same from the reference mode, which draws every hidden token with an adaptive
+solver as the parent does, in float32. The floor of a layer's call is max(FLOPs / measured matmul rate,
+weight bytes / measured bandwidth). Exits with 1 when the counted rows differ from tokens x evaluations x
+passes, or when drawing everything gives other motions.
 """
 
+import argparse
+import itertools
 import json
 import platform
 import shlex
 import sys
+import tempfile
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,19 +34,25 @@ from models.AE import make_ae  # noqa: E402
 from models.DiffMLPs import HEAD_SIZES  # noqa: E402
 from models.MARDM import Decoding, MARDM_models  # noqa: E402
 from models.masking import hidden_counts  # noqa: E402
+from models.TextEncoder import load_text_encoder  # noqa: E402
+from motion.rendering import render_video  # noqa: E402
+from motion.synthetic import demo_clips  # noqa: E402
 from utils.cli import Parser, count, number, run, write_text  # noqa: E402
+from utils.flags import PRECISIONS, speed_up  # noqa: E402
 
+MODES = [f"{precision}{compiled}" for precision in PRECISIONS for compiled in ("", "+compile")]
 TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a late one
 
 
-def matmul_rate(device, n=2048):
-    """FLOP/s of float32 n^3 products, best of five."""
-    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+def matmul_rate(device, dtype, n=2048):
+    """FLOP/s of n^3 products, best of six."""
+    n = n if device.type == "cpu" else 4 * n
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(6))
 
 
 def bandwidth(device, megabytes=256):
-    """Bytes/s of reading a large tensor once, best of five."""
+    """Bytes/s of reading a large tensor once, best of six."""
     x = torch.ones(megabytes * 2**18, device=device)
     return 4 * x.numel() / min(seconds(lambda: x.sum(), device) for _ in range(6))
 
@@ -109,48 +119,79 @@ def build(size, kind, device):
     return awake(mardm).to(device).eval(), ae.to(device).eval()
 
 
-def case(size, batch, args, machine, device):
-    """One row of the table."""
+def cases(size, batch, args, rates, device):
+    """A row of the table for each mode, and whether the rows were as they should be."""
     mardm, ae = build(size, args.kind, device)
     tokens = args.frames // 4
     text = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1)).to(device)
     m_lens = torch.full((batch,), tokens, device=device)
     how = Decoding(cfg=args.cfg, sampler=args.sampler, sampler_steps=args.sampler_steps)
+    evaluations = EVALUATIONS[args.sampler] * args.sampler_steps
+    expected = batch * tokens * evaluations * (2 if args.cfg != 1 else 1)
+    with torch.no_grad():
+        same = timed_reference(mardm, ae, text, m_lens, how, args, device)
+        parent = timed_reference(mardm, ae, text, m_lens, replace(how, sampler="dopri5"), args, device)
+    stages = beside(ae, m_lens, args, device) if args.stages else {}
 
     def ours():
-        targets = mardm.generate(ae, text, m_lens, how)
-        ae.detokenize(targets, m_lens * 4)
+        return ae.detokenize(mardm.generate(ae, text, m_lens, how), m_lens * 4)
 
-    with torch.no_grad():
-        with Account([mardm, ae], mardm.DiffMLPs.net, *machine) as account:
-            ours()
-        took = min(seconds(ours, device) for _ in range(args.repeats))
-        expected = (
-            batch * tokens * EVALUATIONS[args.sampler] * args.sampler_steps * (2 if args.cfg != 1 else 1)
-        )
+    for mode in args.modes:
+        precision = mode.split("+")[0]
+        mardm, _ = build(size, args.kind, device)  # what was compiled stays so
+        mardm.set_precision(PRECISIONS[precision])
+        with torch.no_grad():
+            with Account([mardm, ae], mardm.DiffMLPs.net, rates[precision], rates["bytes"]) as account:
+                ours()
+            if "compile" in mode:
+                speed_up(mardm, argparse.Namespace(precision=precision, compile=True))
+                for _ in range(3):  # compile, record, settle
+                    ours()
+            took = min(seconds(ours, device) for _ in range(args.repeats))
         row = {
             "size": size,
             "batch": batch,
             "frames": args.frames,
+            "solver": args.sampler,
+            "evaluations": evaluations,
+            "mode": mode,
             "how": asdict(how),
             "ms_per_motion": 1e3 * took / batch,
             "motions_per_second": batch / took,
             "rows_per_token": account.rows / (batch * tokens),
             "gflop": account.flops / 1e9,
             "share_of_floor": account.floor / took,
+            **stages,
         }
-        same = timed_reference(mardm, ae, text, m_lens, how, args, device)
-        parent = timed_reference(mardm, ae, text, m_lens, replace(how, sampler="dopri5"), args, device)
-    row["drawing_all_same_solver"] = same | {"ratio": same["ms_per_motion"] / row["ms_per_motion"]}
-    row["reference"] = parent | {"ratio": parent["ms_per_motion"] / row["ms_per_motion"]}
-    return row, account.rows == expected
+        for name, other in (("drawing_all_same_solver", same), ("reference", parent)):
+            row[name] = other | {"ratio": other["ms_per_motion"] / row["ms_per_motion"]}
+        yield row, account.rows == expected
+
+
+def beside(ae, m_lens, args, device):
+    """ms per motion of what stands around the generator: text encoder, decoder, rendering to mp4."""
+    targets = torch.zeros(len(m_lens), int(m_lens.max()), ae.target_dim, device=device)
+    found = {}
+    with torch.no_grad():
+        ae.detokenize(targets, m_lens * 4)
+        found["ms_decode"] = 1e3 * seconds(lambda: ae.detokenize(targets, m_lens * 4), device) / len(m_lens)
+    encoder = load_text_encoder("minilm", device)
+    prompts = [f"a person walks {n} steps forward and then turns left" for n in range(len(m_lens))]
+    encoder.encode(prompts[:1])
+    found["ms_text_encoder"] = 1e3 * seconds(lambda: encoder.encode(prompts), device) / len(prompts)
+    clip = next(iter(demo_clips(1, 0)))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        took = seconds(lambda: render_video(file, clip.joints), torch.device("cpu"))
+    return found | {"ms_render_per_frame": 1e3 * took / len(clip.joints)}
 
 
 def timed_reference(mardm, ae, text, m_lens, how, args, device):
-    """Drawing everything; at L and XL two of the rounds are timed and scaled by their share of the hidden
-    tokens.
+    """Drawing everything; at L and XL and with --quick two of the rounds are timed, scaled by their share of
+    the hidden tokens.
     """
-    whole = args.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
+    small = mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
+    whole = args.whole_reference or (small and not args.quick)
     hidden = hidden_counts(m_lens[:1].cpu(), how.time_steps)[0, :-1]
     rounds = range(how.time_steps) if whole else TIMED_ROUNDS
     share = float(hidden[list(rounds)].sum() / hidden.sum())
@@ -176,9 +217,23 @@ def modes_agree(device):
     return float(difference.abs().max()) < 1e-9
 
 
+def told(row):
+    same, parent = row["drawing_all_same_solver"], row["reference"]
+    return (
+        f"{row['size']:>2} batch {row['batch']:<3} {row['mode']:12s} {row['ms_per_motion']:8.1f} ms/motion, "
+        f"{row['rows_per_token']:.0f} head rows a token, {100 * row['share_of_floor']:.0f}% of the floor; "
+        f"{same['ratio']:.1f} x drawing all, {parent['ratio']:.1f} x the reference "
+        f"({parent['rows_per_token']:.0f} rows a token)"
+    )
+
+
 def flags():
     parser = Parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8")
+    parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8, reference in part")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["fp32"], help="[%(default)s]")
+    parser.add_argument(
+        "--stages", action="store_true", help="time text encoder (minilm), decoder and rendering as well"
+    )
     parser.add_argument("--sizes", nargs="+", choices=HEAD_SIZES, default=["S"], help="[%(default)s]")
     parser.add_argument(
         "--batch", type=count(1, 4096), nargs="+", default=[8], help="motions a call [%(default)s]"
@@ -205,22 +260,16 @@ def main(argv=None):
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    machine = matmul_rate(device), bandwidth(device)
+    precisions = dict.fromkeys(mode.split("+")[0] for mode in ["fp32", *args.modes])
+    rates = {name: matmul_rate(device, PRECISIONS[name]) for name in precisions}
+    rates["bytes"] = bandwidth(device)
     rows, fine = [], modes_agree(device)
     print(f"the two modes {'agree' if fine else 'DISAGREE'}")
-    for size in args.sizes:
-        for batch in args.batch:
-            row, counted = case(size, batch, args, machine, device)
+    for size, batch in itertools.product(args.sizes, args.batch):
+        for row, counted in cases(size, batch, args, rates, device):
             fine &= counted
             rows.append(row)
-            print(
-                f"{size:>2} batch {batch:<3} {row['ms_per_motion']:8.0f} ms/motion, "
-                f"{row['rows_per_token']:.0f} head rows a token{'' if counted else ' (NOT as expected)'}, "
-                f"{100 * row['share_of_floor']:.0f}% of the floor; "
-                f"{row['drawing_all_same_solver']['ratio']:.1f} x drawing all, "
-                f"{row['reference']['ratio']:.1f} x the reference "
-                f"({row['reference']['rows_per_token']:.0f} rows a token)"
-            )
+            print(told(row) + ("" if counted else " (rows NOT as expected)"), flush=True)
     record = {
         "command": shlex.join(
             ["python", "benchmarks/bench_generate.py", *(sys.argv[1:] if argv is None else argv)]
@@ -228,12 +277,12 @@ def main(argv=None):
         "machine": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "matmul_gflops": machine[0] / 1e9,
-        "bandwidth_gb_per_s": machine[1] / 1e9,
+        "matmul_gflops": {name: rates[name] / 1e9 for name in precisions},
+        "bandwidth_gb_per_s": rates["bytes"] / 1e9,
         "cases": rows,
     }
-    rates = f"matmul {machine[0] / 1e9:.0f} GFLOP/s, reading {machine[1] / 1e9:.1f} GB/s"
-    print(f"{rates}, {record['threads']} threads")
+    products = ", ".join(f"{name} {rates[name] / 1e9:.0f} GFLOP/s" for name in precisions)
+    print(f"matmul {products}, reading {rates['bytes'] / 1e9:.1f} GB/s, {record['threads']} threads")
     if args.output:
         write_text(args.output, json.dumps(record, indent=1) + "\n")
     return 0 if fine else 1
