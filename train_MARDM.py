@@ -7,6 +7,7 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 from itertools import chain
 
 import torch
+from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.draws import keys_of
@@ -90,7 +91,8 @@ def flags():
 def measure_targets(ae, train_set, args, device):
     """Mean and standard deviation [target_dim] of all training tokens."""
     sums = torch.zeros(3, ae.target_dim, dtype=torch.float64, device=device)
-    for batch in chain.from_iterable(shared_loader(train_set, args, device)):
+    steps = tqdm(shared_loader(train_set, args, device), desc="measuring tokens", unit="it", leave=False)
+    for batch in chain.from_iterable(steps):
         batch = batch.to(device)
         targets = ae.tokenize(batch.motion, batch.m_lens)[1].double()
         inside = lengths_to_mask(batch.m_lens // STRIDE, targets.shape[1])[..., None].double()
@@ -152,7 +154,7 @@ def main(argv=None):
         diffmlps_batch_mul=args.diffmlps_batch_mul,
         dropout=args.dropout,
     ).to(device)
-    if not args.raw_targets:
+    if not (args.raw_targets or args.is_continue):  # a pass over all clips; a resumed run keeps its own
         mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
     ema = EMA(mardm, args.ema_decay)
     speed_up(mardm, args)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
-from benchmarks.bench_generate import matmul_rate  # noqa: E402
+from benchmarks.bench_generate import matmul_rate, synchronise  # noqa: E402
 from models.AE import make_ae  # noqa: E402
 from utils.cal_mean_std import mean_std  # noqa: E402
 from utils.check_dataset import PUBLISHED  # noqa: E402
@@ -125,30 +125,36 @@ def rehearse(script, flags, args, steps, seconds):
 
 def watch(process, begun, steps, seconds):
     os.set_blocking(process.stdout.fileno(), False)
-    said, ready, ends, memory, batches = "", None, [], {}, 0
-    while (ready is None or len(ends) < steps) and time.perf_counter() - begun < seconds:
+    said, marks, batches, at_start = "", [], 0, None
+    while len(marks) <= steps and time.perf_counter() - begun < seconds:
+        time.sleep(0.05)
         said += (process.stdout.read() or b"").decode(errors="replace")
-        now = time.perf_counter()
-        if ready is None and READY in said:
-            ready, memory["ready"] = now, status(process.pid)
-        if ready:
-            bar = [tuple(map(int, pair)) for pair in STEPS.findall(said.partition(READY)[2])]
-            done, batches = max(bar, default=(0, 0))
-            ends += [now] * (done - len(ends))
         if process.poll() is not None:
             raise BadInput(f"the training ended by itself: {said.strip().splitlines()[-1][-300:]}")
-        memory["last"] = status(process.pid)
-        time.sleep(0.05)
-    if ready is None:
+        now = time.perf_counter() - begun, cpu_seconds(process.pid)
+        if not marks and READY in said:
+            marks, at_start = [now], status(process.pid)
+        bar = [tuple(map(int, pair)) for pair in STEPS.findall(said.partition(READY)[2])]
+        done, batches = max(bar, default=(0, 0))
+        marks += [now] * (done + 1 - len(marks)) if marks else []
+    if not marks:
         raise BadInput(f"no step within {seconds} s: {said[-300:]}")
-    marks = [ready, *ends]
+    walls, cpus = zip(*marks)
     return {
-        "start_seconds": ready - begun,
-        "memory_at_start_gib": memory["ready"],
-        "memory_gib": memory["last"],
+        "start_seconds": walls[0],
+        "start_cpu_seconds": cpus[0],
+        "memory_at_start_gib": at_start,
+        "memory_gib": status(process.pid),
         "steps_per_epoch": batches,
-        "step_seconds": [after - before for before, after in zip(marks, marks[1:])],
+        "step_seconds": np.diff(walls).tolist(),
+        "step_cpu_seconds": np.diff(cpus).tolist(),
     }
+
+
+def cpu_seconds(pid):
+    """Spent by all threads of a process, its workers not counted."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def status(pid):
@@ -170,12 +176,29 @@ def forget_cache(root):
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def tokenizing_seconds(args, width, device, n=32):
+    """What the pass over all training clips takes that measures their tokens, scaled from n clips: seconds of
+    this process's CPU time, or of the clock on a GPU.
+    """
+    ae = make_ae("FSQ_AE_High", T2M.dim, width).to(device)
+    motion = torch.randn(n, T2M.max_frames // 4 * 4, T2M.dim, device=device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    with torch.no_grad():
+        ae.tokenize(motion)
+        begun = clock()
+        ae.tokenize(motion)
+        synchronise(device)
+    return (clock() - begun) / n
+
+
 def report(rows):
     for row in rows:
-        own, steps = row["memory_gib"]["own"], row["step_seconds"]
-        took = f"{np.median(steps):.1f} s a step" if steps else "no step was waited for"
-        hours = f", {row['projected_hours']:,.0f} h for {row['epochs']} epochs" if steps else ""
-        print(f"{row['what']:28} starts in {row['start_seconds']:6.1f} s, {own:5.2f} GiB own; {took}{hours}")
+        took = "no step was waited for"
+        if row["step_seconds"]:
+            wall, cpu = (np.median(row[key]) for key in ("step_seconds", "step_cpu_seconds"))
+            took = f"{wall:.1f} s ({cpu:.1f} of CPU) a step, {row['projected_hours']:,.0f} h in all"
+        start = f"starts in {row['start_seconds']:.1f} s ({row['start_cpu_seconds']:.1f} of CPU)"
+        print(f"{row['what']}: {start}, {row['memory_gib']['own']:.2f} GiB of its own; {took}")
 
 
 def flags():
@@ -189,7 +212,18 @@ def flags():
     parser.add_argument(
         "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
     )
+    parser.add_argument(
+        "--clock",
+        choices=("step_seconds", "step_cpu_seconds"),
+        default="step_seconds",
+        help="what hours are projected from: CPU time with --threads 1 on a busy machine [%(default)s]",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
+    parser.add_argument(
+        "--no_targets",
+        action="store_true",
+        help="start stage 2 without its pass over all clips, which takes a CPU minutes; it is scaled from 32",
+    )
     parser.add_argument("--extra", default="", help="further flags of both scripts, e.g. '--precision bf16'")
     parser.add_argument("--output", help="JSON file [printed only]")
     return parser
@@ -208,7 +242,7 @@ def main(argv=None):
     common = f"--device {args.device} {args.extra}"
     ae = f"--model FSQ_AE_High --epoch 50 --batch_size 256 --width {width} {common}"
     mardm = f"--ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-{size} --epoch 500 {common}"
-    mardm += " --batch_size 64"
+    mardm += f" --batch_size 64 {'--raw_targets' if args.no_targets else ''}"
     rows = []
     for script, line, epochs, batch in (("train_AE.py", ae, 50, 256), ("train_MARDM.py", mardm, 500, 64)):
         forget_cache(args.root)
@@ -216,7 +250,7 @@ def main(argv=None):
             row = {"what": f"{script}, {start}", "epochs": epochs, "batch": batch}
             row |= rehearse(script, line, args, steps, args.seconds)
             if row["step_seconds"]:
-                hours = np.median(row["step_seconds"]) * row["steps_per_epoch"] * epochs / 3600
+                hours = np.median(row[args.clock]) * row["steps_per_epoch"] * epochs / 3600
                 row["projected_hours"] = float(hours)
             rows.append(row)
     report(rows)
@@ -231,6 +265,7 @@ def main(argv=None):
             "matmul_gflops": rate / 1e9,
             "load_average": os.getloadavg(),
             "clips": sum(sizes),
+            "tokenizing_seconds": sizes[0] * tokenizing_seconds(args, width, torch.device(args.device)),
             "bytes": sum(file.stat().st_size for file in args.root.glob("new_joint_vecs/*.npy")),
             "rows": rows,
         }
