@@ -32,7 +32,7 @@ def collect(folder, dataset_name):
     judged = {
         name: read_points(root / name)
         for name, run in runs.items()
-        if run["variant"] in GENERATORS and any((root / name).rglob(EVENT_FILES))
+        if run["variant"] in GENERATORS and "eval" in run["evaluations"]  # finished: not half a curve
     }
     topology = root / "topology.json"
     return {

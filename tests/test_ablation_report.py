@@ -203,6 +203,16 @@ def test_a_step_that_is_no_smaller_than_a_code_swap_refutes_h6(record):
     assert verdict_of(record, "H6") == "not supported"
 
 
+def test_a_no_counts_also_where_other_claims_were_not_run(record):
+    for seed in SEEDS:
+        del record["runs"][f"VQ_512_{seed}"]
+    assert verdict_of(record, "H1") == "undecided"
+    for seed in SEEDS:
+        high = record["runs"][f"FSQ_AE_High_{seed}"]["evaluations"]["eval"]["rows"]["reconstruction"]
+        high["fid"]["mean"] = 0.3
+    assert verdict_of(record, "H1") == "not supported"
+
+
 def test_an_interval_across_the_limit_leaves_it_open(record):
     for seed, fid in zip(SEEDS, (0.1, 0.5, 0.3)):
         record["runs"][f"VQ_512_{seed}"]["evaluations"]["eval"]["rows"]["reconstruction"]["fid"]["mean"] = fid
@@ -396,6 +406,13 @@ def test_a_folder_becomes_a_record(tmp_path):
     with torch.device("meta"):
         size = sum(p.numel() for p in AE_models["AE_Model"]().parameters())
     assert zoo["FSQ_AE_High"]["codes"] == 64000 and zoo["AE_Model"]["parameters"] == size
+
+
+def test_a_run_under_way_takes_no_part_in_the_training_table(tmp_path):
+    write_folder(tmp_path / "abl/Set")
+    (tmp_path / "abl/Set/MARDM_1/eval/eval.json").unlink()
+    record = collect(tmp_path / "abl", "Set")
+    assert record["training"] is None and record["runs"]["MARDM_1"]["steps"] == 40
 
 
 def test_the_report_of_a_folder_is_that_of_its_json(tmp_path):
