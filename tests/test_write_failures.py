@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import imageio_ffmpeg
 import numpy as np
@@ -30,6 +31,7 @@ from motion.files import Unwritten, whole_folder, write_text
 from motion.rendering import render_video
 from scripts import release
 from tests.conftest import ROOT
+from utils import prepare_bvh
 from utils.checkpoints import load_state
 from utils.cli import run
 from utils.errors import of_the_machine
@@ -163,6 +165,15 @@ def test_whichever_write_meets_a_full_disk(command, words, tmp_path, monkeypatch
         after = digest(words["out"])
         assert before.keys() <= after.keys()
         assert full_at > 1 or before.items() <= after.items()  # what was there before is untouched
+
+
+def test_a_full_disk_is_no_reason_to_leave_a_clip_out(tmp_path, monkeypatch):
+    """Of a BVH file: what is wrong with it is counted, what is wrong with the disk ends the run."""
+    reading = SimpleNamespace(key=lambda path: "key", joints=lambda path: np.zeros((3, 22, 3)))
+    assert prepare_bvh._convert_one(("a", "a.bvh", reading, tmp_path))[1].is_file()
+    monkeypatch.setattr(os, "fsync", Disk(1))
+    with pytest.raises(Unwritten, match="No space left"):
+        prepare_bvh._convert_one(("b", "b.bvh", reading, tmp_path))
 
 
 @pytest.mark.parametrize("command", ["train_AE", "sample", "prepare_dataset", "evaluation_AE", "plot_loss"])

@@ -121,14 +121,17 @@ def convert(files, reading, work, workers, skipped):
 
 
 def _convert_one(job):
+    """-> name, its .npy or None, what is wrong with the file. A disk that is full is not the file's fault."""
     name, path, reading, work = job
     try:
         target = work / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}-{reading.key(path)}.npy"
-        if not target.exists():
-            with whole_file(target) as part, open(part, "wb") as file:
-                np.save(file, reading.joints(path).astype(np.float32))
+        if target.exists():
+            return name, target, None
+        joints = reading.joints(path).astype(np.float32)
     except (ValueError, OSError) as error:
         return name, None, re.sub(r"\s+", " ", str(error))[:300]
+    with whole_file(target) as part, open(part, "wb") as file:
+        np.save(file, joints)
     return name, target, None
 
 
