@@ -56,9 +56,8 @@ class TrainingLoop:
         self.constants = {"format": FORMAT, **constants}
         self.best_parts = best_parts or list(parts)
         if not args.is_continue and run.latest.is_file():
-            raise BadInput(
-                f"{run.latest} exists: go on with --is_continue, choose another --name, or remove it"
-            )
+            remedy = "go on with --is_continue, choose another --name, or remove it"
+            distributed.on_main(refuse, f"{run.latest} exists: {remedy}")
         self.progress = self._restore() if args.is_continue else Progress()
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
         self.watch, self.meter, self.count = Watch(), Meter(device), 0
