@@ -203,6 +203,13 @@ def test_a_step_that_is_no_smaller_than_a_code_swap_refutes_h6(record):
     assert verdict_of(record, "H6") == "not supported"
 
 
+def test_a_claim_without_a_vote_decides_nothing(record):
+    for one in record["training"]["runs"].values():
+        one["cv_detrended"] = 2.0 if one["group"] == "FSQ_MARDM" else 1.0
+    h2 = next(one for one in verdicts.hypotheses(record) if one["name"] == "H2")
+    assert h2["claims"][-1]["answer"] == "no (no vote)" and h2["verdict"] == "supported"
+
+
 def test_a_no_counts_also_where_other_claims_were_not_run(record):
     for seed in SEEDS:
         del record["runs"][f"VQ_512_{seed}"]
