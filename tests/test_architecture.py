@@ -26,6 +26,7 @@ utils/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.p
 evaluation_AE.py evaluation_MARDM.py sample.py plot_loss.py prepare_dataset.py
 train_LengthEstimator.py train_Evaluators.py train_fsq_pipeline.sh environment.yml
 requirements.txt run_tests.sh README.md README.zh-CN.md LICENSE
+analyze_training.py analyze_topology.py fsq_ae_comparison.md
 """
 LINES = {"modules": 300, "scripts": 200}  # that are not blank
 
