@@ -84,8 +84,9 @@ class DiffMLPs_DDPM(nn.Module):
 
 
 def steps_cost(solver, steps, evaluations):
-    plural = "s" if steps > 1 else ""
-    return f"{solver}, {steps} step{plural}: {steps * evaluations} evaluations a token"
+    counted = (steps, "step"), (steps * evaluations, "evaluation")
+    steps_taken, asked = (f"{n} {word}{'s' * (n > 1)}" for n, word in counted)
+    return f"{solver}, {steps_taken}: {asked} a token"
 
 
 class AdaLN_MLP(nn.Module):

@@ -21,7 +21,7 @@ from torch import nn
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.draws import fresh_keys, normal, uniform
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
-from models.precision import LowWeights, compile_module, lowered
+from models.precision import DrawingWeights, compile_module, lowered
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
 SHARE, ORDER, FATE, CONDITION, TIME, NOISE = range(1, 7)  # streams of a clip in training; 0: its decoys
@@ -105,7 +105,7 @@ class MARDM(nn.Module):
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
-        self.low_weights = LowWeights()
+        self.drawing_weights = DrawingWeights()
 
     def _initialise(self):
         for module in self.modules():
@@ -256,7 +256,7 @@ class MARDM(nn.Module):
         """targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
         net = self.DiffMLPs.net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
-        with self.low_weights([*low, net.res_blocks, net.final_layer], self.precision):
+        with self.drawing_weights([*low, net.res_blocks, net.final_layer], self.precision):
             return self._rounds(tokenizer, text, targets, hidden, inside, how, keys, draws)
 
     def _rounds(self, tokenizer, text, targets, hidden, inside, how, keys, draws):

@@ -1,6 +1,7 @@
 """bfloat16 and torch.compile for the parts of a model that can take them; everything else stays float32."""
 
 import contextlib
+from functools import partial
 
 import torch
 from torch import nn
@@ -13,31 +14,62 @@ def lowered(dtype, like):
     return torch.autocast(like.device.type, dtype=dtype)
 
 
-class LowWeights:
-    """The weights of linear layers in low precision while motions are drawn.
+class DrawingWeights:
+    """The weights of linear layers as drawing wants them; they are put back after, and training goes on.
 
-    Autocast casts frozen weights anew at every call, which reads them three times over; here they are cast
-    once. The copies keep their place in memory from one use to the next, because CUDA graphs hold on to it.
+    In low precision they are cast once: autocast would cast frozen weights anew at every call, which reads
+    them three times over. The copies keep their place in memory, because CUDA graphs hold on to it.
+    In float32 on a CPU they are laid out once for oneDNN's products, for which PyTorch would need a frozen,
+    compiled model (figures in benchmarks/README.md).
     """
 
     def __init__(self):
-        self.copies = {}
+        self.copies, self.packed = {}, {}
+
+    def __deepcopy__(self, memo):
+        return DrawingWeights()  # another module's weights
 
     @contextlib.contextmanager
     def __call__(self, modules, dtype):
-        """Inside, these modules' linear layers have weights of `dtype`; after, their own again."""
-        layers = (m for module in modules for m in module.modules() if isinstance(m, nn.Linear))
+        """Inside, these modules' linear layers compute in `dtype`; after, as before."""
+        layers = [m for module in modules for m in module.modules() if isinstance(m, nn.Linear)]
+        compiled = any(m._compiled_call_impl for module in modules for m in module.modules())
         own = {} if dtype == torch.float32 else {p: p.data for m in layers for p in m.parameters()}
+        packed = [] if own or compiled else [layer for layer in layers if packable(layer)]
         try:
             for p, data in own.items():
                 kept = self.copies.get(p)
                 if kept is None or kept.device != data.device:
                     kept = self.copies[p] = torch.empty_like(data, dtype=dtype)
                 p.data = kept.copy_(data)
+            for layer in packed:
+                layer.forward = partial(packed_linear, self._pack(layer), layer.bias)
             yield
         finally:
             for p, data in own.items():
                 p.data = data
+            for layer in packed:
+                layer.__dict__.pop("forward", None)
+
+    def _pack(self, layer):
+        """The layer's weights in oneDNN's layout, made anew when they have changed."""
+        version, weights = self.packed.get(layer, (None, None))
+        now = (layer.weight.data_ptr(), layer.weight._version)
+        if version != now:
+            weights = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
+            self.packed[layer] = (now, weights)
+        return weights
+
+
+def packable(layer):
+    weight = layer.weight
+    return (
+        weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    )
+
+
+def packed_linear(weights, bias, x):
+    return torch.ops.mkldnn._linear_pointwise(x, weights, bias, "none", [], "")
 
 
 def compile_module(module, **options):

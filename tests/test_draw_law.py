@@ -3,6 +3,7 @@ hidden token in every round (benchmarks/reference.py), with noise keyed by motio
 float64, weights that are not zero, lengths from one token up.
 """
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.reference import draw_everything
+from models import precision
 from models.AE import make_ae
 from models.MARDM import Decoding, MARDM_models
 from models.masking import by_round, lengths_to_mask, reveal_rounds
@@ -172,7 +174,7 @@ def test_what_a_token_costs_is_told():
     mardm = build("FSQ-MARDM-SiT-XS")[0]
     assert mardm.cost(Decoding()) == "sampler heun, 4 steps: 8 evaluations a token, guided"
     euler = Decoding(cfg=1, sampler="euler", sampler_steps=1)
-    assert mardm.cost(euler) == "sampler euler, 1 step: 1 evaluations a token, not guided"
+    assert mardm.cost(euler) == "sampler euler, 1 step: 1 evaluation a token, not guided"
     assert "6 steps: 12 evaluations a token, 2 in the last round" in mardm.cost(
         Decoding(sampler_steps=6, last_steps=2)
     )
@@ -227,14 +229,46 @@ def test_bfloat16_draws_nearly_the_same_motions_and_leaves_float32_what_must_be(
     assert torch.equal(mardm.generate(ae, text, LENGTHS, how), exact)
 
 
-def test_low_weights_follow_the_weights(single):
-    """What was cast for one call is not what the next one uses, if training went on in between."""
+def flip(weight):
+    weight.mul_(-1)
+
+
+def average(weight):
+    torch._foreach_lerp_([weight], [-weight], 1.0)  # as the moving average is kept
+
+
+def step(weight):
+    weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW([weight], lr=1.0).step()
+
+
+def load(weight):
+    weight.copy_(-weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("change", [flip, average, step, load])
+def test_what_is_kept_for_drawing_follows_the_weights(single, dtype, change):
+    """What was prepared for one call is not what the next one uses, if training went on in between."""
     mardm, ae, text = single
-    mardm.set_precision(torch.bfloat16)
+    mardm.set_precision(dtype)
     first = mardm.generate(ae, text, LENGTHS, HOW)
+    assert torch.equal(mardm.generate(ae, text, LENGTHS, HOW), first)
     with torch.no_grad():
-        mardm.DiffMLPs.net.res_blocks[0].mlp[0].weight.mul_(-1)
-    assert not torch.equal(mardm.generate(ae, text, LENGTHS, HOW), first)
+        change(mardm.DiffMLPs.net.res_blocks[0].mlp[0].weight)
+    changed = mardm.generate(ae, text, LENGTHS, HOW)
+    assert not torch.equal(changed, first)
+    copied = copy.deepcopy(mardm)
+    assert torch.equal(copied.generate(ae, text, LENGTHS, HOW), changed)
+
+
+def test_weights_laid_out_for_onednn_change_rounding_only(single, monkeypatch):
+    mardm, ae, text = single
+    packed = mardm.generate(ae, text, LENGTHS, HOW)
+    monkeypatch.setattr(precision, "packable", lambda layer: False)
+    plain = mardm.generate(ae, text, LENGTHS, HOW)
+    torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-4)
+    assert all("forward" not in vars(module) for module in mardm.modules())
 
 
 def test_bfloat16_trains_with_float32_weights_gradients_and_loss(single):
@@ -287,10 +321,10 @@ def test_where_nothing_compiles_one_line_says_so(single, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_cuda_rounds_do_not_wait(single, precision):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_rounds_do_not_wait(single, dtype):
     mardm, ae, text = (part.to("cuda") for part in single)
-    mardm.set_precision(precision)
+    mardm.set_precision(dtype)
     hook = mardm.input_process.register_forward_pre_hook(lambda *_: torch.cuda.set_sync_debug_mode("error"))
     try:
         mardm.generate(ae, text, LENGTHS.to("cuda"), HOW)
