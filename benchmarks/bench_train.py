@@ -37,11 +37,13 @@ from benchmarks.training_modes import (  # noqa: E402
     KINDS,
     AutoencoderBench,
     GeneratorBench,
+    Round,
 )
 from models.AE import STRIDE  # noqa: E402
 from models.DiffMLPs import HEAD_SIZES  # noqa: E402
 from utils.cli import Parser, count, number, run, write_text  # noqa: E402
 from utils.flags import speed_flags  # noqa: E402
+from utils.health import Meter  # noqa: E402
 from utils.train_utils import reseed  # noqa: E402
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -113,16 +115,12 @@ def figures(flops, seconds, tokens, rate, peak_tflops):
 
 def data_wait(bench):
     """Share of the time that ours waits for data, in one epoch; what the first batch costs is left out."""
-    batches, waited = bench.rounds(), 0.0
-    bench.ours(next(batches))
-    begun = time.perf_counter()
-    while True:
-        asked = time.perf_counter()
-        given = next(batches, None)
-        waited += time.perf_counter() - asked
-        if given is None:
-            return waited / (time.perf_counter() - begun)
-        bench.ours(given)
+    meter, begun = Meter(bench.device), None
+    for batch in meter.waiting(bench.batches()):
+        bench.ours(Round(batch))
+        if begun is None:
+            begun, meter.waited = time.perf_counter(), 0.0
+    return meter.waited / (time.perf_counter() - begun)
 
 
 def build(what, args):

@@ -232,7 +232,7 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    args.root, rate = args.folder / T2M.folder, matmul_rate(torch.device(args.device))
+    args.root, rate = args.folder / T2M.folder, matmul_rate(torch.device(args.device), torch.float32)
     sizes, bases, width, size = PUBLISHED["t2m"], 300, 512, "XL"
     if args.quick:
         sizes, bases, width, size = (320, 16, 64), 20, 32, "XS"

@@ -65,10 +65,13 @@ class Bench:
         parents = torch.optim.AdamW(module.parameters(), self.flags.lr, betas=(0.9, 0.99))
         self.fast, self.plain = ((o, warm_up_then_milestones(o, 1, [], 0.1)) for o in (ours, parents))
 
+    def batches(self):
+        return islice(
+            loader(self.dataset, self.batch_size, num_workers=self.args.num_workers), self.args.rounds
+        )
+
     def rounds(self):
-        batches = loader(self.dataset, self.batch_size, num_workers=self.args.num_workers)
-        for batch in islice(batches, self.args.rounds):
-            yield self.round(batch)
+        return map(self.round, self.batches())
 
     def round(self, batch):
         return Round(batch)
