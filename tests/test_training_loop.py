@@ -1,5 +1,7 @@
 """The loop in trouble: what is not finite, full disks, damaged files, signals; and how a batch is split."""
 
+import multiprocessing
+import os
 import shutil
 import signal
 from argparse import Namespace
@@ -208,6 +210,20 @@ def test_the_data_order_knows_no_workers(monkeypatch):
     assert order(0) == order(2)
     monkeypatch.setattr(distributed, "share", lambda: slice(1, None, 2))
     assert len(order(0)) == len(order(2)) and order(0) == order(2)
+
+
+def test_loading_processes_outlive_a_signal_to_all():
+    """As a scheduler or a terminal sends it. The run has a step to finish, and to save."""
+    args = Namespace(**FLAGS | {"num_workers": 2})
+    steps = iter(shared_loader(SET, args, CPU, shuffle=True))
+    next(steps)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    assert len(workers) == 2 and len(list(steps)) == 4
+    del steps
+    assert not multiprocessing.active_children()
 
 
 def test_windows_are_cut_into_pieces_too():

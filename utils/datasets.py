@@ -6,6 +6,7 @@ state.
 """
 
 import math
+import signal
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -287,6 +288,14 @@ def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_wor
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 
+def leave_signals_to_the_parent(_worker):
+    """Ctrl-C and a scheduler's SIGTERM reach all processes of a run; the one that saves needs its loaders.
+    They leave when it tells them, or when it is gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
     """As `loader`, for one of several processes: each item is the list of its pieces of a global batch."""
     lengths, pieces = getattr(dataset, "lengths", None), args.grad_accum
@@ -299,5 +308,6 @@ def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
         batch_sampler=batches,
         collate_fn=partial(in_pieces, pieces=pieces),
         num_workers=args.num_workers,
+        worker_init_fn=leave_signals_to_the_parent,
         pin_memory=device.type == "cuda",
     )
