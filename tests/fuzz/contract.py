@@ -136,17 +136,21 @@ def attempt_as_process(case, home, folder):
     """The same as a program of its own, with little address space."""
     folder, words = prepare(case, home, folder)
     before, begun = files_below(folder), time.perf_counter()
-    # starting Python and PyTorch is no fault of the case
     done = subprocess.run(
         [sys.executable, *command(case.script), *words],
         cwd=ROOT,
         capture_output=True,
-        timeout=10 * SECONDS,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES)),
+        preexec_fn=limit_process,
     )
     seconds, err = time.perf_counter() - begun, done.stderr.decode("utf-8", "replace")
     return judged(case, done.returncode, seconds, err, [], files_below(folder) - before)
+
+
+def limit_process():
+    """Address space and CPU time; starting Python and PyTorch takes seconds of its own."""
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
 
 
 def command(script):
