@@ -1,7 +1,7 @@
 """bfloat16 and torch.compile for the parts of a model that can take them; everything else stays float32."""
 
 import contextlib
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -56,16 +56,29 @@ class DrawingWeights:
         version, weights = self.packed.get(layer, (None, None))
         now = (layer.weight.data_ptr(), layer.weight._version)
         if version != now:
-            weights = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
+            weights = pack(layer.weight.detach())
             self.packed[layer] = (now, weights)
         return weights
 
 
 def packable(layer):
     weight = layer.weight
-    return (
-        weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    )
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and packing_works()
+
+
+@cache
+def packing_works():
+    """These operations are PyTorch's own, not its documented interface: they are tried before they are used."""
+    x, weight, bias = torch.eye(8), torch.arange(64.0).reshape(8, 8), torch.ones(8)
+    try:
+        return torch.equal(packed_linear(pack(weight), bias, x), weight.T + bias)
+    except (AttributeError, NotImplementedError, RuntimeError):  # another build of PyTorch: it goes without
+        return False
+
+
+def pack(weight):
+    """[out,in] in oneDNN's layout."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
 
 def packed_linear(weights, bias, x):
