@@ -33,8 +33,8 @@ from diffusions.samplers import EVALUATIONS  # noqa: E402
 from models.AE import make_ae  # noqa: E402
 from models.DiffMLPs import HEAD_SIZES  # noqa: E402
 from models.MARDM import Decoding, MARDM_models  # noqa: E402
-from models.precision import pack, packed_linear, packing_works  # noqa: E402
 from models.masking import hidden_counts  # noqa: E402
+from models.precision import pack, packed_linear, packing_works  # noqa: E402
 from models.TextEncoder import load_text_encoder  # noqa: E402
 from motion.rendering import render_video  # noqa: E402
 from motion.synthetic import demo_clips  # noqa: E402
@@ -46,7 +46,7 @@ TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a l
 
 
 def matmul_rate(device, dtype, n=2048):
-    """FLOP/s of n^3 products, best of six; on a CPU also with a factor in oneDNN's layout, as drawing has it."""
+    """FLOP/s of n^3 products, best of six; on a CPU also with a factor in oneDNN's layout, as drawing has."""
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     products = [lambda: a @ b]

@@ -68,7 +68,7 @@ def packable(layer):
 
 @cache
 def packing_works():
-    """These operations are PyTorch's own, not its documented interface: they are tried before they are used."""
+    """These operations are PyTorch's own, outside its documented interface: tried before they are used."""
     x, weight, bias = torch.eye(8), torch.arange(64.0).reshape(8, 8), torch.ones(8)
     try:
         return torch.equal(packed_linear(pack(weight), bias, x), weight.T + bias)
