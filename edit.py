@@ -154,6 +154,8 @@ def main(argv=None):
     n = args.repeat_times
     m_lens = torch.full((n,), frames // STRIDE, device=device)
     _, tokens = ae.tokenize(normalizer(source).to(device)[None])
+    snap = args.snap != "off"
+    (unedited,), _ = pipeline.decode(tokens, m_lens[:1] * STRIDE, snap)
     drawn = pipeline.mardm.edit(
         ae,
         text.expand(n, -1),
@@ -164,9 +166,7 @@ def main(argv=None):
     )
     kept = ~sections.to(device)
     assert torch.equal(drawn[:, kept], tokens.expand(n, -1, -1)[:, kept]), "a kept token has changed"
-    snap = args.snap != "off"
     features, joints = pipeline.decode(drawn, m_lens * STRIDE, snap)
-    (unedited,), _ = pipeline.decode(tokens, m_lens[:1] * STRIDE, snap)
     before = recover_from_ric(source, len(spec.skeleton)).numpy()
     kept = kept.repeat_interleave(STRIDE).cpu().numpy()
     report_drift(source.numpy(), unedited, np.stack(features), kept, spec.skeleton)

@@ -245,7 +245,7 @@ def flags():
     )
     parser.add_argument("--frames", type=count(4, 196), default=196, help="[%(default)s]")
     parser.add_argument("--kind", choices=("FSQ", "continuous"), default="FSQ", help="targets [%(default)s]")
-    parser.add_argument("--sampler", choices=EVALUATIONS, default="heun", help="[%(default)s]")
+    parser.add_argument("--sampler", choices=EVALUATIONS, default="midpoint", help="[%(default)s]")
     parser.add_argument("--sampler_steps", type=count(1, 100), default=4, help="[%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), default=4.5, help="[%(default)s]")
     parser.add_argument("--repeats", type=count(1, 100), default=3, help="the best counts [%(default)s]")

@@ -28,7 +28,7 @@ FIXED_STEP = {"euler": euler, "midpoint": midpoint, "heun": heun}
 EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of v, a step
 
 
-def integrate(v, x, solver="heun", steps=4, rtol=1e-3, atol=1e-6):
+def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
     """x [N,D] carried from t = 0 to 1 by a fixed-step solver, or by torchdiffeq's dopri5 (rtol, atol)."""
     if solver == "dopri5":
         # The parent's 50 output times; with dense output they cost nothing and fix the solver's last steps.

@@ -172,7 +172,7 @@ def test_no_round_waits_for_the_device(sit, sampler):
 
 def test_what_a_token_costs_is_told():
     mardm = build("FSQ-MARDM-SiT-XS")[0]
-    assert mardm.cost(Decoding()) == "sampler heun, 4 steps: 8 evaluations a token, guided"
+    assert mardm.cost(Decoding()) == "sampler midpoint, 4 steps: 8 evaluations a token, guided"
     euler = Decoding(cfg=1, sampler="euler", sampler_steps=1)
     assert mardm.cost(euler) == "sampler euler, 1 step: 1 evaluation a token, not guided"
     assert "6 steps: 12 evaluations a token, 2 in the last round" in mardm.cost(

@@ -16,7 +16,7 @@ from utils import distributed, metrics
 from utils.clips import UNIT
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.evaluators import MAX_FRAMES, Judge
-from utils.motion_process import recover_from_ric
+from utils.motion_process import check_made, recover_from_ric
 from utils.statistics import student
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
@@ -102,7 +102,7 @@ class Exam:
 
     def seen(self, motion, m_lens):
         """z-normalised motion [B,T,dim], m_lens [B] -> Motions."""
-        rows = self.normalizer.inverse(motion)
+        rows = check_made(self.normalizer.inverse(motion))
         joints = recover_from_ric(rows, len(self.spec.skeleton)) * self.spec.skeleton.unit_m
         joints = [one[:n] for one, n in zip(joints.cpu().numpy(), m_lens.tolist())]
         if self.judge is None:

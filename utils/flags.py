@@ -191,8 +191,8 @@ def sampling_flags(parser):
     )
     group.add_argument(
         "--sampler",
-        choices=("heun", "midpoint", "euler", "dopri5"),
-        default="heun",
+        choices=("midpoint", "heun", "euler", "dopri5"),
+        default="midpoint",
         help="of the SiT head; with dopri5, as the parent, a motion depends on its batch [%(default)s]",
     )
     group.add_argument(

@@ -71,6 +71,13 @@ def check_joints(joints, skeleton):
     return joints
 
 
+def check_made(motion):
+    """What a model made, as it is. Raises BadInput where it is no motion: NaN would travel on in silence."""
+    if not torch.isfinite(motion).all():
+        raise BadInput("the model makes NaN: its checkpoint is damaged, or its training diverged")
+    return motion
+
+
 def place(joints, skeleton):
     """Floor at y = 0, root above the origin at frame 0, facing +Z at frame 0."""
     right_hip, left_hip, right_shoulder, left_shoulder = joints[0, list(skeleton.facing)]

@@ -19,7 +19,7 @@ from utils.captions import embed_prompts
 from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm
 from utils.errors import BadInput
 from utils.flags import speed_up
-from utils.motion_process import recover_from_ric
+from utils.motion_process import check_made, recover_from_ric
 from utils.prompts import MAX_FRAMES
 from utils.safe_load import State, load_state
 
@@ -87,7 +87,9 @@ class Pipeline:
     @torch.no_grad()
     def decode(self, targets, m_lens, snap=True):
         """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
-        motion = self.tokenizer.normalizer.inverse(self.tokenizer.ae.detokenize(targets, m_lens, snap))
+        motion = check_made(
+            self.tokenizer.normalizer.inverse(self.tokenizer.ae.detokenize(targets, m_lens, snap))
+        )
         joints = recover_from_ric(motion, len(self.spec.skeleton))
         ends = m_lens.tolist()
         return tuple([x[:n] for x, n in zip(rows.cpu().numpy(), ends)] for rows in (motion, joints))

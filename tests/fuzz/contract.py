@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tests.conftest import ROOT
 from tests.fuzz.canary import PLACE
 from utils.cli import run
@@ -177,6 +179,9 @@ def judged(case, code, seconds, stderr, problems, made):
     results = [file for file in made if not RECORDS.search(file)] if code == 2 else []
     if unfinished or results:
         problems.append(f"left behind {', '.join(sorted(unfinished or results)[:3])}")
+    motions = [file for file in made if "/out/" in file and file.endswith(".npy")]
+    if code == 0 and not all(np.isfinite(np.load(file)).all() for file in motions):
+        problems.append("success, and NaN in what was written")
     if PLACE.exists():
         PLACE.rmdir()
         problems.append("code in a file was run")

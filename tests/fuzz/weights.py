@@ -325,6 +325,13 @@ def altered():
             yield altered_case(AE, f"{key} {name}", lambda s, k=key, c=change: s.__setitem__(k, c(s[k])))
         yield altered_case(AE, f"a weight {name}", lambda s, c=change: change_first(s["ae"], c))
         yield altered_case(MARDM, f"a weight {name}", lambda s, c=change: change_first(s["ema_mardm"], c))
+        for path, key in (
+            (f"{RUNS}/AE/model/latest.tar", "ae"),
+            (f"{RUNS}/MARDM/model/latest.tar", "ema_mardm"),
+        ):
+            yield altered_case(path, f"a weight {name}", lambda s, c=change, k=key: change_first(s[k], c))
+        bent = changes(f"{RUNS}/AE/model/latest.tar", lambda s, c=change: change_first(s["ae"], c))
+        yield case("checkpoints, altered", f"AE/latest.tar, a weight {name}", ("evaluation_AE", JUDGED), bent)
         for key in ("mean", "std"):
             yield altered_case(
                 MARDM,

@@ -1,0 +1,86 @@
+"""The rule that picks the default solver, and the report it stands in."""
+
+import json
+import math
+
+import pytest
+
+from benchmarks.sampling_report import Family, mean_half, write_report
+from utils.errors import BadInput
+
+GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}
+
+
+def record(run, repeats=5, family="FSQ", shift=0.0):
+    """A run in which midpoint is as good as dopri5 and Euler is not; repeats differ by their number."""
+
+    def cell(fid, evaluations):
+        return {
+            "repeats": {
+                str(n): {
+                    "fid": fid + shift + n / 10,
+                    "top1": 0.7,
+                    "top3": 0.9,
+                    "foot_skate": 0.1,
+                    "evaluations": evaluations,
+                    "seconds": 1.0,
+                }
+                for n in range(repeats)
+            }
+        }
+
+    cells = {f"{name}/step": cell(*values) for name, values in GRID.items()}
+    return {
+        "run": run,
+        "family": family,
+        "model": "FSQ-MARDM-SiT-XS",
+        "dataset": "Toy",
+        "split": "test",
+        "clips": 3,
+        "batch_size": 2,
+        "threads": 1,
+        "default": {"sampler": "midpoint", "sampler_steps": 4, "cfg": 2.5},
+        "cells": cells | {"dopri5/step": cell(5.0, 50)},
+        "landing": {},
+    }
+
+
+def test_interval_is_students():
+    mean, half = mean_half([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975; 2) = 4.302653
+    assert math.isnan(mean_half([1.0])[1])
+
+
+def test_the_default_is_the_cheapest_within_the_interval():
+    family = Family([record(f"r{i}") for i in range(3)])
+    assert family.cheapest(8) == "midpoint-8" and family.cheapest(0) == "midpoint-4"
+    assert family.as_good("euler-8/step", "dopri5/step") is False
+    assert family.cheapest(9) == "heun-16"
+
+
+def test_few_repeats_decide_nothing():
+    family = Family([record("r0")])
+    assert family.as_good("midpoint-8/step", "dopri5/step") is None and family.cheapest(8) is None
+
+
+def test_differences_leave_out_what_the_seeds_differ_by():
+    family = Family([record(f"r{i}", shift=10.0 * i) for i in range(3)])
+    assert family.summary("euler-8/step", "fid")[1] > 4
+    mean, half = family.against("euler-8/step", "dopri5/step")
+    assert mean == pytest.approx(0.3) and half < 1e-9
+
+
+def test_converged_is_where_it_stays_near():
+    family = Family([record("r0")])
+    assert family.converged("midpoint") == 4 and family.converged("euler") is None
+
+
+def test_the_report_names_the_choice(tmp_path):
+    for i in range(3):
+        (tmp_path / f"r{i}.json").write_text(json.dumps(record(f"r{i}")))
+    write_report(tmp_path, tmp_path / "out" / "sampling.md")
+    text = (tmp_path / "out" / "sampling.md").read_text()
+    assert "**midpoint-8**" in text and "| euler | 8 |" in text and "+0.300" in text
+    assert (tmp_path / "out" / "sampling.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(BadInput, match="holds no records"):
+        write_report(tmp_path / "nothing", tmp_path / "b.md")
