@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from argparse import Namespace
 from collections import namedtuple
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.conftest import ROOT
 from utils import distributed
 from utils.checkpoints import Run
 from utils.clips import Caption, Clip
@@ -215,15 +218,32 @@ def test_the_data_order_knows_no_workers(monkeypatch):
 def test_loading_processes_outlive_a_signal_to_all():
     """As a scheduler or a terminal sends it. The run has a step to finish, and to save."""
     args = Namespace(**FLAGS | {"num_workers": 2})
+    others = set(multiprocessing.active_children())
     steps = iter(shared_loader(SET, args, CPU, shuffle=True))
     next(steps)
-    workers = multiprocessing.active_children()
+    workers = set(multiprocessing.active_children()) - others
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
     assert len(workers) == 2 and len(list(steps)) == 4
     del steps
-    assert not multiprocessing.active_children()
+    assert not workers & set(multiprocessing.active_children())
+
+
+def test_a_program_that_crashed_over_its_loaders_ends():
+    """multiprocessing sends them SIGTERM, which they leave to the parent, and would wait for them."""
+    code = (
+        "from tests.test_training_loop import *\n"
+        "steps = iter(shared_loader(SET, Namespace(**FLAGS | {'num_workers': 2}), CPU, shuffle=True))\n"
+        "next(steps)\n"
+        "print(*(worker.pid for worker in multiprocessing.active_children()))\n"
+        "import builtins; builtins.kept = steps  # what a traceback does\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for pid in done.stdout.split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 def test_windows_are_cut_into_pieces_too():

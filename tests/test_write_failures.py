@@ -31,7 +31,7 @@ from motion.files import Unwritten, whole_folder, write_text
 from motion.rendering import render_video
 from scripts import release
 from tests.conftest import ROOT
-from utils import prepare_bvh
+from utils import prepare_bvh, training_loop
 from utils.checkpoints import load_state
 from utils.cli import run
 from utils.errors import of_the_machine
@@ -249,7 +249,7 @@ def test_curves_that_cannot_be_written_stop_the_training(words, monkeypatch, cap
 def test_a_data_set_that_vanishes_under_a_run(how, workers, words, monkeypatch, capsys):
     """Removed, it stays readable while it is open. Cut short, it ends the run, and the last save is kept."""
     call("evaluation_AE", words)  # from now on there is a pack
-    root, steps, descend = words["out"] / "datasets/Demo", [], train_AE.descend
+    root, steps, advance = words["out"] / "datasets/Demo", [], training_loop.advance
 
     def vanish(*args):
         steps.append(1)
@@ -259,9 +259,9 @@ def test_a_data_set_that_vanishes_under_a_run(how, workers, words, monkeypatch, 
             else:
                 (pack,) = (root / "cache").glob("motions-*.npy")
                 os.truncate(pack, 200)
-        return descend(*args)
+        return advance(*args)
 
-    monkeypatch.setattr(train_AE, "descend", vanish)
+    monkeypatch.setattr(training_loop, "advance", vanish)
     words["data"] = words["data"].replace("--num_workers 0", f"--num_workers {workers}")
     main, line = COMMANDS["train_AE"]
     line = line.replace("--max_iters 4", "--max_iters 40").replace("--save_every 2", "--save_every 1")

@@ -5,7 +5,9 @@ pairs, and whatever a clip draws (its caption, its crop) comes from (seed, epoch
 state.
 """
 
+import atexit
 import math
+import multiprocessing
 import signal
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -290,10 +292,16 @@ def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_wor
 
 def leave_signals_to_the_parent(_worker):
     """Ctrl-C and a scheduler's SIGTERM reach all processes of a run; the one that saves needs its loaders.
-    They leave when it tells them, or when it is gone.
+    They leave when it tells them, or when it is gone; `end_loaders` ends those that a crash left behind.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@atexit.register  # before multiprocessing's own: that sends SIGTERM and waits, for ever
+def end_loaders():
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
