@@ -39,6 +39,7 @@ from benchmarks.training_modes import (  # noqa: E402
     GeneratorBench,
     Round,
 )
+from benchmarks.training_reference import plain_products  # noqa: E402
 from models.AE import STRIDE  # noqa: E402
 from models.DiffMLPs import HEAD_SIZES  # noqa: E402
 from utils.cli import Parser, count, number, run, write_text  # noqa: E402
@@ -96,7 +97,7 @@ def flops_of(step, rounds):
     counts = []
     for r, given in enumerate(rounds, start=1):
         reseed(0, r)
-        with FlopCounterMode(display=False) as counter:
+        with plain_products(), FlopCounterMode(display=False) as counter:
             step(given)
         counts.append(counter.get_total_flops())
     return counts

@@ -12,7 +12,13 @@ from torch.nn.functional import smooth_l1_loss
 import train_AE
 import train_MARDM
 from benchmarks.bench_generate import awake
-from benchmarks.training_reference import average_one_by_one, embed, repeat_then_gather_loss, text_tower
+from benchmarks.training_reference import (
+    average_one_by_one,
+    embed,
+    plain_products,
+    repeat_then_gather_loss,
+    text_tower,
+)
 from models.AE import STRIDE, make_ae
 from models.draws import keys_of
 from models.MARDM import MARDM_models
@@ -131,6 +137,7 @@ class GeneratorBench(Bench):
         self.modes = {
             "ours": self.ours,
             "ours, tokens given": partial(self.ours, tokens=True),
+            "ours, plain products": plain_products()(self.ours),
             "reference": self.reference,
             "reference, anomaly": partial(anomalous, self.reference),
             "no text": no_text,
@@ -156,6 +163,7 @@ class GeneratorBench(Bench):
         self.descend(*train_MARDM.loss_of(self.mardm, ae, batch, keys, FRAMES // STRIDE))
         self.average.update(self.mardm, 10**5)
 
+    @plain_products()
     def reference(self, given, text=True, tokens=False):
         batch, averages, modules = given.batch.to(self.device), [self.average.model], [self.mardm]
         keys = keys_of(0, 0, given.batch.index).to(self.device)

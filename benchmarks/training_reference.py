@@ -5,11 +5,22 @@ token is repeated before the hidden ones are gathered, and the average is taken 
 frozen text tower's among them. bench_train.py times it.
 """
 
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import torch
 
+from models import precision
 from models.masking import lengths_to_mask
 
 TEXT_TOKENS = 77  # CLIP pads every text to these
+
+
+@contextmanager
+def plain_products():
+    """PyTorch's own float32 products, which torch.utils.flop_counter knows."""
+    with patch.object(precision, "packing_works", lambda: False):
+        yield
 
 
 def text_tower(layers=12):

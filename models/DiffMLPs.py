@@ -13,7 +13,7 @@ from torch import nn
 
 from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate
-from models.precision import lowered
+from models.precision import Linear, lowered
 
 
 class DiffMLPs_SiT(nn.Module):
@@ -99,8 +99,8 @@ class AdaLN_MLP(nn.Module):
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
         self.time_embed = TimeEmbedding(width)
-        self.cond_embed = nn.Linear(z_dim, width)
-        self.input_proj = nn.Linear(target_dim, width)
+        self.cond_embed = Linear(z_dim, width)
+        self.input_proj = Linear(target_dim, width)
         self.res_blocks = nn.ModuleList(AdaLN_Block(width) for _ in range(depth))
         self.final_layer = FinalLayer(width, target_dim)
         self._initialise()
@@ -146,7 +146,7 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width, frequencies=256):
         super().__init__()
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(nn.Linear(frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(frequencies, width), nn.SiLU(), Linear(width, width))
 
     def forward(self, t):
         dtype = self.mlp[0].weight.dtype
@@ -158,7 +158,7 @@ def modulation(width, parts):
     """[N,width] -> [N,parts * width]. The SiLU in front (index 0) is applied once by the caller, to what all
     share.
     """
-    return nn.Sequential(nn.Identity(), nn.Linear(width, parts * width))
+    return nn.Sequential(nn.Identity(), Linear(width, parts * width))
 
 
 class AdaLN_Block(nn.Module):
@@ -167,7 +167,7 @@ class AdaLN_Block(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.in_ln = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
         self.adaLN_modulation = modulation(width, 3)
 
     def forward(self, x, c):
@@ -179,7 +179,7 @@ class FinalLayer(nn.Module):
     def __init__(self, width, target_dim):
         super().__init__()
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(width, target_dim)
+        self.linear = Linear(width, target_dim)
         self.adaLN_modulation = modulation(width, 2)
 
     def forward(self, x, c):

@@ -21,7 +21,7 @@ from torch import nn
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.draws import fresh_keys, normal, uniform
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
-from models.precision import DrawingWeights, compile_module, lowered
+from models.precision import DrawingWeights, Linear, compile_module, lowered
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
 SHARE, ORDER, FATE, CONDITION, TIME, NOISE = range(1, 7)  # streams of a clip in training; 0: its decoys
@@ -99,7 +99,7 @@ class MARDM(nn.Module):
         self.MARTransformer = nn.ModuleList(
             Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers)
         )
-        self.cond_emb = nn.Linear(text_dim, H)
+        self.cond_emb = Linear(text_dim, H)
         self._initialise()
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.

@@ -5,13 +5,15 @@ import math
 import torch
 from torch import nn
 
+from models.precision import Linear
+
 
 class InputProcess(nn.Module):
     """Latents [B,L,D] -> [B,L,H]."""
 
     def __init__(self, ae_dim, latent_dim):
         super().__init__()
-        self.poseEmbedding = nn.Linear(ae_dim, latent_dim)
+        self.poseEmbedding = Linear(ae_dim, latent_dim)
 
     def forward(self, x):
         return self.poseEmbedding(x)
@@ -38,8 +40,8 @@ class Attention(nn.Module):
     def __init__(self, dim, heads, dropout):
         super().__init__()
         self.heads, self.p = heads, dropout
-        self.key, self.query, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.proj = nn.Linear(dim, dim)
+        self.key, self.query, self.value = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x, inside):
@@ -55,7 +57,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, dim, hidden):
         super().__init__()
-        self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
 
     def forward(self, x):
         return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
@@ -70,9 +72,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(dim, heads, dropout)
         self.mlp = FeedForward(dim, ff)
-        self.adaLN_modulation = nn.Sequential(
-            nn.Identity(), nn.Linear(dim, 6 * dim)
-        )  # SiLU: see transformer()
+        self.adaLN_modulation = nn.Sequential(nn.Identity(), Linear(dim, 6 * dim))  # SiLU: see transformer()
 
     def forward(self, x, c, inside):
         """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""

@@ -1,10 +1,13 @@
-"""bfloat16 and torch.compile for the parts of a model that can take them; everything else stays float32."""
+"""bfloat16 and torch.compile for the parts of a model that can take them, oneDNN's products for those that
+stay float32 on a CPU.
+"""
 
 import contextlib
 from functools import cache, partial
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 def lowered(dtype, like):
@@ -59,6 +62,44 @@ class DrawingWeights:
             weights = pack(layer.weight.detach())
             self.packed[layer] = (now, weights)
         return weights
+
+
+class Linear(nn.Linear):
+    """nn.Linear; float32 on a CPU goes through oneDNN, forth and back.
+
+    PyTorch hands such products to MKL, which keeps to AVX2 on AMD processors that have AVX-512: half the rate
+    (figures in benchmarks/README.md).
+    """
+
+    def forward(self, x):
+        if torch.compiler.is_compiling() or not (packable(self) and x.dtype == torch.float32 and x.numel()):
+            return super().forward(x)
+        if torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return Product.apply(x, self.weight, self.bias)
+
+
+class Product(torch.autograd.Function):
+    """x [...,in], weight [out,in], bias [out] or None -> [...,out]"""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        x = x.contiguous()  # oneDNN reads rows or columns, not every second row
+        ctx.save_for_backward(x, weight)
+        return packed_linear(weight, bias, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        x, weight = ctx.saved_tensors
+        slope = slope.contiguous()
+        rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)
+        wanted = ctx.needs_input_grad
+        return (
+            packed_linear(weight.T, None, slope) if wanted[0] else None,
+            packed_linear(rows.T, None, slopes.T) if wanted[1] else None,
+            slopes.sum(0) if wanted[2] else None,
+        )
 
 
 def packable(layer):

@@ -222,7 +222,7 @@ def test_bfloat16_draws_nearly_the_same_motions_and_leaves_float32_what_must_be(
     low = mardm.generate(ae, text, LENGTHS, how)
     assert low.dtype == torch.float32
     assert seen == LOW
-    assert 0 < (low - exact).abs().max() < 0.05 * exact.std()
+    assert 0 < (low - exact).abs().max() < 0.1 * exact.std()
     assert all(p.dtype == torch.float32 for p in mardm.parameters())
     assert all(torch.equal(v, before[k]) for k, v in mardm.state_dict().items())
     mardm.set_precision(torch.float32)

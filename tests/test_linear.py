@@ -1,0 +1,64 @@
+"""models/precision.Linear: nn.Linear's numbers and gradients, whatever computes them."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.precision import Linear, packing_works
+
+needs_onednn = pytest.mark.skipif(not packing_works(), reason="this PyTorch has no oneDNN")
+
+
+@needs_onednn
+@pytest.mark.parametrize("shape", [(7, 24), (3, 5, 24), (2, 3, 4, 24), (1, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_are_those_of_float64(shape, bias):
+    torch.manual_seed(0)
+    ours = Linear(24, 40, bias=bias)
+    exact = nn.Linear(24, 40, bias=bias).double()
+    exact.load_state_dict(ours.state_dict())
+    x, slope = torch.randn(shape), torch.randn(*shape[:-1], 40)
+    a, b = x.clone().requires_grad_(), x.double().requires_grad_()
+    y = ours(a)
+    assert "Product" in type(y.grad_fn).__name__
+    y.backward(slope)
+    wanted = exact(b)
+    wanted.backward(slope.double())
+    torch.testing.assert_close(y.double(), wanted, rtol=0, atol=5e-6)
+    torch.testing.assert_close(a.grad.double(), b.grad, rtol=0, atol=5e-6)
+    for (name, p), q in zip(ours.named_parameters(), exact.parameters()):
+        torch.testing.assert_close(p.grad.double(), q.grad, rtol=0, atol=2e-5, msg=name)
+
+
+@needs_onednn
+def test_views_are_read_as_they_are():
+    """Transposed and sliced inputs, expanded slopes (of a sum)."""
+    torch.manual_seed(0)
+    layer = Linear(6, 4)
+    x = torch.randn(6, 9).T[::2].requires_grad_()
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.detach().sum(0).expand(5, 6))
+    torch.testing.assert_close(layer.weight.grad, x.detach().sum(0).expand(4, 6))
+
+
+@pytest.mark.parametrize("case", ["float64", "no rows", "autocast"])
+def test_the_rest_goes_pytorchs_way(case):
+    layer, x = Linear(6, 4), torch.randn(5, 6)
+    if case == "float64":
+        y = layer.double()(x.double())
+    elif case == "no rows":
+        y = layer(x[:0])
+        assert y.shape == (0, 4)
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == torch.bfloat16
+    assert "Product" not in type(y.grad_fn).__name__
+
+
+@needs_onednn
+def test_frozen_weights_get_no_gradient():
+    layer, x = Linear(6, 4).requires_grad_(False), torch.randn(5, 6, requires_grad=True)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad is None
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(5, 6))
