@@ -171,7 +171,7 @@ def forget_cache(root):
     for file in [*(root / "cache").glob("motions-*"), *(root / "cache").glob("packed.json")]:
         file.unlink()
     os.sync()
-    for file in tqdm([*root.glob("*/*.npy"), *root.glob("*/*.txt")], desc="out of memory"):
+    for file in tqdm([*root.glob("*/*.npy"), *root.glob("*/*.txt")], desc="out of the page cache"):
         with open(file, "rb") as handle:
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
