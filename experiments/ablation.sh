@@ -139,6 +139,6 @@ for tokenizer in "${tokens[@]}" "${others[@]}"; do
 done
 logged topology python analyze_topology.py "${common[@]}" --ae_names "${names[@]}" \
     --output "$runs/topology.png" --json "$runs/topology.json"
-comparison=()
-if [ "$out" = results/ablation ]; then comparison=(--comparison fsq_ae_comparison.md); fi
-python experiments/report.py --folder "$folder" --out "$out" ${comparison[@]+"${comparison[@]}"}
+more=()
+if [ "$out" = results/ablation ]; then more=(--comparison fsq_ae_comparison.md --notes experiments/notes.md); fi
+python experiments/report.py --folder "$folder" --out "$out" ${more[@]+"${more[@]}"}

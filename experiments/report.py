@@ -29,6 +29,7 @@ def flags():
     parser.add_argument("--dataset_name", type=name, default="BandaiNamco", help="[%(default)s]")
     parser.add_argument("--out", type=Path, help="OUT.json, OUT.md, OUT_*.png [results/<folder>; the JSON's]")
     parser.add_argument("--machine", help="what the runs ran on [this machine]")
+    parser.add_argument("--notes", type=Path, help="markdown about this run, kept in the JSON [none]")
     parser.add_argument("--comparison", type=Path, help="markdown file for the table of the zoo [none]")
     return parser
 
@@ -41,6 +42,7 @@ def main(argv=None):
         out, record = args.out or Path("results") / args.folder.name, collect(args.folder, args.dataset_name)
         record["machine"] = args.machine or record["machine"]
         record["date"] = time.strftime("%Y-%m-%d")
+        record["notes"] = args.notes.read_text(encoding="utf-8") if args.notes else ""
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
     pictures = draw_all(record, out)
@@ -67,6 +69,8 @@ def page(record, stem, pictures):
     """ablation.md"""
     parts = [f"# Continuous, FSQ and VQ: the ablation on {record['dataset']}", opening(record, stem)]
     parts += ["## Verdicts", VERDICTS, tables.verdict_table(hypotheses(record))]
+    if record.get("notes"):
+        parts += ["## To read with it", record["notes"].strip()]
     for title, section, bodies in sections(record):
         parts.append(f"## {title}")
         if section in pictures:

@@ -425,10 +425,13 @@ def test_a_run_under_way_takes_no_part_in_the_training_table(tmp_path):
 def test_the_report_of_a_folder_is_that_of_its_json(tmp_path):
     write_folder(tmp_path / "abl/Set")
     where = ["--folder", str(tmp_path / "abl"), "--dataset_name", "Set"]
+    (tmp_path / "notes.md").write_text("- Read this.\n")
+    where += ["--notes", str(tmp_path / "notes.md")]
     report.main([*where, "--out", str(tmp_path / "res/ablation"), "--machine", "two cores"])
     first = (tmp_path / "res/ablation.md").read_text()
     report.main(["--report", str(tmp_path / "res/ablation.json")])
     assert (tmp_path / "res/ablation.md").read_text() == first and "two cores" in first
+    assert "- Read this." in first
     assert str(tmp_path) not in first
 
 
