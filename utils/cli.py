@@ -119,6 +119,8 @@ def refuse(reason):
     reason = str(reason).strip()
     if "Original Traceback" in reason:  # it comes from a data loading process, wrapped
         reason = reason.splitlines()[-1].partition(": ")[2]
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)  # over what is left of a progress bar
     print(f"error: {reason}".replace("\n", " "), file=sys.stderr)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

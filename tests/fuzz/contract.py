@@ -161,7 +161,8 @@ def command(script):
 
 def judged(case, code, seconds, stderr, problems, made):
     stderr = re.sub(r"\x1b\[\w", "", stderr)  # where bars move the cursor
-    lines = [piece for piece in re.split(r"[\r\n]+", stderr) if piece.strip() and not BAR.search(piece)]
+    pieces = map(str.strip, re.split(r"[\r\n]+", stderr))  # a bar that has ended leaves blanks
+    lines = [piece for piece in pieces if piece and not BAR.search(piece)]
     problems = list(problems)
     if "Traceback" in stderr:
         problems.append(f"traceback: {lines[-2] if len(lines) > 1 else lines[-1]}"[:300])
