@@ -14,6 +14,7 @@ passes, or when drawing everything gives other motions.
 import argparse
 import itertools
 import json
+import os
 import platform
 import shlex
 import sys
@@ -232,6 +233,14 @@ def told(row):
     )
 
 
+def processor():
+    """What the kernel calls the CPU, and how many of them there are."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} x {(names or [platform.processor()])[0]}"
+
+
 def flags():
     parser = Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8, reference in part")
@@ -279,7 +288,7 @@ def main(argv=None):
         "command": shlex.join(
             ["python", "benchmarks/bench_generate.py", *(sys.argv[1:] if argv is None else argv)]
         ),
-        "machine": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
+        "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "matmul_gflops": {name: rates[name] / 1e9 for name in precisions},

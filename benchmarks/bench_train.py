@@ -14,7 +14,6 @@ of a process of its own for each mode.
 import json
 import multiprocessing
 import os
-import platform
 import shlex
 import sys
 import time
@@ -29,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
-from benchmarks.bench_generate import synchronise  # noqa: E402
+from benchmarks.bench_generate import processor, synchronise  # noqa: E402
 from benchmarks.rehearsal import status  # noqa: E402
 from benchmarks.training_modes import (  # noqa: E402
     ANOMALY,
@@ -233,14 +232,6 @@ def main(argv=None):
     }
     if args.output:
         write_text(args.output, json.dumps(record, indent=1) + "\n")
-
-
-def processor():
-    """What the kernel calls the CPU, and how many of them there are."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {(names or [platform.processor()])[0]}"
 
 
 if __name__ == "__main__":

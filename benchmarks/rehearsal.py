@@ -12,7 +12,6 @@ embeddings random, the autoencoder untrained: no figure here is about quality.
 
 import json
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -28,7 +27,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
 
-from benchmarks.bench_generate import matmul_rate, synchronise  # noqa: E402
+from benchmarks.bench_generate import matmul_rate, processor, synchronise  # noqa: E402
 from models.AE import make_ae  # noqa: E402
 from utils.cal_mean_std import mean_std  # noqa: E402
 from utils.check_dataset import PUBLISHED  # noqa: E402
@@ -146,8 +145,8 @@ def watch(process, begun, steps, seconds):
         "memory_at_start_gib": at_start,
         "memory_gib": status(process.pid),
         "steps_per_epoch": batches,
-        "step_seconds": np.diff(walls).tolist(),
-        "step_cpu_seconds": np.diff(cpus).tolist(),
+        "step_seconds": np.diff(walls)[:steps].tolist(),
+        "step_cpu_seconds": np.diff(cpus)[:steps].tolist(),
     }
 
 
@@ -259,7 +258,7 @@ def main(argv=None):
             "command": shlex.join(
                 ["python", "benchmarks/rehearsal.py", *(sys.argv[1:] if argv is None else argv)]
             ),
-            "machine": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
+            "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "matmul_gflops": rate / 1e9,
