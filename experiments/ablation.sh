@@ -106,6 +106,7 @@ for seed in $seeds; do # drawn and trained otherwise: each of its own effects, o
     setting "${grid[@]}" no_ema --no_ema
     setting "MARDM_$seed" "AE_Model_$seed" MARDM-SiT-XS AE_Model no_ema --no_ema
     generator FSQ_AE_High "$seed" _raw --raw_targets
+    generator AE_Model "$seed" _raw --raw_targets
 done
 if [ "$out" = results/ablation ]; then
     for tokenizer in "${tokens[@]}"; do # 30 motions of each of 96 captions
