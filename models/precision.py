@@ -3,11 +3,15 @@ stay float32 on a CPU.
 """
 
 import contextlib
+import os
 from functools import cache, partial
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+
+# oneDNN keeps the code of as many operations; with its own 1,024 memory grows where lengths vary
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
 def lowered(dtype, like):
@@ -46,7 +50,7 @@ class DrawingWeights:
                     kept = self.copies[p] = torch.empty_like(data, dtype=dtype)
                 p.data = kept.copy_(data)
             for layer in packed:
-                layer.forward = partial(packed_linear, self._pack(layer), layer.bias)
+                layer.forward = partial(drawing_linear, self._pack(layer), layer.bias)
             yield
         finally:
             for p, data in own.items():
@@ -84,22 +88,36 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias):
-        x = x.contiguous()  # oneDNN reads rows or columns, not every second row
-        ctx.save_for_backward(x, weight)
-        return packed_linear(weight, bias, x)
+        rows = filled_up(x)
+        ctx.save_for_backward(rows, weight)
+        ctx.shape = x.shape
+        return packed_linear(weight, bias, rows)[: rows_of(x)].view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope):
-        x, weight = ctx.saved_tensors
-        slope = slope.contiguous()
-        rows, slopes = x.flatten(0, -2), slope.flatten(0, -2)
-        wanted = ctx.needs_input_grad
+        rows, weight = ctx.saved_tensors
+        slopes, wanted = filled_up(slope), ctx.needs_input_grad
         return (
-            packed_linear(weight.T, None, slope) if wanted[0] else None,
+            packed_linear(weight.T, None, slopes)[: rows_of(slope)].view(ctx.shape) if wanted[0] else None,
             packed_linear(rows.T, None, slopes.T) if wanted[1] else None,
             slopes.sum(0) if wanted[2] else None,
         )
+
+
+def rows_of(x):
+    return x.shape[:-1].numel()
+
+
+def filled_up(x):
+    """[...,D] -> [N,D] with rows of zeros up to a multiple: oneDNN makes code for every number of rows that
+    it meets, which takes time, and keeps the last thousand, which takes memory.
+    """
+    n = rows_of(x)
+    missing = -n % (16 if n <= 16 else 32 if n < 512 else 128)
+    return (
+        nn.functional.pad(x.reshape(n, -1), (0, 0, 0, missing)) if missing else x.reshape(n, -1).contiguous()
+    )
 
 
 def packable(layer):
@@ -124,6 +142,10 @@ def pack(weight):
 
 def packed_linear(weights, bias, x):
     return torch.ops.mkldnn._linear_pointwise(x, weights, bias, "none", [], "")
+
+
+def drawing_linear(weights, bias, x):
+    return packed_linear(weights, bias, filled_up(x))[: rows_of(x)].view(*x.shape[:-1], -1)
 
 
 def compile_module(module, **options):
