@@ -290,12 +290,18 @@ def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_wor
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 
-def leave_signals_to_the_parent(_worker):
+class Loader(DataLoader):
     """Ctrl-C and a scheduler's SIGTERM reach all processes of a run; the one that saves needs its loaders.
-    They leave when it tells them, or when it is gone; `end_loaders` ends those that a crash left behind.
+    They start, and stay, with these signals blocked, and leave when it tells them or is gone; `end_loaders`
+    ends those that a crash left behind.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+
+    def __iter__(self):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @atexit.register  # before multiprocessing's own: that sends SIGTERM and waits, for ever
@@ -311,11 +317,10 @@ def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
     batches = AddressedBatches(
         len(dataset), args.batch_size, args.seed, epoch, start, shuffle, lengths, share
     )
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=batches,
         collate_fn=partial(in_pieces, pieces=pieces),
         num_workers=args.num_workers,
-        worker_init_fn=leave_signals_to_the_parent,
         pin_memory=device.type == "cuda",
     )
