@@ -114,7 +114,7 @@ def filled_up(x):
     it meets, which takes time, and keeps the last thousand, which takes memory.
     """
     n = rows_of(x)
-    missing = -n % (16 if n <= 16 else 32 if n < 512 else 128)
+    missing = 0 if n <= 16 else -n % (32 if n < 512 else 128)
     return (
         nn.functional.pad(x.reshape(n, -1), (0, 0, 0, missing)) if missing else x.reshape(n, -1).contiguous()
     )
