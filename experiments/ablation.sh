@@ -1,22 +1,34 @@
 #!/usr/bin/env bash
 # Continuous latents, FSQ grids and VQ code books at equal encoder, equal budget, on real motion capture. What is done
 # is kept, what was begun goes on: run it again after an interruption, or to add seeds.
-#   bash experiments/ablation.sh [--quick]            SEEDS="1 2 3" by default, FSQ_MARDM_DATA=/path/to/data
+#   bash experiments/ablation.sh [--quick | --long]   SEEDS="1 2 3" by default, FSQ_MARDM_DATA=/path/to/data
 # --quick: one seed, three autoencoders, three generators of 400 steps, 3 repeats; tables of the same form, not of worth.
+# --long: the budget of experiments/bandai_namco.sh, three and a half times as many steps, for what the generators need
+#   alone.
+# TOKENS="AE_Model FSQ_AE_High" trains and evaluates these and their generators, nothing else, so that several processes
+# can share the work; the same command without it does the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 
 data=${FSQ_MARDM_DATA:-../shared/data}/bandai_namco
 seeds=${SEEDS:-1 2 3} folder=checkpoints/ablation out=results/ablation
-ae_steps=2000 steps=2500 repeats=5 eval_every=4 eval_repeats=20
-if [ "${1:-}" = --quick ]; then
-    seeds=1 folder=checkpoints/ablation_quick out=results/ablation_quick
-    ae_steps=400 steps=400 repeats=3 eval_every=2 eval_repeats=3
-elif [ $# -gt 0 ]; then
-    echo "error: $1 is not known: see the head of $0" >&2
-    exit 2
-fi
+budget=full width=128 ae_steps=2000 steps=2500 repeats=5 eval_every=4 eval_repeats=20
+case "${1:-}" in
+    "") ;;
+    --quick)
+        seeds=1 folder=checkpoints/ablation_quick out=results/ablation_quick
+        budget=quick ae_steps=400 steps=400 repeats=3 eval_every=2 eval_repeats=3
+        ;;
+    --long)
+        folder=checkpoints/ablation_long out=results/ablation_long
+        budget=long width=192 ae_steps=7000 steps=9000 eval_every=12
+        ;;
+    *)
+        echo "error: $1 is not known: see the head of $0" >&2
+        exit 2
+        ;;
+esac
 runs=$folder/BandaiNamco
 common=(--dataset_name BandaiNamco --checkpoints_dir "$folder" --num_workers 0)
 
@@ -36,7 +48,7 @@ vq_settings=(
     [2]="--commitment_cost 1.0 --restart_after 20"
     [3]="--commitment_cost 0.25 --restart_after 20 --lr 5e-4"
 )
-tokens=(AE_Model FSQ_AE_High VQ_4096)               # those that generators are trained on
+tokens=(${TOKENS:-AE_Model FSQ_AE_High VQ_4096})    # those that generators are trained on
 others=(FSQ_888 VQ_512 FSQ_75555 FSQ_AE_Small FSQ_AE_Medium VQ_16384)
 declare -A generator=([AE_Model]=MARDM [FSQ_AE_High]=FSQ-MARDM [VQ_4096]=VQ_MARDM)
 
@@ -54,7 +66,7 @@ autoencoder() { # variant seed [split]
     if finished "$run" $record; then return; fi
     model=($(variant "$1"))
     if ! [ -f "$runs/$run/trained" ]; then
-        logged "$run" python train_AE.py "${common[@]}" --name "$run" --seed "$2" --width 128 --batch_size 32 \
+        logged "$run" python train_AE.py "${common[@]}" --name "$run" --seed "$2" --width $width --batch_size 32 \
             --max_iters $ae_steps --lr 1e-3 --warm_up_iter 100 --milestones $((ae_steps * 13 / 20)) \
             $((ae_steps * 7 / 8)) --lr_decay 0.3 --root_weight 4 --model "${model[@]}" $(begun "$run")
         touch "$runs/$run/trained"
@@ -93,7 +105,8 @@ for tokenizer in "${tokens[@]}"; do
         generator "$tokenizer" "$seed" ""
     done
 done
-if [ "$out" = results/ablation ]; then
+if [ -n "${TOKENS:-}" ]; then exit; fi
+if [ $budget = full ]; then
     for setting in 1 2 3; do autoencoder VQ_tune_$setting 1 val; done
     for tokenizer in "${others[@]}"; do
         for seed in $seeds; do autoencoder "$tokenizer" "$seed"; done
@@ -101,14 +114,15 @@ if [ "$out" = results/ablation ]; then
 fi
 for seed in $seeds; do # drawn and trained otherwise: each of its own effects, on and off
     grid=("FSQ_MARDM_$seed" "FSQ_AE_High_$seed" FSQ-MARDM-SiT-XS FSQ_AE_High)
-    setting "${grid[@]}" snap_end --snap end
     setting "${grid[@]}" snap_off --snap off
+    if [ $budget = long ]; then continue; fi
+    setting "${grid[@]}" snap_end --snap end
     setting "${grid[@]}" no_ema --no_ema
     setting "MARDM_$seed" "AE_Model_$seed" MARDM-SiT-XS AE_Model no_ema --no_ema
     generator FSQ_AE_High "$seed" _raw --raw_targets
     generator AE_Model "$seed" _raw --raw_targets
 done
-if [ "$out" = results/ablation ]; then
+if [ $budget = full ]; then
     for tokenizer in "${tokens[@]}"; do # 30 motions of each of 96 captions
         kind=${generator[$tokenizer]}
         for seed in $seeds; do
@@ -118,6 +132,7 @@ if [ "$out" = results/ablation ]; then
     done
 fi
 for seed in $seeds; do # does snapping save solver steps?
+    if [ $budget = long ]; then break; fi
     grid=("FSQ_MARDM_$seed" "FSQ_AE_High_$seed" FSQ-MARDM-SiT-XS FSQ_AE_High)
     for n in 1 2; do
         setting "${grid[@]}" snap_step_$n --sampler_steps $n
@@ -141,5 +156,5 @@ done
 logged topology python analyze_topology.py "${common[@]}" --ae_names "${names[@]}" \
     --output "$runs/topology.png" --json "$runs/topology.json"
 more=()
-if [ "$out" = results/ablation ]; then more=(--comparison fsq_ae_comparison.md --notes experiments/notes.md); fi
+if [ $budget = full ]; then more=(--comparison fsq_ae_comparison.md --notes experiments/notes.md); fi
 python experiments/report.py --folder "$folder" --out "$out" ${more[@]+"${more[@]}"}
