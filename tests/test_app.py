@@ -167,14 +167,16 @@ def serving(demo_weights, home):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    seen = b""
-    while b"open http" not in seen:
-        line = server.stdout.readline()
-        assert line, f"the page did not open: {seen.decode()}"
-        seen += line
-    yield port, server
-    server.terminate()
-    rest = server.communicate(timeout=60)[0].decode()
+    try:
+        seen = b""
+        while b"open http" not in seen:
+            line = server.stdout.readline()
+            assert line, f"the page did not open: {seen.decode()}"
+            seen += line
+        yield port, server
+    finally:
+        server.terminate()
+        rest = server.communicate(timeout=60)[0].decode()
     assert "Traceback" not in rest, rest
     assert written(home) == [], "the folder of the page outlives it"
 
