@@ -14,7 +14,6 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from tensorboard.summary.writer.record_writer import RecordWriter
 
 import edit
 import evaluation_AE
@@ -227,20 +226,31 @@ def test_output_into_a_full_disk():
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: No space left on device")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_curves_that_cannot_be_written_stop_the_training(words, monkeypatch, capsys):
-    """TensorBoard writes in a thread of its own."""
-    write, written = RecordWriter.write, []
+FULL = """
+import errno, train_AE
+from tensorboard.summary.writer.record_writer import RecordWriter
+from utils.cli import run
 
-    def until_full(self, data):
-        written.append(data)
-        if len(written) > 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, data)
 
-    monkeypatch.setattr(RecordWriter, "write", until_full)
-    assert call("train_AE", words) == 2
-    assert "No space left on device" in one_line(capsys)
+def until_full(self, data, write=RecordWriter.write, written=[]):
+    written.append(data)
+    if len(written) > 3:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    write(self, data)
+
+
+RecordWriter.write = until_full
+run(train_AE.main)
+"""
+
+
+def test_curves_that_cannot_be_written_stop_the_training(words):
+    """TensorBoard writes in a thread of its own, which dies of it, and once more at the end."""
+    main, line = COMMANDS["train_AE"]
+    done = child(FULL, *line.format(**words).split())
+    shown = [bar.splitlines()[-1] for bar in done.stderr.split("\r") if bar.strip()]
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert shown[-1].startswith("error: ") and "No space left on device" in shown[-1]
     check_whole(words["out"])
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def run(main, argv=None):
     """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but
     saved.
     """
+    threading.excepthook = unless_of_the_machine
     try:
         code = main(argv)
         sys.stdout.flush()  # into a full disk or a closed pipe, perhaps
@@ -112,6 +114,14 @@ def run(main, argv=None):
             print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
             code = 1
     sys.exit(code or 0)
+
+
+def unless_of_the_machine(thread):
+    """A thread's error, shown where our code is wrong. A disk full under TensorBoard's thread meets `run`
+    too, at the next value that is written.
+    """
+    if not of_the_machine(thread.exc_value):
+        threading.__excepthook__(thread)
 
 
 def refuse(reason):

@@ -16,6 +16,7 @@ Everything random in a step follows from (seed, step), and what a clip draws fro
 the loader, (seed, epoch, clip): a resumed run ends with the tensors of an uninterrupted one.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -76,10 +77,13 @@ class TrainingLoop:
         try:
             while self.progress.ep < self.args.epoch and not self.done:
                 yield self.progress.ep + 1
-        finally:
             if self.writer:
                 self.writer.close()
+        finally:
             self.stop.restore()
+            if self.writer:
+                with contextlib.suppress(OSError):  # left on an error, which the caller has in hand
+                    self.writer.close()
 
     def batches(self, dataset):
         """The rest of the current epoch: for each step the pieces of this process, on the host. Saves on the
