@@ -71,6 +71,11 @@ def flags():
         action="store_true",
         help="leave the targets as they are, as the parent does; ablation of their standardisation [off]",
     )
+    group.add_argument(
+        "--flat_attention",
+        action="store_true",
+        help="begin with attention that sees all tokens alike, as the parent does; ablation [off]",
+    )
     group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
     group.add_argument(
         "--unit_length", type=count(4, 4), default=4, help="frames per token, fixed by the AE [4]"
@@ -153,6 +158,7 @@ def main(argv=None):
         cond_drop_prob=args.cond_drop_prob,
         diffmlps_batch_mul=args.diffmlps_batch_mul,
         dropout=args.dropout,
+        look_around=not args.flat_attention,
     ).to(device)
     if not (args.raw_targets or args.is_continue):  # a pass over all clips; a resumed run keeps its own
         mardm.set_target_stats(*measure_targets(ae, train_set, args, device))

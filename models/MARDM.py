@@ -72,7 +72,10 @@ SIZES = {
 
 
 class MARDM(nn.Module):
-    """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS."""
+    """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS.
+
+    look_around: attention begins at the neighbours, not, as the parent's, with all tokens alike.
+    """
 
     precision = torch.float32  # of the Transformer and the head's network: see set_precision
 
@@ -87,6 +90,7 @@ class MARDM(nn.Module):
         cond_drop_prob=0.1,
         diffmlps_batch_mul=4,
         dropout=0.2,
+        look_around=True,
     ):
         super().__init__()
         shape = SIZES[size] if isinstance(size, str) else size
@@ -100,14 +104,14 @@ class MARDM(nn.Module):
             Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers)
         )
         self.cond_emb = Linear(text_dim, H)
-        self._initialise()
+        self._initialise(look_around)
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
         self.drawing_weights = DrawingWeights()
 
-    def _initialise(self):
+    def _initialise(self, look_around):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -115,6 +119,8 @@ class MARDM(nn.Module):
         nn.init.normal_(self.mask_latent, std=0.02)
         for block in self.MARTransformer:
             nn.init.zeros_(block.adaLN_modulation[1].weight)
+            if look_around:
+                block.attn.look_around()
 
     @property
     def target_stats(self):

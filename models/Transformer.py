@@ -19,6 +19,11 @@ class InputProcess(nn.Module):
         return self.poseEmbedding(x)
 
 
+def frequencies(dim):
+    """Of the sinusoids of positions, fastest first: [dim/2], in radians a token."""
+    return torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
+
+
 class PositionalEncoding(nn.Module):
     """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
 
@@ -26,7 +31,7 @@ class PositionalEncoding(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         position = torch.arange(max_len, dtype=torch.float32)[:, None]
-        angle = position * torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
+        angle = position * frequencies(dim)
         pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
         self.register_buffer("pe", pe)
 
@@ -43,6 +48,28 @@ class Attention(nn.Module):
         self.key, self.query, self.value = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
         self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
+
+    @torch.no_grad()
+    def look_around(self, logit=12.0):
+        """Begin with heads that look at the token 1 before, 1 after, 2 before, 2 after, ..., with about this
+        attention logit there.
+
+        Weights that begin small begin with attention that sees all tokens alike, and a small model hardly
+        gets away from that: it draws tokens that do not fit their neighbours. The sinusoids of position
+        p + n are those of p, rotated (Vaswani et al., 2017, 3.5): queries begin with this rotation, keys
+        without, for as many of the fastest frequencies as a head has room for.
+        """
+        dim = self.query.in_features
+        d = dim // self.heads
+        gain = (logit / d**0.5) ** 0.5
+        heads = zip(self.query.weight.split(d), self.key.weight.split(d))
+        for head, (query, key) in enumerate(heads):
+            offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
+            angle = offset * frequencies(dim)[: d // 2]
+            sin, cos = angle.sin(), angle.cos()
+            turns = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
+            query[:, :d] += gain * torch.block_diag(*turns)
+            key[:, :d] += gain * torch.eye(d)
 
     def forward(self, x, inside):
         """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
