@@ -119,8 +119,9 @@ for seed in $seeds; do # drawn and trained otherwise: each of its own effects, o
     setting "${grid[@]}" snap_end --snap end
     setting "${grid[@]}" no_ema --no_ema
     setting "MARDM_$seed" "AE_Model_$seed" MARDM-SiT-XS AE_Model no_ema --no_ema
-    generator FSQ_AE_High "$seed" _raw --raw_targets
-    generator AE_Model "$seed" _raw --raw_targets
+    for tokenizer in "${tokens[@]}"; do generator "$tokenizer" "$seed" _flat --flat_attention; done
+    generator FSQ_AE_High "$seed" _flat_raw --flat_attention --raw_targets
+    generator AE_Model "$seed" _flat_raw --flat_attention --raw_targets
 done
 if [ $budget = full ]; then
     for tokenizer in "${tokens[@]}"; do # 30 motions of each of 96 captions

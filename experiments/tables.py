@@ -17,7 +17,7 @@ GENERATION = {
     "FID": ("fid", 2), "KID": ("kid", 3), "top 1": ("top1", 3), "top 3": ("top3", 3),
     "label top 1": ("label_top1", 3), "label top 3": ("label_top3", 3), "Matching": ("matching", 2),
     "Diversity": ("diversity", 2), "MultiModality": ("multimodality", 2), "foot skate": ("foot_skate", 3),
-    "jitter": ("jitter", 1),
+    "jitter": ("jitter", 1), "pace m/s": ("pace", 2),
 }  # fmt: skip
 BESIDE = {
     "real": "real test clips",
@@ -25,8 +25,11 @@ BESIDE = {
     "same content": "training clips of the same contents (floor)",
 }
 EFFECTS = (  # what is changed, variant and record with the default, variant and record without
-    ("target standardisation off, grid", ("FSQ_MARDM", "eval"), ("FSQ_MARDM_raw", "eval")),
-    ("target standardisation off, latents", ("MARDM", "eval"), ("MARDM_raw", "eval")),
+    ("attention begins flat, grid", ("FSQ_MARDM", "eval"), ("FSQ_MARDM_flat", "eval")),
+    ("attention begins flat, latents", ("MARDM", "eval"), ("MARDM_flat", "eval")),
+    ("attention begins flat, VQ codes", ("VQ_MARDM", "eval"), ("VQ_MARDM_flat", "eval")),
+    ("... and targets not standardised, grid", ("FSQ_MARDM_flat", "eval"), ("FSQ_MARDM_flat_raw", "eval")),
+    ("... and targets not standardised, latents", ("MARDM_flat", "eval"), ("MARDM_flat_raw", "eval")),
     ("EMA off, grid", ("FSQ_MARDM", "eval"), ("FSQ_MARDM", "no_ema")),
     ("EMA off, latents", ("MARDM", "eval"), ("MARDM", "no_ema")),
     ("snap at the end only", ("FSQ_MARDM", "eval"), ("FSQ_MARDM", "snap_end")),
@@ -156,6 +159,7 @@ def effects_table(record):
         "top 1": ("top1", 3),
         "foot skate": ("foot_skate", 3),
         "jitter": ("jitter", 1),
+        "pace m/s": ("pace", 2),
     }
     rows = []
     for text, on, off in EFFECTS:
@@ -165,10 +169,10 @@ def effects_table(record):
                 measured(record, variant, key, evaluation) for variant, evaluation in (on, off)
             )
             change = difference(without, with_it)
-            n = len(change)
+            n = max(n, len(change))
             both = (list(side[seed] for seed in change) for side in (with_it, without))
-            means = " -> ".join(number(student(side)[0], digits) for side in both) if n else "-"
-            cells.append(means + (f" ({spread(list(change.values()), digits)})" if n > 1 else ""))
+            means = " -> ".join(number(student(side)[0], digits) for side in both) if change else "-"
+            cells.append(means + (f" ({spread(list(change.values()), digits)})" if len(change) > 1 else ""))
         rows.append([text, n or "not run", *cells])
     return lines(["with -> without (difference)", "seeds", *metrics], rows)
 

@@ -57,19 +57,21 @@ class Attention(nn.Module):
         Weights that begin small begin with attention that sees all tokens alike, and a small model hardly
         gets away from that: it draws tokens that do not fit their neighbours. The sinusoids of position
         p + n are those of p, rotated (Vaswani et al., 2017, 3.5): queries begin with this rotation, keys
-        without, for as many of the fastest frequencies as a head has room for.
+        without, for as many frequencies as a head has room for, from 1 to 0.1 radians a token.
         """
         dim = self.query.in_features
         d = dim // self.heads
         gain = (logit / d**0.5) ** 0.5
+        used = torch.arange(d // 2) * max(self.heads // 4, 1)
+        columns = torch.stack([2 * used, 2 * used + 1], dim=1).flatten()
         heads = zip(self.query.weight.split(d), self.key.weight.split(d))
         for head, (query, key) in enumerate(heads):
             offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
-            angle = offset * frequencies(dim)[: d // 2]
+            angle = offset * frequencies(dim)[used]
             sin, cos = angle.sin(), angle.cos()
             turns = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
-            query[:, :d] += gain * torch.block_diag(*turns)
-            key[:, :d] += gain * torch.eye(d)
+            query[:, columns] += gain * torch.block_diag(*turns)
+            key[:, columns] += gain * torch.eye(d)
 
     def forward(self, x, inside):
         """x [B,L,H], inside bool [B,L] -> [B,L,H]."""

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import Decoding, MARDM_models, draw_noise
+from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, draw_noise
 from models.masking import lengths_to_mask, reveal_rounds
+from models.Transformer import PositionalEncoding
 
 
 def awake(module):
@@ -34,6 +35,32 @@ def test_every_family_comes_in_five_sizes():
     sizes = {"XS", "S", "B", "L", "XL"}
     assert {name.rsplit("-", 1)[1] for name in MARDM_models} == sizes
     assert {name.rsplit("-", 1)[0] for name in MARDM_models} >= {"MARDM-SiT", "FSQ-MARDM-SiT"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_heads_begin_at_the_neighbours(size):
+    """1 before, 1 after, 2 before, 2 after, ...; but for the first tokens, which the layer norm distorts."""
+    torch.manual_seed(0)
+    block = MARDM(size=size, ae_dim=16).MARTransformer[0]
+    n = block.norm1(PositionalEncoding(SIZES[size].latent_dim, 0.0)(torch.zeros(1, 49, 1)))
+    q, k = (
+        f(n).unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for f in (block.attn.query, block.attn.key)
+    )
+    weights = (q @ k.mT / q.shape[-1] ** 0.5)[0].softmax(dim=-1)
+    offsets = [(1 + head // 2) * (-1) ** (head + 1) for head in range(block.attn.heads)]
+    for attention, offset in zip(weights, offsets):
+        inner = torch.arange(6 + abs(offset), 49 - max(0, offset))
+        assert torch.equal(attention.argmax(dim=-1)[inner], inner + offset)
+        assert (attention[inner, inner + offset] > 0.4).all()
+
+
+def test_only_queries_and_keys_know_of_it():
+    states = []
+    for look_around in (True, False):
+        torch.manual_seed(0)
+        states.append(MARDM(size="XS", ae_dim=16, look_around=look_around).state_dict())
+    changed = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
+    assert changed == [f"MARTransformer.0.attn.{name}.weight" for name in ("key", "query")]
 
 
 def test_xl_has_the_published_size():

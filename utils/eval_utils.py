@@ -40,6 +40,7 @@ class Metrics:
     mpjpe_global: float | None = None
     foot_skate: float | None = None
     jitter: float | None = None
+    pace: float | None = None  # m/s
     label_top1: float | None = None  # a motion of the same label counts as found
     label_top2: float | None = None
     label_top3: float | None = None
@@ -186,6 +187,7 @@ class Exam:
         found = {
             "foot_skate": metrics.foot_skate(pred.joints, skeleton.feet, fps),
             "jitter": metrics.jitter(pred.joints, fps),
+            "pace": metrics.pace(pred.joints, fps),
         }
         if paired:
             found["mpjpe"] = 1000 * metrics.mpjpe(pred.joints, real.joints)

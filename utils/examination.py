@@ -38,6 +38,7 @@ ROWS = {
     "mpjpe_global": "MPJPE global (mm)",
     "foot_skate": "Foot skate",
     "jitter": "Jitter (m/s^3)",
+    "pace": "Pace (m/s)",
 }
 
 

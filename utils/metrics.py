@@ -180,6 +180,16 @@ def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
     return sliding / max(low, 1)
 
 
+def pace(clips, fps):
+    """How far the root gets within a second (m/s), horizontally, from every frame that has one second left;
+    clips [T,J,3] in metres, y up. Walking on the spot and swaying do not count.
+    """
+    second = round(fps)
+    ways = [(_rows(one)[second:, 0] - _rows(one)[:-second, 0])[:, [0, 2]].norm(dim=-1) for one in clips]
+    ways = torch.cat(ways) if ways else torch.zeros(0)
+    return float(ways.mean()) * fps / second if len(ways) else 0.0
+
+
 def jitter(clips, fps):
     """Mean norm of the third difference x fps^3 over joints and frames (m/s^3); clips [T,J,3] in metres."""
     norms = [torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1).flatten() for joints in clips]
