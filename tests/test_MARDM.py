@@ -50,7 +50,7 @@ def test_heads_begin_at_the_neighbours(size):
     offsets = [(1 + head // 2) * (-1) ** (head + 1) for head in range(block.attn.heads)]
     for attention, offset in zip(weights, offsets):
         inner = torch.arange(6 + abs(offset), 49 - max(0, offset))
-        assert (attention.argmax(dim=-1)[inner] == inner + offset).float().mean() > 0.95
+        assert (attention.argmax(dim=-1)[inner] == inner + offset).float().mean() > 0.9
         assert attention[inner, inner + offset].mean() > 0.6
 
 
