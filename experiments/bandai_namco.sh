@@ -37,7 +37,7 @@ timed train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_
     $(going_on FSQ_AE_High)
 timed evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High --baselines
 
-timed train_mardm python train_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" --batch_size 32 --max_iters 9000 \
-    --lr 2e-3 --warm_up_iter 100 --milestones 6000 8000 --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 \
-    --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 20 $(going_on FSQ_MARDM_SiT_XS)
+timed train_mardm python train_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" --batch_size 32 --max_iters 5000 \
+    --lr 2e-3 --warm_up_iter 100 --milestones 3300 4400 --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 \
+    --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 8 $(going_on FSQ_MARDM_SiT_XS)
 timed evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" --repeat_times 5 --baselines
