@@ -22,7 +22,7 @@ def draw_all(record, stem):
         "generation": (draw_generation, any(measured(record, v) for v in GENERATORS)),
         "training": (lambda r, path: training_figure.draw(r["training"], path), record["training"]),
         "topology": (lambda r, path: topology_figure.draw(r["topology"], path), record["topology"]),
-        "memorisation": (draw_memorisation, any("memorisation" in run for run in record["runs"].values())),
+        "memorisation": (draw_memorisation, any(memorised(record, v) for v in GENERATORS)),
     }
     paths = {}
     for section, (draw, there) in have.items():
@@ -109,6 +109,11 @@ def draw_generation(record, path):
     save(figure, path)
 
 
+def memorised(record, variant):
+    """The runs of a generator whose neighbours were looked for."""
+    return [run for run in seeds_of(record, variant).values() if "memorisation" in run]
+
+
 def draw_memorisation(record, path):
     """Share of clips whose nearest training clip is nearer than x: generated, and the test clips'."""
     figure, panels = canvas(10, 4, 2)
@@ -117,9 +122,7 @@ def draw_memorisation(record, path):
     for axes, (space, label) in zip(panels, labels.items()):
         test = None
         for variant in GENERATORS:
-            runs = [
-                run["memorisation"] for run in seeds_of(record, variant).values() if "memorisation" in run
-            ]
+            runs = [run["memorisation"] for run in memorised(record, variant)]
             for i, run in enumerate(runs):
                 found, test = run["spaces"][space]["generated"], run["spaces"][space]["test"]
                 title = f"{variant} (n={found['n']} x {len(runs)})" if not i else None

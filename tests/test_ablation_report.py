@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import train_Evaluators
-from experiments import memorisation, report, tables, verdicts
+from experiments import figures, memorisation, report, tables, verdicts
 from experiments.collect import collect
 from models.AE import AE_models
 from utils.checkpoints import Run, save_state
@@ -333,6 +333,13 @@ def test_from_the_json_alone_come_page_figures_and_comparison(record, tmp_path, 
     comparison = (tmp_path / "cmp.md").read_text()
     assert all(f"| {model} |" in comparison for model in AE_models)
     assert "H1: supported" in capfd.readouterr().out
+
+
+def test_neighbours_of_another_variant_alone_make_no_figure(record, tmp_path):
+    for name in [name for name, run in record["runs"].items() if "memorisation" in run]:
+        run = record["runs"].pop(name)
+        record["runs"][f"flat_{name}"] = run | {"variant": f"{run['variant']}_flat"}
+    assert "memorisation" not in figures.draw_all(record, tmp_path / "ablation")
 
 
 def test_what_is_no_record_is_refused(tmp_path, capfd):
