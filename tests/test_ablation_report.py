@@ -316,8 +316,8 @@ def test_effects_are_without_minus_with(record):
     for seed in SEEDS:
         run_ = copy.deepcopy(record["runs"][f"FSQ_MARDM_{seed}"])
         run_["evaluations"] = {"eval": evaluation("generated", MODELS["FSQ_MARDM"][seed - 1] + 2)}
-        record["runs"][f"FSQ_MARDM_raw_{seed}"] = run_ | {"variant": "FSQ_MARDM_raw"}
-    line = next(x for x in tables.effects_table(record).splitlines() if "standardisation off, grid" in x)
+        record["runs"][f"FSQ_MARDM_flat_{seed}"] = run_ | {"variant": "FSQ_MARDM_flat"}
+    line = next(x for x in tables.effects_table(record).splitlines() if "attention begins flat, grid" in x)
     assert "| 3 | 1.55 -> 3.55 (2.00 ± 0.00)" in line
 
 
@@ -336,9 +336,9 @@ def test_from_the_json_alone_come_page_figures_and_comparison(record, tmp_path, 
 
 
 def test_neighbours_of_another_variant_alone_make_no_figure(record, tmp_path):
-    for name in [name for name, run in record["runs"].items() if "memorisation" in run]:
-        run = record["runs"].pop(name)
-        record["runs"][f"flat_{name}"] = run | {"variant": f"{run['variant']}_flat"}
+    for name in [name for name, one in record["runs"].items() if "memorisation" in one]:
+        one = record["runs"].pop(name)
+        record["runs"][f"flat_{name}"] = one | {"variant": f"{one['variant']}_flat"}
     assert "memorisation" not in figures.draw_all(record, tmp_path / "ablation")
 
 
