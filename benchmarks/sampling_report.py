@@ -281,6 +281,9 @@ def write_report(record_dir, output):
         f"![FID and distance to the tight solution]({picture.name})",
         "",
     ]
+    notes = Path(record_dir) / "notes.md"  # what the records cannot say
+    if notes.is_file():
+        lines += [notes.read_text(encoding="utf-8")]
     lines += [f"## Evaluations from which on the FID stays within {NEAR:.0%} of dopri5's", ""]
     lines += [*convergence_table(families), ""]
     for kind, family in families.items():
