@@ -3,8 +3,8 @@
 # is kept, what was begun goes on: run it again after an interruption, or to add seeds.
 #   bash experiments/ablation.sh [--quick | --long]   SEEDS="1 2 3" by default, FSQ_MARDM_DATA=/path/to/data
 # --quick: one seed, three autoencoders, three generators of 400 steps, 3 repeats; tables of the same form, not of worth.
-# --long: the budget of experiments/bandai_namco.sh, three and a half times as many steps, for what the generators need
-#   alone.
+# --long: the budget of experiments/bandai_namco.sh, wider and with two to three times as many steps, for what the
+#   generators need alone.
 # TOKENS="AE_Model FSQ_AE_High" trains and evaluates these and their generators, nothing else, so that several processes
 # can share the work; the same command without it does the rest.
 set -euo pipefail
@@ -22,7 +22,7 @@ case "${1:-}" in
         ;;
     --long)
         folder=checkpoints/ablation_long out=results/ablation_long
-        budget=long width=192 ae_steps=7000 steps=9000 eval_every=12
+        budget=long width=192 ae_steps=7000 steps=5000 eval_every=8
         ;;
     *)
         echo "error: $1 is not known: see the head of $0" >&2
