@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils import topology
+from utils.analysis import latent_perturbation as topology
+from utils.analysis.topology_figure import draw, table
 from utils.checkpoints import Run, load_ae, load_state
 from utils.cli import Parser, count, name, run, start, write_text
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.flags import checkpoint_flag, common_flags
 from utils.statistics import split_seed
-from utils.topology_figure import draw, table
-from utils.train_utils import CodeUsage
+from utils.training.train_utils import CodeUsage
 
 
 def main(argv=None):

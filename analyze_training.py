@@ -3,7 +3,7 @@
 python analyze_training.py --log_dirs checkpoints/t2m/MARDM checkpoints/t2m/FSQ_MARDM --output training.png
 Runs whose names differ in a trailing _<number> are seeds of one group: the table gives their mean and range.
 
-steps, seconds  to a fixed FID or top-3 (Test/FID, Test/top3, of one judge): the first evaluation that reaches
+steps, seconds  to a fixed FID or top-3 (Test/FID, Test/top3, of one evaluator): the first evaluation that reaches
                 it, no interpolation: the spacing of the evaluations is the resolution. Seconds = steps x
                 median seconds per step: pauses and evaluations take no part.
 spikes          logged gradient norms after warm-up above median + 6 MAD of the 101 around them
@@ -16,12 +16,12 @@ import shlex
 import sys
 from pathlib import Path
 
+from utils.analysis.convergence import FID, NORM, TOP3, progress, steadiness, thresholds
+from utils.analysis.event_files import read_points, run_name
+from utils.analysis.training_figure import draw, table
 from utils.cli import Parser, number, run, write_text
-from utils.convergence import FID, NORM, TOP3, progress, steadiness, thresholds
-from utils.curves import read_points, run_name
 from utils.errors import BadInput
 from utils.statistics import split_seed
-from utils.training_figure import draw, table
 
 
 def main(argv=None):

@@ -17,9 +17,7 @@ from models.AE import STRIDE
 from utils.cli import Parser, count, run, start
 from utils.errors import BadInput
 from utils.flags import DEMO, decoding, generator_flags
-from utils.pipeline import Pipeline
-from utils.prompts import unknown_letters
-from utils.studio import (
+from utils.generation.app_backend import (
     GUIDANCE,
     PROMPT_LETTERS,
     STEPS,
@@ -29,6 +27,8 @@ from utils.studio import (
     framed,
     shortest_and_longest,
 )
+from utils.generation.prompts import unknown_letters
+from utils.pipeline import Pipeline
 
 WAITING = 16  # requests in the queue; more are told to come back
 VISITORS = 64  # whose last result is remembered; a program makes a new one with every request
@@ -57,7 +57,7 @@ def gradio(folder):
 
 def build(studio):
     """The page, not yet served."""
-    gr, spec, how = gradio(studio.folder), studio.pipeline.spec, studio.how
+    gr, spec, sampling = gradio(studio.folder), studio.pipeline.spec, studio.sampling
     shortest, longest = shortest_and_longest(spec)
 
     def answer(work, *values):
@@ -91,9 +91,11 @@ def build(studio):
                 )
                 variations = gr.Slider(*VARIATIONS, 1, step=1, label="Variations, side by side")
                 with gr.Accordion("More", open=False):
-                    seed = gr.Number(how.seed, label="Seed", precision=0)
-                    cfg = gr.Slider(*GUIDANCE, how.cfg, step=0.1, label="Guidance (1 = off)")
-                    steps = gr.Slider(*STEPS, min(how.time_steps, STEPS[1]), step=1, label="Unmasking rounds")
+                    seed = gr.Number(sampling.seed, label="Seed", precision=0)
+                    cfg = gr.Slider(*GUIDANCE, sampling.cfg, step=0.1, label="Guidance (1 = off)")
+                    steps = gr.Slider(
+                        *STEPS, min(sampling.time_steps, STEPS[1]), step=1, label="Unmasking rounds"
+                    )
                 go = gr.Button("Generate", variant="primary")
             with gr.Column(scale=5, min_width=480):
                 viewer = gr.HTML(WELCOME, elem_id="viewer", padding=False)

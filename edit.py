@@ -11,19 +11,19 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
+from motion.bvh.rigs import HUMANML3D_BONES, with_bone_lengths
 from motion.captions import clean_text
 from motion.export import FORMATS, Names, export_motion
-from motion.rendering import render_video
-from motion.rigs import HUMANML3D_BONES, with_bone_lengths
+from motion.render.rendering import render_video
 from motion.skeletons import SMPL22
 from utils.cli import Parser, count, run, start
+from utils.data.bvh_dataset import Reading, reading_flags, reading_of
+from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
+from utils.generation.prompts import MAX_FRAMES, warn_of_unknown_letters
 from utils.motion_process import joints_to_features, recover_from_ric
-from utils.packed import as_float32, load_array
 from utils.pipeline import Pipeline
-from utils.prepare_bvh import Reading, reading_flags, reading_of
-from utils.prompts import MAX_FRAMES, warn_of_unknown_letters
 
 BONES = ("humanml3d", "own")  # t2m and the demo have the first
 

@@ -13,12 +13,12 @@ from models.AE import STRIDE, AE_models
 from models.masking import lengths_to_mask
 from utils.checkpoints import Run, check_name, load_ae
 from utils.cli import Parser, run, start
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import find_dataset, loader
 from utils.eval_utils import interval
-from utils.examination import Report, baselines, finish, shown, test_exam
+from utils.evaluation_report import Report, baselines, finish, make_evaluation, shown
 from utils.flags import checkpoint_flag, common_flags, evaluation_flags
-from utils.train_utils import CodeUsage
+from utils.training.train_utils import CodeUsage
 
 FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
 
@@ -41,11 +41,11 @@ def describe(model, ae):
 
 
 @torch.no_grad()
-def code_usage(ae, exam):
+def code_usage(ae, evaluation):
     """How much of its code book these clips need. -> codes_used, tokens, usage, perplexity"""
     usage = CodeUsage(ae.codebook_size)
-    for batch in loader(exam.dataset, exam.batch_size):
-        batch = batch.to(exam.device)
+    for batch in loader(evaluation.dataset, evaluation.batch_size):
+        batch = batch.to(evaluation.device)
         codes = ae.indices(ae.tokenize(batch.motion, batch.m_lens)[1])
         usage.add(codes[lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1])])
     return usage.report()
@@ -57,30 +57,30 @@ def main(argv=None):
     device = start(args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     tokenizer = load_ae(args, device, args.name, args.model)
-    exam = test_exam(args, tokenizer, load_clips(tokenizer.spec, root, args.split), device)
+    evaluation = make_evaluation(args, tokenizer, load_clips(tokenizer.spec, root, args.split), device)
     report = Report(Run.of(args).eval)
     report.log(describe(args.model, tokenizer.ae))
 
     columns = {"real": [], "reconstruction": []}
-    real, pred = exam.real(), exam.reconstructed(tokenizer.ae)
+    real, pred = evaluation.real(), evaluation.reconstructed(tokenizer.ae)
     for repeat in trange(args.repeat_times, desc="repeats", leave=False):
         if repeat and args.protocol == "parent":  # other crops
-            real, pred = exam.real(repeat), exam.reconstructed(tokenizer.ae, repeat)
-        columns["real"].append(exam.compare(real, real, repeat, against_itself=True))
-        columns["reconstruction"].append(exam.compare(real, pred, repeat, paired=True))
-    if args.baselines and exam.judge is not None:
-        columns |= baselines(args, exam, real, device)
+            real, pred = evaluation.real(repeat), evaluation.reconstructed(tokenizer.ae, repeat)
+        columns["real"].append(evaluation.compare(real, real, repeat, against_itself=True))
+        columns["reconstruction"].append(evaluation.compare(real, pred, repeat, paired=True))
+    if args.baselines and evaluation.evaluator is not None:
+        columns |= baselines(args, evaluation, real, device)
     facts = {"parameters": sum(p.numel() for p in tokenizer.ae.parameters())}
     if tokenizer.ae.codebook_size:
-        facts["codes"] = code_usage(tokenizer.ae, exam)
+        facts["codes"] = code_usage(tokenizer.ae, evaluation)
         report.log("codes of this split: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["codes"].items()))
-    finish(report, args, exam, columns, checkpoint=str(tokenizer.path), **facts)
+    finish(report, args, evaluation, columns, checkpoint=str(tokenizer.path), **facts)
     found, n = interval(columns["reconstruction"]), columns["reconstruction"][0].n_pred
     if "fid" in found:
         fid, repeats = shown(found["fid"]), args.repeat_times
         report.log(f"Reconstruction FID = {fid} (n={n} real, {n} reconstructed, {repeats} repeats)")
     else:
-        report.log(f"Reconstruction FID = not measured: no judge for {args.dataset_name} (n={n})")
+        report.log(f"Reconstruction FID = not measured: no evaluator for {args.dataset_name} (n={n})")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,15 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 """
 
 from models.MARDM import MARDM_models
-from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, load_mardm
 from utils.cli import Parser, run, start
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
-from utils.examination import Report, baselines, finish, shown, test_exam
+from utils.evaluation_report import Report, baselines, finish, make_evaluation, shown
 from utils.flags import decoding, evaluation_flags, generator_flags, speed_up
+from utils.text_embeddings import embed_captions
 
 
 def flags():
@@ -39,7 +39,7 @@ def main(argv=None):
     ae, spec = tokenizer.ae, tokenizer.spec
     mardm, config = load_mardm(args, tokenizer, device)
     speed_up(mardm, args)
-    how = decoding(args, spec)
+    sampling = decoding(args, spec)
     clips = load_clips(spec, root, args.split)
     encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
     embeddings, width = embed_captions([clips], encoder, root, device)
@@ -47,28 +47,30 @@ def main(argv=None):
         raise BadInput(
             f"--text_encoder {encoder} is {width} wide, {args.name} was trained on {config['text_dim']}"
         )
-    exam = test_exam(args, tokenizer, clips, device, embeddings)
-    if exam.judge is None:
-        raise BadInput(f"no judge for {args.dataset_name}: train one with train_Evaluators.py")
+    evaluation = make_evaluation(args, tokenizer, clips, device, embeddings)
+    if evaluation.evaluator is None:
+        raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
     report = Report(Run.of(args).eval)
-    report.log(f"Evaluating {args.model}: {args.time_steps} rounds, cfg {how.cfg}, tokens of {args.ae_model}")
-    report.log(mardm.cost(how))
+    report.log(
+        f"Evaluating {args.model}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {args.ae_model}"
+    )
+    report.log(mardm.cost(sampling))
 
     columns = {"real": [], "reconstruction": [], "generated": []}
-    real, recons = exam.real(), exam.reconstructed(ae)
+    real, recons = evaluation.real(), evaluation.reconstructed(ae)
     for repeat in range(args.repeat_times):
         if repeat and args.protocol == "parent":  # other crops
-            real, recons = exam.real(repeat), exam.reconstructed(ae, repeat)
-        drawn = exam.generated(mardm, ae, how, repeat)
-        spread = exam.multimodality(mardm, ae, how, repeat) if args.cal_mm else None
-        columns["real"].append(exam.compare(real, real, repeat, against_itself=True))
-        columns["reconstruction"].append(exam.compare(real, recons, repeat, paired=True))
-        columns["generated"].append(exam.compare(real, drawn, repeat, multimodality=spread))
+            real, recons = evaluation.real(repeat), evaluation.reconstructed(ae, repeat)
+        drawn = evaluation.generated(mardm, ae, sampling, repeat)
+        spread = evaluation.multimodality(mardm, ae, sampling, repeat) if args.cal_mm else None
+        columns["real"].append(evaluation.compare(real, real, repeat, against_itself=True))
+        columns["reconstruction"].append(evaluation.compare(real, recons, repeat, paired=True))
+        columns["generated"].append(evaluation.compare(real, drawn, repeat, multimodality=spread))
         found = columns["generated"][-1].as_dict().items()
         report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in found if v is not None))
     if args.baselines:
-        columns |= baselines(args, exam, real, device)
-    finish(report, args, exam, columns, checkpoint=str(Run.of(args).choose(args.checkpoint)))
+        columns |= baselines(args, evaluation, real, device)
+    finish(report, args, evaluation, columns, checkpoint=str(Run.of(args).choose(args.checkpoint)))
     found, n = interval(columns["generated"]), columns["generated"][0].n_pred
     if "fid" in found:
         report.log(f"FID = {shown(found['fid'])} (n={n} real, {n} generated, {args.repeat_times} repeats)")

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from motion.export import safe_caption
 from motion.files import whole_file
+from utils.analysis.event_files import read_scalars, run_name, smooth
 from utils.cli import Parser, number, run
-from utils.curves import read_scalars, run_name, smooth
 from utils.errors import BadInput
 
 

@@ -17,21 +17,22 @@ import os
 import shutil
 from pathlib import Path
 
-from utils import bandai_namco, prepare_bvh
-from utils.check_dataset import check_dataset
 from utils.cli import Parser, count, name, number, run
-from utils.clips import Skipped
+from utils.data import bandai_namco
+from utils.data import bvh_dataset as prepare_bvh
+from utils.data.caption_text import read_captions, tagger_name
+from utils.data.clips import Skipped
+from utils.data.dataset_writer import Header, demo_set, read_packed, refuse_existing, write_set
+from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
 from utils.errors import BadInput
-from utils.prepare import Header, demo_set, read_packed, refuse_existing, write_set
-from utils.words import read_captions, tagger_name
 
 UNSAID = "see its source"
 
 
 def demo(args):
     """The embedded demo set: procedural motion with captions, to try things out with."""
-    source = f"motion/synthetic.py, {args.clips} clips, seed {args.seed}: procedural, not captured"
+    source = f"motion/synthetic/clips.py, {args.clips} clips, seed {args.seed}: procedural, not captured"
     header = Header(args.name, 20.0, args.min_frames, source, "that of this repository")
     root = Path(args.dataset_dir) / args.name
     write_set(demo_set(args.clips, args.seed), args.clips, root, header, args.overwrite)

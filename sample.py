@@ -21,11 +21,11 @@ from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start, write_text
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
+from utils.generation.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
+from utils.generation.stitch import draw_story, part_key
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 from utils.plain import parse_json
-from utils.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
-from utils.stitch import draw_story, part_key
 
 
 def flags():
@@ -67,11 +67,11 @@ def skate(joints, spec):
     return foot_skate([joints * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps)
 
 
-def record_of(args, pipeline, how):
+def record_of(args, pipeline, sampling):
     """What it takes to draw these motions again. The motions themselves join as they are written."""
     return {
         "flags": vars(args),
-        "decoding": asdict(how),
+        "decoding": asdict(sampling),
         "text_encoder": pipeline.text_encoder,
         "sha256": {str(path): sha256(path) for path in pipeline.paths},
         "motions": [],
@@ -95,7 +95,7 @@ def append_record(path, record):
     write_text(path, json.dumps([*calls, record], indent=1, ensure_ascii=False) + "\n")
 
 
-def draw_each(pipeline, prompts, text, m_lens, how, args):
+def draw_each(pipeline, prompts, text, m_lens, sampling, args):
     """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
     jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
     jobs.sort(key=lambda job: int(m_lens[job[0]]))
@@ -103,16 +103,16 @@ def draw_each(pipeline, prompts, text, m_lens, how, args):
         batch = jobs[first : first + args.batch_size]
         rows = torch.tensor([i for i, _ in batch])
         keys = [part_key(i, r) for i, r in batch]  # a repeat is another motion of the same prompt
-        features, joints = pipeline.draw(text[rows.to(text.device)], m_lens[rows], how, keys)
+        features, joints = pipeline.draw(text[rows.to(text.device)], m_lens[rows], sampling, keys)
         for (i, r), rows, one in zip(batch, features, joints):
             yield {"prompt": prompts[i].text, "sample": i, "repeat": r}, rows, one
 
 
-def draw_stories(pipeline, prompts, text, m_lens, how, args):
+def draw_stories(pipeline, prompts, text, m_lens, sampling, args):
     """As draw_each, but every repeat is one motion of all prompts."""
     parts = [{"prompt": p.text, "frames": STRIDE * int(n)} for p, n in zip(prompts, m_lens)]
     for r in range(args.repeat_times):
-        rows, one = draw_story(pipeline, text, m_lens, how, args.transition // STRIDE, r)
+        rows, one = draw_story(pipeline, text, m_lens, sampling, args.transition // STRIDE, r)
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
@@ -125,8 +125,8 @@ def main(argv=None):
 
     pipeline = Pipeline.from_args(args, device)
     spec = pipeline.spec
-    how = decoding(args, spec)
-    print(pipeline.mardm.cost(how))
+    sampling = decoding(args, spec)
+    print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
     warn_of_unknown_letters(texts, pipeline.text_encoder)
     text = pipeline.embed(texts)
@@ -137,8 +137,8 @@ def main(argv=None):
     names = Names(folder, plain=args.plain_names)
     draw = draw_stories if args.stitch else draw_each
     total = args.repeat_times * (1 if args.stitch else len(prompts))
-    record, skates = record_of(args, pipeline, how), []
-    drawn = draw(pipeline, prompts, text, m_lens, how, args)
+    record, skates = record_of(args, pipeline, sampling), []
+    drawn = draw(pipeline, prompts, text, m_lens, sampling, args)
     for made, rows, one in tqdm(drawn, desc="motions", unit="motion", total=total):
         if args.fix_feet:
             as_drawn, one = one, fix_feet(one, spec.fps, spec.skeleton)

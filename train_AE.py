@@ -15,13 +15,20 @@ from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name
 from utils.cli import Parser, count, number, run, start
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
 from utils.eval_utils import evaluate_reconstruction
-from utils.evaluators import Judge
+from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_flags, speed_up
-from utils.train_utils import CodeUsage, RunningMean, adamw, inference, reseed, warm_up_then_milestones
-from utils.training_loop import TrainingLoop
+from utils.training.train_utils import (
+    CodeUsage,
+    RunningMean,
+    adamw,
+    inference,
+    reseed,
+    warm_up_then_milestones,
+)
+from utils.training.training_loop import TrainingLoop
 
 DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
 
@@ -112,17 +119,17 @@ def validate(ae, val_set, args, device):
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, AE_models, "--model")
-    device = distributed.join(start(args))
+    device = distributed.init_distributed(start(args))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     normalizer = Normalizer.load(root, spec.dim)
     with distributed.main_first():
         train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
-        judge = Judge.load(args, spec, device)
-        judged_set = judge and TextMotionSet(load_clips(spec, root, "val"), normalizer)
+        evaluator = TextMotionEvaluator.load(args, spec, device)
+        evaluated_set = evaluator and TextMotionSet(load_clips(spec, root, "val"), normalizer)
 
-    reseed(args.seed)  # whatever was built before, a judge or not
+    reseed(args.seed)  # whatever was built before, an evaluator or not
     ae = make_ae(
         args.model,
         spec.dim,
@@ -149,20 +156,22 @@ def main(argv=None):
 
     for epoch in loop.epochs():
         usage = CodeUsage(ae.codebook_size or 1)
-        for pieces in loop.batches(train_set):
-            for batch in pieces:
+        for micro_batches in loop.batches(train_set):
+            for batch in micro_batches:
                 frames = int(batch.m_lens.sum())
                 total, recons = train_step(ae, batch.to(device), args, usage)
                 loop.backward(total * frames, frames, recons=recons * frames)
-            loop.descend(optimizer)
-            distributed.spread(ae.restarted())
+            loop.optimizer_step(optimizer)
+            distributed.broadcast(ae.restarted())
         if ae.codebook_size:
             loop.scalars("Train", usage.report())
         loop.scalars("Val", validate(ae, val_set, args, device))
         metrics = None
-        if judge:
+        if evaluator:
             with inference(ae):
-                metrics = evaluate_reconstruction(ae, judge, judged_set, normalizer, spec, device).as_dict()
+                metrics = evaluate_reconstruction(
+                    ae, evaluator, evaluated_set, normalizer, spec, device
+                ).as_dict()
             print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
         loop.finish_epoch(metrics)
 

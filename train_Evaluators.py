@@ -1,8 +1,8 @@
-"""Train a data set's judges, with which FID, R-precision, Matching, Diversity and CLIP score are measured.
+"""Train a data set's evaluators, with which FID, R-precision, Matching, Diversity and CLIP score are measured.
 
 python train_Evaluators.py --dataset_name Demo
 writes checkpoints/<dataset>/text_mot_match/model/finest.tar and text_mot_match_clip/model/finest.tar.
-For t2m and kit only the published judges give figures that compare with the literature: README.
+For t2m and kit only the published evaluators give figures that compare with the literature: README.
 """
 
 import math
@@ -14,14 +14,14 @@ from tqdm import tqdm
 from utils import metrics
 from utils.checkpoints import FORMAT, Run, load_state, save_state
 from utils.cli import Parser, count, number, record, run, start
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset, loader
 from utils.errors import BadInput
-from utils.evaluators import CONTRAST, MATCHING
+from utils.evaluation.evaluator_training import LOSSES, Contrast, Matching, r_precision, validate
+from utils.evaluation.evaluators import CONTRAST, MATCHING
+from utils.evaluation.glove import word_vectors
 from utils.flags import common_flags
-from utils.glove import word_vectors
-from utils.judge_training import LOSSES, Contrast, Matching, r_precision, validate
-from utils.train_utils import RunningMean, descend, reseed
+from utils.training.train_utils import RunningMean, gradient_step, reseed
 
 MAX_NORM = 1.0
 EMBEDDING_WIDTHS = (32, 64, 128, 256, 512)
@@ -30,7 +30,7 @@ EMBEDDING_WIDTHS = (32, 64, 128, 256, 512)
 def flags():
     parser = Parser(__doc__)
     common_flags(parser)
-    group = parser.add_argument_group("judges")
+    group = parser.add_argument_group("evaluators")
     group.add_argument(
         "--which", choices=("matching", "contrast", "both"), default="both", help="[%(default)s]"
     )
@@ -93,24 +93,24 @@ def cosine(optimizer, warm_up, steps):
 class Training:
     """One kind of judge, its optimizer and where it is kept: finest.tar is the best epoch on val."""
 
-    def __init__(self, pupil, args, folder, constants, train_set, device):
-        self.pupil, self.args, self.folder, self.device = pupil, args, folder, device
+    def __init__(self, model, args, folder, constants, train_set, device):
+        self.model, self.args, self.folder, self.device = model, args, folder, device
         self.train_set, self.constants = train_set, constants | {"format": FORMAT}
         self.per_epoch = -(-len(train_set) // args.batch_size)
-        steps = max(int(args.epoch * pupil.share), 1) * self.per_epoch
+        steps = max(int(args.epoch * model.share), 1) * self.per_epoch
         self.steps = min(steps, args.max_iters or steps)
-        self.optimizer = torch.optim.AdamW(pupil.parameters(), args.lr, weight_decay=args.weight_decay)
+        self.optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=args.weight_decay)
         self.scheduler = cosine(self.optimizer, args.warm_up_iter, self.steps)
         self.step, self.best = 0, None
 
     def run(self, val_set):
         """Every epoch: train, validate, keep the best."""
         name, args = self.folder.root.name, self.args
-        print(f"{name}: {sum(p.numel() for p in self.pupil.parameters()):,} parameters, {self.steps} steps")
+        print(f"{name}: {sum(p.numel() for p in self.model.parameters()):,} parameters, {self.steps} steps")
         with SummaryWriter(self.folder.model) as writer, tqdm(total=self.steps, desc=name, unit="it") as bar:
             for epoch in range(-(-self.steps // self.per_epoch)):
                 trained = self.one_epoch(epoch, bar)
-                found = validate(self.pupil, val_set, args.batch_size, args.seed, self.device)
+                found = validate(self.model, val_set, args.batch_size, args.seed, self.device)
                 scalars = {f"Train/{key}": value for key, value in trained.items()}
                 scalars |= {f"Val/{key}": value for key, value in found.items()}
                 for key, value in scalars.items():
@@ -129,8 +129,8 @@ class Training:
         ):
             if self.step == self.steps:
                 break
-            loss = self.pupil.loss(batch.to(self.device))
-            norm = descend(loss, self.optimizer, self.scheduler, MAX_NORM)
+            loss = self.model.loss(batch.to(self.device))
+            norm = gradient_step(loss, self.optimizer, self.scheduler, MAX_NORM)
             means.add(loss=loss, grad_norm=norm, lr=self.scheduler.get_last_lr()[0])
             self.step += 1
             bar.update()
@@ -141,23 +141,23 @@ class Training:
 
     def save(self, **more):
         best = {"best": self.best, "ep": self.best["ep"], "total_it": self.best["total_it"]}
-        save_state(self.folder.model / "finest.tar", self.pupil.state() | self.constants | best | more)
+        save_state(self.folder.model / "finest.tar", self.model.state() | self.constants | best | more)
 
     def examine(self, test_set):
-        """The best epoch on the test split: does this judge count?"""
+        """The best epoch on the test split: does this evaluator count?"""
         state = load_state(self.folder.model / "finest.tar")
-        self.pupil.load(state)
+        self.model.load(state)
         name, n, args = self.folder.root.name, len(test_set), self.args
-        top = r_precision(self.pupil, test_set, args.batch_size, args.seed, self.device, repeats=5)
+        top = r_precision(self.model, test_set, args.batch_size, args.seed, self.device, repeats=5)
         if top is None:
             print(f"{name}: {n} test clips are too few to tell whether it counts ({metrics.POOL} needed)")
             return
         self.save(test={f"top{k}": float(value) for k, value in enumerate(top, start=1)})
-        counts = top[2] >= metrics.JUDGE_BAR
+        counts = top[2] >= metrics.EVALUATOR_BAR
         top = " / ".join(f"{value:.3f}" for value in top)
         print(f"{name}: R-precision 1/2/3 of real test motion {top} (n={n}, epoch {self.best['ep']})")
         if not counts:
-            print(f"{name}: IT DOES NOT COUNT, top-3 is below {metrics.JUDGE_BAR}: train it longer")
+            print(f"{name}: IT DOES NOT COUNT, top-3 is below {metrics.EVALUATOR_BAR}: train it longer")
 
 
 def main(argv=None):
@@ -167,7 +167,7 @@ def main(argv=None):
     normalizer = Normalizer.load(root, spec.dim)
     clips = [load_clips(spec, root, split) for split in ("train", "val", "test")]
     if len(clips[0]) < 2:
-        raise BadInput(f"{root}/train.txt: a judge needs at least 2 clips to tell apart")
+        raise BadInput(f"{root}/train.txt: an evaluator needs at least 2 clips to tell apart")
     sets = [TextMotionSet(part, normalizer, crop=part is clips[0], seed=args.seed) for part in clips]
 
     published = args.dataset_name in DATASETS
@@ -179,16 +179,16 @@ def main(argv=None):
     config = vars(args) | {"dataset": spec.as_dict()}
 
     print(f"embedding {args.dim} wide, {words.source} word vectors, {len(sets[0]):,} training clips")
-    pupils = {}
+    models = {}
     if args.which != "contrast":
-        pupils[MATCHING] = Matching(spec.dim, sizes, words, args.loss)
+        models[MATCHING] = Matching(spec.dim, sizes, words, args.loss)
     if args.which != "matching":
-        pupils[CONTRAST] = Contrast(spec.dim, [c.text for c in captions])
-    for name, pupil in pupils.items():
+        models[CONTRAST] = Contrast(spec.dim, [c.text for c in captions])
+    for name, model in models.items():
         folder = Run.of(args, name)
         record(args, folder.root)
-        constants = {"mean": normalizer.mean, "std": normalizer.std, "config": config | pupil.config}
-        training = Training(pupil.to(device), args, folder, constants, sets[0], device)
+        constants = {"mean": normalizer.mean, "std": normalizer.std, "config": config | model.config}
+        training = Training(model.to(device), args, folder, constants, sets[0], device)
         training.run(sets[1])
         training.examine(sets[2])
 

@@ -10,13 +10,13 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import trange
 
 from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribution
-from utils.captions import embed_captions
 from utils.checkpoints import FORMAT, Run, save_state
 from utils.cli import Parser, count, number, record, run, start
-from utils.clips import UNIT, load_clips
+from utils.data.clips import UNIT, load_clips
 from utils.datasets import find_dataset
 from utils.flags import common_flags, text_encoder_flag
-from utils.train_utils import RunningMean, descend, inference, reseed, warm_up_then_milestones
+from utils.text_embeddings import embed_captions
+from utils.training.train_utils import RunningMean, gradient_step, inference, reseed, warm_up_then_milestones
 
 WITHIN = 2  # tokens; 0.4 s at 20 fps
 
@@ -77,7 +77,7 @@ def train_epoch(estimator, text, lengths, optimizer, scheduler, args):
     means = RunningMean()
     for rows in torch.randperm(len(lengths)).to(text.device).split(args.batch_size):
         loss = cross_entropy(estimator(text[rows]), lengths[rows])
-        descend(loss, optimizer, scheduler)
+        gradient_step(loss, optimizer, scheduler)
         means.add(loss=loss)
         if scheduler.last_epoch == args.max_iters:  # counts steps
             break

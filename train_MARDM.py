@@ -10,18 +10,17 @@ import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
-from models.draws import keys_of
-from models.MARDM import Decoding, MARDM_models
+from models.counter_rng import sample_keys
+from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import lengths_to_mask
 from utils import distributed
-from utils.captions import embed_captions
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, number, run, start
-from utils.clips import load_clips
+from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import evaluate_generation
-from utils.evaluators import Judge
+from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import (
     autoencoder_flags,
     checkpoint_flag,
@@ -31,8 +30,9 @@ from utils.flags import (
     speed_up,
     text_encoder_flag,
 )
-from utils.train_utils import EMA, RunningMean, adamw, inference, reseed, warm_up_then_milestones
-from utils.training_loop import TrainingLoop
+from utils.text_embeddings import embed_captions
+from utils.training.train_utils import EMA, RunningMean, adamw, inference, reseed, warm_up_then_milestones
+from utils.training.training_loop import TrainingLoop
 
 
 def flags():
@@ -69,12 +69,12 @@ def flags():
     group.add_argument(
         "--raw_targets",
         action="store_true",
-        help="leave the targets as they are, as the parent does; ablation of their standardisation [off]",
+        help="leave the targets as they are, as MARDM does; ablation of their standardisation [off]",
     )
     group.add_argument(
-        "--flat_attention",
+        "--no_neighbour_init",
         action="store_true",
-        help="begin with attention that sees all tokens alike, as the parent does; ablation [off]",
+        help="begin with attention that sees all tokens alike, as MARDM does; ablation [off]",
     )
     group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
     group.add_argument(
@@ -103,7 +103,7 @@ def measure_targets(ae, train_set, args, device):
         inside = lengths_to_mask(batch.m_lens // STRIDE, targets.shape[1])[..., None].double()
         powers = inside, targets * inside, targets.square() * inside
         sums += torch.stack([x.sum(dim=(0, 1)).expand(ae.target_dim) for x in powers])
-    n, first, second = distributed.summed(sums)
+    n, first, second = distributed.all_reduce_sum(sums)
     variance = (second - first.square() / n) / (n - 1)
     return (first / n).float(), variance.clamp(min=0).sqrt().float()
 
@@ -112,9 +112,11 @@ def loss_of(mardm, ae, batch, keys, room):
     """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
     there = batch.to(mardm.target_mean.device)
     latents, targets = ae.tokenize(there.motion, there.m_lens)
-    decoys = ae.decoys(latents, keys)
+    random_replacements = ae.random_replacements(latents, keys)
     m_lens = batch.m_lens // STRIDE
-    return mardm.summed_loss(latents, targets, there.text, m_lens, decoys=decoys, keys=keys, room=room)
+    return mardm.summed_loss(
+        latents, targets, there.text, m_lens, random_replacements=random_replacements, keys=keys, room=room
+    )
 
 
 def validate(mardm, ae, val_set, args, device):
@@ -122,7 +124,7 @@ def validate(mardm, ae, val_set, args, device):
     means = RunningMean()
     with inference(mardm):
         for batch in chain.from_iterable(shared_loader(val_set, args, device)):
-            keys = keys_of(args.seed, 0, batch.index)
+            keys = sample_keys(args.seed, 0, batch.index)
             loss, count = loss_of(mardm, ae, batch, keys, val_set.longest)
             means.add(count, loss=loss)
     return means.pop()
@@ -131,7 +133,7 @@ def validate(mardm, ae, val_set, args, device):
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
-    device = distributed.join(start(args))
+    device = distributed.init_distributed(start(args))
 
     tokenizer = load_ae(args, device)
     ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
@@ -144,11 +146,11 @@ def main(argv=None):
         train_clips, normalizer, text, args.max_motion_length, crop=True, seed=args.seed
     )
     val_set = TextMotionSet(val_clips, normalizer, text, args.max_motion_length)
-    judge = Judge.load(args, spec, device) if args.need_evaluation else None
-    if args.need_evaluation and judge is None:
-        raise BadInput(f"--need_evaluation: no judge for {spec.name}; train one with train_Evaluators.py")
+    evaluator = TextMotionEvaluator.load(args, spec, device) if args.need_evaluation else None
+    if args.need_evaluation and evaluator is None:
+        raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
 
-    reseed(args.seed)  # whatever was built before, a judge or not
+    reseed(args.seed)  # whatever was built before, an evaluator or not
     mardm = make_mardm(
         args.model,
         ae,
@@ -158,7 +160,7 @@ def main(argv=None):
         cond_drop_prob=args.cond_drop_prob,
         diffmlps_batch_mul=args.diffmlps_batch_mul,
         dropout=args.dropout,
-        look_around=not args.flat_attention,
+        neighbour_init=not args.no_neighbour_init,
     ).to(device)
     if not (args.raw_targets or args.is_continue):  # a pass over all clips; a resumed run keeps its own
         mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
@@ -181,18 +183,18 @@ def main(argv=None):
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
 
     for epoch in loop.epochs():
-        for pieces in loop.batches(train_set):
-            for batch in pieces:
-                keys = keys_of(args.seed, loop.progress.total_it, batch.index)
+        for micro_batches in loop.batches(train_set):
+            for batch in micro_batches:
+                keys = sample_keys(args.seed, loop.progress.total_it, batch.index)
                 loop.backward(*loss_of(mardm, ae, batch, keys, train_set.longest))
-            loop.descend(optimizer)
+            loop.optimizer_step(optimizer)
             ema.update(mardm, loop.progress.total_it)
         metrics = None
         loop.scalars("Val", validate(mardm, ae, val_set, args, device))
-        if judge and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):
-            how = Decoding(cfg=spec.cfg, seed=args.seed)
+        if evaluator and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):
+            sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
             metrics = evaluate_generation(
-                ema.model, ae, judge, val_set, normalizer, spec, how, device
+                ema.model, ae, evaluator, val_set, normalizer, spec, sampling, device
             ).as_dict()
             print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
         loop.finish_epoch(metrics)

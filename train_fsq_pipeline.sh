@@ -20,7 +20,7 @@ full_size() {
     DATASET=t2m
     AE_NAME=FSQ_AE_High AE_MODEL=FSQ_AE_High
     NAME=FSQ_MARDM_SiT_XL MODEL=FSQ-MARDM-SiT-XL
-    JUDGE_FLAGS=()
+    EVALUATOR_FLAGS=()
     LENGTH_FLAGS=()
     AE_FLAGS=(--epoch 50 --batch_size 256)
     MARDM_FLAGS=(--epoch 500 --batch_size 64 --need_evaluation)
@@ -32,7 +32,7 @@ demo_size() {
     DATASET=Demo
     AE_NAME=FSQ_AE_High AE_MODEL=FSQ_AE_High
     NAME=FSQ_MARDM_SiT_XS MODEL=FSQ-MARDM-SiT-XS
-    JUDGE_FLAGS=(--num_workers 0)
+    EVALUATOR_FLAGS=(--num_workers 0)
     LENGTH_FLAGS=()
     AE_FLAGS=(--width 128 --root_weight 4 --batch_size 32 --epoch 1000 --max_iters 2500 --lr 1e-3 --warm_up_iter 100
         --milestones 1800 2300 --lr_decay 0.3 --num_workers 0)
@@ -132,15 +132,15 @@ begin() {
 }
 
 phase="the preparation"
-echo "=== Preparation: data set, judges, length estimator ==="
+echo "=== Preparation: data set, evaluators, length estimator ==="
 if [ "$DATASET" = Demo ] && [ ! -f datasets/Demo/spec.json ]; then
     step prepare python prepare_dataset.py demo
 fi
 if [ ! -f "$runs/text_mot_match/model/finest.tar" ]; then
     case "$DATASET" in
-        t2m | kit) echo "No judges in $runs: training our own. Figures compare with others' only under the published ones (README)." ;;
+        t2m | kit) echo "No evaluators in $runs: training our own. Figures compare with others' only under the published ones (README)." ;;
     esac
-    step judges python train_Evaluators.py "${common[@]}" ${JUDGE_FLAGS[@]+"${JUDGE_FLAGS[@]}"}
+    step evaluators python train_Evaluators.py "${common[@]}" ${EVALUATOR_FLAGS[@]+"${EVALUATOR_FLAGS[@]}"}
 fi
 if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
     step length_estimator python train_LengthEstimator.py "${common[@]}" ${LENGTH_FLAGS[@]+"${LENGTH_FLAGS[@]}"}

@@ -1,12 +1,12 @@
 """How fast is generation, and how far from what the machine allows?
 
-  python benchmarks/bench_generate.py --quick                 size S: under 40 s on 2 cores
-  python benchmarks/bench_generate.py --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
-  python benchmarks/bench_generate.py --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
+  python -m benchmarks.bench_generate --quick                 size S: under 40 s on 2 cores
+  python -m benchmarks.bench_generate --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
+  python -m benchmarks.bench_generate --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
 
 For each case: ms per motion and motions per second, head rows per generated token (counted), the floor and
 the share of it reached, and the same from the reference mode, which draws every hidden token with an adaptive
-solver as the parent does, in float32. The floor of a layer's call is max(FLOPs / measured matmul rate,
+solver as MARDM does, in float32. The floor of a layer's call is max(FLOPs / measured matmul rate,
 weight bytes / measured bandwidth). Exits with 1 when the counted rows differ from tokens x evaluations x
 passes, or when drawing everything gives other motions.
 """
@@ -26,21 +26,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
-
-from benchmarks.reference import draw_everything  # noqa: E402
-from diffusions.samplers import EVALUATIONS  # noqa: E402
-from models.AE import make_ae  # noqa: E402
-from models.DiffMLPs import HEAD_SIZES  # noqa: E402
-from models.MARDM import Decoding, MARDM_models  # noqa: E402
-from models.masking import hidden_counts  # noqa: E402
-from models.precision import pack, packed_linear, packing_works  # noqa: E402
-from models.TextEncoder import load_text_encoder  # noqa: E402
-from motion.rendering import render_video  # noqa: E402
-from motion.synthetic import demo_clips  # noqa: E402
-from utils.cli import Parser, count, number, run, write_text  # noqa: E402
-from utils.flags import PRECISIONS, speed_up  # noqa: E402
+from benchmarks.reference import draw_everything
+from diffusions.samplers import EVALUATIONS
+from models.AE import make_ae
+from models.DiffMLPs import HEAD_SIZES
+from models.MARDM import MARDM_models, SamplingConfig
+from models.masking import hidden_counts
+from models.precision import pack, packed_linear, packing_works
+from models.TextEncoder import load_text_encoder
+from motion.render.rendering import render_video
+from motion.synthetic.clips import demo_clips
+from utils.cli import Parser, count, number, run, write_text
+from utils.flags import PRECISIONS, speed_up
 
 MODES = [f"{precision}{compiled}" for precision in PRECISIONS for compiled in ("", "+compile")]
 TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a late one
@@ -131,16 +128,16 @@ def cases(size, batch, args, rates, device):
     tokens = args.frames // 4
     text = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1)).to(device)
     m_lens = torch.full((batch,), tokens, device=device)
-    how = Decoding(cfg=args.cfg, sampler=args.sampler, sampler_steps=args.sampler_steps)
+    sampling = SamplingConfig(cfg=args.cfg, sampler=args.sampler, sampler_steps=args.sampler_steps)
     evaluations = EVALUATIONS[args.sampler] * args.sampler_steps
     expected = batch * tokens * evaluations * (2 if args.cfg != 1 else 1)
     with torch.no_grad():
-        same = timed_reference(mardm, ae, text, m_lens, how, args, device)
-        parent = timed_reference(mardm, ae, text, m_lens, replace(how, sampler="dopri5"), args, device)
+        same = timed_reference(mardm, ae, text, m_lens, sampling, args, device)
+        parent = timed_reference(mardm, ae, text, m_lens, replace(sampling, sampler="dopri5"), args, device)
     stages = beside(ae, m_lens, args, device) if args.stages else {}
 
     def ours():
-        return ae.detokenize(mardm.generate(ae, text, m_lens, how), m_lens * 4)
+        return ae.detokenize(mardm.generate(ae, text, m_lens, sampling), m_lens * 4)
 
     for mode in args.modes:
         precision = mode.split("+")[0]
@@ -161,7 +158,7 @@ def cases(size, batch, args, rates, device):
             "solver": args.sampler,
             "evaluations": evaluations,
             "mode": mode,
-            "how": asdict(how),
+            "how": asdict(sampling),
             "ms_per_motion": 1e3 * took / batch,
             "motions_per_second": batch / took,
             "rows_per_token": account.rows / (batch * tokens),
@@ -192,17 +189,17 @@ def beside(ae, m_lens, args, device):
     return found | {"ms_render_per_frame": 1e3 * took / len(clip.joints)}
 
 
-def timed_reference(mardm, ae, text, m_lens, how, args, device):
+def timed_reference(mardm, ae, text, m_lens, sampling, args, device):
     """Drawing everything; at L and XL and with --quick two of the rounds are timed, scaled by their share of
     the hidden tokens.
     """
     small = mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
     whole = args.whole_reference or (small and not args.quick)
-    hidden = hidden_counts(m_lens[:1].cpu(), how.time_steps)[0, :-1]
-    rounds = range(how.time_steps) if whole else TIMED_ROUNDS
+    hidden = hidden_counts(m_lens[:1].cpu(), sampling.time_steps)[0, :-1]
+    rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
     share = float(hidden[list(rounds)].sum() / hidden.sum())
     with Account([], mardm.DiffMLPs.net, 1, 1) as account:
-        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, how, rounds), device) / share
+        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), device) / share
     tokens = int(m_lens.sum())
     return {
         "ms_per_motion": 1e3 * took / len(m_lens),
@@ -218,8 +215,10 @@ def modes_agree(device):
     mardm, ae = mardm.double(), ae.double()
     text = torch.randn(3, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(device)
     m_lens = torch.tensor([1, 13, 6], device=device)
-    how = Decoding(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
-    difference = mardm.generate(ae, text, m_lens, how) - draw_everything(mardm, ae, text, m_lens, how)
+    sampling = SamplingConfig(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
+    difference = mardm.generate(ae, text, m_lens, sampling) - draw_everything(
+        mardm, ae, text, m_lens, sampling
+    )
     return float(difference.abs().max()) < 1e-9
 
 

@@ -1,10 +1,10 @@
 """How fast is a training step, and how far from what the machine allows?
 
-  python benchmarks/bench_train.py --quick                              size XS, narrow AE: under a minute
-  python benchmarks/bench_train.py --output results/bench_train.json    official AE, and size S
-  python benchmarks/bench_train.py --sizes XL --batch 64 --device cuda --precision bf16 --compile
+  python -m benchmarks.bench_train --quick                              size XS, narrow AE: under a minute
+  python -m benchmarks.bench_train --output results/bench_train.json    official AE, and size S
+  python -m benchmarks.bench_train --sizes XL --batch 64 --device cuda --precision bf16 --compile
 
-Ours is the step of train_AE.py and train_MARDM.py; the reference does what the parent project's does
+Ours is the step of train_AE.py and train_MARDM.py; the reference does what MARDM's does
 (training_reference.py). All modes get the same clips and hide the same tokens, and take turns round by round,
 because a machine is rarely quiet; medians count. FLOPs are those of matrix products and convolutions, counted
 by torch.utils.flop_counter; the matmul rate is the best of five float32 2048^3 products. Peak memory is that
@@ -19,18 +19,14 @@ import sys
 import time
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
-
-from benchmarks.bench_generate import processor, synchronise  # noqa: E402
-from benchmarks.rehearsal import status  # noqa: E402
-from benchmarks.training_modes import (  # noqa: E402
+from benchmarks.bench_generate import processor, synchronise
+from benchmarks.rehearsal import status
+from benchmarks.training_modes import (
     ANOMALY,
     FRAMES,
     KINDS,
@@ -38,17 +34,17 @@ from benchmarks.training_modes import (  # noqa: E402
     GeneratorBench,
     Round,
 )
-from benchmarks.training_reference import plain_products  # noqa: E402
-from models.AE import STRIDE  # noqa: E402
-from models.DiffMLPs import HEAD_SIZES  # noqa: E402
-from utils.cli import Parser, count, number, run, write_text  # noqa: E402
-from utils.flags import speed_flags  # noqa: E402
-from utils.health import Meter  # noqa: E402
-from utils.train_utils import reseed  # noqa: E402
+from benchmarks.training_reference import plain_products
+from models.AE import STRIDE
+from models.DiffMLPs import HEAD_SIZES
+from utils.cli import Parser, count, number, run, write_text
+from utils.flags import speed_flags
+from utils.training.monitoring import Meter
+from utils.training.train_utils import reseed
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL = 2048  # rows and columns
-PARENT_GFLOPS = 134  # of the machine on which the parent's own code took these seconds (size S, batch 16)
+PARENT_GFLOPS = 134  # of the machine on which MARDM's own code took these seconds (size S, batch 16)
 PARENT = {"no text": 1.82, "no text, anomaly": 2.24, "latents given": 1.05}
 
 
@@ -172,7 +168,7 @@ def report(row):
         )
     for name, ratio in row.get("against_the_parents_own", {}).items():
         fits = "within" if abs(ratio - 1) <= 0.2 else "NOT within"
-        print(f"  {name}: {ratio:.2f} x the parent's own step at this matmul rate, {fits} 20%")
+        print(f"  {name}: {ratio:.2f} x MARDM's own step at this matmul rate, {fits} 20%")
 
 
 def flags():

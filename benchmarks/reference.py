@@ -12,7 +12,7 @@ from models.masking import lengths_to_mask, reveal_rounds
 
 
 @torch.no_grad()
-def draw_everything(mardm, tokenizer, text, m_lens, how, rounds=None, targets=None, sections=None):
+def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, targets=None, sections=None):
     """As MARDM.generate, or with targets and sections as MARDM.edit; two Transformer passes a round.
 
     rounds: run only these (for timing). -> [B,L,target_dim]
@@ -21,18 +21,24 @@ def draw_everything(mardm, tokenizer, text, m_lens, how, rounds=None, targets=No
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
     drawn_anew = inside if sections is None else sections & inside
-    order, noise = draw_noise(how.seed, range(B), L, mardm.DiffMLPs.noise_shape)
-    noise, leaves = noise.to(text), reveal_rounds(drawn_anew.cpu(), order, how.time_steps).to(text.device)
-    for r in range(how.time_steps) if rounds is None else rounds:
+    order, noise = draw_noise(sampling.seed, range(B), L, mardm.DiffMLPs.noise_shape)
+    noise, leaves = (
+        noise.to(text),
+        reveal_rounds(drawn_anew.cpu(), order, sampling.time_steps).to(text.device),
+    )
+    for r in range(sampling.time_steps) if rounds is None else rounds:
         hidden = leaves >= r
         if not hidden.any():
             break
-        x = torch.where(hidden[..., None], mardm.mask_latent, tokenizer.lift(targets).mT) * inside[..., None]
+        x = (
+            torch.where(hidden[..., None], mardm.mask_latent, tokenizer.embed_codes(targets).mT)
+            * inside[..., None]
+        )
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], how.at(r))
+        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], sampling.at(r))
         drawn = drawn * mardm.target_std + mardm.target_mean
         targets = targets.clone()
-        targets[hidden] = tokenizer.snap(drawn[None])[0] if how.snap == "step" else drawn
-    if how.snap == "end":
-        targets = torch.where(drawn_anew[..., None], tokenizer.snap(targets), targets)
+        targets[hidden] = tokenizer.quantize(drawn[None])[0] if sampling.snap == "step" else drawn
+    if sampling.snap == "end":
+        targets = torch.where(drawn_anew[..., None], tokenizer.quantize(targets), targets)
     return targets

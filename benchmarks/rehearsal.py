@@ -1,7 +1,7 @@
 """A dress rehearsal of full-scale training, with as many synthetic clips as HumanML3D has.
 
-  python benchmarks/rehearsal.py --folder /data/rehearsal --output results/rehearsal.json
-  python benchmarks/rehearsal.py --folder /data/rehearsal --quick          400 clips, small models
+  python -m benchmarks.rehearsal --folder /data/rehearsal --output results/rehearsal.json
+  python -m benchmarks.rehearsal --folder /data/rehearsal --quick          400 clips, small models
 
 Writes 29,228 clips in HumanML3D's layout (split as published, 263 columns, three captions each: about 5 GB),
 starts the real training commands with their official flags, first without the packed cache (cold), then with
@@ -24,20 +24,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # run as a file: the packages lie one folder up
+from benchmarks.bench_generate import matmul_rate, processor, synchronise
+from models.AE import make_ae
+from utils.checkpoints import FORMAT, save_state
+from utils.cli import Parser, count, run, write_text
+from utils.data.cal_mean_std import mean_std
+from utils.data.clips import SPLITS
+from utils.data.dataset_writer import demo_set
+from utils.data.validation import PUBLISHED
+from utils.datasets import DATASETS
+from utils.errors import BadInput
+from utils.motion_process import joints_to_features
 
-from benchmarks.bench_generate import matmul_rate, processor, synchronise  # noqa: E402
-from models.AE import make_ae  # noqa: E402
-from utils.cal_mean_std import mean_std  # noqa: E402
-from utils.check_dataset import PUBLISHED  # noqa: E402
-from utils.checkpoints import FORMAT, save_state  # noqa: E402
-from utils.cli import Parser, count, run, write_text  # noqa: E402
-from utils.clips import SPLITS  # noqa: E402
-from utils.datasets import DATASETS  # noqa: E402
-from utils.errors import BadInput  # noqa: E402
-from utils.motion_process import joints_to_features  # noqa: E402
-from utils.prepare import demo_set  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 T2M = DATASETS["t2m"]
 CONTACTS = 4  # the last columns of a row: 0 or 1, not to be disturbed

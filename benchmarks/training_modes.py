@@ -1,4 +1,4 @@
-"""Ways of taking a training step, for bench_train.py: ours, and the parent project's, whole or in part."""
+"""Ways of taking a training step, for bench_train.py: ours, and MARDM's, whole or in part."""
 
 import copy
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ from benchmarks.training_reference import (
     text_tower,
 )
 from models.AE import STRIDE, make_ae
-from models.draws import keys_of
+from models.counter_rng import sample_keys
 from models.MARDM import MARDM_models
-from utils.clips import Caption, Clip
+from utils.data.clips import Caption, Clip
 from utils.datasets import Batch, Normalizer, TextMotionSet, WindowSet, loader
 from utils.distributed import pool_gradients
 from utils.flags import speed_up
-from utils.train_utils import (
+from utils.training.train_utils import (
     EMA,
     CodeUsage,
     adamw,
-    advance,
-    descend,
+    gradient_step,
+    optimizer_step,
     parameters_of,
     reseed,
     warm_up_then_milestones,
@@ -82,12 +82,12 @@ class Bench:
     def round(self, batch):
         return Round(batch)
 
-    def descend(self, loss, count):
-        """As utils/training_loop.py. loss: the sum [] of `count` entries."""
+    def gradient_step(self, loss, count):
+        """As utils/training/training_loop.py. loss: the sum [] of `count` entries."""
         optimizer, scheduler = self.fast
         loss.backward()
         pool_gradients(parameters_of(optimizer), count)
-        advance(optimizer, scheduler)
+        optimizer_step(optimizer, scheduler)
         optimizer.zero_grad(set_to_none=True)
 
 
@@ -106,12 +106,12 @@ class AutoencoderBench(Bench):
     def ours(self, given):
         frames = int(given.batch.m_lens.sum())
         loss, _ = train_AE.train_step(self.ae, given.batch.to(self.device), self.flags, self.usage)
-        self.descend(loss * frames, frames)
+        self.gradient_step(loss * frames, frames)
 
     def reference(self, given):
         motion = given.batch.motion.to(self.device)
         recons = self.ae.training_pass(motion)[0]
-        descend(
+        gradient_step(
             smooth_l1_loss(recons, motion) + smooth_l1_loss(recons[..., 4:], motion[..., 4:]), *self.plain
         )
 
@@ -147,7 +147,7 @@ class GeneratorBench(Bench):
 
     @cached_property
     def tower(self):
-        """The text tower and its average: the parent averages what is frozen, too."""
+        """The text tower and its average: MARDM averages what is frozen, too."""
         tower = text_tower().to(self.device)
         return tower, copy.deepcopy(tower)
 
@@ -157,16 +157,16 @@ class GeneratorBench(Bench):
             return Round(batch, self.ae.tokenize(there.motion, there.m_lens))
 
     def ours(self, given, tokens=False):
-        batch, keys = given.batch, keys_of(0, 0, given.batch.index)
+        batch, keys = given.batch, sample_keys(0, 0, given.batch.index)
         self.ae.requires_grad_(False)
         ae = Given(self.ae, given.tokens) if tokens else self.ae
-        self.descend(*train_MARDM.loss_of(self.mardm, ae, batch, keys, FRAMES // STRIDE))
+        self.gradient_step(*train_MARDM.loss_of(self.mardm, ae, batch, keys, FRAMES // STRIDE))
         self.average.update(self.mardm, 10**5)
 
     @plain_products()
     def reference(self, given, text=True, tokens=False):
         batch, averages, modules = given.batch.to(self.device), [self.average.model], [self.mardm]
-        keys = keys_of(0, 0, given.batch.index).to(self.device)
+        keys = sample_keys(0, 0, given.batch.index).to(self.device)
         self.ae.requires_grad_(True)
         latents, targets = given.tokens if tokens else self.ae.tokenize(batch.motion)
         condition = batch.text
@@ -176,7 +176,7 @@ class GeneratorBench(Bench):
             averages, modules = [*averages, its_average], [*modules, tower]
         m_lens = batch.m_lens // STRIDE
         loss = repeat_then_gather_loss(self.mardm, latents, targets, condition, m_lens, keys)
-        descend(loss, *self.plain)
+        gradient_step(loss, *self.plain)
         average_one_by_one(averages, modules)
 
 
@@ -184,7 +184,7 @@ class Given:
     """A tokenizer that has done its work already, as a cache of tokens would have."""
 
     def __init__(self, ae, tokens):
-        self.decoys, self.tokens = ae.decoys, tokens
+        self.random_replacements, self.tokens = ae.random_replacements, tokens
 
     def tokenize(self, motion, m_lens):
         return self.tokens

@@ -1,4 +1,4 @@
-"""A training step as the parent project takes it, kept to be compared with.
+"""A training step as MARDM takes it, kept to be compared with.
 
 The autoencoder's encoder runs under gradients that nobody uses, the text tower runs at every step, every
 token is repeated before the hidden ones are gathered, and the average is taken parameter by parameter, the

@@ -9,20 +9,20 @@ from functools import partial
 import torch
 from torch import nn
 
-from models.draws import integers, normal
+from models.counter_rng import integers, normal
 from models.FSQ import FSQ
-from models.precision import compile_module, lowered
+from models.precision import autocast_to, compile_module
 from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
-DECOY = 0  # the stream of random numbers that `decoys` draws from
+REPLACEMENT = 0  # the stream of random numbers that `decoys` draws from
 
 
 class AE(nn.Module):
     """The continuous autoencoder; its latent is the target of diffusion.
 
     padding_proof: activations past a clip's end are zeroed before every convolution, so that a clip in a
-    padded batch comes out as if it were alone. The parent's weights were trained without (its checkpoints
+    padded batch comes out as if it were alone. MARDM's weights were trained without (its checkpoints
     load with False).
     """
 
@@ -31,10 +31,10 @@ class AE(nn.Module):
     codebook_size = None
     precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32
 
-    def __init__(self, dim=67, width=512, padding_proof=True):
+    def __init__(self, dim=67, width=512, mask_padding=True):
         super().__init__()
         self.dim, self.width, self.latent_dim, self.target_dim = dim, width, width, width
-        self.padding_proof = padding_proof
+        self.mask_padding = mask_padding
         self.encoder = Encoder(dim, width)
         self.decoder = Decoder(dim, width)
 
@@ -42,11 +42,11 @@ class AE(nn.Module):
 
     def encode(self, motion, m_lens=None):
         """[B,T,dim] -> latents as the decoder gets them [B,D,L]."""
-        return self.lift(self._targets(motion, m_lens))
+        return self.embed_codes(self._targets(motion, m_lens))
 
     def decode(self, latents, m_lens=None):
         """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames."""
-        with lowered(self.precision, latents):
+        with autocast_to(self.precision, latents):
             motion = self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE)).mT
         return motion.to(latents.dtype)
 
@@ -59,7 +59,7 @@ class AE(nn.Module):
     def training_pass(self, motion, m_lens=None):
         """-> (reconstruction [B,T,dim], the bottleneck's own loss [], code indices [B,L] or None)."""
         targets = self._targets(motion, m_lens)
-        return self.decode(self.lift(targets), m_lens), motion.new_zeros(()), self.indices(targets)
+        return self.decode(self.embed_codes(targets), m_lens), motion.new_zeros(()), self.indices(targets)
 
     def set_precision(self, dtype):
         """torch.float32 or bfloat16, for the convolutions."""
@@ -81,31 +81,31 @@ class AE(nn.Module):
         head.
         """
         targets = self._targets(motion, m_lens)
-        return self.lift(targets), targets
+        return self.embed_codes(targets), targets
 
-    def lift(self, targets):
+    def embed_codes(self, targets):
         """[B,L,target_dim] -> [B,D,L]."""
         return targets.mT
 
-    def snap(self, targets):
+    def quantize(self, targets):
         """Nearest legal target: a continuous latent is legal as it is."""
         return targets
 
     def detokenize(self, targets, m_lens=None, snap=True):
         """[B,L,target_dim], frames [B] -> motion [B,4L,dim], zero past each end."""
-        motion = self.decode(self.lift(self.snap(targets) if snap else targets), m_lens)
+        motion = self.decode(self.embed_codes(self.quantize(targets) if snap else targets), m_lens)
         return motion if m_lens is None else zero_past(motion.mT, m_lens).mT
 
-    def decoys(self, latents, keys):
-        """Plausible wrong latents in the place of [B,D,L]: standard normal, as the parent. keys [B]: see
-        models/draws.py.
+    def random_replacements(self, latents, keys):
+        """Plausible wrong latents in the place of [B,D,L]: standard normal, as MARDM. keys [B]: see
+        models/counter_rng.py.
         """
         _, D, L = latents.shape
-        return normal(keys.to(latents.device), DECOY, (L, D)).mT.to(latents.dtype)
+        return normal(keys.to(latents.device), REPLACEMENT, (L, D)).mT.to(latents.dtype)
 
     def _random_codes(self, latents, keys):
         """Indices [B,L] into the code book."""
-        return integers(keys.to(latents.device), DECOY, latents.shape[2:], self.codebook_size)
+        return integers(keys.to(latents.device), REPLACEMENT, latents.shape[2:], self.codebook_size)
 
     def indices(self, targets):
         """Code indices [B,L] of targets, None where there is no code book."""
@@ -115,7 +115,7 @@ class AE(nn.Module):
         return self._latents(motion, m_lens).mT
 
     def _latents(self, motion, m_lens):
-        with lowered(self.precision, motion):
+        with autocast_to(self.precision, motion):
             latents = self.encoder(motion.mT, self._ends(m_lens, motion.shape[1]))
         return latents.to(motion.dtype)
 
@@ -123,7 +123,7 @@ class AE(nn.Module):
         """None where nothing has to be zeroed. Whether every clip is whole is asked of the host alone: the
         answer of another device would have to be waited for.
         """
-        if m_lens is None or not self.padding_proof:
+        if m_lens is None or not self.mask_padding:
             return None
         if m_lens.device.type == "cpu" and bool((m_lens >= frames).all()):
             return None
@@ -136,8 +136,8 @@ class FSQ_AE(AE):
     kind = "FSQ"
     options = ("fsq_levels",)
 
-    def __init__(self, dim=67, width=512, fsq_levels=(8, 5, 5, 5, 5), padding_proof=True):
-        super().__init__(dim, width, padding_proof)
+    def __init__(self, dim=67, width=512, fsq_levels=(8, 5, 5, 5, 5), mask_padding=True):
+        super().__init__(dim, width, mask_padding)
         self.fsq = FSQ(fsq_levels)
         self.fsq_levels, self.fsq_dim = self.fsq.levels, self.fsq.dim
         self.target_dim, self.codebook_size = self.fsq.dim, self.fsq.codebook_size
@@ -150,18 +150,18 @@ class FSQ_AE(AE):
 
     def decode_from_fsq(self, coords, m_lens=None):
         """Coordinates [B,L,d] -> motion [B,4L,dim]; never snaps."""
-        return self.decode(self.lift(coords), m_lens)
+        return self.decode(self.embed_codes(coords), m_lens)
 
-    def lift(self, targets):
+    def embed_codes(self, targets):
         return self.post_fsq(targets).mT
 
-    def snap(self, targets):
+    def quantize(self, targets):
         return self.fsq.snap(targets)
 
-    def decoys(self, latents, keys):
+    def random_replacements(self, latents, keys):
         """Random grid points, lifted."""
         index = self._random_codes(latents, keys)
-        return self.lift(self.fsq.indices_to_codes(index).to(latents.dtype))
+        return self.embed_codes(self.fsq.indices_to_codes(index).to(latents.dtype))
 
     def indices(self, targets):
         return self.fsq.codes_to_indices(targets.detach())
@@ -183,9 +183,9 @@ class VQ_AE(AE):
         codebook_size=512,
         commitment_cost=0.25,
         restart_after=100,
-        padding_proof=True,
+        mask_padding=True,
     ):
-        super().__init__(dim, width, padding_proof)
+        super().__init__(dim, width, mask_padding)
         self.vq = VectorQuantizer(codebook_size, width, commitment_cost, restart_after)
         self.codebook_size, self.commitment_cost = codebook_size, commitment_cost
         self.restart_after = restart_after
@@ -196,25 +196,25 @@ class VQ_AE(AE):
         if m_lens is not None:
             inside = torch.arange(z.shape[1], device=z.device) < (m_lens // STRIDE)[:, None]
         z_q, index, loss = self.vq(z, inside)
-        return self.decode(self.lift(z_q), m_lens), loss, index
+        return self.decode(self.embed_codes(z_q), m_lens), loss, index
 
     def restarted(self):
         """Codes restart at vectors of a process's own share; those of the main process count."""
         return self.vq.state_dict().values()
 
-    def snap(self, targets):
+    def quantize(self, targets):
         return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)
 
-    def decoys(self, latents, keys):
+    def random_replacements(self, latents, keys):
         """Random codes."""
         index = self._random_codes(latents, keys)
-        return self.lift(self.vq.lookup(index).to(latents.dtype))
+        return self.embed_codes(self.vq.lookup(index).to(latents.dtype))
 
     def indices(self, targets):
         return self.vq.nearest(targets)
 
     def _targets(self, motion, m_lens):
-        return self.snap(self._latents(motion, m_lens).mT)
+        return self.quantize(self._latents(motion, m_lens).mT)
 
 
 def zero_past(x, lengths):
@@ -321,7 +321,7 @@ AE_models = {"AE_Model": partial(AE), "FSQ_AE_Model": partial(FSQ_AE), "VQ_AE_Mo
 AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
 
 
-def make_ae(name, dim=67, width=512, padding_proof=True, **flags):
+def make_ae(name, dim=67, width=512, mask_padding=True, **flags):
     """An entry of AE_models, with those of `flags` that its bottleneck has and that the entry leaves open."""
     entry = AE_models[name]
     own = {
@@ -329,4 +329,4 @@ def make_ae(name, dim=67, width=512, padding_proof=True, **flags):
         for key in entry.func.options
         if key not in entry.keywords and flags.get(key) is not None
     }
-    return entry(dim=dim, width=width, padding_proof=padding_proof, **own)
+    return entry(dim=dim, width=width, mask_padding=mask_padding, **own)

@@ -13,7 +13,7 @@ from torch import nn
 
 from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate
-from models.precision import Linear, lowered
+from models.precision import Linear, autocast_to
 
 
 class DiffMLPs_SiT(nn.Module):
@@ -35,23 +35,23 @@ class DiffMLPs_SiT(nn.Module):
         """Clean targets [N,D], conditions [N,H] -> [N]."""
         return flow.loss(self.net, targets, z, t, noise)
 
-    def sample(self, z, z_null, noise, how):
+    def sample(self, z, z_null, noise, sampling):
         """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
 
         how: cfg, temperature, sampler and sampler_steps (see `models.MARDM.Decoding`).
         """
-        field = guided(self.net, z, z_null, how.cfg)
-        return integrate(field, how.temperature * noise, how.sampler, how.sampler_steps)
+        field = guided(self.net, z, z_null, sampling.cfg)
+        return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
-    def cost(self, how):
+    def cost(self, sampling):
         """The solver and its evaluations of the net, in words."""
-        if how.sampler not in EVALUATIONS:
-            return f"{how.sampler}: as many evaluations as its tolerance takes"
-        return steps_cost(how.sampler, how.sampler_steps, EVALUATIONS[how.sampler])
+        if sampling.sampler not in EVALUATIONS:
+            return f"{sampling.sampler}: as many evaluations as its tolerance takes"
+        return steps_cost(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
 
 
 class DiffMLPs_DDPM(nn.Module):
-    """Noise prediction on a cosine schedule; 50 steps to train and to sample, as the parent builds it."""
+    """Noise prediction on a cosine schedule; 50 steps to train and to sample, as MARDM builds it."""
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -73,12 +73,12 @@ class DiffMLPs_DDPM(nn.Module):
         """Clean targets [N,D], conditions [N,H] -> [N]."""
         return ddpm.loss(self.net, self.schedule, targets, z, t, noise)
 
-    def sample(self, z, z_null, noise, how):
+    def sample(self, z, z_null, noise, sampling):
         """As DiffMLPs_SiT.sample; how.temperature scales the noise of the steps."""
-        field = guided(self.net, z, z_null, how.cfg)
-        return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], how.temperature)
+        field = guided(self.net, z, z_null, sampling.cfg)
+        return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], sampling.temperature)
 
-    def cost(self, how):
+    def cost(self, sampling):
         """As DiffMLPs_SiT.cost."""
         return steps_cost("DDPM", len(self.sampling), 1)
 
@@ -108,7 +108,7 @@ class AdaLN_MLP(nn.Module):
     def forward(self, x, t, z):
         """x [N,D], t [N], z [N,H] -> [N,D], of x's dtype in any precision."""
         time = self.time_embed(t)
-        with lowered(self.precision, x):
+        with autocast_to(self.precision, x):
             c = nn.functional.silu(time + self.cond_embed(z))
             h = self.input_proj(x)
             for block in self.res_blocks:

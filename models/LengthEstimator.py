@@ -1,7 +1,7 @@
 """How long is the motion that a text speaks of? Text embedding -> distribution over lengths in tokens.
 
 A token is 4 frames; class k = k tokens. The network is that of T2M and MoMask (Guo et al., CVPR 2022, 2024),
-as the parent project publishes it.
+as MARDM publishes it.
 """
 
 import numpy as np

@@ -18,17 +18,19 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
-from models.draws import fresh_keys, normal, uniform
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
-from models.precision import DrawingWeights, Linear, compile_module, lowered
+from models.precision import InferenceWeights, Linear, autocast_to, compile_module
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
-SHARE, ORDER, FATE, CONDITION, TIME, NOISE = range(1, 7)  # streams of a clip in training; 0: its decoys
+MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE = range(
+    1, 7
+)  # streams of a clip in training; 0: its decoys
 
 
 @dataclass(frozen=True)
-class Decoding:
+class SamplingConfig:
     """How motions are drawn."""
 
     time_steps: int = 18  # rounds
@@ -45,13 +47,13 @@ class Decoding:
     def at(self, r):
         """The settings of round r."""
         share = (r + 1) / self.time_steps
-        how = self
+        sampling = self
         if self.cfg_schedule == "linear":
-            how = replace(how, cfg=1 + (self.cfg - 1) * share)
+            sampling = replace(sampling, cfg=1 + (self.cfg - 1) * share)
         if self.last_steps:
             steps = self.sampler_steps + (self.last_steps - self.sampler_steps) * share
-            how = replace(how, sampler_steps=max(round(steps), 1))
-        return how
+            sampling = replace(sampling, sampler_steps=max(round(steps), 1))
+        return sampling
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ SIZES = {
 class MARDM(nn.Module):
     """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS.
 
-    look_around: attention begins at the neighbours, not, as the parent's, with all tokens alike.
+    neighbour_init: attention begins at the neighbours, not, as MARDM's, with all tokens alike.
     """
 
     precision = torch.float32  # of the Transformer and the head's network: see set_precision
@@ -90,7 +92,7 @@ class MARDM(nn.Module):
         cond_drop_prob=0.1,
         diffmlps_batch_mul=4,
         dropout=0.2,
-        look_around=True,
+        neighbour_init=True,
     ):
         super().__init__()
         shape = SIZES[size] if isinstance(size, str) else size
@@ -104,14 +106,14 @@ class MARDM(nn.Module):
             Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers)
         )
         self.cond_emb = Linear(text_dim, H)
-        self._initialise(look_around)
+        self._initialise(neighbour_init)
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
-        self.drawing_weights = DrawingWeights()
+        self.inference_weights = InferenceWeights()
 
-    def _initialise(self, look_around):
+    def _initialise(self, neighbour_init):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -119,8 +121,8 @@ class MARDM(nn.Module):
         nn.init.normal_(self.mask_latent, std=0.02)
         for block in self.MARTransformer:
             nn.init.zeros_(block.adaLN_modulation[1].weight)
-            if look_around:
-                block.attn.look_around()
+            if neighbour_init:
+                block.attn.init_neighbour_attention()
 
     @property
     def target_stats(self):
@@ -153,7 +155,7 @@ class MARDM(nn.Module):
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind
         the order of its tokens, so this changes rounding only.
         """
-        with lowered(self.precision, latents):
+        with autocast_to(self.precision, latents):
             x = self.position_enc(self.input_process(latents))
             c = nn.functional.silu(self.cond_emb(text))[:, None]
             if order is not None:
@@ -176,7 +178,7 @@ class MARDM(nn.Module):
         targets,
         text,
         m_lens,
-        decoys=None,
+        random_replacements=None,
         masks=None,
         t=None,
         noise=None,
@@ -187,7 +189,7 @@ class MARDM(nn.Module):
 
         latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens.
         decoys [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). keys [B]:
-        where all that is random but dropout comes from (see models/draws.py); room: the padded length R >= L
+        where all that is random but dropout comes from (see models/counter_rng.py); room: the padded length R >= L
         of `training_masks`. masks, t, noise: random draws that a caller wants to fix.
 
         m_lens and keys may lie on the host: then no step waits for the device, since which tokens are hidden
@@ -195,15 +197,17 @@ class MARDM(nn.Module):
         """
         latents, targets = latents.detach().mT, targets.detach()
         B, L, _ = latents.shape
-        keys = fresh_keys(B).to(m_lens.device) if keys is None else keys
-        decoys = torch.randn_like(latents) if decoys is None else decoys.mT
+        keys = random_keys(B).to(m_lens.device) if keys is None else keys
+        random_replacements = (
+            torch.randn_like(latents) if random_replacements is None else random_replacements.mT
+        )
         inside = lengths_to_mask(m_lens, L)
         masks = self._masks(inside, keys, room or L) if masks is None else masks
         places = masks[0].nonzero(as_tuple=True)
         hosted = (inside, *masks[1:], *places, keys)
-        inside, decoy, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in hosted)
+        inside, replaced, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in hosted)
 
-        x = torch.where(decoy[..., None], decoys, latents)
+        x = torch.where(replaced[..., None], random_replacements, latents)
         x = torch.where(blank[..., None], self.mask_latent, x)
         x = x * inside[..., None]
         z = self.transformer(x, self._drop_condition(text, keys), inside)
@@ -223,8 +227,8 @@ class MARDM(nn.Module):
     def _masks(inside, keys, room):
         """`training_masks` as these keys draw them. keys on the device of `inside`."""
         L = inside.shape[1]
-        u = uniform(keys, SHARE, (1,))[:, 0]
-        return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, FATE, (L,)))
+        u = uniform(keys, MASK_RATIO, (1,))[:, 0]
+        return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, CORRUPTION, (L,)))
 
     def _drop_condition(self, text, keys=None):
         """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an
@@ -232,11 +236,11 @@ class MARDM(nn.Module):
         """
         if not (self.training and self.cond_drop_prob):
             return text
-        keys = fresh_keys(len(text)).to(text.device) if keys is None else keys
+        keys = random_keys(len(text)).to(text.device) if keys is None else keys
         return text * (uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob)
 
     @torch.no_grad()
-    def generate(self, tokenizer, text, m_lens, how=Decoding(), keys=None, draws=None):
+    def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None, draws=None):
         """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past
         each end.
 
@@ -245,10 +249,12 @@ class MARDM(nn.Module):
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
-        return self._decode(tokenizer, text, targets, hidden, hidden, how, keys, draws)
+        return self._decode(tokenizer, text, targets, hidden, hidden, sampling, keys, draws)
 
     @torch.no_grad()
-    def edit(self, tokenizer, text, m_lens, targets, sections, how=Decoding(), keys=None, draws=None):
+    def edit(
+        self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None, draws=None
+    ):
         """Draw some tokens of a motion anew and keep the rest as they are. An empty section changes nothing.
 
         targets [B,L,target_dim] of the source; sections bool [B,L], True = to be drawn. Otherwise as
@@ -256,44 +262,46 @@ class MARDM(nn.Module):
         """
         inside = lengths_to_mask(m_lens, targets.shape[1])
         targets = targets * inside[..., None]
-        return self._decode(tokenizer, text, targets, sections & inside, inside, how, keys, draws)
+        return self._decode(tokenizer, text, targets, sections & inside, inside, sampling, keys, draws)
 
-    def _decode(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
+    def _decode(self, tokenizer, text, targets, hidden, inside, sampling, keys, draws):
         """targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
         net = self.DiffMLPs.net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
-        with self.drawing_weights([*low, net.res_blocks, net.final_layer], self.precision):
-            return self._rounds(tokenizer, text, targets, hidden, inside, how, keys, draws)
+        with self.inference_weights([*low, net.res_blocks, net.final_layer], self.precision):
+            return self._rounds(tokenizer, text, targets, hidden, inside, sampling, keys, draws)
 
-    def _rounds(self, tokenizer, text, targets, hidden, inside, how, keys, draws):
+    def _rounds(self, tokenizer, text, targets, hidden, inside, sampling, keys, draws):
         """Round after round, the tokens that leave the mask are drawn and put before the Transformer."""
         B, L = hidden.shape
         keys = range(B) if keys is None else keys
-        order, noise = draws or draw_noise(how.seed, keys, L, self.DiffMLPs.noise_shape)
+        order, noise = draws or draw_noise(sampling.seed, keys, L, self.DiffMLPs.noise_shape)
         noise = noise.to(targets)
         # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
         # that no round waits for the device.
-        places, counts = by_round(reveal_rounds(hidden.cpu(), order, how.time_steps), how.time_steps)
+        places, counts = by_round(
+            reveal_rounds(hidden.cpu(), order, sampling.time_steps), sampling.time_steps
+        )
         places = places.to(targets.device)
 
-        x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.lift(targets).mT)
+        x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D]: what the Transformer sees
-        order = order.to(targets.device) if how.hard_pseudo_reorder else None
+        order = order.to(targets.device) if sampling.hard_pseudo_reorder else None
         for r, (b, at) in enumerate(zip(*(index.split(counts) for index in places))):
             if len(b) == 0:
                 continue
             z, z_null = (
                 rows if rows is None else rows[b, at]
-                for rows in self._conditions(x, text, inside, order, guide=how.cfg != 1)
+                for rows in self._conditions(x, text, inside, order, guide=sampling.cfg != 1)
             )
-            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], how.at(r))
+            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], sampling.at(r))
             drawn = drawn * self.target_std + self.target_mean
-            if how.snap == "step":
-                drawn = tokenizer.snap(drawn[None])[0]
+            if sampling.snap == "step":
+                drawn = tokenizer.quantize(drawn[None])[0]
             targets[b, at] = drawn
-            x[b, at] = tokenizer.lift(drawn[None])[0].mT
-        if how.snap == "end":
-            targets = torch.where(hidden[..., None], tokenizer.snap(targets), targets)
+            x[b, at] = tokenizer.embed_codes(drawn[None])[0].mT
+        if sampling.snap == "end":
+            targets = torch.where(hidden[..., None], tokenizer.quantize(targets), targets)
         return targets
 
     def _conditions(self, x, text, inside, order, guide):
@@ -306,10 +314,10 @@ class MARDM(nn.Module):
         texts = torch.cat([text, torch.zeros_like(text)])
         return self.transformer(x.repeat(2, 1, 1), texts, inside.repeat(2, 1), order).chunk(2)
 
-    def cost(self, how):
+    def cost(self, sampling):
         """What drawing a token takes, in a line."""
-        last = f", {how.last_steps} in the last round" if how.last_steps else ""
-        return f"sampler {self.DiffMLPs.cost(how)}{last}, {'not ' if how.cfg == 1 else ''}guided"
+        last = f", {sampling.last_steps} in the last round" if sampling.last_steps else ""
+        return f"sampler {self.DiffMLPs.cost(sampling)}{last}, {'not ' if sampling.cfg == 1 else ''}guided"
 
 
 class FSQ_MARDM(MARDM):

@@ -1,6 +1,6 @@
 """Frozen text encoders: strings -> embeddings [N,E], float32, without gradients. No checkpoint contains them.
 
-`clip-vit-b32`  CLIP's text tower as the parent project uses it: the end-of-text state, projected, 512-d, not
+`clip-vit-b32`  CLIP's text tower as MARDM uses it: the end-of-text state, projected, 512-d, not
                 normalised.
 `minilm`        all-MiniLM-L6-v2: the mean of the token states, 384-d, not normalised. (sentence-transformers
                 divides by the norm; kept, it gives entries of size 0.2, as CLIP's, in place of 0.05.)

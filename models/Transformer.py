@@ -50,7 +50,7 @@ class Attention(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     @torch.no_grad()
-    def look_around(self, logit=12.0):
+    def init_neighbour_attention(self, logit=12.0):
         """Begin with heads that look at the token 1 before, 1 after, 2 before, 2 after, ..., with about this
         attention logit there.
 

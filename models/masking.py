@@ -29,8 +29,8 @@ def training_masks(inside, u=None, order=None, fate=None):
     fate = torch.rand(B, L, device=device) if fate is None else fate
     n_hidden = (cosine_schedule(u) * order.shape[1]).round().clamp(min=1)
     hidden = (order.argsort(dim=1) < n_hidden[:, None])[:, :L] & inside
-    decoy = hidden & (fate < 0.1)
-    return hidden, decoy, hidden & ~decoy & (fate < 0.1 + 0.9 * 0.88)
+    replaced = hidden & (fate < 0.1)
+    return hidden, replaced, hidden & ~replaced & (fate < 0.1 + 0.9 * 0.88)
 
 
 def hidden_counts(n_hidden, rounds):

@@ -14,14 +14,14 @@ from torch.autograd.function import once_differentiable
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
-def lowered(dtype, like):
+def autocast_to(dtype, like):
     """Autocast to `dtype` on the device of the tensor `like`; float32 changes nothing."""
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(like.device.type, dtype=dtype)
 
 
-class DrawingWeights:
+class InferenceWeights:
     """The weights of linear layers as drawing wants them; they are put back after, and training goes on.
 
     In low precision they are cast once: autocast would cast frozen weights anew at every call, which reads
@@ -34,7 +34,7 @@ class DrawingWeights:
         self.copies, self.packed = {}, {}
 
     def __deepcopy__(self, memo):
-        return DrawingWeights()  # another module's weights
+        return InferenceWeights()  # another module's weights
 
     @contextlib.contextmanager
     def __call__(self, modules, dtype):
@@ -50,7 +50,7 @@ class DrawingWeights:
                     kept = self.copies[p] = torch.empty_like(data, dtype=dtype)
                 p.data = kept.copy_(data)
             for layer in packed:
-                layer.forward = partial(drawing_linear, self._pack(layer), layer.bias)
+                layer.forward = partial(packed_forward, self._pack(layer), layer.bias)
             yield
         finally:
             for p, data in own.items():
@@ -88,7 +88,7 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias):
-        rows = filled_up(x)
+        rows = pad_rows(x)
         ctx.save_for_backward(rows, weight)
         ctx.shape = x.shape
         return packed_linear(weight, bias, rows)[: rows_of(x)].view(*x.shape[:-1], -1)
@@ -97,7 +97,7 @@ class Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slope):
         rows, weight = ctx.saved_tensors
-        slopes, wanted = filled_up(slope), ctx.needs_input_grad
+        slopes, wanted = pad_rows(slope), ctx.needs_input_grad
         return (
             packed_linear(weight.T, None, slopes)[: rows_of(slope)].view(ctx.shape) if wanted[0] else None,
             packed_linear(rows.T, None, slopes.T) if wanted[1] else None,
@@ -109,7 +109,7 @@ def rows_of(x):
     return x.shape[:-1].numel()
 
 
-def filled_up(x):
+def pad_rows(x):
     """[...,D] -> [N,D] with rows of zeros up to a multiple: oneDNN makes code for every number of rows that
     it meets, which takes time, and keeps the last thousand, which takes memory.
     """
@@ -144,8 +144,8 @@ def packed_linear(weights, bias, x):
     return torch.ops.mkldnn._linear_pointwise(x, weights, bias, "none", [], "")
 
 
-def drawing_linear(weights, bias, x):
-    return packed_linear(weights, bias, filled_up(x))[: rows_of(x)].view(*x.shape[:-1], -1)
+def packed_forward(weights, bias, x):
+    return packed_linear(weights, bias, pad_rows(x))[: rows_of(x)].view(*x.shape[:-1], -1)
 
 
 def compile_module(module, **options):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.bvh_export import write_bvh
+from motion.bvh.writer import write_bvh
 from motion.files import whole_file
-from motion.rendering import render_video
+from motion.render.rendering import render_video
+from motion.render.viewer import write_html
 from motion.skeletons import SMPL22, Skeleton
-from motion.viewer import write_html
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
 NAMELESS = "untitled"

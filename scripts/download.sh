@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches MARDM's published weights, judges and word vectors from where their authors put them.
-#   bash scripts/download.sh ITEM ...      items: sit ddpm ae length judges_t2m judges_kit glove
-#                                          groups: sample (sit ae length), judges (judges_t2m judges_kit glove), all
+# Fetches MARDM's published weights, evaluators and word vectors from where their authors put them.
+#   bash scripts/download.sh ITEM ...      items: sit ddpm ae length evaluators_t2m evaluators_kit glove
+#                                          groups: sample (sit ae length), evaluators (evaluators_t2m evaluators_kit glove), all
 #   bash scripts/download.sh --list        what each item is, where it comes from and which file it puts where
 #   --root DIR                             put checkpoints/ and glove/ there [the repository]
 #
@@ -23,8 +23,8 @@ sit|MARDM_SiT_XL.zip|checkpoints/t2m|MARDM_SiT_XL/model/latest.tar|$hub/cr8br0ze
 ddpm|MARDM_DDPM_XL.zip|checkpoints/t2m|MARDM_DDPM_XL/model/latest.tar|$hub/cr8br0ze/MARDM_DDPM_XL/resolve/main/MARDM_DDPM_XL.zip
 ae|AE_humanml3d.zip|checkpoints/t2m|AE/model/latest.tar|$hub/cr8br0ze/AE_humanml3d/resolve/main/AE_humanml3d.zip
 length|length_estimator.zip|checkpoints/t2m|length_estimator/model/finest.tar|$hub/cr8br0ze/length_estimator/resolve/main/length_estimator.zip
-judges_t2m|evaluators_humanml3d.zip|checkpoints/t2m|text_mot_match/model/finest.tar|$hub/cr8br0ze/evaluators_humanml3d/resolve/main/evaluators_humanml3d.zip
-judges_kit|evaluators_kit.zip|checkpoints/kit|text_mot_match/model/finest.tar|$hub/cr8br0ze/evaluators_kit/resolve/main/evaluators_kit.zip
+evaluators_t2m|evaluators_humanml3d.zip|checkpoints/t2m|text_mot_match/model/finest.tar|$hub/cr8br0ze/evaluators_humanml3d/resolve/main/evaluators_humanml3d.zip
+evaluators_kit|evaluators_kit.zip|checkpoints/kit|text_mot_match/model/finest.tar|$hub/cr8br0ze/evaluators_kit/resolve/main/evaluators_kit.zip
 glove|glove.zip|.|glove/our_vab_data.npy|$drive/download?id=1cmXKUT31pqd7_XpJAiWEo1K81TMYHA5n&export=download&confirm=t
 END
 }
@@ -133,8 +133,8 @@ main() {
                 ;;
             --root) root=$(cd "${2:?--root needs a folder}" && pwd) && shift ;;
             sample) wanted+=(sit ae length) ;;
-            judges) wanted+=(judges_t2m judges_kit glove) ;;
-            all) wanted+=(sit ddpm ae length judges_t2m judges_kit glove) ;;
+            evaluators) wanted+=(evaluators_t2m evaluators_kit glove) ;;
+            all) wanted+=(sit ddpm ae length evaluators_t2m evaluators_kit glove) ;;
             *)
                 [ -n "$(line_of "$1")" ] || fail "$1: not an item or a group, see --help"
                 wanted+=("$1")

@@ -1,25 +1,19 @@
 """Pack a trained run into small files that can be published: float16 weights, nothing that only training
 needs.
 
-  python scripts/release.py --dataset_name Demo --name FSQ_MARDM_SiT_XS --to demo_MARDM --to_ae demo_AE
+  python -m scripts.release --dataset_name Demo --name FSQ_MARDM_SiT_XS --to demo_MARDM --to_ae demo_AE
 
 writes checkpoints/<dataset>/<to_ae>/model/net_best_fid.tar and
 checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's length estimator. Scripts load
 them like any other run.
 """
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import torch
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # run as a file: the packages lie one folder up
-
-from utils.checkpoints import Run, load_state, save_state  # noqa: E402
-from utils.cli import Parser, name, run  # noqa: E402
+from utils.checkpoints import Run, load_state, save_state
+from utils.cli import Parser, name, run
 
 KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.cli import Parser, run
 from utils.errors import BadInput
-from utils.examination import ROWS
+from utils.evaluation_report import ROWS
 from utils.plain import parse_json
 
 SHARES = ("top1", "top2", "top3")  # measures of which generated motion reaches a share of the real one's

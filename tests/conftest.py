@@ -20,7 +20,7 @@ def outside(variable, default):
 
 @pytest.fixture(scope="session")
 def goldens():
-    """goldens("ae.pt") -> nested dict of tensors recorded from the parent implementation."""
+    """goldens("ae.pt") -> nested dict of tensors recorded from MARDM implementation."""
     folder = outside("FSQ_MARDM_GOLDENS", "../shared/goldens")
     return lambda name: torch.load(folder / name, weights_only=True)
 

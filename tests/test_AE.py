@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.AE import FSQ_LEVELS, AE_models, make_ae
-from models.draws import keys_of
+from models.counter_rng import sample_keys
 
 
 @pytest.fixture(params=["AE_Model", "FSQ_AE_High"])
@@ -65,7 +65,7 @@ def test_whole_clips_come_out_as_without_lengths(ae):
 
 def test_the_parents_padding_is_kept_for_its_checkpoints():
     torch.manual_seed(0)
-    old = make_ae("AE_Model", width=32, padding_proof=False).eval()
+    old = make_ae("AE_Model", width=32, mask_padding=False).eval()
     alone = torch.randn(1, 40, 67)
     padded, m_lens = torch.cat([alone, torch.randn(1, 24, 67)], dim=1), torch.tensor([40])
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_detokenize_after_tokenize_is_the_reconstruction(ae):
     motion, m_lens = torch.randn(2, 32, 67), torch.tensor([32, 20])
     with torch.no_grad():
         latents, targets = ae.tokenize(motion, m_lens)
-        torch.testing.assert_close(ae.lift(targets), latents)
+        torch.testing.assert_close(ae.embed_codes(targets), latents)
         recons = ae.detokenize(targets, m_lens)
         torch.testing.assert_close(recons[0], ae(motion, m_lens)[0])
         torch.testing.assert_close(ae.encode(motion, m_lens), latents)
@@ -89,17 +89,17 @@ def test_snap_off_decodes_what_it_is_given():
     with torch.no_grad():
         off, on = ae.detokenize(coords, snap=False), ae.detokenize(coords, snap=True)
         torch.testing.assert_close(off, ae.decode_from_fsq(coords))
-        torch.testing.assert_close(on, ae.decode_from_fsq(ae.snap(coords)))
+        torch.testing.assert_close(on, ae.decode_from_fsq(ae.quantize(coords)))
         assert (off - on).abs().max() > 1e-4
 
 
 def test_decoys_are_legal():
     ae = make_ae("FSQ_AE_High", width=32)
     latents = torch.zeros(2, 32, 7)
-    lifted = ae.decoys(latents, keys_of(1, 0, torch.arange(2)))
+    lifted = ae.random_replacements(latents, sample_keys(1, 0, torch.arange(2)))
     # undo the linear lift: the coordinates must lie on the grid
     coords = (lifted.mT - ae.post_fsq.bias) @ torch.linalg.pinv(ae.post_fsq.weight).mT
-    torch.testing.assert_close(ae.snap(coords), coords, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ae.quantize(coords), coords, atol=1e-4, rtol=0)
     assert coords.std() > 0.3
 
 

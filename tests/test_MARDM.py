@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, draw_noise
+from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, draw_noise
 from models.masking import lengths_to_mask, reveal_rounds
 from models.Transformer import PositionalEncoding
 
@@ -56,9 +56,9 @@ def test_heads_begin_at_the_neighbours(size):
 
 def test_only_queries_and_keys_know_of_it():
     states = []
-    for look_around in (True, False):
+    for neighbour_init in (True, False):
         torch.manual_seed(0)
-        states.append(MARDM(size="XS", ae_dim=16, look_around=look_around).state_dict())
+        states.append(MARDM(size="XS", ae_dim=16, neighbour_init=neighbour_init).state_dict())
     changed = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
     assert changed == [f"MARTransformer.0.attn.{name}.weight" for name in ("key", "query")]
 
@@ -72,10 +72,10 @@ def test_xl_has_the_published_size():
 def test_a_prompt_gives_the_same_motion_alone_and_in_a_batch(pair):
     mardm, ae = pair
     text, m_lens = torch.randn(4, 16, dtype=torch.float64), torch.tensor([3, 12, 1, 7])
-    how = Decoding(cfg=3.0, snap="off")
-    together = mardm.generate(ae, text, m_lens, how, keys=[5, 6, 7, 8])
+    sampling = SamplingConfig(cfg=3.0, snap="off")
+    together = mardm.generate(ae, text, m_lens, sampling, keys=[5, 6, 7, 8])
     for i, n in enumerate(m_lens.tolist()):
-        alone = mardm.generate(ae, text[i : i + 1], m_lens[i : i + 1], how, keys=[5 + i])
+        alone = mardm.generate(ae, text[i : i + 1], m_lens[i : i + 1], sampling, keys=[5 + i])
         torch.testing.assert_close(together[i, :n], alone[0], atol=1e-9, rtol=0)
         assert (together[i, n:] == 0).all()
 
@@ -85,10 +85,14 @@ def test_the_head_is_asked_only_for_what_is_kept(pair):
     rows = []
     mardm.DiffMLPs.net.register_forward_hook(lambda net, given, out: rows.append(len(out)))
     m_lens = torch.tensor([20, 9])
-    mardm.generate(ae, torch.randn(2, 16, dtype=torch.float64), m_lens, Decoding(cfg=2.0, sampler="heun"))
+    mardm.generate(
+        ae, torch.randn(2, 16, dtype=torch.float64), m_lens, SamplingConfig(cfg=2.0, sampler="heun")
+    )
     assert sum(rows) == 29 * 8 * 2  # tokens x evaluations x guidance
     rows.clear()
-    mardm.generate(ae, torch.randn(2, 16, dtype=torch.float64), m_lens, Decoding(cfg=1.0, sampler="euler"))
+    mardm.generate(
+        ae, torch.randn(2, 16, dtype=torch.float64), m_lens, SamplingConfig(cfg=1.0, sampler="euler")
+    )
     assert sum(rows) == 29 * 4
 
 
@@ -96,7 +100,7 @@ def test_reordering_the_tokens_changes_rounding_only(pair):
     mardm, ae = pair
     text, m_lens = torch.randn(2, 16, dtype=torch.float64), torch.tensor([9, 5])
     plain, sorted_ = (
-        mardm.generate(ae, text, m_lens, Decoding(snap="off", hard_pseudo_reorder=flag))
+        mardm.generate(ae, text, m_lens, SamplingConfig(snap="off", hard_pseudo_reorder=flag))
         for flag in (False, True)
     )
     torch.testing.assert_close(plain, sorted_, atol=1e-9, rtol=0)
@@ -106,19 +110,21 @@ def test_temperature_snap_and_seed_have_their_effects(pair):
     mardm, ae = pair
     text, m_lens = torch.randn(1, 16, dtype=torch.float64), torch.tensor([8])
     draw = partial(mardm.generate, ae, text, m_lens)
-    assert torch.equal(draw(Decoding()), draw(Decoding()))
-    assert not torch.equal(draw(Decoding(snap="off")), draw(Decoding(snap="off", seed=1)))
-    assert not torch.equal(draw(Decoding(snap="off")), draw(Decoding(snap="off", temperature=0.1)))
+    assert torch.equal(draw(SamplingConfig()), draw(SamplingConfig()))
+    assert not torch.equal(draw(SamplingConfig(snap="off")), draw(SamplingConfig(snap="off", seed=1)))
+    assert not torch.equal(
+        draw(SamplingConfig(snap="off")), draw(SamplingConfig(snap="off", temperature=0.1))
+    )
     for snap in ("step", "end"):
-        legal = draw(Decoding(snap=snap))
-        assert torch.equal(ae.snap(legal), legal)
+        legal = draw(SamplingConfig(snap=snap))
+        assert torch.equal(ae.quantize(legal), legal)
 
 
 def test_guidance_and_steps_may_change_over_the_rounds():
-    how = Decoding(time_steps=4, cfg=5.0, sampler_steps=8, cfg_schedule="linear", last_steps=2)
-    assert [how.at(r).cfg for r in range(4)] == [2.0, 3.0, 4.0, 5.0]
-    assert [how.at(r).sampler_steps for r in range(4)] == [6, 5, 4, 2]
-    plain = Decoding()
+    sampling = SamplingConfig(time_steps=4, cfg=5.0, sampler_steps=8, cfg_schedule="linear", last_steps=2)
+    assert [sampling.at(r).cfg for r in range(4)] == [2.0, 3.0, 4.0, 5.0]
+    assert [sampling.at(r).sampler_steps for r in range(4)] == [6, 5, 4, 2]
+    plain = SamplingConfig()
     assert plain.at(3) == plain
 
 
@@ -126,11 +132,14 @@ def test_annealed_steps_cost_what_they_say(pair):
     mardm, ae = pair
     rows = []
     mardm.DiffMLPs.net.register_forward_hook(lambda net, given, out: rows.append(len(out)))
-    m_lens, how = torch.tensor([17]), Decoding(cfg=2.0, sampler="euler", sampler_steps=8, last_steps=2)
-    order, _ = draw_noise(how.seed, [0], 17, mardm.DiffMLPs.noise_shape)
-    leaves = reveal_rounds(lengths_to_mask(m_lens, 17), order, how.time_steps)[0].tolist()
-    mardm.generate(ae, torch.randn(1, 16, dtype=torch.float64), m_lens, how)
-    assert sum(rows) == 2 * sum(how.at(r).sampler_steps for r in leaves)
+    m_lens, sampling = (
+        torch.tensor([17]),
+        SamplingConfig(cfg=2.0, sampler="euler", sampler_steps=8, last_steps=2),
+    )
+    order, _ = draw_noise(sampling.seed, [0], 17, mardm.DiffMLPs.noise_shape)
+    leaves = reveal_rounds(lengths_to_mask(m_lens, 17), order, sampling.time_steps)[0].tolist()
+    mardm.generate(ae, torch.randn(1, 16, dtype=torch.float64), m_lens, sampling)
+    assert sum(rows) == 2 * sum(sampling.at(r).sampler_steps for r in leaves)
 
 
 def test_the_loss_counts_hidden_real_tokens_only(pair):

@@ -87,7 +87,7 @@ def test_the_autoencoder_answers_to_the_four_verbs():
     recons, loss, index = ae.train().training_pass(torch.randn(2, 32, 67), torch.tensor([32, 20]))
     assert loss > 0 and index.max() < 11 == ae.codebook_size
     latents, targets = ae.eval().tokenize(torch.randn(2, 32, 67), torch.tensor([32, 20]))
-    assert torch.equal(ae.snap(targets), targets) and torch.equal(ae.lift(targets), latents)
+    assert torch.equal(ae.quantize(targets), targets) and torch.equal(ae.embed_codes(targets), latents)
     assert torch.equal(ae.vq.lookup(ae.indices(targets)), targets)
     noisy = targets + 1e-4 * torch.randn_like(targets)
-    assert torch.equal(ae.snap(noisy), targets)
+    assert torch.equal(ae.quantize(noisy), targets)

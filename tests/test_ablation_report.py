@@ -13,13 +13,14 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import train_Evaluators
-from experiments import figures, memorisation, report, tables, verdicts
-from experiments.collect import collect
+from experiments import nearest_neighbours as memorisation
+from experiments.ablation import figures, report, tables, verdicts
+from experiments.ablation.collect import collect
+from experiments.nearest_neighbours_metrics import PostureExam, near_copies, nearest, postures
 from models.AE import AE_models
 from utils.checkpoints import Run, save_state
 from utils.cli import run
 from utils.flags import DEMO
-from utils.memorisation import PostureExam, near_copies, nearest, postures
 
 SEEDS = (1, 2, 3)
 AES = {  # variant -> model, codes, FIDs of three seeds: FSQ beats VQ, High is near the AE and meets 0.1
@@ -54,7 +55,7 @@ def evaluation(product, fid, **flags):
     return {
         "command": "evaluate",
         "seconds": 9.0,
-        "fid_floor": 0.6,
+        "reference_fid": 0.6,
         "flags": flags,
         "rows": rows(product, fid),
     }
@@ -358,7 +359,7 @@ def test_what_is_no_record_is_refused(tmp_path, capfd):
 
 
 def write_folder(root):
-    """Two runs as the scripts leave them, and a judge."""
+    """Two runs as the scripts leave them, and an evaluator."""
     flags = {
         "model": "FSQ_AE_Model",
         "fsq_levels": [8, 8, 8],
@@ -389,7 +390,7 @@ def write_folder(root):
             "seconds": 3.0,
             "flags": {"snap": "step", "sampler_steps": None},
         }
-        found |= {"fid_floor": 0.6, "rows": {row: {"interval": interval, "repeats": [{}] * 5}}}
+        found |= {"reference_fid": 0.6, "rows": {row: {"interval": interval, "repeats": [{}] * 5}}}
         (root / name / "eval/eval.json").write_text(json.dumps(found))
     distances = {"n": 101, "near_copies": 1, "median": 50.0, "distances": list(range(101))}
     spaces = {space: dict.fromkeys(memorisation.ROWS, distances) for space in ("embedding", "joints_mm")}
@@ -401,7 +402,7 @@ def test_a_folder_becomes_a_record(tmp_path):
     write_folder(tmp_path / "abl/Set")
     record = collect(tmp_path / "abl", "Set")
     ae, mardm = record["runs"]["FSQ_888_1"], record["runs"]["MARDM_1"]
-    assert set(record["runs"]) == {"FSQ_888_1", "MARDM_1"}  # the judge is no run of the ablation
+    assert set(record["runs"]) == {"FSQ_888_1", "MARDM_1"}  # the evaluator is no run of the ablation
     assert (ae["variant"], ae["seed"], ae["codes"], ae["d"], ae["levels"]) == (
         "FSQ_888",
         1,
@@ -487,8 +488,8 @@ def test_postures_do_not_see_where_one_walks():
     rows[..., 4:] = torch.arange(6.0)
     here, there = rows.clone(), rows.clone()
     there[..., :3] = 0.3  # turns and walks
-    exam = PostureExam(None, None, SimpleNamespace(inverse=lambda x: x), spec, torch.device("cpu"))
-    a, b = (exam.seen(x, torch.tensor([8])).joints[0] for x in (here, there))
+    evaluation = PostureExam(None, None, SimpleNamespace(inverse=lambda x: x), spec, torch.device("cpu"))
+    a, b = (evaluation.seen(x, torch.tensor([8])).joints[0] for x in (here, there))
     assert np.array_equal(a, b) and np.allclose(a[0], np.arange(6).reshape(2, 3) * 0.5)
 
 

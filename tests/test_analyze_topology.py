@@ -13,7 +13,8 @@ from torch import nn
 import analyze_topology
 import prepare_dataset
 from models.AE import FSQ_AE, VQ_AE, Decoder, make_ae
-from utils import topology, topology_figure
+from utils.analysis import latent_perturbation as topology
+from utils.analysis import topology_figure
 from utils.checkpoints import FORMAT, Run, save_state
 from utils.cli import run
 from utils.datasets import Normalizer, find_dataset
@@ -113,7 +114,7 @@ def test_grid_moves_stay_on_the_grid_and_change_one_dimension():
         digit = ((token[:, k] + 1) * scale[k]).round()
         assert torch.equal(exists, (digit + steps < LEVELS[k]) | (digit - steps >= 0))
         changed = (new - token)[exists] * scale
-        assert torch.allclose(ae.snap(new[exists]), new[exists])
+        assert torch.allclose(ae.quantize(new[exists]), new[exists])
         assert torch.allclose(changed[:, k].abs(), torch.tensor(float(steps)))
         assert (changed.abs().sum(dim=1) - changed[:, k].abs() < 1e-6).all()
     ups = [

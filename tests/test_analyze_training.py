@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import analyze_training
-from utils import convergence, training_figure
+from utils.analysis import convergence, training_figure
 from utils.cli import run
 from utils.statistics import split_seed, student, wilson
 

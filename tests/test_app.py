@@ -22,11 +22,11 @@ import sample
 from motion.bvh import read_bvh
 from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE, Browser, needs_browser
-from utils import studio
 from utils.datasets import DATASETS
 from utils.errors import BadInput
+from utils.generation import app_backend as studio
+from utils.generation.app_backend import Request, Studio, framed
 from utils.pipeline import load
-from utils.studio import Request, Studio, framed
 
 SPEC = DATASETS["t2m"]
 GOOD = {"prompt": "walk", "estimate": False, "seconds": 4, "seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
@@ -90,7 +90,7 @@ def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path)
 def test_standing_feet_are_held_where_that_is_asked_for(at_work, pipeline, tmp_path):
     """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
     args = app.flags().parse_args(["--fix_feet"])
-    firm = Studio(pipeline, at_work.how, tmp_path, app.changed(args), args.fix_feet)
+    firm = Studio(pipeline, at_work.sampling, tmp_path, app.changed(args), args.fix_feet)
     asked = request(variations=1, steps=3)
     plain, held = (np.load(one.draw(asked).files[0]) for one in (at_work, firm))
     assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])

@@ -20,9 +20,9 @@ MODULES = sorted(file for package in MAY_IMPORT for file in (ROOT / package).rgl
 PROMISED = """
 models/AE.py models/FSQ.py models/MARDM.py models/DiffMLPs.py models/masking.py
 models/TextEncoder.py models/LengthEstimator.py diffusions/flow.py diffusions/samplers.py
-motion/skeletons.py motion/synthetic.py utils/motion_process.py utils/datasets.py
-utils/cal_mean_std.py utils/evaluators.py utils/metrics.py utils/eval_utils.py
-utils/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.py
+motion/skeletons.py motion/synthetic/clips.py utils/motion_process.py utils/datasets.py
+utils/data/cal_mean_std.py utils/evaluation/evaluators.py utils/metrics.py utils/eval_utils.py
+utils/training/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.py
 evaluation_AE.py evaluation_MARDM.py sample.py plot_loss.py prepare_dataset.py
 train_LengthEstimator.py train_Evaluators.py train_fsq_pipeline.sh environment.yml
 requirements.txt run_tests.sh README.md README.zh-CN.md LICENSE

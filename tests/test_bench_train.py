@@ -9,9 +9,9 @@ import torch
 from benchmarks import bench_train, rehearsal, training_modes
 from benchmarks.training_modes import GeneratorBench
 from benchmarks.training_reference import average_one_by_one, repeat_then_gather_loss, text_tower
-from models.draws import keys_of
+from models.counter_rng import sample_keys
 from models.MARDM import MARDM_models
-from utils.train_utils import EMA
+from utils.training.train_utils import EMA
 
 QUICK = "--quick --threads 1 --batch 3 --ae_batch 3"
 
@@ -28,9 +28,11 @@ def test_the_reference_draws_from_the_same_rows(mardm, monkeypatch):
     monkeypatch.setattr(mardm.DiffMLPs, "loss", lambda rows, z, *_: seen.append((rows, z)) or z.sum(dim=1))
     torch.manual_seed(1)
     latents, targets, text = torch.randn(4, 16, 9), torch.randn(4, 9, 5), torch.randn(4, 512)
-    m_lens, keys = torch.tensor([9, 3, 7, 1]), keys_of(0, 0, torch.arange(4))
+    m_lens, keys = torch.tensor([9, 3, 7, 1]), sample_keys(0, 0, torch.arange(4))
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the decoys are a choice of their own
-    mardm.forward_loss(latents, targets, text, m_lens, keys=keys, decoys=torch.zeros_like(latents))
+    mardm.forward_loss(
+        latents, targets, text, m_lens, keys=keys, random_replacements=torch.zeros_like(latents)
+    )
     repeat_then_gather_loss(mardm, latents, targets, text, m_lens, keys)
     ours, reference = (torch.cat(pair, dim=1) for pair in seen)
     assert len(ours) == len(reference) > 4
@@ -60,7 +62,7 @@ def test_a_quick_run_counts_and_reports(tmp_path, capsys, monkeypatch):
     assert 0 <= generator["data_wait_share"] < 1
     for mode in modes.values():
         assert mode["seconds"] > 0 and mode["share_of_matmul_rate"] > 0 and len(mode["flops"]) == 2
-    # Nothing is encoded where tokens are given; the parent's encoder runs backwards, too, and its text tower.
+    # Nothing is encoded where tokens are given; MARDM's encoder runs backwards, too, and its text tower.
     encoding = modes["ours"]["flops"][0] - modes["ours, tokens given"]["flops"][0]
     assert encoding > 0
     assert modes["latents given"]["flops"] == modes["ours, tokens given"]["flops"]

@@ -306,7 +306,7 @@ def test_the_unharmed_file_is_fine(write):
 def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, seed, edits):
     draw = random.Random(seed)
     content = bytearray(GOOD.encode())
-    pieces = [
+    micro_batches = [
         b"{",
         b"}",
         b"\n",
@@ -324,7 +324,9 @@ def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, se
     for _ in range(edits):
         at = draw.randrange(len(content))
         end = at + draw.choice((0, 0, 1, 3, 40))
-        content[at:end] = draw.choice(pieces) if draw.random() < 0.7 else bytes(draw.sample(range(256), 4))
+        content[at:end] = (
+            draw.choice(micro_batches) if draw.random() < 0.7 else bytes(draw.sample(range(256), 4))
+        )
     path = tmp_path_factory.getbasetemp() / "fuzz.bvh"
     path.write_bytes(content)
     try:

@@ -27,18 +27,18 @@ TRAINED = ("AE/model/latest.tar", "MARDM/model/latest.tar")
 
 
 def everything(home, out, *more):
-    """A judge, an autoencoder and a generator of 50 steps each; samples; both evaluations. Into `out`."""
+    """An evaluator, an autoencoder and a generator of 50 steps each; samples; both evaluations. Into `out`."""
     flags = f"--dataset_name Tiny --dataset_dir {home} --checkpoints_dir {out} --device cpu {' '.join(more)}"
     mardm = f"{flags} {GENERATOR} --model FSQ-MARDM-SiT-XS"
-    judged = "--repeat_times 2 --batch_size 16"
+    evaluated = "--repeat_times 2 --batch_size 16"
     prompt = f"--text_prompt walk --motion_length 40 --repeat_times 3 --export npy --output_dir {out}/made"
     for main, line in [
         (train_Evaluators.main, f"{flags} --max_iters 10 --batch_size 32 --dim 16"),
         (train_AE.main, f"{flags} --model FSQ_AE_Small --width 16 {STEPS}"),
         (train_MARDM.main, f"{mardm} {STEPS}"),
         (sample.main, f"{mardm} --time_steps 4 {prompt}"),
-        (evaluation_AE.main, f"{flags} --name AE --model FSQ_AE_Small {judged}"),
-        (evaluation_MARDM.main, f"{mardm} --time_steps 3 {judged}"),
+        (evaluation_AE.main, f"{flags} --name AE --model FSQ_AE_Small {evaluated}"),
+        (evaluation_MARDM.main, f"{mardm} --time_steps 3 {evaluated}"),
     ]:
         assert call(main, line) == 0, line
 

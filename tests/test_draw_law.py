@@ -13,12 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.reference import draw_everything
 from models import precision
 from models.AE import make_ae
-from models.MARDM import Decoding, MARDM_models
+from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import by_round, lengths_to_mask, reveal_rounds
 from tests.test_MARDM import awake
 
 LENGTHS = torch.tensor([1, 9, 2, 5])
-HOW = Decoding(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
+HOW = SamplingConfig(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
 
 
 def build(name, **options):
@@ -43,14 +43,14 @@ def ddpm(request):
     return build(request.param)
 
 
-def both(made, how, atol=1e-10, **edit):
+def both(made, sampling, atol=1e-10, **edit):
     """Draw in both ways, compare, return the motions."""
     mardm, ae, text = made
-    expected = draw_everything(mardm, ae, text, LENGTHS, how, **edit)
+    expected = draw_everything(mardm, ae, text, LENGTHS, sampling, **edit)
     if edit:
-        found = mardm.edit(ae, text, LENGTHS, edit["targets"], edit["sections"], how)
+        found = mardm.edit(ae, text, LENGTHS, edit["targets"], edit["sections"], sampling)
     else:
-        found = mardm.generate(ae, text, LENGTHS, how)
+        found = mardm.generate(ae, text, LENGTHS, sampling)
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
     assert found[1].std() > 0.1  # motions, not zeros
     return found
@@ -99,7 +99,7 @@ def test_dopri5_within_its_tolerance(sit):
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_edits(sit, cfg):
     mardm, ae, _ = sit
-    targets = ae.snap(torch.rand(len(LENGTHS), 9, mardm.target_dim, dtype=torch.float64) + 0.1)
+    targets = ae.quantize(torch.rand(len(LENGTHS), 9, mardm.target_dim, dtype=torch.float64) + 0.1)
     inside = lengths_to_mask(LENGTHS, 9)
     sections = torch.rand(inside.shape, generator=torch.Generator().manual_seed(3)) < 0.5
     edited = both(sit, replace(HOW, cfg=cfg), targets=targets, sections=sections)
@@ -172,14 +172,14 @@ def test_no_round_waits_for_the_device(sit, sampler):
 
 def test_what_a_token_costs_is_told():
     mardm = build("FSQ-MARDM-SiT-XS")[0]
-    assert mardm.cost(Decoding()) == "sampler midpoint, 4 steps: 8 evaluations a token, guided"
-    euler = Decoding(cfg=1, sampler="euler", sampler_steps=1)
+    assert mardm.cost(SamplingConfig()) == "sampler midpoint, 4 steps: 8 evaluations a token, guided"
+    euler = SamplingConfig(cfg=1, sampler="euler", sampler_steps=1)
     assert mardm.cost(euler) == "sampler euler, 1 step: 1 evaluation a token, not guided"
     assert "6 steps: 12 evaluations a token, 2 in the last round" in mardm.cost(
-        Decoding(sampler_steps=6, last_steps=2)
+        SamplingConfig(sampler_steps=6, last_steps=2)
     )
-    assert "tolerance" in mardm.cost(Decoding(sampler="dopri5"))
-    assert "DDPM, 5 steps: 5 evaluations" in build("MARDM-DDPM-XS")[0].cost(Decoding())
+    assert "tolerance" in mardm.cost(SamplingConfig(sampler="dopri5"))
+    assert "DDPM, 5 steps: 5 evaluations" in build("MARDM-DDPM-XS")[0].cost(SamplingConfig())
 
 
 @pytest.fixture
@@ -215,18 +215,18 @@ LOW = {
 
 def test_bfloat16_draws_nearly_the_same_motions_and_leaves_float32_what_must_be(single):
     mardm, ae, text = single
-    how, before = HOW, {k: v.clone() for k, v in mardm.state_dict().items()}
-    exact = mardm.generate(ae, text, LENGTHS, how)
+    sampling, before = HOW, {k: v.clone() for k, v in mardm.state_dict().items()}
+    exact = mardm.generate(ae, text, LENGTHS, sampling)
     mardm.set_precision(torch.bfloat16)
     seen = seen_dtypes(mardm)
-    low = mardm.generate(ae, text, LENGTHS, how)
+    low = mardm.generate(ae, text, LENGTHS, sampling)
     assert low.dtype == torch.float32
     assert seen == LOW
     assert 0 < (low - exact).abs().max() < 0.1 * exact.std()
     assert all(p.dtype == torch.float32 for p in mardm.parameters())
     assert all(torch.equal(v, before[k]) for k, v in mardm.state_dict().items())
     mardm.set_precision(torch.float32)
-    assert torch.equal(mardm.generate(ae, text, LENGTHS, how), exact)
+    assert torch.equal(mardm.generate(ae, text, LENGTHS, sampling), exact)
 
 
 def flip(weight):
@@ -293,19 +293,19 @@ def test_bfloat16_trains_with_float32_weights_gradients_and_loss(single):
 @pytest.mark.slow
 def test_compiled_parts_draw_and_train_as_eager_ones(single):
     mardm, ae, text = single
-    names, how = list(mardm.state_dict()), HOW
+    names, sampling = list(mardm.state_dict()), HOW
     latents, targets = ae.tokenize(torch.randn(4, 40, 67))
 
     def loss():
         torch.manual_seed(1)
         return mardm.forward_loss(latents, targets, text, torch.tensor([10, 4, 7, 10]))
 
-    drawn, lost = mardm.generate(ae, text, LENGTHS, how), loss()
+    drawn, lost = mardm.generate(ae, text, LENGTHS, sampling), loss()
     try:
         mardm.compile_parts()
     except ValueError as error:
         pytest.skip(str(error))
-    torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, how), drawn, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, sampling), drawn, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loss(), lost, atol=1e-5, rtol=1e-5)
     assert list(mardm.state_dict()) == names
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from edit import best_reproduced, parse_sections, read_source
 from models.AE import make_ae
-from models.MARDM import Decoding, MARDM_models
-from motion.bvh_export import write_bvh
-from motion.rigs import HUMANML3D_BONES
+from models.MARDM import MARDM_models, SamplingConfig
+from motion.bvh.rigs import HUMANML3D_BONES
+from motion.bvh.writer import write_bvh
 from motion.rotations import unit
 from motion.skeletons import SMPL22
 from tests.test_MARDM import awake
+from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.motion_process import recover_from_ric
-from utils.prepare_bvh import Reading
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_kept_tokens_stay_bit_for_bit_and_drawn_ones_change(pair):
     sections = torch.zeros(2, 10, dtype=torch.bool)
     sections[0, 3:6], sections[1, [0, 9]] = True, True
     text, m_lens = torch.randn(2, 16), torch.tensor([10, 10])
-    edited = mardm.edit(ae, text, m_lens, tokens, sections, Decoding())
+    edited = mardm.edit(ae, text, m_lens, tokens, sections, SamplingConfig())
     assert torch.equal(edited[~sections], tokens[~sections])
     assert (edited[sections] != tokens[sections]).any()
-    nothing = mardm.edit(ae, text, m_lens, tokens, torch.zeros_like(sections), Decoding())
+    nothing = mardm.edit(ae, text, m_lens, tokens, torch.zeros_like(sections), SamplingConfig())
     assert torch.equal(nothing, tokens)
 
 
@@ -102,8 +102,8 @@ def test_an_edit_sees_what_is_kept(pair):
         tokens = ae.tokenize(torch.randn(2, 40, 67))[1]
     sections = torch.zeros(1, 10, dtype=torch.bool)
     sections[0, 4:6] = True
-    text, m_lens, how = torch.randn(1, 16), torch.tensor([10]), Decoding(snap="off")
-    a, b = (mardm.edit(ae, text, m_lens, tokens[i : i + 1], sections, how)[0, 4:6] for i in range(2))
+    text, m_lens, sampling = torch.randn(1, 16), torch.tensor([10]), SamplingConfig(snap="off")
+    a, b = (mardm.edit(ae, text, m_lens, tokens[i : i + 1], sections, sampling)[0, 4:6] for i in range(2))
     assert not torch.equal(a, b)
 
 

@@ -1,4 +1,4 @@
-"""The judges: what they read, that a clip is judged as if alone, that they learn, how one pass counts."""
+"""The evaluators: what they read, that a clip is judged as if alone, that they learn, how one pass counts."""
 
 import argparse
 import math
@@ -11,16 +11,24 @@ import scipy.stats
 import torch
 
 from motion.skeletons import SMPL22
-from utils import examination, glove
+from utils import evaluation_report as examination
 from utils.checkpoints import Run, save_state
-from utils.clips import Caption, Clip
+from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.errors import BadInput
-from utils.eval_utils import Exam, Metrics, interval
-from utils.evaluator_networks import MotionCLIP, matching_networks
-from utils.evaluators import CONTRAST, MATCHING, MAX_FRAMES, Judge, embed_rows
-from utils.glove import WordTokens, WordVectors
-from utils.judge_training import Contrast, Matching, contrastive_margin, info_nce, r_precision, same_caption
+from utils.eval_utils import EvaluationRun, Metrics, interval
+from utils.evaluation import glove
+from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
+from utils.evaluation.evaluator_training import (
+    Contrast,
+    Matching,
+    contrastive_margin,
+    info_nce,
+    r_precision,
+    same_caption,
+)
+from utils.evaluation.evaluators import CONTRAST, MATCHING, MAX_FRAMES, TextMotionEvaluator, embed_rows
+from utils.evaluation.glove import WordTokens, WordVectors
 
 SIZES = {"movement": 16, "text": 16, "motion": 16, "embedding": 8}
 SPEC = DatasetSpec("Tiny", "Tiny", SMPL22, 20.0, 24)
@@ -55,12 +63,12 @@ def dataset(normalizer):
 
 
 @pytest.fixture(scope="module")
-def judge(normalizer):
+def evaluator(normalizer):
     torch.manual_seed(0)
     networks = matching_networks(SPEC.dim, SIZES)
     for network in networks.values():
         network.eval().requires_grad_(False)
-    return Judge(networks, normalizer, WordVectors.hashed([*VERBS, "man", "woman"]))
+    return TextMotionEvaluator(networks, normalizer, WordVectors.hashed([*VERBS, "man", "woman"]))
 
 
 # words
@@ -159,31 +167,31 @@ def test_word_tokens_end_with_the_largest_id():
 # networks
 
 
-def test_a_clip_is_judged_as_if_alone(judge, dataset):
+def test_a_clip_is_judged_as_if_alone(evaluator, dataset):
     samples = [dataset[(0, i)] for i in range(12)]
     batch = collate(samples)
-    together = judge.embed_motion(batch.motion, batch.m_lens)
+    together = evaluator.embed_motion(batch.motion, batch.m_lens)
     assert len(set(batch.m_lens.tolist())) > 3
     for i, sample in enumerate(samples):
         alone = collate([sample])
-        assert torch.allclose(judge.embed_motion(alone.motion, alone.m_lens)[0], together[i], atol=1e-5)
+        assert torch.allclose(evaluator.embed_motion(alone.motion, alone.m_lens)[0], together[i], atol=1e-5)
     spoilt = batch.motion.clone()
     for row, n in enumerate(batch.m_lens):
         spoilt[row, n:] = 1e3
-    assert torch.allclose(judge.embed_motion(spoilt, batch.m_lens), together, atol=1e-5)
-    text = judge.embed_text(batch.tokens)
+    assert torch.allclose(evaluator.embed_motion(spoilt, batch.m_lens), together, atol=1e-5)
+    text = evaluator.embed_text(batch.tokens)
     for i, tokens in enumerate(batch.tokens):
-        assert torch.allclose(judge.embed_text([tokens])[0], text[i], atol=1e-5)
+        assert torch.allclose(evaluator.embed_text([tokens])[0], text[i], atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [24, 188, 192, 196])
-def test_the_published_padding_of_196_frames_gives_the_same(judge, frames):
+def test_the_published_padding_of_196_frames_gives_the_same(evaluator, frames):
     motion = torch.randn(2, frames, SPEC.dim, generator=torch.Generator().manual_seed(0))
     m_lens = torch.tensor([frames, frames])
     full = torch.nn.functional.pad(motion, (0, 0, 0, MAX_FRAMES - frames))
-    movements = judge.networks["movement_encoder"](full)
-    expected = judge.networks["motion_encoder"](movements, m_lens // 4)
-    assert torch.allclose(embed_rows(judge.networks, motion, m_lens), expected, atol=1e-6)
+    movements = evaluator.networks["movement_encoder"](full)
+    expected = evaluator.networks["motion_encoder"](movements, m_lens // 4)
+    assert torch.allclose(embed_rows(evaluator.networks, motion, m_lens), expected, atol=1e-6)
 
 
 def test_the_contrast_model_does_not_see_padding():
@@ -245,19 +253,19 @@ def test_judges_learn_what_is_planted(kind, normalizer):
     train_set = TextMotionSet(tiny_clips(64, frames=(24, 28)), normalizer)
     if kind == "contrast":
         captions = [caption.text for clip in train_set.clips for caption in clip.captions]
-        pupil = Contrast(SPEC.dim, captions, d_model=32, layers=1)
+        model = Contrast(SPEC.dim, captions, d_model=32, layers=1)
     else:
         words = WordVectors.hashed([*VERBS, "man", "woman"])
-        pupil = Matching(SPEC.dim, {**SIZES, "movement": 32}, words, "infonce")
-    before = r_precision(pupil, train_set, 64, 0, "cpu", repeats=1)
-    optimizer = torch.optim.AdamW(pupil.parameters(), 3e-3)
+        model = Matching(SPEC.dim, {**SIZES, "movement": 32}, words, "infonce")
+    before = r_precision(model, train_set, 64, 0, "cpu", repeats=1)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for step in range(80):
         batch = collate([train_set[(step, int(i))] for i in torch.randperm(64)[:24]])
-        loss = pupil.loss(batch)
+        loss = model.loss(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    after = r_precision(pupil, train_set, 64, 0, "cpu", repeats=1)
+    after = r_precision(model, train_set, 64, 0, "cpu", repeats=1)
     # Four motions of a pool are of the asked kind and look alike: 1/4, 2/4, 3/4 is what can be had.
     assert before[2] < 0.2 and after[0] > 0.12 and after[2] > 0.4
 
@@ -271,27 +279,27 @@ def arguments(folder):
 
 def test_a_saved_judge_says_the_same(tmp_path, normalizer, dataset):
     torch.manual_seed(0)
-    pupil = Matching(SPEC.dim, SIZES, WordVectors.hashed([*VERBS, "man"]), "infonce").eval()
+    model = Matching(SPEC.dim, SIZES, WordVectors.hashed([*VERBS, "man"]), "infonce").eval()
     clip = Contrast(SPEC.dim, [c.text for x in dataset.clips for c in x.captions], d_model=16).eval()
     args, more = arguments(tmp_path), {"mean": normalizer.mean, "std": normalizer.std}
-    save_state(Run.of(args, MATCHING).model / "finest.tar", pupil.state() | more | {"test": {"top3": 0.5}})
+    save_state(Run.of(args, MATCHING).model / "finest.tar", model.state() | more | {"test": {"top3": 0.5}})
     save_state(Run.of(args, CONTRAST).model / "finest.tar", clip.state() | {"config": clip.config})
-    judge = Judge.load(args, SPEC, "cpu")
+    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu")
     batch = collate([dataset[(0, i)] for i in range(6)])
     with torch.no_grad():
-        text, motion = pupil.embed(batch)
-        assert torch.allclose(judge.embed_text(batch.tokens), text, atol=1e-6)
-        assert torch.allclose(judge.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
+        text, motion = model.embed(batch)
+        assert torch.allclose(evaluator.embed_text(batch.tokens), text, atol=1e-6)
+        assert torch.allclose(evaluator.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
         text, motion = clip.embed(batch)
-        assert torch.allclose(judge.contrast_text(batch.captions), text, atol=1e-6)
-        assert torch.allclose(judge.contrast_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
-    assert judge.width == SIZES["embedding"] and judge.test["top3"] == 0.5
+        assert torch.allclose(evaluator.contrast_text(batch.captions), text, atol=1e-6)
+        assert torch.allclose(evaluator.contrast_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
+    assert evaluator.width == SIZES["embedding"] and evaluator.test["top3"] == 0.5
 
 
 def test_published_weights_load_without_a_config(tmp_path, capsys):
     """Only the three keys, statistics of the data set, word vectors from glove/."""
     args = arguments(tmp_path)
-    assert Judge.load(args, SPEC, "cpu") is None
+    assert TextMotionEvaluator.load(args, SPEC, "cpu") is None
     assert "train_Evaluators.py" in capsys.readouterr().out
     networks = matching_networks(SPEC.dim, SIZES)
     path = Run.of(args, MATCHING).model / "finest.tar"
@@ -299,17 +307,17 @@ def test_published_weights_load_without_a_config(tmp_path, capsys):
     for name, value in (("Mean", 1.0), ("Std", 2.0)):
         np.save(tmp_path / "Tiny" / f"{name}.npy", np.full(263, value, dtype=np.float32))
     with pytest.raises(BadInput, match="our_vab"):
-        Judge.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+        TextMotionEvaluator.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
     (tmp_path / "glove").mkdir()
     published(tmp_path / "glove")
-    judge = Judge.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
-    assert judge.words.source == "glove" and judge.normalizer.std.unique().tolist() == [2.0]
+    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+    assert evaluator.words.source == "glove" and evaluator.normalizer.std.unique().tolist() == [2.0]
     own = tmp_path / "own"
     own.mkdir()
     for name, value in (("Mean", 1.0), ("Std", 3.0)):
         np.save(own / f"{name}.npy", np.full(67, value, dtype=np.float32))
-    judge = Judge.load(args, SPEC, "cpu", eval_mean_std=own, glove_dir=tmp_path / "glove")
-    assert judge.normalizer.std.unique().tolist() == [3.0]
+    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu", eval_mean_std=own, glove_dir=tmp_path / "glove")
+    assert evaluator.normalizer.std.unique().tolist() == [3.0]
 
 
 def test_foreign_files_are_no_judges(tmp_path):
@@ -322,51 +330,55 @@ def test_foreign_files_are_no_judges(tmp_path):
     ):
         save_state(path, state)
         with pytest.raises(BadInput, match="finest.tar"):
-            Judge.load(args, SPEC, "cpu")
+            TextMotionEvaluator.load(args, SPEC, "cpu")
 
 
 # one pass
 
 
 @pytest.fixture
-def exam(judge, dataset, normalizer):
-    return Exam(judge, dataset, normalizer, SPEC, torch.device("cpu"))
+def evaluation(evaluator, dataset, normalizer):
+    return EvaluationRun(evaluator, dataset, normalizer, SPEC, torch.device("cpu"))
 
 
-def test_real_motion_against_itself(exam):
-    real = exam.real()
-    found = exam.compare(real, real, paired=True)
+def test_real_motion_against_itself(evaluation):
+    real = evaluation.real()
+    found = evaluation.compare(real, real, paired=True)
     assert found.fid == pytest.approx(0, abs=1e-9) and found.mpjpe == 0 == found.mpjpe_global
     assert found.n_real == found.n_pred == 40
     assert found.multimodality is None is found.clip_score and found.top3 >= found.top1 > 0
-    alone = exam.compare(real, real, against_itself=True)
+    alone = evaluation.compare(real, real, against_itself=True)
     assert alone.fid is None is alone.kid and alone.top1 == found.top1
 
 
-def test_order_and_batch_size_change_nothing(exam):
-    expected = exam.real()
-    exam.batch_size = 7
-    again = exam.real()
+def test_order_and_batch_size_change_nothing(evaluation):
+    expected = evaluation.real()
+    evaluation.batch_size = 7
+    again = evaluation.real()
     assert torch.allclose(again.embeddings, expected.embeddings, atol=1e-5)
-    for row, (one, other, clip) in enumerate(zip(again.joints, expected.joints, exam.dataset.clips)):
+    for row, (one, other, clip) in enumerate(zip(again.joints, expected.joints, evaluation.dataset.clips)):
         assert np.allclose(one, other, atol=1e-6) and len(one) == len(clip.motion)
-        sample = collate([exam.dataset[(0, row)]])
-        alone = exam.judge.embed_motion(sample.motion, sample.m_lens)[0]
+        sample = collate([evaluation.dataset[(0, row)]])
+        alone = evaluation.evaluator.embed_motion(sample.motion, sample.m_lens)[0]
         assert torch.allclose(alone, expected.embeddings[row], atol=1e-5)
 
 
-def test_captions_follow_from_seed_and_repeat(exam, normalizer):
-    first, again, other = exam.captions(0)[0], exam.captions(0)[0], exam.captions(1)[0]
+def test_captions_follow_from_seed_and_repeat(evaluation, normalizer):
+    first, again, other = evaluation.captions(0)[0], evaluation.captions(0)[0], evaluation.captions(1)[0]
     assert torch.equal(first, again) and not torch.equal(first, other)
-    exam.dataset = TextMotionSet(exam.dataset.clips, normalizer, seed=1)
-    assert not torch.equal(exam.captions(0)[0], first)
+    evaluation.dataset = TextMotionSet(evaluation.dataset.clips, normalizer, seed=1)
+    assert not torch.equal(evaluation.captions(0)[0], first)
 
 
-def test_parent_protocol_drops_the_remainder_and_few_clips_have_no_r_precision(exam, judge, normalizer):
-    exam.protocol = "parent"
-    real = exam.real()
-    assert exam.compare(real, real).n_pred == 32
-    few = Exam(judge, TextMotionSet(tiny_clips(9), normalizer), normalizer, SPEC, torch.device("cpu"))
+def test_parent_protocol_drops_the_remainder_and_few_clips_have_no_r_precision(
+    evaluation, evaluator, normalizer
+):
+    evaluation.protocol = "parent"
+    real = evaluation.real()
+    assert evaluation.compare(real, real).n_pred == 32
+    few = EvaluationRun(
+        evaluator, TextMotionSet(tiny_clips(9), normalizer), normalizer, SPEC, torch.device("cpu")
+    )
     found = few.compare(few.real(), few.real())
     assert found.top1 is None and found.fid is not None and found.kid is not None and found.n_real == 9
 
@@ -377,7 +389,7 @@ class Echo:
     def __init__(self):
         self.keys, self.rows = [], {}
 
-    def generate(self, tokenizer, text, m_lens, how, keys):
+    def generate(self, tokenizer, text, m_lens, sampling, keys):
         assert len(text) == len(m_lens) == len(keys)
         self.keys += keys
         return torch.tensor(keys, dtype=torch.float32)[:, None, None].expand(-1, int(m_lens.max()), 1)
@@ -393,26 +405,26 @@ class How:
     snap, seed = "step", 3407
 
 
-def test_every_generated_motion_has_a_key_of_its_own(exam, normalizer):
-    texts = {c.text: torch.zeros(3) for clip in exam.dataset.clips for c in clip.captions}
-    exam.dataset = TextMotionSet(exam.dataset.clips, normalizer, texts)
+def test_every_generated_motion_has_a_key_of_its_own(evaluation, normalizer):
+    texts = {c.text: torch.zeros(3) for clip in evaluation.dataset.clips for c in clip.captions}
+    evaluation.dataset = TextMotionSet(evaluation.dataset.clips, normalizer, texts)
     echo = Echo()
-    first = exam.generated(echo, echo, How(), 0)
+    first = evaluation.generated(echo, echo, How(), 0)
     assert sorted(echo.keys) == list(range(40))
-    exam.batch_size = 11
-    assert torch.allclose(exam.generated(echo, echo, How(), 0).embeddings, first.embeddings, atol=1e-5)
+    evaluation.batch_size = 11
+    assert torch.allclose(evaluation.generated(echo, echo, How(), 0).embeddings, first.embeddings, atol=1e-5)
     echo.keys = []
-    exam.generated(echo, echo, How(), 3)
+    evaluation.generated(echo, echo, How(), 3)
     assert sorted(echo.keys) == list(range(120, 160))
     echo.keys = []
-    value = exam.multimodality(echo, echo, How(), 1)
+    value = evaluation.multimodality(echo, echo, How(), 1)
     assert len(set(echo.keys)) == 30 * 40 and min(echo.keys) > 10**6 and value > 0
 
 
-def test_labels_make_retrieval_easier(exam):
-    plain = exam.compare(exam.real(), exam.real())
-    exam.labels = [VERBS[i % len(VERBS)] for i in range(40)]
-    labelled = exam.compare(exam.real(), exam.real())
+def test_labels_make_retrieval_easier(evaluation):
+    plain = evaluation.compare(evaluation.real(), evaluation.real())
+    evaluation.labels = [VERBS[i % len(VERBS)] for i in range(40)]
+    labelled = evaluation.compare(evaluation.real(), evaluation.real())
     assert labelled.top1 == plain.top1 and labelled.label_top1 > plain.top1
     assert plain.label_top1 is None
 

@@ -1,4 +1,4 @@
-"""The parent implementation's numbers, reproduced: networks, losses, samplers, whole loops, schedules, key
+"""MARDM implementation's numbers, reproduced: networks, losses, samplers, whole loops, schedules, key
 lists.
 
 Each test loads the recorded weights under the published names, so a pass also shows that checkpoints load
@@ -18,7 +18,7 @@ from diffusions.samplers import guided
 from models.AE import AE
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, timestep_embedding
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, Size
+from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, Size
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks
 from models.Transformer import PositionalEncoding
 from tests.conftest import outside
@@ -37,8 +37,8 @@ def close(actual, expected, tolerance=1e-5):
 class Identity:
     """A tokenizer whose targets are the latents themselves, as the goldens' generate and edit have it."""
 
-    lift = staticmethod(lambda targets: targets.mT)
-    snap = staticmethod(lambda targets: targets)
+    embed_codes = staticmethod(lambda targets: targets.mT)
+    quantize = staticmethod(lambda targets: targets)
 
 
 @pytest.fixture(scope="module", params=["SiT", "DDPM"])
@@ -68,7 +68,7 @@ def double(model):
 
 def test_autoencoder(goldens):
     data = goldens("ae.pt")
-    ae = AE(data["config"]["input_width"], data["config"]["width"], padding_proof=False).eval()
+    ae = AE(data["config"]["input_width"], data["config"]["width"], mask_padding=False).eval()
     ae.load_state_dict(data["weights"])
     inputs, outputs = data["inputs"], data["outputs"]
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_autoencoder(goldens):
 @pytest.mark.parametrize(("kind", "key"), [("l1_smooth", "total_aux1"), ("mse", "mse_total_aux1")])
 def test_autoencoder_losses_and_gradients(goldens, kind, key):
     data = goldens("ae.pt")
-    ae = AE(data["config"]["input_width"], data["config"]["width"], padding_proof=False).eval()
+    ae = AE(data["config"]["input_width"], data["config"]["width"], mask_padding=False).eval()
     ae.load_state_dict(data["weights"])
     motion, recorded = data["inputs"]["motion"], data["train_loss"]
     m_lens = torch.full((len(motion),), motion.shape[1])
@@ -163,7 +163,7 @@ def test_training_loss_of_the_whole_model(golden):
         given["latents"].mT,
         given["cond"],
         given["lengths"],
-        decoys=draws["random_latents"].mT,
+        random_replacements=draws["random_latents"].mT,
         masks=(draws["mask"], draws["mask_random"], draws["mask_replaced_by_mask_latent"]),
         t=draws["t"],
         noise=draws.get("x0_noise", draws.get("noise")),
@@ -182,20 +182,20 @@ def test_ode_sampling(golden, scale):
         pytest.skip("the ODE belongs to the SiT head")
     recorded = data["ode"][f"cfg{scale}"]
     n = len(recorded["noise"])
-    how = Decoding(cfg=scale, sampler="dopri5")
+    sampling = SamplingConfig(cfg=scale, sampler="dopri5")
 
-    def solve(model, dtype, how):
+    def solve(model, dtype, sampling):
         z = recorded["z"].to(dtype)
         with torch.no_grad():
-            return model.DiffMLPs.sample(z[:n], z[n:], recorded["noise"].to(dtype), how)
+            return model.DiffMLPs.sample(z[:n], z[n:], recorded["noise"].to(dtype), sampling)
 
-    close(solve(model, torch.float32, how), recorded["out"][:n], 5e-2)
+    close(solve(model, torch.float32, sampling), recorded["out"][:n], 5e-2)
     exact = double(model)
     tolerance = {1.0: 1e-6, 4.5: 2e-3}[scale]
     torch.testing.assert_close(
-        solve(exact, torch.float64, how), recorded["out_float64_same_solver"][:n], atol=tolerance, rtol=0
+        solve(exact, torch.float64, sampling), recorded["out_float64_same_solver"][:n], atol=tolerance, rtol=0
     )
-    fine = solve(exact, torch.float64, Decoding(cfg=scale, sampler="heun", sampler_steps=300))
+    fine = solve(exact, torch.float64, SamplingConfig(cfg=scale, sampler="heun", sampler_steps=300))
     torch.testing.assert_close(fine, recorded["out_float64_tight"][:n], atol=1e-4, rtol=0)
 
 
@@ -207,10 +207,10 @@ def test_ddpm_sampling(golden, case):
     recorded = data["p_sample_loop"][case]
     n = len(recorded["noise_init"])
     noise = torch.cat([recorded["noise_init"][None], recorded["step_noise"][:, :n]]).transpose(0, 1)
-    how = Decoding(cfg=float(case[3:6]), temperature=recorded["temperature"])
+    sampling = SamplingConfig(cfg=float(case[3:6]), temperature=recorded["temperature"])
     z = recorded["z"]
     with torch.no_grad():
-        out = model.DiffMLPs.sample(z[:n], z[n:], noise, how)
+        out = model.DiffMLPs.sample(z[:n], z[n:], noise, sampling)
     close(out, recorded["out"][:n], 1e-4 if "4.5" in case else 1e-5)
 
 
@@ -222,7 +222,7 @@ def recorded_noise(recorded, hidden, order, rounds, shape):
     leaves = reveal_rounds(hidden, order, rounds)
     noise = torch.zeros(*hidden.shape, *shape)
     for r, start in enumerate(draws["noise_per_step"]):
-        drawn = recorded["is_mask_per_step"][r]  # all that the parent drew in this round, row-major
+        drawn = recorded["is_mask_per_step"][r]  # all that MARDM drew in this round, row-major
         rows = start
         if "ddpm_step_noise_per_step" in draws:
             steps = draws["ddpm_step_noise_per_step"][r][:, : len(start)]
@@ -233,17 +233,19 @@ def recorded_noise(recorded, hidden, order, rounds, shape):
     return noise
 
 
-def run_loop(model, recorded, how, dtype):
+def run_loop(model, recorded, sampling, dtype):
     given = recorded["inputs"]
     order, text, lengths = recorded["draws"]["order_uniforms"], given["cond"].to(dtype), given["lengths"]
     inside = lengths_to_mask(lengths, order.shape[1])
     sections = given.get("edit_mask", inside)
-    noise = recorded_noise(recorded, sections & inside, order, how.time_steps, model.DiffMLPs.noise_shape)
+    noise = recorded_noise(
+        recorded, sections & inside, order, sampling.time_steps, model.DiffMLPs.noise_shape
+    )
     draws = order, noise.to(dtype)
     if "edit_mask" not in given:
-        return model.generate(Identity, text, lengths, how, draws=draws).mT
+        return model.generate(Identity, text, lengths, sampling, draws=draws).mT
     return model.edit(
-        Identity, text, lengths, given["source_latents"].mT.to(dtype), sections, how, draws=draws
+        Identity, text, lengths, given["source_latents"].mT.to(dtype), sections, sampling, draws=draws
     ).mT
 
 
@@ -253,18 +255,18 @@ def test_whole_loops(golden, loop):
     if loop not in data:
         pytest.skip(f"no {loop} was recorded for {head}")
     recorded = data[loop]
-    how = Decoding(
+    sampling = SamplingConfig(
         time_steps=recorded["inputs"]["timesteps"], cfg=recorded["inputs"]["cfg"], sampler="dopri5"
     )
-    out, exact = run_loop(model, recorded, how, torch.float32), double(model)
+    out, exact = run_loop(model, recorded, sampling, torch.float32), double(model)
     if head == "DDPM":
         close(out, recorded["out"], 1e-4)
-        close(run_loop(exact, recorded, how, torch.float64), recorded["out_float64"], 1e-6)
+        close(run_loop(exact, recorded, sampling, torch.float64), recorded["out_float64"], 1e-6)
         return
     # The adaptive solver is reproducible to about 1e-2 only, and ours solves fewer rows together than the
     # parent.
     torch.testing.assert_close(out, recorded["out"], atol=2e-1, rtol=0)
-    fine = Decoding(time_steps=how.time_steps, cfg=how.cfg, sampler="heun", sampler_steps=400)
+    fine = SamplingConfig(time_steps=sampling.time_steps, cfg=sampling.cfg, sampler="heun", sampler_steps=400)
     solved = run_loop(exact, recorded, fine, torch.float64)
     torch.testing.assert_close(solved, recorded["out_float64_tight"], atol=1e-4, rtol=0)
 

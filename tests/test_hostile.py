@@ -17,9 +17,9 @@ from tests.fuzz.home import build
 CASES = all_cases()
 SOURCES = [
     file
-    for pattern in ("*.py", "*/*.py")
+    for pattern in ("*.py", "*/*.py", "*/*/*.py")
     for file in sorted(ROOT.glob(pattern))
-    if file.parent.name != "tests" and not file.parent.name.startswith(".")
+    if "tests" not in file.parts and not file.parent.name.startswith(".")
 ]
 
 

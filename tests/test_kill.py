@@ -18,7 +18,7 @@ import train_MARDM
 from tests.test_scripts import call, same_tensors
 from utils.checkpoints import load_state
 from utils.cli import run
-from utils.training_loop import TrainingLoop
+from utils.training.training_loop import TrainingLoop
 
 AE = "--model FSQ_AE_Small --width 16 --batch_size 16 --window_size 196"
 MARDM = "--ae_name tokens --ae_model FSQ_AE_Small --model FSQ-MARDM-SiT-XS --batch_size 8"
@@ -78,13 +78,13 @@ def sitting(main, argv, stepped, trap):
     """What the process does. trap: has it die by its own hand."""
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    descend = TrainingLoop.descend
+    gradient_step = TrainingLoop.optimizer_step
 
     def tell(loop, optimizer):
-        descend(loop, optimizer)
+        gradient_step(loop, optimizer)
         stepped.set()
 
-    TrainingLoop.descend = tell
+    TrainingLoop.optimizer_step = tell
     if trap:
         trap()
     run(main, argv)

@@ -1,4 +1,4 @@
-"""models/LengthEstimator.py: parity with the parent's network, and the laws of drawing a length."""
+"""models/LengthEstimator.py: parity with MARDM's network, and the laws of drawing a length."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.test_app import call, serving, written
-from utils.studio import KEPT_RESULTS
+from utils.generation.app_backend import KEPT_RESULTS
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
 MANY = [40, pytest.param(200, marks=pytest.mark.slow)]

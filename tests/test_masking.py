@@ -46,11 +46,11 @@ def test_training_masks_nest_and_have_their_shares():
     torch.manual_seed(0)
     lengths = torch.randint(1, 50, (4000,))
     inside = lengths_to_mask(lengths, 49)
-    hidden, decoy, blank = training_masks(inside)
-    assert not (hidden & ~inside).any() and not (decoy & ~hidden).any()
-    assert not (blank & ~hidden).any() and not (blank & decoy).any()
+    hidden, replaced, blank = training_masks(inside)
+    assert not (hidden & ~inside).any() and not (replaced & ~hidden).any()
+    assert not (blank & ~hidden).any() and not (blank & replaced).any()
     n = hidden.sum()
-    assert abs(decoy.sum() / n - 0.1) < 0.01
-    assert abs(blank.sum() / (n - decoy.sum()) - 0.88) < 0.01
+    assert abs(replaced.sum() / n - 0.1) < 0.01
+    assert abs(blank.sum() / (n - replaced.sum()) - 0.88) < 0.01
     # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
     assert abs(n / inside.sum() - 2 / torch.pi) < 0.02

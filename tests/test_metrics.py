@@ -196,10 +196,10 @@ def test_pace_is_what_is_covered_within_a_second():
     walk, sway = np.zeros((50, 2, 3)), np.zeros((50, 2, 3))
     walk[:, :, 2], walk[:, :, 1] = 1.3 * t[:, None], t[:, None] ** 2  # rising does not count
     sway[:, :, 0] = np.sin(2 * np.pi * t)[:, None]  # there and back each second
-    assert metrics.pace([walk], fps) == pytest.approx(1.3, rel=1e-6)
-    assert metrics.pace([sway], fps) == pytest.approx(0, abs=1e-9)
-    assert metrics.pace([walk, walk[:20]], fps) == pytest.approx(1.3, rel=1e-6)  # too short to count
-    assert metrics.pace([walk, sway], fps) == pytest.approx(0.65, rel=1e-6)
+    assert metrics.root_speed([walk], fps) == pytest.approx(1.3, rel=1e-6)
+    assert metrics.root_speed([sway], fps) == pytest.approx(0, abs=1e-9)
+    assert metrics.root_speed([walk, walk[:20]], fps) == pytest.approx(1.3, rel=1e-6)  # too short to count
+    assert metrics.root_speed([walk, sway], fps) == pytest.approx(0.65, rel=1e-6)
 
 
 def test_jitter_is_the_third_derivative():

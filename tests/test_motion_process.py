@@ -1,4 +1,4 @@
-"""The features against real HumanML3D, the parent's recorded numbers, and laws that hold for any motion."""
+"""The features against real HumanML3D, MARDM's recorded numbers, and laws that hold for any motion."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""Checkpoints of the parent project through the ordinary loaders: strictly, under its own rules.
+"""Checkpoints of MARDM through the ordinary loaders: strictly, under its own rules.
 
-The files are written here as `state_dict_keys.json` and the goldens describe them: the parent's keys and
+The files are written here as `state_dict_keys.json` and the goldens describe them: MARDM's keys and
 names, no `format`, no `config`, no statistics. No published weight is at hand; numbers of real ones cannot be
 checked.
 """
@@ -20,7 +20,7 @@ import utils.checkpoints as checkpoints
 from models.AE import make_ae
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, Decoding, MARDM_models, Size
+from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, Size
 from tests.conftest import outside
 from tests.test_goldens import close, recorded_noise
 from utils.checkpoints import (
@@ -32,14 +32,14 @@ from utils.checkpoints import (
     make_mardm,
     statistics_of,
 )
-from utils.clips import Caption, Clip
+from utils.data.clips import Caption, Clip
 from utils.datasets import DATASETS, Normalizer, TextMotionSet
 from utils.errors import BadInput
-from utils.eval_utils import Exam
-from utils.evaluators import Judge
+from utils.eval_utils import EvaluationRun
+from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
-from utils.training_loop import TrainingLoop
+from utils.training.training_loop import TrainingLoop
 
 CPU = torch.device("cpu")
 
@@ -57,7 +57,7 @@ def classes():
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty place for the parent's files, with statistics for published weights and without a data set."""
+    """An empty place for MARDM's files, with statistics for published weights and without a data set."""
     monkeypatch.setattr(checkpoints, "FALLBACK_STATISTICS", tmp_path / "eval_mean_std")
     for spec in DATASETS.values():
         folder = tmp_path / "eval_mean_std" / spec.name
@@ -88,7 +88,7 @@ def flags(home, dataset="t2m", model="MARDM-SiT-XL", checkpoint="parent", **more
 
 
 def parent_state(ep=7, **weights):
-    """The keys of the parent's latest.tar."""
+    """The keys of MARDM's latest.tar."""
     return {**weights, "scheduler": {"milestones": {50000: 1}, "last_epoch": 90}, "ep": ep, "total_it": 90}
 
 
@@ -102,7 +102,7 @@ def test_autoencoders_load_under_the_parents_rule(home, classes, dataset):
     assert tokenizer.path.name == f"{good}.tar"
     assert tokenizer.ae.dim == tokenizer.spec.dim == {"t2m": 67, "kit": 64}[dataset]
     assert all((p == 0.01).all() for p in tokenizer.ae.parameters())
-    assert tokenizer.ae.padding_proof is False and not tokenizer.ae.training
+    assert tokenizer.ae.mask_padding is False and not tokenizer.ae.training
     assert (tokenizer.normalizer.mean == 0.25).all() and len(tokenizer.normalizer.std) == tokenizer.spec.dim
 
 
@@ -129,7 +129,7 @@ def test_generators_load_at_official_size(home, classes, name):
     state = parent_state(mardm=weights, ema_mardm=weights, opt_mardm={})
     write(home, "t2m", "MARDM", "latest.tar", **state)
     with torch.device("meta"):
-        ae = make_ae("AE_Model", padding_proof=False)
+        ae = make_ae("AE_Model", mask_padding=False)
         tokenizer = checkpoints.Tokenizer(ae, DATASETS["t2m"], None, {}, home)
         mardm, config = load_mardm(flags(home, model=name), tokenizer, "meta")
         assert config == {} and sum(p.numel() for p in mardm.parameters()) == 290_816_512
@@ -141,7 +141,7 @@ def test_generators_load_at_official_size(home, classes, name):
 
 @pytest.fixture(params=["SiT", "DDPM"])
 def published(request, home, goldens, monkeypatch):
-    """The goldens' weights in the parent's files, under the official names -> (flags, recorded)."""
+    """The goldens' weights in MARDM's files, under the official names -> (flags, recorded)."""
     ae, recorded = goldens("ae.pt"), goldens(f"mardm_{request.param.lower()}.pt")
     c = recorded["config"]
     model = f"MARDM-{request.param}-XL"
@@ -167,13 +167,13 @@ def test_a_loaded_pair_draws_the_parents_motion(published):
     tokenizer = load_ae(args, CPU)
     mardm, _ = load_mardm(args, tokenizer, CPU)
     assert (mardm.target_mean == 0).all() and (mardm.target_std == 1).all()
-    assert tokenizer.ae.padding_proof is False
+    assert tokenizer.ae.mask_padding is False
     loop = recorded["generate"]
     given, order = loop["inputs"], loop["draws"]["order_uniforms"]
-    how = Decoding(time_steps=given["timesteps"], cfg=given["cfg"], sampler="dopri5")
+    sampling = SamplingConfig(time_steps=given["timesteps"], cfg=given["cfg"], sampler="dopri5")
     hidden = loop["is_mask_per_step"][0]
-    noise = recorded_noise(loop, hidden, order, how.time_steps, mardm.DiffMLPs.noise_shape)
-    drawn = mardm.generate(tokenizer.ae, given["cond"], given["lengths"], how, draws=(order, noise)).mT
+    noise = recorded_noise(loop, hidden, order, sampling.time_steps, mardm.DiffMLPs.noise_shape)
+    drawn = mardm.generate(tokenizer.ae, given["cond"], given["lengths"], sampling, draws=(order, noise)).mT
     if "DDPM" in args.model:
         close(drawn, loop["out"], 1e-4)
     else:  # the adaptive solver is reproducible to about 1e-2 only
@@ -212,11 +212,13 @@ def test_judges_load_at_official_size(home, classes, dataset):
         epoch=1,
     )
     spec = DATASETS[dataset]
-    judge = Judge.load(flags(home, dataset), spec, CPU, glove_dir=home / "glove")
-    assert judge.width == 512 and (judge.normalizer.std == 2).all() and judge.words.source == "glove"
-    found = judge.embed_motion(torch.randn(2, 48, spec.dim), torch.tensor([48, 20]))
+    evaluator = TextMotionEvaluator.load(flags(home, dataset), spec, CPU, glove_dir=home / "glove")
+    assert (
+        evaluator.width == 512 and (evaluator.normalizer.std == 2).all() and evaluator.words.source == "glove"
+    )
+    found = evaluator.embed_motion(torch.randn(2, 48, spec.dim), torch.tensor([48, 20]))
     assert found.shape == (2, 512) and torch.isfinite(found).all()
-    assert torch.isfinite(judge.embed_text([["walk/VERB"], ["person/NOUN", "walk/VERB"]])).all()
+    assert torch.isfinite(evaluator.embed_text([["walk/VERB"], ["person/NOUN", "walk/VERB"]])).all()
 
 
 def test_a_loaded_judge_gives_the_parents_embeddings(home, goldens):
@@ -225,9 +227,9 @@ def test_a_loaded_judge_gives_the_parents_embeddings(home, goldens):
     contrast = {"contrast_model": weights.pop("contrast_model")}
     put_word_vectors(home / "glove", ["sos", "eos", "unk"])
     write(home, "t2m", "text_mot_match", "finest.tar", **weights)
-    judge = Judge.load(flags(home), DATASETS["t2m"], CPU, glove_dir=home / "glove")
-    assert judge.contrast is None and judge.contrast_text(["walk"]) is None
-    ours = judge.networks
+    evaluator = TextMotionEvaluator.load(flags(home), DATASETS["t2m"], CPU, glove_dir=home / "glove")
+    assert evaluator.contrast is None and evaluator.contrast_text(["walk"]) is None
+    ours = evaluator.networks
     with torch.no_grad():
         movement = ours["movement_encoder"](given["motion"])
         motion = ours["motion_encoder"](movement, given["motion_lengths"] // 4)
@@ -238,13 +240,13 @@ def test_a_loaded_judge_gives_the_parents_embeddings(home, goldens):
     heads = {"config": {"contrast_heads": recorded["config"]["contrast"]["heads"]}}
     vocabulary = {"vocabulary": [f"w{i}" for i in range(197)]}  # stands in for CLIP's own tokenizer
     write(home, "t2m", "text_mot_match_clip", "finest.tar", **contrast, **heads, **vocabulary)
-    judge = Judge.load(flags(home), DATASETS["t2m"], CPU, glove_dir=home / "glove")
-    close(judge.contrast.encode_text(given["clip_tokens"]), expected["clip_text"])
+    evaluator = TextMotionEvaluator.load(flags(home), DATASETS["t2m"], CPU, glove_dir=home / "glove")
+    close(evaluator.contrast.encode_text(given["clip_tokens"]), expected["clip_text"])
 
 
 @pytest.mark.parametrize(("dataset", "joints"), [("t2m", 22), ("kit", 21)])
 def test_sample_draws_with_published_files_alone(home, monkeypatch, dataset, joints):
-    """sample.py with the parent's files: no data set, lengths estimated, its solver."""
+    """sample.py with MARDM's files: no data set, lengths estimated, its solver."""
     torch.manual_seed(0)
     monkeypatch.setitem(
         MARDM_models, "MARDM-SiT-XL", partial(MARDM, kind="continuous", head="SiT", size="XS")
@@ -253,7 +255,7 @@ def test_sample_draws_with_published_files_alone(home, monkeypatch, dataset, joi
     monkeypatch.setattr(checkpoints, "make_ae", lambda *a, width, **k: narrow(*a, **k))
     monkeypatch.setattr(Pipeline, "embed", lambda self, prompts: torch.ones(len(prompts), 512))
     ae = narrow("AE_Model", dim=DATASETS[dataset].dim).state_dict()
-    write(home, dataset, "AE", f"{DATASETS[dataset].parent_ae}.tar", **parent_state(ae=ae))
+    write(home, dataset, "AE", f"{DATASETS[dataset].mardm_ae}.tar", **parent_state(ae=ae))
     weights = MARDM_models["MARDM-SiT-XL"](ae_dim=16, target_dim=16).state_dict()
     write(home, dataset, "SiT", "latest.tar", **parent_state(mardm=weights, ema_mardm=weights))
     estimator = LengthEstimator(512, 50).state_dict()
@@ -272,7 +274,7 @@ def test_sample_draws_with_published_files_alone(home, monkeypatch, dataset, joi
 
 
 def test_epochs_are_converted():
-    """The parent stores the index of the epoch just finished, we the number of finished ones."""
+    """MARDM stores the index of the epoch just finished, we the number of finished ones."""
     assert finished_epochs({"ep": 0}) == 1 and finished_epochs({"ep": 49}) == 50
     assert finished_epochs({"ep": 49, "format": 1}) == 49
 
@@ -282,7 +284,7 @@ def test_a_parents_run_is_not_continued(home):
     write(home, "t2m", "MARDM", "latest.tar", **parent_state(mardm={}, ema_mardm={}, opt_mardm={}))
     args = flags(home, is_continue=True)
     before = sorted(home.rglob("*"))
-    with pytest.raises(BadInput, match="parent project.*train anew under another --name"):
+    with pytest.raises(BadInput, match="MARDM.*train anew under another --name"):
         TrainingLoop(args, Run.of(args), torch.device("cpu"), parts={}, constants={})
     assert sorted(home.rglob("*")) == before
 
@@ -337,7 +339,7 @@ def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     assert (len(head.schedule), len(head.sampling)) == (1000, 50)
     mardm = load_mardm(asked(sampler_steps=25), tokenizer, CPU)[0]
     assert len(mardm.DiffMLPs.sampling) == 25
-    drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), Decoding(time_steps=2))
+    drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), SamplingConfig(time_steps=2))
     assert drawn.shape == (2, 3, 8) and torch.isfinite(drawn).all()
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
@@ -350,9 +352,9 @@ def test_training_records_the_length_of_the_diffusion():
 
 
 def test_the_parents_protocol_pads_as_the_parent():
-    """Reconstructions of an autoencoder of the parent are those of clips padded to 196 frames."""
+    """Reconstructions of an autoencoder of MARDM are those of clips padded to 196 frames."""
     torch.manual_seed(0)
-    ae = make_ae("AE_Model", width=8, padding_proof=False).eval()
+    ae = make_ae("AE_Model", width=8, mask_padding=False).eval()
     motions = [np.random.default_rng(n).normal(size=(n, 67)).astype(np.float32) for n in (24, 60)]
     caption = (Caption("walk", ("walk/VERB",)),)
     clips = [Clip(str(len(motion)), motion, caption) for motion in motions]
@@ -362,8 +364,8 @@ def test_the_parents_protocol_pads_as_the_parent():
     found = {}
     with torch.no_grad():
         for protocol in ("full", "parent"):
-            exam = Exam(None, dataset, normalizer, spec, CPU, protocol=protocol)
-            found[protocol] = exam.reconstructed(ae).joints
+            evaluation = EvaluationRun(None, dataset, normalizer, spec, CPU, protocol=protocol)
+            found[protocol] = evaluation.reconstructed(ae).joints
         for i, motion in enumerate(motions):
             padded = torch.zeros(1, 196, 67)
             padded[0, : len(motion)] = torch.from_numpy(motion)
@@ -381,7 +383,7 @@ def test_the_parents_padding_moves_a_padded_clip_and_ours_does_not(goldens, data
     padded, m_lens = torch.cat([clip, torch.zeros(1, 156, 67)], dim=1), torch.tensor([40])
     moved = {}
     for proof in (False, True):
-        ae = make_ae("AE_Model", width=64, padding_proof=proof).eval()
+        ae = make_ae("AE_Model", width=64, mask_padding=proof).eval()
         ae.load_state_dict(recorded["weights"])
         with torch.no_grad():
             alone = ae(clip)

@@ -8,8 +8,8 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import plot_loss
+from utils.analysis.event_files import read_scalars, smooth
 from utils.cli import run
-from utils.curves import read_scalars, smooth
 
 LOSSES = np.linspace(2, 1, 30)
 

@@ -10,9 +10,9 @@ from test_motion_process import walk
 
 import prepare_dataset
 from motion.skeletons import SMPL22
-from utils import prepare
-from utils.cal_mean_std import STD_FLOOR, mean_std
-from utils.clips import load_clips
+from utils.data import dataset_writer as prepare
+from utils.data.cal_mean_std import STD_FLOOR, mean_std
+from utils.data.clips import load_clips
 from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.motion_process import feature_groups, joints_to_features
@@ -195,7 +195,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
 
 
 def test_the_demo_set_is_the_same_for_a_seed(tmp_path):
-    synthetic = pytest.importorskip("motion.synthetic")
+    synthetic = pytest.importorskip("motion.synthetic.clips")
     for name in ("One", "Two"):
         prepare_dataset.main(["demo", "--clips", "40", "--name", name, "--dataset_dir", str(tmp_path)])
     files = sorted(

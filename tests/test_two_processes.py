@@ -20,7 +20,7 @@ kept, dtype, *lines = sys.argv[1:]
 torch.set_default_dtype(getattr(torch, dtype))
 import train_AE, train_MARDM, utils.datasets
 from utils import distributed
-from utils.training_loop import TrainingLoop
+from utils.training.training_loop import TrainingLoop
 
 collate, finish = utils.datasets.collate, TrainingLoop.finish_epoch
 def in_default_dtype(samples):
@@ -92,14 +92,16 @@ def test_the_weights_do_not_depend_on_processes_and_pieces(home, steps, ways):
     stages = AE.format("FSQ_AE_Small"), MARDM.format(first, "FSQ_AE_Small", "FSQ-MARDM-SiT-XS")
     for processes in (1, 2):
         lines = [
-            f"{line} --name {model}{steps}-{processes}x{pieces} --grad_accum {pieces} --max_iters {steps}"
+            f"{line} --name {model}{steps}-{processes}x{micro_batches} --grad_accum {micro_batches} --max_iters {steps}"
             for line, model in zip(stages, ("AE", "MARDM"))
-            for there, pieces in ways
+            for there, micro_batches in ways
             if there == processes
         ]
         launch(home, processes, lines)
     for model, keys in (("AE", ["ae"]), ("MARDM", ["mardm"])):
-        runs = [f"{model}{steps}-{p}x{pieces}-{rank}" for p, pieces in ways for rank in range(p)]
+        runs = [
+            f"{model}{steps}-{p}x{micro_batches}-{rank}" for p, micro_batches in ways for rank in range(p)
+        ]
         assert same_weights(home, runs, keys, steps) < 1e-9
         assert same_weights(home, runs[-2:], keys, steps) == 0.0  # the two ranks of one run
     lone, last = (torch.load(home / f"MARDM{steps}-{way}-0.pt") for way in ("1x1", "2x2"))

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from motion.render.viewer import fill, quantise, safe_json, write_html
 from motion.skeletons import KIT21, SMPL22
-from motion.viewer import fill, quantise, safe_json, write_html
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="hacked=1"> {{script}} "\' \u2028 &lt;'
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -27,13 +27,14 @@ import train_LengthEstimator
 import train_MARDM
 from motion.bvh import read_bvh
 from motion.files import Unwritten, whole_folder, write_text
-from motion.rendering import render_video
+from motion.render.rendering import render_video
 from scripts import release
 from tests.conftest import ROOT
-from utils import prepare_bvh, training_loop
 from utils.checkpoints import load_state
 from utils.cli import run
-from utils.errors import of_the_machine
+from utils.data import bvh_dataset as prepare_bvh
+from utils.errors import system_error
+from utils.training import training_loop
 
 FEW = "--batch_size 16 --epoch 2 --max_iters 4 --warm_up_iter 1 --log_every 1 --save_every 2"
 AE = "--ae_name AE --ae_model FSQ_AE_High"
@@ -144,7 +145,7 @@ class Disk:
 def test_whichever_write_meets_a_full_disk(command, words, tmp_path, monkeypatch, capsys):
     """Every write of every script, one after another, is the one that fails."""
     if command == "evaluation_MARDM":
-        assert call("train_Evaluators", words) == 0  # the judge
+        assert call("train_Evaluators", words) == 0  # the evaluator
     disk = Disk()
     monkeypatch.setattr(os, "fsync", disk)
     shutil.copytree(words["out"], tmp_path / "fresh")
@@ -259,7 +260,7 @@ def test_curves_that_cannot_be_written_stop_the_training(words):
 def test_a_data_set_that_vanishes_under_a_run(how, workers, words, monkeypatch, capsys):
     """Removed, it stays readable while it is open. Cut short, it ends the run, and the last save is kept."""
     call("evaluation_AE", words)  # from now on there is a pack
-    root, steps, advance = words["out"] / "datasets/Demo", [], training_loop.advance
+    root, steps, optimizer_step = words["out"] / "datasets/Demo", [], training_loop.optimizer_step
 
     def vanish(*args):
         steps.append(1)
@@ -269,9 +270,9 @@ def test_a_data_set_that_vanishes_under_a_run(how, workers, words, monkeypatch, 
             else:
                 (pack,) = (root / "cache").glob("motions-*.npy")
                 os.truncate(pack, 200)
-        return advance(*args)
+        return optimizer_step(*args)
 
-    monkeypatch.setattr(training_loop, "advance", vanish)
+    monkeypatch.setattr(training_loop, "optimizer_step", vanish)
     words["data"] = words["data"].replace("--num_workers 0", f"--num_workers {workers}")
     main, line = COMMANDS["train_AE"]
     line = line.replace("--max_iters 4", "--max_iters 40").replace("--save_every 2", "--save_every 1")
@@ -351,5 +352,5 @@ def test_a_pack_and_a_cache_that_cannot_be_written_cost_time_only(words, monkeyp
     ],
 )
 def test_whose_fault_it_is(error, says):
-    line = of_the_machine(error)
+    line = system_error(error)
     assert line is None if says is None else says in line and "\n" not in line

@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
 
-Layout and keys follow the parent project (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`,
+Layout and keys follow MARDM (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`,
 `total_it`), plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the
 parent's: its padding, no target statistics, and `ep` counted from 0.
 """
@@ -19,7 +19,7 @@ from utils.errors import BadInput
 from utils.safe_load import State, check_weights, load_state
 
 FORMAT = 1
-DDPM_STEPS = 50  # of the parent's diffusion
+DDPM_STEPS = 50  # of MARDM's diffusion
 FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
 
 
@@ -89,7 +89,7 @@ def load_ae(args, device, name=None, model=None):
     name, model = name or args.ae_name, model or args.ae_model
     check_name(model, AE_models, "--ae_model")
     published = DATASETS.get(args.dataset_name, DatasetSpec)  # a set of one's own need not be there
-    path = Run.of(args, name).choose(args.checkpoint, parent=published.parent_ae)
+    path = Run.of(args, name).choose(args.checkpoint, parent=published.mardm_ae)
     state = State(load_state(path), path)
     config = state.part("config")
     if config.text("model", model) != model:
@@ -102,7 +102,7 @@ def load_ae(args, device, name=None, model=None):
         model,
         dim=spec.dim,
         width=config.whole("width", 1, 4096, 512),
-        padding_proof="format" in state.fields,
+        mask_padding="format" in state.fields,
         fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= 10**4),
         codebook_size=config.whole("codebook_size", 2, 10**6),
     )
@@ -182,7 +182,7 @@ def load_length_estimator(args, text_dim, device):
 
 
 def finished_epochs(state):
-    """`ep` as we count it: epochs that are done. The parent stores the index of the last one."""
+    """`ep` as we count it: epochs that are done. MARDM stores the index of the last one."""
     return state["ep"] + (0 if "format" in state else 1)
 
 
@@ -199,7 +199,7 @@ def _spec(args, config):
 
 
 def _normalizer(args, spec, state):
-    """Statistics travel in the checkpoint; the parent's do not."""
+    """Statistics travel in the checkpoint; MARDM's do not."""
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
     return statistics_of(args, spec)

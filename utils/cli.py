@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from motion.files import write_text
-from utils.errors import BadInput, of_the_machine
-from utils.train_utils import reseed
+from utils.errors import BadInput, system_error
+from utils.training.train_utils import reseed
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,7 +97,7 @@ def run(main, argv=None):
     """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but
     saved.
     """
-    threading.excepthook = unless_of_the_machine
+    threading.excepthook = hide_system_errors
     try:
         code = main(argv)
         sys.stdout.flush()  # into a full disk or a closed pipe, perhaps
@@ -107,7 +107,7 @@ def run(main, argv=None):
         print("interrupted", file=sys.stderr)
         code = 130
     except Exception as error:
-        if line := of_the_machine(error):
+        if line := system_error(error):
             code = refuse(line)
         else:
             traceback.print_exc()
@@ -116,11 +116,11 @@ def run(main, argv=None):
     sys.exit(code or 0)
 
 
-def unless_of_the_machine(thread):
+def hide_system_errors(thread):
     """A thread's error, shown where our code is wrong. A disk full under TensorBoard's thread meets `run`
     too, at the next value that is written.
     """
-    if not of_the_machine(thread.exc_value):
+    if not system_error(thread.exc_value):
         threading.__excepthook__(thread)
 
 

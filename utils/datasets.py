@@ -10,6 +10,7 @@ import math
 import multiprocessing
 import signal
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
-from utils.clips import UNIT
+from utils.data.clips import UNIT
+from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
-from utils.packed import as_float32, load_array
 from utils.plain import parse_json
 from utils.safe_load import MIN_STD
 
@@ -49,7 +50,7 @@ class DatasetSpec:
     max_frames: int = MAX_FRAMES
     cfg: float = 4.5  # guidance scale that suits it
     text_encoder: str = "minilm"
-    parent_ae: str = "latest"  # which checkpoint of the autoencoder the parent project reads
+    mardm_ae: str = "latest"  # which checkpoint of the autoencoder MARDM reads
 
     def __post_init__(self):
         """Raises ValueError for what no data set can be."""
@@ -75,13 +76,16 @@ class DatasetSpec:
 
     @classmethod
     def from_dict(cls, fields):
-        return cls(**{**fields, "skeleton": SKELETONS[fields["skeleton"]]})
+        """The inverse of `as_dict`; fields that other versions wrote are ignored."""
+        known = {field.name for field in dataclass_fields(cls)}
+        kept = {key: value for key, value in fields.items() if key in known}
+        return cls(**{**kept, "skeleton": SKELETONS[fields["skeleton"]]})
 
 
 DATASETS = {
     "t2m": DatasetSpec("t2m", "HumanML3D", SMPL22, 20.0, 40, text_encoder="clip-vit-b32"),
     "kit": DatasetSpec(
-        "kit", "KIT-ML", KIT21, 12.5, 24, cfg=2.5, text_encoder="clip-vit-b32", parent_ae="net_best_fid"
+        "kit", "KIT-ML", KIT21, 12.5, 24, cfg=2.5, text_encoder="clip-vit-b32", mardm_ae="net_best_fid"
     ),
 }
 
@@ -122,7 +126,7 @@ class Normalizer:
 
     @classmethod
     def load(cls, folder, dim):
-        """Mean.npy and Std.npy of a folder (or the parent's eval_ names), cut to the first `dim` columns."""
+        """Mean.npy and Std.npy of a folder (or MARDM's eval_ names), cut to the first `dim` columns."""
         rows, folder = [], Path(folder)
         names = ("Mean.npy", "Std.npy")
         if not (folder / names[0]).is_file() and (folder / "eval_mean.npy").is_file():
@@ -185,11 +189,11 @@ def collate(samples):
     )
 
 
-def in_pieces(samples, pieces):
-    """The samples of a step, sorted by length -> at most `pieces` Batches, none of them empty."""
+def in_micro_batches(samples, micro_batches):
+    """The samples of a step, sorted by length -> at most `micro_batches` Batches, none of them empty."""
     return [
         collate([samples[i] for i in rows])
-        for rows in np.array_split(np.arange(len(samples)), pieces)
+        for rows in np.array_split(np.arange(len(samples)), micro_batches)
         if len(rows)
     ]
 
@@ -312,15 +316,15 @@ def end_loaders():
 
 def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
     """As `loader`, for one of several processes: each item is the list of its pieces of a global batch."""
-    lengths, pieces = getattr(dataset, "lengths", None), args.grad_accum
-    share = distributed.share()
+    lengths, micro_batches = getattr(dataset, "lengths", None), args.grad_accum
+    share = distributed.shard()
     batches = AddressedBatches(
         len(dataset), args.batch_size, args.seed, epoch, start, shuffle, lengths, share
     )
     return Loader(
         dataset,
         batch_sampler=batches,
-        collate_fn=partial(in_pieces, pieces=pieces),
+        collate_fn=partial(in_micro_batches, micro_batches=micro_batches),
         num_workers=args.num_workers,
         pin_memory=device.type == "cuda",
     )

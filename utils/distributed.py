@@ -15,22 +15,22 @@ import torch
 import torch.distributed as dist
 
 
-def size():
+def world_size():
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank():
-    return dist.get_rank() if size() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def share():
+def shard():
     """Which entries of a list are this process's: a slice."""
-    return slice(rank(), None, size())
+    return slice(rank(), None, world_size())
 
 
-def join(device):
+def init_distributed(device):
     """Join the processes that were launched together, if there are several. -> this one's device"""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or size() > 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world_size() > 1:
         return device
     from accelerate import PartialState
 
@@ -40,34 +40,34 @@ def join(device):
     return state.device
 
 
-def summed(tensor):
+def all_reduce_sum(tensor):
     """The sum of all processes' tensors, in place."""
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def gathered(items):
+def all_gather(items):
     """All processes' lists in one."""
-    if size() == 1:
+    if world_size() == 1:
         return items
-    lists = [None] * size()
+    lists = [None] * world_size()
     dist.all_gather_object(lists, items)
     return [item for one in lists for item in one]
 
 
-def largest(number):
+def all_reduce_max(number):
     """The largest of all processes' integers, without a word to the device."""
-    if size() == 1:
+    if world_size() == 1:
         return number
     found = torch.tensor(number)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return int(found)
 
 
-def spread(tensors):
+def broadcast(tensors):
     """Make these tensors those of the main process."""
-    if size() > 1:
+    if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
@@ -77,16 +77,16 @@ def pool_gradients(parameters, count):
 
     A process without a piece, at the end of an epoch, brings zeros: every parameter takes part in the loss.
     """
-    if size() > 1:
+    if world_size() > 1:
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if size() > 1:
+    if world_size() > 1:
         flat = torch.cat([*(g.flatten() for g in gradients), gradients[0].new_full((1,), count)])
-        *sums, count = summed(flat).split([*(g.numel() for g in gradients), 1])
+        *sums, count = all_reduce_sum(flat).split([*(g.numel() for g in gradients), 1])
         torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(sums, gradients)])
         count = count[0].clamp(min=1)
-    torch._foreach_div_(gradients, count if size() > 1 else max(count, 1))
+    torch._foreach_div_(gradients, count if world_size() > 1 else max(count, 1))
 
 
 @contextlib.contextmanager
@@ -94,12 +94,12 @@ def main_first():
     """The first process of every machine goes through the block before the others, which find its caches."""
     waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
     if waits:
-        largest(0)
+        all_reduce_max(0)
     try:
         yield
     finally:
         if not waits:
-            largest(0)
+            all_reduce_max(0)
 
 
 def on_main(action, *given, **named):
@@ -110,7 +110,7 @@ def on_main(action, *given, **named):
             action(*given, **named)
         except Exception as error:
             failure = error
-    failed = largest(int(failure is not None))
+    failed = all_reduce_max(int(failure is not None))
     if failure is not None:
         raise failure
     if failed:

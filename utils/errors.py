@@ -15,7 +15,7 @@ class BadInput(Exception):
 
 
 RIGHTS = "choose a place that you may write to, or mend its rights"
-SHARE = "the disk or the network share failed; run the command again when it is back"
+MASK_RATIO = "the disk or the network share failed; run the command again when it is back"
 REMEDIES = {  # of what a machine can refuse, whatever the code does
     errno.ENOSPC: "make room and run the command again",
     errno.EDQUOT: "make room and run the command again",
@@ -29,10 +29,10 @@ REMEDIES = {  # of what a machine can refuse, whatever the code does
     errno.EEXIST: "something else stands there",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "its links lead in a circle",
-    errno.EIO: SHARE,
-    errno.ESTALE: SHARE,
-    errno.ENOTCONN: SHARE,
-    errno.ETIMEDOUT: SHARE,
+    errno.EIO: MASK_RATIO,
+    errno.ESTALE: MASK_RATIO,
+    errno.ENOTCONN: MASK_RATIO,
+    errno.ETIMEDOUT: MASK_RATIO,
     errno.EMFILE: "raise the limit of open files (ulimit -n), or pass fewer --num_workers",
     errno.ENFILE: "too many files are open on this machine",
     errno.ENOMEM: "pass a smaller --batch_size or fewer --num_workers",
@@ -46,7 +46,7 @@ SPENT = {  # what PyTorch says, as plain RuntimeErrors, when the machine has no 
 }
 
 
-def of_the_machine(error):
+def system_error(error):
     """An error that the machine's owner can mend -> one line that says how; None where our code is wrong."""
     if isinstance(error, Unwritten):
         return str(error)

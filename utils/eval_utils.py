@@ -1,8 +1,8 @@
-"""One evaluation: motions go past the judge once, every clip counts -> `Metrics`; the interval over repeats.
+"""One evaluation: motions go past the evaluator once, every clip counts -> `Metrics`; the interval over repeats.
 
 Draws have addresses. The caption of a clip follows from (seed, repeat, clip), pools and pairs from (seed,
 repeat), a generated motion's noise from (seed, repeat, clip): batch size and order change nothing.
-B batch, T frames, J joints, N clips of the set, D the judge's embedding width.
+B batch, T frames, J joints, N clips of the set, D the evaluator's embedding width.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from utils import distributed, metrics
-from utils.clips import UNIT
+from utils.data.clips import UNIT
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
-from utils.evaluators import MAX_FRAMES, Judge
-from utils.motion_process import check_made, recover_from_ric
+from utils.evaluation.evaluators import MAX_FRAMES, TextMotionEvaluator
+from utils.motion_process import check_finite, recover_from_ric
 from utils.statistics import student
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
@@ -40,7 +40,7 @@ class Metrics:
     mpjpe_global: float | None = None
     foot_skate: float | None = None
     jitter: float | None = None
-    pace: float | None = None  # m/s
+    root_speed: float | None = None  # m/s
     label_top1: float | None = None  # a motion of the same label counts as found
     label_top2: float | None = None
     label_top3: float | None = None
@@ -53,7 +53,7 @@ class Metrics:
 
 @dataclass
 class Motions:
-    """A set of motions as the judge and the ruler see them, in the order of the data set."""
+    """A set of motions as the evaluator and the ruler see them, in the order of the data set."""
 
     embeddings: torch.Tensor  # [N,D]
     contrast: torch.Tensor | None  # [N,512]
@@ -66,14 +66,14 @@ class Motions:
 
 
 @dataclass
-class Exam:
-    """A judge, the set it examines on, and the rules.
+class EvaluationRun:
+    """An evaluator, the set it examines on, and the rules.
 
     labels: one per clip, or None. protocol "parent": clips beyond the last whole pool are left out, others
     at each repeat.
     """
 
-    judge: Judge | None
+    evaluator: TextMotionEvaluator | None
     dataset: TextMotionSet
     normalizer: Normalizer  # the one that `dataset` was normalised with
     spec: DatasetSpec
@@ -91,25 +91,25 @@ class Exam:
         """
         samples = [self.dataset[(repeat, i)] for i in range(len(self.dataset))]
         order = np.argsort([len(sample[0]) for sample in samples], kind="stable")
-        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))[distributed.share()]
-        pieces, quiet = [], desc is None or distributed.rank() > 0
+        batches = np.split(order, range(self.batch_size, len(order), self.batch_size))[distributed.shard()]
+        micro_batches, quiet = [], desc is None or distributed.rank() > 0
         with tqdm(total=sum(map(len, batches)), desc=desc, unit="clip", leave=False, disable=quiet) as bar:
             for rows in batches:
                 batch = collate([samples[i] for i in rows]).to(self.device)
-                pieces.append((rows, self.seen(produce(batch, rows), batch.m_lens)))
+                micro_batches.append((rows, self.seen(produce(batch, rows), batch.m_lens)))
                 bar.update(len(rows))
-        places, pieces = zip(*distributed.gathered(pieces))
-        return joined(pieces).take(np.argsort(np.concatenate(places)))
+        places, micro_batches = zip(*distributed.all_gather(micro_batches))
+        return joined(micro_batches).take(np.argsort(np.concatenate(places)))
 
     def seen(self, motion, m_lens):
         """z-normalised motion [B,T,dim], m_lens [B] -> Motions."""
-        rows = check_made(self.normalizer.inverse(motion))
+        rows = check_finite(self.normalizer.inverse(motion))
         joints = recover_from_ric(rows, len(self.spec.skeleton)) * self.spec.skeleton.unit_m
         joints = [one[:n] for one, n in zip(joints.cpu().numpy(), m_lens.tolist())]
-        if self.judge is None:
+        if self.evaluator is None:
             return Motions(torch.zeros(len(motion), 0), None, joints)
-        embeddings = self.judge.embed_motion(rows, m_lens)
-        return Motions(embeddings, self.judge.contrast_motion(rows, m_lens), joints)
+        embeddings = self.evaluator.embed_motion(rows, m_lens)
+        return Motions(embeddings, self.evaluator.contrast_motion(rows, m_lens), joints)
 
     def real(self, repeat=0):
         """The set's own motions."""
@@ -118,7 +118,7 @@ class Exam:
     def reconstructed(self, ae, repeat=0):
         """Each clip through the autoencoder and back.
 
-        protocol "parent": padded to 196 frames, as the parent does it. An autoencoder that pads as the
+        protocol "parent": padded to 196 frames, as MARDM does it. An autoencoder that pads as the
         parent's lets a clip's padding change it.
         """
 
@@ -129,21 +129,21 @@ class Exam:
 
         return self.motions(produce, repeat, desc="reconstruct")
 
-    def generated(self, mardm, ae, how, repeat=0):
+    def generated(self, mardm, ae, sampling, repeat=0):
         """A motion for each caption of this repeat, of the real clip's length."""
         n = len(self.dataset)
 
         def produce(batch, rows):
             keys = [repeat * n + int(row) for row in rows]
-            return generate(mardm, ae, batch.text, batch.m_lens, how, keys)
+            return generate(mardm, ae, batch.text, batch.m_lens, sampling, keys)
 
         return self.motions(produce, repeat, desc=f"generate {repeat + 1}")
 
     def captions(self, repeat=0):
-        """The captions of this repeat as the judge reads them -> [N,D], [N,512] or None."""
+        """The captions of this repeat as the evaluator reads them -> [N,D], [N,512] or None."""
         chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
         tokens, texts = [caption.tokens for caption in chosen], [caption.text for caption in chosen]
-        return self.judge.embed_text(tokens), self.judge.contrast_text(texts)
+        return self.evaluator.embed_text(tokens), self.evaluator.contrast_text(texts)
 
     def compare(self, real, pred, repeat=0, paired=False, against_itself=False, multimodality=None):
         """Metrics of the Motions `pred` against `real`. paired: pred[i] is to be real[i] (MPJPE).
@@ -153,13 +153,13 @@ class Exam:
         rng = np.random.default_rng((self.seed, repeat, 1))
         rows = self._kept(rng)
         real, pred = real.take(rows), pred.take(rows)
-        found = self._ruler(real, pred, paired)
-        if self.judge is not None:
+        found = self._kinematics(real, pred, paired)
+        if self.evaluator is not None:
             found |= self._distances(real.embeddings, pred.embeddings, rng, against_itself)
             found |= self._retrieval(pred, rows, repeat, rng)
         return Metrics(**found, multimodality=multimodality, n_real=len(rows), n_pred=len(rows))
 
-    def multimodality(self, mardm, ae, how, repeat=0):
+    def multimodality(self, mardm, ae, sampling, repeat=0):
         """Spread of 30 motions of one caption, over 96 captions."""
         rng = np.random.default_rng((self.seed, repeat, 2))
         n = len(self.dataset)
@@ -169,25 +169,25 @@ class Exam:
         for draw in tqdm(range(MM_REPEATS), desc="multimodality", unit="draw", leave=False):
             # keys beyond those of `generated`, whatever the number of repeats
             keys = [(10**6 + repeat * MM_REPEATS + draw) * n + int(i) for i in chosen]
-            motion = generate(mardm, ae, batch.text, batch.m_lens, how, keys)
-            draws.append(self.judge.embed_motion(self.normalizer.inverse(motion), batch.m_lens))
+            motion = generate(mardm, ae, batch.text, batch.m_lens, sampling, keys)
+            draws.append(self.evaluator.embed_motion(self.normalizer.inverse(motion), batch.m_lens))
         return metrics.multimodality(
             torch.stack(draws, dim=1), *metrics.draw_pairs(MM_REPEATS, MM_PAIRS, rng)
         )
 
     def _kept(self, rng):
-        """The rows that count, all of them but under the parent's protocol."""
+        """The rows that count, all of them but under MARDM's protocol."""
         n = len(self.dataset)
         kept = n - n % metrics.POOL if self.protocol == "parent" else n
         return np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])
 
-    def _ruler(self, real, pred, paired):
-        """What needs no judge: joints [n,J,3] in metres."""
+    def _kinematics(self, real, pred, paired):
+        """What needs no evaluator: joints [n,J,3] in metres."""
         skeleton, fps = self.spec.skeleton, self.spec.fps
         found = {
             "foot_skate": metrics.foot_skate(pred.joints, skeleton.feet, fps),
             "jitter": metrics.jitter(pred.joints, fps),
-            "pace": metrics.pace(pred.joints, fps),
+            "root_speed": metrics.root_speed(pred.joints, fps),
         }
         if paired:
             found["mpjpe"] = 1000 * metrics.mpjpe(pred.joints, real.joints)
@@ -198,7 +198,7 @@ class Exam:
         found, n = {}, len(pred)
         if n > 1 and not against_itself:
             found["fid"] = metrics.fid(real, pred)
-            if n < KID_BELOW * self.judge.width:
+            if n < KID_BELOW * self.evaluator.width:
                 found["kid"] = metrics.kid(real, pred)
         if n > 1:
             pairs = metrics.draw_pairs(n, metrics.diversity_pairs(n), rng)
@@ -219,32 +219,38 @@ class Exam:
         return found
 
 
-def generate(mardm, ae, text, m_lens, how, keys):
+def generate(mardm, ae, text, m_lens, sampling, keys):
     """text [B,E], m_lens [B] frames -> z-normalised motion [B,T,dim]."""
-    targets = mardm.generate(ae, text, m_lens // UNIT, how, keys)
-    return ae.detokenize(targets, m_lens, snap=how.snap != "off")
+    targets = mardm.generate(ae, text, m_lens // UNIT, sampling, keys)
+    return ae.detokenize(targets, m_lens, snap=sampling.snap != "off")
 
 
 def named(prefix, values):
     return {f"{prefix}{k}": float(value) for k, value in enumerate(values, start=1)}
 
 
-def joined(pieces):
-    contrast = None if pieces[0].contrast is None else torch.cat([piece.contrast for piece in pieces])
-    joints = [one for piece in pieces for one in piece.joints]
-    return Motions(torch.cat([piece.embeddings for piece in pieces]), contrast, joints)
+def joined(micro_batches):
+    contrast = (
+        None if micro_batches[0].contrast is None else torch.cat([piece.contrast for piece in micro_batches])
+    )
+    joints = [one for piece in micro_batches for one in piece.joints]
+    return Motions(torch.cat([piece.embeddings for piece in micro_batches]), contrast, joints)
 
 
-def evaluate_reconstruction(ae, judge, dataset, normalizer, spec, device, repeat=0):
+def evaluate_reconstruction(ae, evaluator, dataset, normalizer, spec, device, repeat=0):
     """One pass of an autoencoder over a TextMotionSet. The modules are in eval mode. -> Metrics"""
-    exam = Exam(judge, dataset, normalizer, spec, device)
-    return exam.compare(exam.real(repeat), exam.reconstructed(ae, repeat), repeat, paired=True)
+    evaluation = EvaluationRun(evaluator, dataset, normalizer, spec, device)
+    return evaluation.compare(
+        evaluation.real(repeat), evaluation.reconstructed(ae, repeat), repeat, paired=True
+    )
 
 
-def evaluate_generation(mardm, ae, judge, dataset, normalizer, spec, how, device, repeat=0):
+def evaluate_generation(mardm, ae, evaluator, dataset, normalizer, spec, sampling, device, repeat=0):
     """A motion per clip of a TextMotionSet with embeddings, against the real ones. -> Metrics"""
-    exam = Exam(judge, dataset, normalizer, spec, device, seed=how.seed)
-    return exam.compare(exam.real(repeat), exam.generated(mardm, ae, how, repeat), repeat)
+    evaluation = EvaluationRun(evaluator, dataset, normalizer, spec, device, seed=sampling.seed)
+    return evaluation.compare(
+        evaluation.real(repeat), evaluation.generated(mardm, ae, sampling, repeat), repeat
+    )
 
 
 def interval(repeats):

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from models.MARDM import Decoding
+from models.MARDM import SamplingConfig
 from utils.cli import count, name, number
 from utils.errors import BadInput
 
@@ -34,7 +34,7 @@ def common_flags(parser, run_name=None):
         help="where to compute [%(default)s]",
     )
     group.add_argument(
-        "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as the parent]"
+        "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as MARDM]"
     )
     group.add_argument(
         "--deterministic",
@@ -48,7 +48,7 @@ def checkpoint_flag(parser):
         "--checkpoint",
         choices=("best", "latest", "parent"),
         default="best",
-        help="net_best_fid.tar where present, else latest.tar; latest.tar; the parent's rule [%(default)s]",
+        help="net_best_fid.tar where present, else latest.tar; latest.tar; MARDM's rule [%(default)s]",
     )
 
 
@@ -113,13 +113,13 @@ def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_
         "--batch_size",
         type=count(1, 10**6),
         default=batch_size,
-        help="clips or windows of a step, over all processes and pieces [%(default)s]",
+        help="clips or windows of a step, over all processes and micro-batches [%(default)s]",
     )
     group.add_argument(
         "--grad_accum",
         type=count(1, 10**4),
         default=1,
-        help="pieces, by length, in which a process takes its share of a batch: less memory, less padding, "
+        help="micro-batches, by length, in which a process takes its share of a batch: less memory, less padding, "
         "the same step [%(default)s]",
     )
     group.add_argument(
@@ -193,7 +193,7 @@ def sampling_flags(parser):
         "--sampler",
         choices=("midpoint", "heun", "euler", "dopri5"),
         default="midpoint",
-        help="of the SiT head; with dopri5, as the parent, a motion depends on its batch [%(default)s]",
+        help="of the SiT head; with dopri5, as MARDM, a motion depends on its batch [%(default)s]",
     )
     group.add_argument(
         "--sampler_steps",
@@ -212,7 +212,7 @@ def sampling_flags(parser):
     group.add_argument(
         "--hard_pseudo_reorder",
         action="store_true",
-        help="sort tokens by their unmasking order, as the parent can",
+        help="sort tokens by their unmasking order, as MARDM can",
     )
 
 
@@ -237,23 +237,23 @@ def evaluation_flags(parser):
         "[eval; eval_val for --split val]",
     )
     group.add_argument("--baselines", action="store_true", help="rows of clips drawn from the training split")
-    judge_flags(group)
+    evaluator_flags(group)
 
 
-def judge_flags(parser):
-    parser.add_argument("--eval_mean_std", help="folder with the judge's own Mean.npy and Std.npy")
+def evaluator_flags(parser):
+    parser.add_argument("--eval_mean_std", help="folder with the evaluator's own Mean.npy and Std.npy")
     parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
 
 
 def decoding(args, spec):
     """The sampling flags as a value; --cfg defaults to what suits the data set."""
-    return Decoding(
+    return SamplingConfig(
         time_steps=args.time_steps,
         cfg=spec.cfg if args.cfg is None else args.cfg,
         temperature=args.temperature,
         snap=args.snap,
         sampler=args.sampler,
-        sampler_steps=args.sampler_steps or Decoding.sampler_steps,
+        sampler_steps=args.sampler_steps or SamplingConfig.sampler_steps,
         last_steps=args.last_steps,
         cfg_schedule=args.cfg_schedule,
         hard_pseudo_reorder=args.hard_pseudo_reorder,

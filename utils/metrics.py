@@ -9,7 +9,7 @@ import torch
 
 POOL = 32  # captions are ranked among 32 motions (Guo et al., CVPR 2022)
 TOP_K = 3
-JUDGE_BAR = 0.75  # a judge counts if real test motion reaches this R-precision top-3 (chance: 3/32)
+EVALUATOR_BAR = 0.75  # an evaluator counts if real test motion reaches this R-precision top-3 (chance: 3/32)
 
 
 def _rows(x):
@@ -180,7 +180,7 @@ def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
     return sliding / max(low, 1)
 
 
-def pace(clips, fps):
+def root_speed(clips, fps):
     """How far the root gets within a second (m/s), horizontally, from every frame that has one second left;
     clips [T,J,3] in metres, y up. Walking on the spot and swaying do not count.
     """

@@ -71,7 +71,7 @@ def check_joints(joints, skeleton):
     return joints
 
 
-def check_made(motion):
+def check_finite(motion):
     """What a model made, as it is. Raises BadInput where it is no motion: NaN would travel on in silence."""
     if not torch.isfinite(motion).all():
         raise BadInput("the model makes NaN: its checkpoint is damaged, or its training diverged")

@@ -13,15 +13,15 @@ import torch
 
 from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
-from models.MARDM import MARDM, Decoding
+from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
-from utils.captions import embed_prompts
 from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm
 from utils.errors import BadInput
 from utils.flags import speed_up
-from utils.motion_process import check_made, recover_from_ric
-from utils.prompts import MAX_FRAMES
+from utils.generation.prompts import MAX_FRAMES
+from utils.motion_process import check_finite, recover_from_ric
 from utils.safe_load import State, load_state
+from utils.text_embeddings import embed_prompts
 
 
 @dataclass
@@ -74,20 +74,20 @@ class Pipeline:
         return torch.where(asked > 0, asked, sample_lengths(estimator(text), shortest, seed).cpu())
 
     @torch.no_grad()
-    def draw(self, text, lengths, how, keys):
+    def draw(self, text, lengths, sampling, keys):
         """text [B,E], lengths [B] tokens, keys [B] (see MARDM.generate) -> (features, joints), lists of B
         arrays.
 
         features [n,dim] in the data set's units, joints [n,J,3].
         """
         lengths = lengths.to(self.device)
-        targets = self.mardm.generate(self.tokenizer.ae, text, lengths, how, keys)
-        return self.decode(targets, lengths * STRIDE, snap=how.snap != "off")
+        targets = self.mardm.generate(self.tokenizer.ae, text, lengths, sampling, keys)
+        return self.decode(targets, lengths * STRIDE, snap=sampling.snap != "off")
 
     @torch.no_grad()
     def decode(self, targets, m_lens, snap=True):
         """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
-        motion = check_made(
+        motion = check_finite(
             self.tokenizer.normalizer.inverse(self.tokenizer.ae.detokenize(targets, m_lens, snap))
         )
         joints = recover_from_ric(motion, len(self.spec.skeleton))
@@ -100,8 +100,8 @@ class Pipeline:
         seconds: one per prompt, None = estimated from the text. cfg and the other fields of `Decoding` by
         name. A prompt gives the same motion alone or in any list, at the same place in it.
         """
-        how = replace(
-            Decoding(cfg=self.spec.cfg, seed=seed), **decoding, **({} if cfg is None else {"cfg": cfg})
+        sampling = replace(
+            SamplingConfig(cfg=self.spec.cfg, seed=seed), **decoding, **({} if cfg is None else {"cfg": cfg})
         )
         frames = [0 if s is None else round(s * self.spec.fps) for s in seconds or [None] * len(prompts)]
         if len(frames) != len(prompts):
@@ -109,7 +109,7 @@ class Pipeline:
         if any(n and not STRIDE <= n <= MAX_FRAMES for n in frames):
             raise BadInput(f"a motion lasts {STRIDE / self.spec.fps} to {MAX_FRAMES / self.spec.fps} seconds")
         text = self.embed(prompts)
-        return self.draw(text, self.lengths(text, frames, seed), how, range(len(prompts)))[1]
+        return self.draw(text, self.lengths(text, frames, seed), sampling, range(len(prompts)))[1]
 
 
 def load(

@@ -15,7 +15,7 @@ from tests.fuzz.contract import attempt, attempt_as_process
 from tests.fuzz.home import build
 from utils.cli import Parser, run, write_text
 
-SHARE = {"flags": 1}  # of a kind's cases in the sample: one of ...
+MASK_RATIO = {"flags": 1}  # of a kind's cases in the sample: one of ...
 
 
 def all_cases():
@@ -26,7 +26,7 @@ def sample(cases, share=18):
     """Every `share`-th case of each kind; the first of each is among them."""
     seen = Counter()
     for case in cases:
-        if seen[case.kind] % SHARE.get(case.kind, share) == 0:
+        if seen[case.kind] % MASK_RATIO.get(case.kind, share) == 0:
             yield case
         seen[case.kind] += 1
 

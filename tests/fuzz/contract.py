@@ -131,7 +131,7 @@ def attempt(case, home, folder):
     seconds = time.process_time() - begun
     if peak() - memory > MEMORY:
         problems.append(f"took {(peak() - memory) / 2**30:.1f} GiB")
-    return judged(case, code, seconds, err.getvalue(), problems, files_below(folder) - before)
+    return evaluated(case, code, seconds, err.getvalue(), problems, files_below(folder) - before)
 
 
 def attempt_as_process(case, home, folder):
@@ -146,7 +146,7 @@ def attempt_as_process(case, home, folder):
         preexec_fn=limit_process,
     )
     seconds, err = time.perf_counter() - begun, done.stderr.decode("utf-8", "replace")
-    return judged(case, done.returncode, seconds, err, [], files_below(folder) - before)
+    return evaluated(case, done.returncode, seconds, err, [], files_below(folder) - before)
 
 
 def limit_process():
@@ -159,10 +159,10 @@ def command(script):
     return [f"{script}.py"] if (ROOT / f"{script}.py").is_file() else ["-m", script]
 
 
-def judged(case, code, seconds, stderr, problems, made):
+def evaluated(case, code, seconds, stderr, problems, made):
     stderr = re.sub(r"\x1b\[\w", "", stderr)  # where bars move the cursor
-    pieces = map(str.strip, re.split(r"[\r\n]+", stderr))  # a bar that has ended leaves blanks
-    lines = [piece for piece in pieces if piece and not BAR.search(piece)]
+    micro_batches = map(str.strip, re.split(r"[\r\n]+", stderr))  # a bar that has ended leaves blanks
+    lines = [piece for piece in micro_batches if piece and not BAR.search(piece)]
     problems = list(problems)
     if "Traceback" in stderr:
         problems.append(f"traceback: {lines[-2] if len(lines) > 1 else lines[-1]}"[:300])

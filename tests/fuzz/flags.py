@@ -28,7 +28,7 @@ BASES = {
     "sample": SAMPLE,
     "edit": EDIT,
     "plot_loss": "--log_dir {home}/checkpoints/Demo/AE --metric Val/loss --output {home}/out/loss.png",
-    "benchmarks.prompt_check": "--real --clips 42 --output {home}/out/check.json",
+    "experiments.prompt_check": "--real --clips 42 --output {home}/out/check.json",
 }
 
 

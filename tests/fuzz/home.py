@@ -9,9 +9,9 @@ import numpy as np
 
 import train_AE
 import train_Evaluators
-from motion.bvh_export import write_bvh
+from motion.bvh.writer import write_bvh
 from motion.skeletons import SMPL22
-from motion.synthetic import demo_clips
+from motion.synthetic.clips import demo_clips
 from tests.conftest import ROOT
 from tests.tiny import train_demo
 

@@ -17,7 +17,7 @@ DEMO = f"{RELEASED} {CHEAP} --text_prompt walk"
 AE, MARDM = "released/Demo/demo_AE/model/net_best_fid.tar", "released/Demo/demo_MARDM/model/net_best_fid.tar"
 RUNS = "checkpoints/Demo"
 ESTIMATED = SAMPLE.replace("--motion_length 8", "--motion_length 0")  # asks the length estimator
-JUDGED = BASES["evaluation_AE"]
+EVALUATED = BASES["evaluation_AE"]
 # which command reads which file
 READERS = {
     AE: ("sample", DEMO),
@@ -25,8 +25,8 @@ READERS = {
     f"{RUNS}/AE/model/latest.tar": ("edit", EDIT),
     f"{RUNS}/MARDM/model/latest.tar": ("evaluation_MARDM", BASES["evaluation_MARDM"]),
     f"{RUNS}/length_estimator/model/finest.tar": ("sample", ESTIMATED),
-    f"{RUNS}/text_mot_match/model/finest.tar": ("evaluation_AE", JUDGED),
-    f"{RUNS}/text_mot_match_clip/model/finest.tar": ("evaluation_AE", JUDGED),
+    f"{RUNS}/text_mot_match/model/finest.tar": ("evaluation_AE", EVALUATED),
+    f"{RUNS}/text_mot_match_clip/model/finest.tar": ("evaluation_AE", EVALUATED),
 }
 CONTINUE = {
     f"{RUNS}/AE/model/latest.tar": (
@@ -331,7 +331,9 @@ def altered():
         ):
             yield altered_case(path, f"a weight {name}", lambda s, c=change, k=key: change_first(s[k], c))
         bent = changes(f"{RUNS}/AE/model/latest.tar", lambda s, c=change: change_first(s["ae"], c))
-        yield case("checkpoints, altered", f"AE/latest.tar, a weight {name}", ("evaluation_AE", JUDGED), bent)
+        yield case(
+            "checkpoints, altered", f"AE/latest.tar, a weight {name}", ("evaluation_AE", EVALUATED), bent
+        )
         for key in ("mean", "std"):
             yield altered_case(
                 MARDM,
@@ -344,7 +346,7 @@ def altered():
         yield altered_case(
             path, "weights with keys that are numbers", lambda s, p=part: s[p].__setitem__(3, torch.zeros(2))
         )
-        yield altered_case(path, "without format: the parent's", lambda s: drop(s, "format"))
+        yield altered_case(path, "without format: MARDM's", lambda s: drop(s, "format"))
         for key in ("mean", "std", "target_stats", "config", part):
             yield altered_case(path, f"no {key}", lambda s, k=key: drop(s, k))
     for name, value in numbers.items():
@@ -356,11 +358,11 @@ def altered():
                 CONTINUE[path],
                 changes(path, lambda s, k=key, v=value: s.__setitem__(k, v)),
             )
-    judge = f"{RUNS}/text_mot_match/model/finest.tar"
+    evaluator = f"{RUNS}/text_mot_match/model/finest.tar"
     contrast = f"{RUNS}/text_mot_match_clip/model/finest.tar"
     for name, value in numbers.items():
-        yield altered_case(judge, f"vocabulary {name}", lambda s, v=value: s.__setitem__("vocabulary", v))
-        yield altered_case(judge, f"test {name}", lambda s, v=value: s.__setitem__("test", v))
+        yield altered_case(evaluator, f"vocabulary {name}", lambda s, v=value: s.__setitem__("vocabulary", v))
+        yield altered_case(evaluator, f"test {name}", lambda s, v=value: s.__setitem__("test", v))
         yield altered_case(contrast, f"vocabulary {name}", lambda s, v=value: s.__setitem__("vocabulary", v))
         yield altered_case(
             contrast, f"heads {name}", lambda s, v=value: s["config"].__setitem__("contrast_heads", v)
@@ -448,7 +450,7 @@ def of_others():
 
 
 def statistics():
-    """The judge's own statistics, and word vectors that do not fit."""
+    """The evaluator's own statistics, and word vectors that do not fit."""
     for name, content in {
         "empty": b"",
         "a list": pickle.dumps([1]),

@@ -1,0 +1,180 @@
+"""Does a motion show what its prompt says? 20 prompts, several motions each, judged by geometry alone.
+
+  python -m experiments.prompt_check --real                  clips of the embedded demo set: checks the check
+  python -m experiments.prompt_check --run Demo/MARDM        a trained generator, 5 motions a prompt
+  python -m experiments.prompt_check --write_prompts p.txt   then: sample.py --text_path p.txt --repeat_times 5
+  python -m experiments.prompt_check --from_dir DIR          the .npy files that sample.py wrote there
+
+The predicates are in motion/synthetic/geometry_check.py. A motion that shows its prompt's mirror image (left for right)
+counts as failed, and as a swap. Prints a table and writes JSON.
+"""
+
+import json
+import shlex
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from motion.synthetic.clips import demo_clips
+from motion.synthetic.geometry_check import describe, shows, split_label, swapped
+from utils.cli import Parser, count, number, run, write_text
+from utils.data.feature_cache import load_array
+from utils.errors import BadInput
+from utils.pipeline import load
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PROMPTS = {
+    "a person walks forward": "walk",
+    "someone runs forward": "run",
+    "a man walks backwards": "backward",
+    "a person walks in a curve to the left": "walk_curve_left",
+    "a woman sidesteps to the left": "side_left",
+    "a person steps sideways to the right": "side_right",
+    "a man turns to the left on the spot": "turn_left",
+    "a person turns to the right on the spot": "turn_right",
+    "a person jumps up": "jump",
+    "a man hops on his left foot three times": "hop_left",
+    "a person squats down and stands up": "squat",
+    "someone sits down on a chair": "sit",
+    "a woman bows": "bow",
+    "a person waves with their left hand": "wave_left",
+    "a woman waves with her right hand": "wave_right",
+    "a person kicks with their left leg": "kick_left",
+    "a man kicks with his right leg": "kick_right",
+    "someone punches with their right hand": "punch_right",
+    "a person raises both arms": "raise_both",
+    "a person walks forward and then waves with their left hand": "walk_wave_left",
+}
+
+
+def check(generate, repeats=5):
+    """generate(prompts) -> joints [T,22,3] for each; called once, with every prompt `repeats` times."""
+    asked = [prompt for prompt in PROMPTS for _ in range(repeats)]
+    motions = defaultdict(list)
+    for prompt, joints in zip(asked, generate(asked), strict=True):
+        motions[prompt].append(joints)
+    return evaluator(motions)
+
+
+def evaluator(motions):
+    """Prompt -> list of joints arrays. Returns a row for each prompt, in the order of PROMPTS."""
+    rows = []
+    for prompt, label in PROMPTS.items():
+        moves = [describe(joints) for joints in motions.get(prompt, ())]
+        passed, swaps = (sum(test(label, m) for m in moves) for test in (shows, swapped))
+        rows.append({"prompt": prompt, "label": label, "n": len(moves), "passed": passed, "swaps": swaps})
+    return rows
+
+
+def totals(rows):
+    """Over all prompts; swaps are shares of the motions whose prompt names a side."""
+    n, passed, swaps = (sum(row[key] for row in rows) for key in ("n", "passed", "swaps"))
+    sided = sum(row["n"] for row in rows if split_label(row["label"])[1])
+    return {"n": n, "passed": passed, "share": passed / max(n, 1), "sided": sided, "swaps": swaps}
+
+
+def table(rows):
+    lines = [f"{'prompt':60s} {'passed':>9s} {'swaps':>6s}"]
+    for row in rows:
+        swaps = row["swaps"] if split_label(row["label"])[1] else "-"
+        lines.append(f"{row['prompt']:60s} {row['passed']:4d}/{row['n']:<4d} {swaps:>6}")
+    total = totals(rows)
+    lines.append(
+        f"{'all':60s} {total['passed']:4d}/{total['n']:<4d} {total['swaps']:>6}   "
+        f"{100 * total['share']:.1f}% pass; {total['swaps']} of {total['sided']} sided ones swapped"
+    )
+    return "\n".join(lines)
+
+
+def real_motions(n_clips, seed):
+    """Demo clips by the prompt of their label."""
+    prompt_of = {label: prompt for prompt, label in PROMPTS.items()}
+    motions = defaultdict(list)
+    for clip in demo_clips(n_clips, seed):
+        if clip.label in prompt_of:
+            motions[prompt_of[clip.label]].append(clip.joints)
+    return motions
+
+
+def motions_in(folder):
+    """The .npy files of a folder by the prompt that their names hold."""
+    folder = Path(folder)
+    files = sorted(folder.rglob("*.npy"))
+    if not files:
+        raise BadInput(f"{folder}: no .npy files; write them with sample.py --text_path")
+    motions = defaultdict(list)
+    for file in files:
+        prompt = prompt_in(file.stem)
+        if prompt is None:
+            raise BadInput(f"{file}: its name holds none of the prompts; see --write_prompts")
+        joints = load_array(file)
+        try:
+            describe(joints)
+        except ValueError as error:
+            raise BadInput(f"{file}: {error}; give joints as sample.py writes them") from None
+        motions[prompt].append(joints)
+    return motions
+
+
+def prompt_in(stem):
+    """The longest prompt in a file's name, punctuation aside; None if there is none."""
+    plain = _letters(stem)
+    inside = [prompt for prompt in PROMPTS if _letters(prompt) in plain]
+    return max(inside, key=len, default=None)
+
+
+def _letters(text):
+    return "".join(c for c in text.lower() if c.isalpha())
+
+
+def parse(argv):
+    parser = Parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--real", action="store_true", help="judge the embedded demo set's own clips")
+    source.add_argument("--run", metavar="DATASET/NAME", help="judge what this trained generator draws")
+    source.add_argument("--from_dir", metavar="DIR", help="judge the .npy files [n,22,3] in a folder")
+    source.add_argument("--write_prompts", metavar="FILE", help="write the prompts for sample.py and stop")
+    parser.add_argument(
+        "--checkpoints_dir", default="./checkpoints", help="--run: where it lies [%(default)s]"
+    )
+    parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
+    parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
+    parser.add_argument(
+        "--clips", type=count(42, 10**5), default=1500, help="--real: demo clips [%(default)s]"
+    )
+    parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
+    parser.add_argument(
+        "--output",
+        help="JSON file [prompt_check.json in DIR or the run's eval folder; results/prompt_check_real.json]",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = parse(argv)
+    if args.write_prompts:
+        write_text(args.write_prompts, "".join(f"{prompt}#NA\n" for prompt in PROMPTS))
+        return
+    if args.real:
+        rows, place = (
+            evaluator(real_motions(args.clips, args.seed)),
+            ROOT / "results" / "prompt_check_real.json",
+        )
+    elif args.run:
+        pipeline = load(args.run, args.checkpoints_dir)
+        rows = check(lambda asked: pipeline.generate(asked, seed=args.seed, cfg=args.cfg), args.repeats)
+        place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
+    else:
+        rows, place = evaluator(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"
+    print(table(rows))
+    output = Path(args.output) if args.output else place
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "experiments/prompt_check.py", *(sys.argv[1:] if argv is None else argv)])
+    write_text(
+        output, json.dumps({"command": command, "total": totals(rows), "prompts": rows}, indent=1) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    run(main)

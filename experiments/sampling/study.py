@@ -1,0 +1,275 @@
+"""Which solver, how many evaluations, which snapping, guidance and temperature? Measured on real data.
+
+  python -m experiments.sampling.study --dataset_name BandaiNamco --runs FSQ_MARDM_1 FSQ_MARDM_2 FSQ_MARDM_3
+  python -m experiments.sampling.study --list                         the names of the cells
+  python -m experiments.sampling.study ... --repeat_times 1           a cheap pass over all of them
+  python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
+  python -m experiments.sampling.study --report     results/sampling.md and .png from what is recorded
+
+A cell is a way of drawing, such as heun-8/step: Heun, 8 evaluations, snapped at every step. One repeat of it
+is one motion per clip of the split, judged as evaluation_MARDM.py does. Every finished repeat is written to
+<record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over processes (one
+per run) and deepened later. Runs say themselves which autoencoder they belong to. Continuous latents have no
+grid: their cells are those of one snapping.
+
+The cell called landing: how far each solver lands from a tight solution of the same equation (dopri5 in
+float64, tolerances 1e-6). Every token of 64 clips is drawn once, with the clip's own tokens around it and the
+same noise for all solvers, so that a token that lands elsewhere does not move those after it.
+"""
+
+import argparse
+import copy
+import fnmatch
+import functools
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from diffusions.samplers import EVALUATIONS, guided, integrate
+from experiments.sampling.report import write_report
+from models.MARDM import SamplingConfig, draw_noise
+from models.masking import lengths_to_mask, reveal_rounds
+from utils.cli import Parser, count, run, start, write_text
+from utils.data.clips import UNIT, load_clips
+from utils.datasets import collate, find_dataset
+from utils.errors import BadInput
+from utils.evaluation_report import make_evaluation
+from utils.flags import common_flags, evaluation_flags
+from utils.pipeline import load
+from utils.text_embeddings import embed_captions
+
+SNAPS = ("step", "end", "off")
+BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
+KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter")
+LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
+
+
+def solvers():
+    """name -> fields of Decoding: dopri5 first, then by what they cost."""
+    fixed = {
+        f"{solver}-{n}": {"sampler": solver, "sampler_steps": n // EVALUATIONS[solver]}
+        for n in BUDGETS
+        for solver in EVALUATIONS
+    }
+    return {"dopri5": {"sampler": "dopri5"}} | fixed
+
+
+def options(base):
+    """name -> fields of Decoding, each beside the default."""
+    table = {"temperature": (0.8, 0.9, 1.1), "last_steps": (1, 2), "cfg_schedule": ("linear",)}
+    table["cfg"] = [scale for scale in (1.5, 2.5, 3.0, 3.5, 4.5) if scale != base.cfg]
+    return {f"{field}={value}": {field: value} for field, values in table.items() for value in values}
+
+
+def cells(base, snaps=SNAPS):
+    """name -> Decoding. What decides the default comes first."""
+    table = {
+        f"{name}/{snap}": (fields | {"snap": snap}) for snap in snaps for name, fields in solvers().items()
+    }
+    table |= {f"default/{name}": fields for name, fields in options(base).items()}
+    return {name: replace(base, **fields) for name, fields in table.items()}
+
+
+class Record:
+    """<record_dir>/<run>.json: what is known of one run."""
+
+    def __init__(self, folder, name, facts):
+        self.path = Path(folder) / f"{name}.json"
+        known = json.loads(self.path.read_text(encoding="utf-8")) if self.path.is_file() else {}
+        for key in ("split", "batch_size", "checkpoint"):
+            if key in known and known[key] != facts[key]:
+                raise BadInput(
+                    f"{self.path} was measured with {key} {known[key]}, not {facts[key]}: choose another "
+                    "--record_dir or remove it"
+                )
+        self.state = {"cells": {}, LANDING: {}} | known | facts
+
+    def repeats(self, cell, sampling):
+        """The repeats of a cell so far, number -> figures. A cell drawn with other settings starts anew."""
+        kept = self.state["cells"].get(cell)
+        if kept is None or kept["how"] != asdict(sampling):
+            kept = self.state["cells"][cell] = {"how": asdict(sampling), "repeats": {}}
+        return kept["repeats"]
+
+    def save(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps(self.state, indent=1) + "\n")
+
+
+def measure(evaluation, pipeline, real, sampling, repeat):
+    """One repeat of one cell -> figures."""
+    net, rows, calls = pipeline.mardm.DiffMLPs.net, [], []
+
+    def note(module, given, out):
+        rows.append(len(out))
+        calls.append(1)
+
+    hook = net.register_forward_hook(note)
+    begun = time.perf_counter()
+    try:
+        drawn = evaluation.generated(pipeline.mardm, pipeline.tokenizer.ae, sampling, repeat)
+    finally:
+        hook.remove()
+    seconds = time.perf_counter() - begun
+    tokens = sum(len(evaluation.dataset[(repeat, i)][0]) // UNIT for i in range(len(evaluation.dataset)))
+    found = evaluation.compare(real, drawn, repeat).as_dict()
+    figures = {name: float(f"{found[name]:.6g}") for name in KEPT if found[name] is not None}
+    evaluations = sum(rows) / tokens / (2 if sampling.cfg != 1 else 1)
+    return figures | {"evaluations": round(evaluations, 3), "seconds": round(seconds, 2)}
+
+
+@torch.no_grad()
+def forced(pipeline, evaluation, sampling):
+    """Every token of some real clips at the round in which it is drawn, the clip's own tokens around it.
+
+    -> conditions z, z_null [N,H], noise [N,D]
+    """
+    mardm, ae = pipeline.mardm, pipeline.tokenizer.ae
+    chosen = np.linspace(0, len(evaluation.dataset) - 1, min(LANDING_CLIPS, len(evaluation.dataset))).astype(
+        int
+    )
+    batch = collate([evaluation.dataset[(0, int(i))] for i in chosen]).to(evaluation.device)
+    targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // UNIT
+    inside = lengths_to_mask(m_lens, targets.shape[1])
+    order, noise = draw_noise(sampling.seed, chosen.tolist(), targets.shape[1], mardm.DiffMLPs.noise_shape)
+    leaves = reveal_rounds(inside.cpu(), order, sampling.time_steps).to(evaluation.device)
+    latents, found = ae.embed_codes(targets).mT, []
+    for r in range(sampling.time_steps):
+        x = torch.where((leaves >= r)[..., None], mardm.mask_latent, latents) * inside[..., None]
+        now = leaves == r
+        z, z_null = (mardm.transformer(x, c, inside)[now] for c in (batch.text, torch.zeros_like(batch.text)))
+        found.append((z, z_null, noise.to(x)[now]))
+    return tuple(torch.cat(parts) for parts in zip(*found))
+
+
+@torch.no_grad()
+def landing(pipeline, evaluation, base):
+    """solver -> share of coordinates on another grid point than the tight solution's, RMS error in units of
+    the targets' standard deviation.
+    """
+    mardm, ae = pipeline.mardm, pipeline.tokenizer.ae
+    z, z_null, noise = forced(pipeline, evaluation, base)
+    net = copy.deepcopy(mardm.DiffMLPs.net).double()
+    field = guided(net, z.double(), z_null.double(), base.cfg)
+    tight = integrate(field, noise.double(), "dopri5", rtol=TOLERANCE, atol=TOLERANCE)
+
+    def on_grid(rows):
+        rows = rows.double() * mardm.target_std + mardm.target_mean
+        return ae.quantize(rows[None])[0], rows
+
+    (legal, free), found = on_grid(tight), {}
+    for name, fields in solvers().items():
+        drawn = mardm.DiffMLPs.sample(z, z_null, noise, replace(base, **fields))
+        found[name] = {"rms": float((drawn - tight).square().mean().sqrt()), "tokens": len(z)}
+        if not torch.equal(legal, free):
+            found[name]["share"] = float((on_grid(drawn)[0] != legal).float().mean())
+    return found
+
+
+def study(args, name, embed):
+    """All wanted cells of one run."""
+    pipeline = load(f"{args.dataset_name}/{name}", args.checkpoints_dir, args.device, args.checkpoint)
+    mardm, spec, device = pipeline.mardm, pipeline.spec, pipeline.device
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    clips = load_clips(spec, root, args.split)
+    evaluation = make_evaluation(
+        args, pipeline.tokenizer, clips, device, embed(pipeline.text_encoder, root, device)
+    )
+    if evaluation.evaluator is None:
+        raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
+    evaluation.captions = functools.cache(evaluation.captions)
+    base = SamplingConfig(cfg=spec.cfg, seed=args.seed)
+    table = {
+        cell: sampling
+        for cell, sampling in cells(base, SNAPS if mardm.kind != "continuous" else SNAPS[:1]).items()
+        if wanted(args, cell)
+    }
+    facts = {
+        "run": name,
+        "family": mardm.kind,
+        "model": pipeline.args.model,
+        "dataset": args.dataset_name,
+        "split": args.split,
+        "clips": len(clips),
+        "batch_size": args.batch_size,
+        "checkpoint": args.checkpoint,
+        "default": asdict(base),
+        "threads": torch.get_num_threads(),
+    }
+    record, real = Record(args.record_dir, name, facts), evaluation.real()
+    # every cell once before any twice: a study that is cut off has compared all of them
+    jobs = [
+        (cell, repeat)
+        for repeat in range(args.repeat_times)
+        for cell, sampling in table.items()
+        if str(repeat) not in record.repeats(cell, sampling)
+    ]
+    with tqdm(jobs, desc=name, unit="repeat") as bar:
+        for cell, repeat in bar:
+            figures = measure(evaluation, pipeline, real, table[cell], repeat)
+            record.repeats(cell, table[cell])[str(repeat)] = figures
+            record.save()
+            bar.set_postfix_str(f"{cell}: FID {figures['fid']:.3f}, {figures['seconds']:.0f} s")
+    if wanted(args, LANDING) and not record.state[LANDING]:
+        record.state[LANDING] = landing(pipeline, evaluation, base)
+        record.save()
+
+
+def wanted(args, cell):
+    return any(fnmatch.fnmatch(cell, pattern) for pattern in args.cells)
+
+
+def embedder(args):
+    """-> f(encoder name, root, device): caption -> row of the split's captions, each encoder asked once."""
+
+    @functools.cache
+    def embed(encoder, root, device):
+        spec = find_dataset(args.dataset_name, args.dataset_dir)[0]
+        return embed_captions([load_clips(spec, root, args.split)], encoder, root, device)[0]
+
+    return embed
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser)
+    evaluation_flags(parser)
+    parser.set_defaults(repeat_times=5, device="cpu")
+    group = parser.add_argument_group("study")
+    group.add_argument("--runs", nargs="+", default=[], help="trained generators, one per seed [none]")
+    group.add_argument("--cells", nargs="+", default=["*"], help="patterns of names, see --list [all]")
+    group.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="[%(default)s]")
+    group.add_argument("--record_dir", default="results/sampling", help="of the JSON files [%(default)s]")
+    group.add_argument(
+        "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
+    )
+    group.add_argument("--list", action="store_true", help="print the names of the cells and leave")
+    group.add_argument("--report", action="store_true", help="write --output from what is recorded")
+    group.add_argument(
+        "--output", default="results/sampling.md", help="the report; .png beside it [%(default)s]"
+    )
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    if args.list:
+        print(*cells(SamplingConfig()), LANDING, sep="\n")
+        return
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    args.device = str(start(args))
+    embed = embedder(args)
+    for name in args.runs:
+        study(argparse.Namespace(**vars(args), name=name), name, embed)
+    if args.report:
+        write_report(args.record_dir, args.output)
+
+
+if __name__ == "__main__":
+    run(main)

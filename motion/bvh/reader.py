@@ -1,0 +1,137 @@
+"""BVH files in: the hierarchy, the channels, the positions of every joint at every frame.
+
+Angles are degrees in the file; a joint's local rotation is the product of its rotation channels in the order
+in which they are listed, whatever that order is (column vectors). A file that is not sound gives a ValueError
+of one line.
+"""
+
+# F frames, J joints, C channels
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation
+
+from motion.bvh.parser import Hierarchy, frame_lines, header_tokens, read_values
+
+MAX_BYTES = 200 * 2**20  # a file of this size holds about an hour at 120 fps
+
+
+@dataclass(frozen=True)
+class Bvh:
+    """A BVH file. Lengths are in the file's own unit; a parent always comes before its children, joint 0 is
+    the root.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]  # -1 for the root
+    offsets: np.ndarray  # [J,3]
+    end_sites: dict  # joint -> offset [3] of its End Site
+    fps: float
+    positions: np.ndarray  # [F,J,3] of each joint in its parent's frame
+    rotations: np.ndarray  # [F,J,4] local, quaternions x y z w
+
+    def __len__(self):
+        return len(self.positions)
+
+    def forward(self):
+        """World rotations [F,J,3,3] and positions [F,J,3], float64."""
+        count = len(self.names)
+        local = Rotation.from_quat(self.rotations.reshape(-1, 4)).as_matrix().reshape(len(self), count, 3, 3)
+        turns, places = np.empty_like(local), np.empty_like(self.positions)
+        for joint, parent in enumerate(self.parents):
+            if parent < 0:
+                turns[:, joint], places[:, joint] = local[:, joint], self.positions[:, joint]
+                continue
+            turns[:, joint] = turns[:, parent] @ local[:, joint]
+            moved = turns[:, parent] @ self.positions[:, joint, :, None]
+            places[:, joint] = places[:, parent] + moved[..., 0]
+        return turns, places
+
+    def global_positions(self):
+        """Positions of all joints [F,J,3] in the file's unit and world."""
+        return self.forward()[1]
+
+    def resampled(self, fps):
+        """The same motion at another rate: splines through the rotations, so that bones keep their lengths.
+
+        floor((F-1) fps / own fps) + 1 frames; the first is the file's first.
+        """
+        count = int((len(self) - 1) * fps / self.fps + 1e-6) + 1
+        if len(self) == 1 or abs(fps / self.fps - 1) < 1e-9:
+            return replace(self, fps=fps)
+        old, new = np.arange(len(self)) / self.fps, np.arange(count) / fps
+        new = np.minimum(new, old[-1])
+        # a quaternion and its negative are the same rotation: take the one next to the frame before
+        flips = np.sign((self.rotations[1:] * self.rotations[:-1]).sum(axis=-1))
+        signs = np.cumprod(np.concatenate([np.ones_like(flips[:1]), np.where(flips == 0, 1, flips)]), axis=0)
+        rotations = CubicSpline(old, self.rotations * signs[..., None])(new)
+        rotations /= np.linalg.norm(rotations, axis=-1, keepdims=True)
+        return replace(self, fps=fps, positions=CubicSpline(old, self.positions)(new), rotations=rotations)
+
+
+def read_bvh(path, position_channels="auto"):
+    """A BVH file -> Bvh. Raises ValueError with a one-line reason, OSError where the file cannot be read.
+
+    position_channels: "replace" or "add" says how position channels of joints below the root meet their
+    OFFSET; "auto" looks which of the two most joints mean.
+    """
+    size = os.path.getsize(path)
+    if size > MAX_BYTES:
+        raise ValueError(f"{size >> 20} MB: more than {MAX_BYTES >> 20} MB, cut it into parts")
+    with open(path, "rb") as file:
+        tokens, line_number = header_tokens(file)
+        names, parents, offsets, channels, end_sites = Hierarchy(tokens).parse()
+        frames, frame_time, line_number = frame_lines(file, line_number)
+        count = sum(map(len, channels))
+        if count == 0:
+            raise ValueError("no joint has a channel: there is no motion in the file")
+        if frames * count * 2 > size:  # a number and a blank take two bytes at least
+            raise ValueError(f"truncated: too small for {frames} frames of {count} values")
+        values = read_values(file, frames, count, line_number)
+    positions, rotations = _local_motion(values, offsets, channels, parents, position_channels)
+    return Bvh(names, parents, offsets, end_sites, _rate(frame_time), positions, rotations)
+
+
+def _rate(frame_time):
+    """Frames a second; 0.0333333 is meant to be 30."""
+    fps = 1 / frame_time
+    return float(round(fps)) if round(fps) > 0 and abs(fps - round(fps)) < 2e-3 * fps else fps
+
+
+def _local_motion(values, offsets, channels, parents, position_channels):
+    """Channel values [F,C] -> local positions [F,J,3], local rotations [F,J,4]."""
+    moved = np.repeat(offsets[None], len(values), axis=0)
+    rotations = np.zeros((len(values), len(offsets), 4))
+    rotations[..., 3] = 1
+    given = np.zeros(offsets.shape, dtype=bool)  # which coordinates have a position channel
+    column = 0
+    for joint, kinds in enumerate(channels):
+        turn = None
+        for kind, axis in kinds:
+            if kind == "position":
+                moved[:, joint, axis] = values[:, column]
+                given[joint, axis] = True
+            else:
+                step = Rotation.from_euler("xyz"[axis], values[:, column, None], degrees=True)
+                turn = step if turn is None else turn * step
+            column += 1
+        if turn is not None:
+            rotations[:, joint] = turn.as_quat()
+    below = given & (np.array(parents) >= 0)[:, None]
+    if _adds(moved, offsets, below, position_channels):
+        moved += offsets * below
+    return moved, rotations
+
+
+def _adds(moved, offsets, below, position_channels):
+    """Whether position channels below the root are additions to OFFSET: most lie about 0, not about it."""
+    if position_channels != "auto":
+        return position_channels == "add"
+    joints = (below & (offsets != 0)).any(axis=1)
+    values, offsets = (x[..., joints, :] * below[joints] for x in (moved, offsets))
+    about_zero = np.median(np.linalg.norm(values, axis=-1), axis=0)
+    about_offset = np.median(np.linalg.norm(values - offsets, axis=-1), axis=0)
+    return (about_zero < about_offset).sum() > joints.sum() / 2

@@ -1,0 +1,110 @@
+"""Joints -> one HTML file that plays them: no network, works from a folder, a mail or a web server alike.
+
+Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin). Captions are data: they sit
+in a JSON block that no markup can end, are shown as text, and a content policy lets only our own script run.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+
+import numpy as np
+
+from motion.captions import clean_text
+from motion.files import whole_file
+from motion.render.camera import AZIMUTH, ELEVATION, FIXED_SPAN, LENS, stand_still, walk_along
+from motion.render.figure import HEAD_SIZE, NOSE_SIZE, bones, in_metres
+from motion.skeletons import SMPL22
+
+ASSETS = Path(__file__).parent / "viewer_assets"
+FINEST = 0.0005  # metres; what one step of the 16 bits stands for, unless a motion goes too far for that
+STEPS = 32767
+
+
+def write_html(path, motions, captions, fps=20, skeleton=SMPL22):
+    """Writes the viewer. motions: one [T,J,3] or a list, side by side; captions: one for each, or one string.
+
+    Returns the path.
+    """
+    motions = in_metres(motions, skeleton)
+    captions = [captions] * len(motions) if isinstance(captions, str) else list(captions)
+    if len(captions) != len(motions):
+        raise ValueError(f"{len(captions)} captions for {len(motions)} motions: one for each, or one for all")
+    page = fill(
+        (ASSETS / "viewer.html").read_text(encoding="utf-8"),
+        title=html.escape(clean_text(captions[0])[:100] or "Motion"),
+        data=safe_json(scene(motions, captions, fps, skeleton)),
+        **_with_hash("style", "viewer.css"),
+        **_with_hash("script", "viewer.js"),
+    )
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def scene(motions, captions, fps, skeleton):
+    """All that the page needs to know: motions in metres, the skeleton, both cameras -> plain dict."""
+    still, still_targets = stand_still(motions)
+    walk, walk_targets = walk_along(motions, fps)
+    pairs, sides, sizes = bones(skeleton)
+    return {
+        "fps": fps,
+        "joints": len(skeleton),
+        "bones": [[int(a), int(b), int(side), size] for (a, b), side, size in zip(pairs, sides, sizes)],
+        "head": skeleton.head,
+        "neck": skeleton.parents[skeleton.head],
+        "hips": skeleton.hips,
+        "shoulders": skeleton.shoulders,
+        "sizes": {"head": HEAD_SIZE, "nose": NOSE_SIZE},
+        "azimuth": AZIMUTH,
+        "elevation": ELEVATION,
+        "lens": LENS,
+        "spans": {"still": still.span, "follow": walk.span},
+        "follow": bool(still.span > FIXED_SPAN),
+        "motions": [
+            {
+                "caption": clean_text(caption),
+                "frames": len(motion),
+                "still": stays[0].round(3).tolist(),
+                "targets": goes.round(3).tolist(),
+                **quantise(motion),
+            }
+            for motion, caption, stays, goes in zip(motions, captions, still_targets, walk_targets)
+        ],
+    }
+
+
+def quantise(motion):
+    """[T,J,3] in metres -> {"unit": metres a step, "positions": base64 of little-endian int16}."""
+    unit = max(FINEST, float(np.abs(motion).max()) / STEPS)
+    return {
+        "unit": unit,
+        "positions": base64.b64encode(np.rint(motion / unit).astype("<i2").tobytes()).decode(),
+    }
+
+
+def safe_json(value):
+    """JSON that can stand inside <script>: without < > & no markup can begin or end in it. ASCII only."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def fill(template, **parts):
+    """Puts parts into {{name}} places in one pass, so that no part can open a place of its own."""
+    pieces = template.split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        filled += [parts[name], rest]
+    return "".join(filled)
+
+
+def _with_hash(name, file):
+    """An asset and the hash by which the page's content policy knows it."""
+    text = (ASSETS / file).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {name: text, f"{name}_hash": f"sha256-{digest}"}

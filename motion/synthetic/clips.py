@@ -1,0 +1,139 @@
+"""The embedded demo set: procedural motion of 22 joints with captions, made from a seed in seconds.
+
+A demo and a test bed, not data to draw conclusions from: the body follows simple rules: `synthetic_body`
+poses it, `synthetic_gestures`, `synthetic_actions` and `synthetic_gait` move it, `synthetic_text` says so.
+Clip i depends on (seed, i) alone, however many are asked for.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from motion.skeletons import SMPL22
+from motion.synthetic import actions as act
+from motion.synthetic import gestures as gesture
+from motion.synthetic.body import Tracks, mirrored, pose, then
+from motion.synthetic.gestures import Mood
+from motion.synthetic.text import captions, tokens
+
+MIN_FRAMES, MAX_FRAMES = 44, 199
+PACES = {"": 1.0, "slowly": 1.45, "quickly": 0.74}
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    name: str
+    joints: np.ndarray  # [T,22,3] float64, metres, 20 fps, Y up, facing +Z at frame 0
+    captions: list[str]
+    tokens: list[list[str]]  # for each caption, its words as lemma/POS
+    label: str
+    split: str  # train, val or test
+
+
+@dataclass(frozen=True)
+class Action:
+    """One row of the demo set: how it is built, what varies."""
+
+    build: Callable[[Mood], Tracks]
+    reps: tuple[int, ...] = (1,)
+    paces: tuple[str, ...] = ("", "", "slowly", "quickly")
+    sided: bool = False  # left and right are two labels; else the mirror image is the same action
+    counted: bool = False  # the captions say how many times
+
+
+STEADY = ("",)
+STEPS = (6, 7, 8, 9)
+
+
+def _walk_then(action):
+    return lambda mood: then(act.walk(Mood(size=mood.size, reps=5)), action(mood))
+
+
+ACTIONS = {
+    "walk": Action(act.walk, STEPS, STEADY),
+    "walk_slow": Action(lambda mood: act.walk(mood, pace=0.6), (5, 6, 7), ("slowly",)),
+    "walk_fast": Action(lambda mood: act.walk(mood, pace=1.45), (8, 9, 10, 11), ("quickly",)),
+    "walk_curve": Action(lambda mood: act.walk(mood, turn=95 * mood.size), (8, 9, 10), STEADY, sided=True),
+    "walk_around": Action(act.walk_around, (3, 4, 5), STEADY),
+    "backward": Action(act.backward, (6, 7, 8), ("", "", "slowly")),
+    "side": Action(act.side_step, (6, 8, 10), ("", "", "slowly"), sided=True),
+    "run": Action(act.run, (9, 10, 11, 12), STEADY),
+    "crouch": Action(act.crouch, (6, 7, 8), ("", "", "slowly")),
+    "jump": Action(act.jump, (1, 2), STEADY, counted=True),
+    "jump_forward": Action(lambda mood: act.jump(mood, 0.7 * mood.size), (1, 2), STEADY, counted=True),
+    "hop": Action(act.hop, (3, 4, 5), STEADY, sided=True, counted=True),
+    "squat": Action(act.squat, (1, 2, 3), ("", "", "slowly"), counted=True),
+    "sit": Action(act.sit),
+    "stand_up": Action(act.stand_up),
+    "bow": Action(gesture.bow),
+    "wave": Action(gesture.wave, (3, 4, 5), sided=True),
+    "clap": Action(gesture.clap, (2, 3, 4, 5), STEADY, counted=True),
+    "kick": Action(act.kick, (1, 2), ("", "", "slowly"), sided=True, counted=True),
+    "punch": Action(gesture.punch, (1, 2, 3), sided=True, counted=True),
+    "raise": Action(gesture.raise_arms, sided=True),
+    "raise_both": Action(lambda mood: gesture.raise_arms(mood, (0, 1))),
+    "turn": Action(lambda mood: act.turn(mood, 90 * mood.size), sided=True),
+    "turn_around": Action(lambda mood: act.turn(mood, 180)),
+    "walk_wave": Action(_walk_then(gesture.wave), (3, 4), STEADY, sided=True),
+    "walk_kick": Action(_walk_then(act.kick), (1,), STEADY, sided=True),
+    "walk_sit": Action(_walk_then(act.sit), (1,), STEADY),
+    "walk_bow": Action(_walk_then(gesture.bow), (1,), STEADY),
+    "walk_jump": Action(_walk_then(act.jump), (1,), STEADY),
+    "turn_walk": Action(lambda mood: then(act.turn(Mood()), act.walk(mood)), (5, 6), STEADY, sided=True),
+    "stand_walk": Action(lambda mood: then(act.stand_up(Mood()), act.walk(mood)), (5, 6), STEADY),
+}
+LABELS = tuple(
+    label
+    for name, action in ACTIONS.items()
+    for label in ((f"{name}_left", f"{name}_right") if action.sided else (name,))
+)
+
+
+def _label_and_round(seed, index):
+    """Every block of len(LABELS) clips holds each label once, in an order of its own."""
+    block, place = divmod(index, len(LABELS))
+    order = np.random.default_rng([seed, 1, block]).permutation(len(LABELS))
+    return LABELS[order[place]], block, int(order[place])
+
+
+def _split(block, number):
+    """Of 20 clips of a label 16 train, 1 validates and 3 test; labels take turns."""
+    return {0: "val", 5: "test", 11: "test", 17: "test"}.get((block + 7 * number) % 20, "train")
+
+
+def demo_clip(index, seed=3407):
+    """Clip number `index` of the demo set."""
+    label, block, number = _label_and_round(seed, index)
+    rng = np.random.default_rng([seed, 2, index])
+    side = label.rpartition("_")[2]
+    sided = side in ("left", "right")
+    name = label.removesuffix(f"_{side}") if sided else label
+    action = ACTIONS[name]
+    how = str(rng.choice(action.paces))
+    mood = Mood(
+        slow=PACES[how] * rng.uniform(0.94, 1.06),
+        size=rng.uniform(0.92, 1.08),
+        reps=int(rng.choice(action.reps)),
+        phase=rng.uniform(0, 2 * np.pi),
+    )
+    joints = pose(action.build(mood))
+    rest = rng.integers(0, 6, size=2)
+    rest[1] += max(0, MIN_FRAMES - len(joints) - rest.sum())
+    joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:MAX_FRAMES]
+    if side == "right" or (not sided and rng.random() < 0.5):
+        joints = mirrored(joints, SMPL22.mirror)
+    texts = captions(name, side, how, mood.reps if action.counted else 1, rng)
+    return DemoClip(
+        name=f"demo{index:05d}",
+        joints=joints,
+        captions=texts,
+        tokens=[tokens(text) for text in texts],
+        label=label,
+        split=_split(block, number),
+    )
+
+
+def demo_clips(n_clips=1500, seed=3407) -> Iterator[DemoClip]:
+    """The first n_clips of the demo set, one by one."""
+    return (demo_clip(index, seed) for index in range(n_clips))

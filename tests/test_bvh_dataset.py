@@ -1,0 +1,350 @@
+"""BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_bvh import GOOD, MALFORMED
+
+import prepare_dataset
+from motion.bvh import read_bvh, rigs
+from motion.skeletons import SMPL22
+from utils.data import bandai_namco
+from utils.data import caption_text as words
+from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files
+from utils.data.caption_text import Described
+from utils.data.clips import load_clips
+from utils.datasets import find_dataset
+from utils.errors import BadInput
+from utils.motion_process import joints_to_features, mirror_joints, place
+
+
+@pytest.fixture(scope="module")
+def samples(data_dir):
+    return data_dir / "bandai_namco" / "bvh_samples"
+
+
+def prepare(tmp_path, folder, *flags):
+    argv = ["bvh", "--input", str(folder), "--name", "Own", "--dataset_dir", str(tmp_path / "sets")]
+    prepare_dataset.main([*argv, "--num_workers", "1", *flags])
+    return find_dataset("Own", tmp_path / "sets")
+
+
+def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data_dir, capsys):
+    spec, root = prepare(tmp_path, samples, "--preset", "bandai_namco")
+    sets = {
+        split: {clip.name: clip for clip in load_clips(spec, root, split)}
+        for split in ("train", "val", "test")
+    }
+    clips = {name: clip for members in sets.values() for name, clip in members.items()}
+    assert len(clips) == 34 and all(sets.values())
+    for members in sets.values():
+        assert {name for name in members if name[0] != "M"} == {
+            name[1:] for name in members if name[0] == "M"
+        }
+    text = capsys.readouterr().out
+    assert "skipped 2, shorter than 24 feature rows" in text and "cut 4 clips" in text
+    assert [path.name for path in root.parent.iterdir()] == ["Own"]
+    assert json.loads((root / "spec.json").read_text())["licence"] == "CC BY-NC 4.0"
+
+    with np.load(
+        data_dir / "bandai_namco" / "motions.npz"
+    ) as packed:  # the same clip, made by another program
+        name = "dataset-2_walk-turn-left_exhausted_010"
+        at = list(packed["names"]).index(name)
+        joints = packed["joints"][packed["offsets"][at] : packed["offsets"][at + 1]] * float(packed["unit_m"])
+    assert np.abs(joints_to_features(joints, SMPL22)[:, :67] - clips[name].motion).max() < 2e-3
+    twin = joints_to_features(mirror_joints(place(joints, SMPL22), SMPL22), SMPL22)
+    assert np.abs(twin[:, :67] - clips[f"M{name}"].motion).max() < 2e-3
+    assert (
+        "turns left" in clips[name].captions[0].text and "turns right" in clips[f"M{name}"].captions[0].text
+    )
+    labels = (root / "labels.csv").read_text()
+    assert f"{name},walk-turn-left,exhausted" in labels and f"M{name},walk-turn-right,exhausted" in labels
+
+
+def test_bone_lengths_by_flag(tmp_path, samples):
+    spec, root = prepare(
+        tmp_path, samples, "--preset", "bandai_namco", "--skeleton", "humanml3d", "--no_mirror"
+    )
+    clips = [clip for split in ("train", "val", "test") for clip in load_clips(spec, root, split)]
+    assert len(clips) == 17
+    for clip in clips:
+        local = np.concatenate([np.zeros((len(clip.motion), 3)), clip.motion[:, 4:67]], axis=1).reshape(
+            -1, 22, 3
+        )
+        local[:, 0, 1] = clip.motion[:, 3]
+        assert np.allclose(rigs.bone_lengths(local, SMPL22), rigs.HUMANML3D_BONES, atol=1e-4)
+
+
+def test_other_bone_lengths_keep_directions_and_undo_themselves(samples):
+    joints = rigs.to_joints22(read_bvh(samples / "dataset-2_run_youthful_020.bvh"))
+    own = rigs.bone_lengths(joints, SMPL22)
+    taller = rigs.with_bone_lengths(joints, own * 1.2, SMPL22)
+    assert np.allclose(taller, joints * 1.2, atol=1e-3)
+    assert np.abs(rigs.with_bone_lengths(taller, own, SMPL22) - joints).max() < 1e-3
+
+
+def test_a_run_goes_on_where_it_stopped_and_notices_a_change(tmp_path, samples, monkeypatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(samples / "dataset-2_run_youthful_020.bvh", folder / f"{name}.bvh")
+    files = {name: folder / f"{name}.bvh" for name in ("a", "b")}
+    first = convert(files, Reading(), tmp_path / "work", 1, None)
+    times = {name: file.stat().st_mtime_ns for name, file in first.items()}
+    assert convert(files, Reading(), tmp_path / "work", 1, None) == first
+    assert {name: file.stat().st_mtime_ns for name, file in first.items()} == times
+    assert set(convert(files, Reading(fps=30.0), tmp_path / "work", 1, None).values()).isdisjoint(
+        first.values()
+    )
+    files["a"].write_text(files["a"].read_text() + "\n")
+    again = convert(files, Reading(), tmp_path / "work", 1, None)
+    assert again["a"] != first["a"] and again["b"] == first["b"]
+
+
+def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, samples, capsys):
+    folder = tmp_path / "in" / "deep er"
+    folder.mkdir(parents=True)
+    rows = []
+    for index, sample in enumerate(sorted(samples.glob("dataset-2_*.bvh"))[:4]):
+        shutil.copy(sample, folder / f"good {index}.bvh")
+        rows.append({"file": f"deep er/good {index}.bvh", "captions": ["a person moves the left arm"]})
+    for index, content in enumerate(MALFORMED.values()):
+        (folder / f"bad{index}.BVH").write_bytes(content if isinstance(content, bytes) else content.encode())
+        rows.append({"name": f"deep er/bad{index}", "captions": ["a person does nothing"]})
+    (folder / "rig.bvh").write_text(GOOD)
+    rows += [{"name": "deep er/rig", "caption": "a chain"}, {"name": "absent", "caption": "who?"}]
+    (folder / "unsaid.bvh").write_text(GOOD)
+    (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    spec, root = prepare(tmp_path, tmp_path / "in", "--captions", str(tmp_path / "captions.jsonl"))
+    names = [clip.name for split in ("train", "val", "test") for clip in load_clips(spec, root, split)]
+    assert sorted(names) == sorted(f"{m}deep_er_good_{i}" for i in range(4) for m in ("", "M"))
+    text = capsys.readouterr().out
+    assert "no captions: deep er/unsaid" in text and "captions, but no BVH file: absent" in text
+    assert "joints not recognised: pelvis" in text and "truncated: 2 of 3 frames" in text
+    assert "a person moves the right arm#a/DET" in (root / "texts/Mdeep_er_good_0.txt").read_text()
+
+
+def both_sides(pattern, joints, sides=("Left", "Right")):
+    return [pattern.format(side, joint) for side in sides for joint in joints.split()]
+
+
+MAYA = "UpLeg Leg Foot ToeBase Shoulder Arm ForeArm Hand"
+MIXAMO = ["Hips", "Spine", "Spine1", "Spine2", "Neck", "Head", *both_sides("{}{}", MAYA)]
+RIG_NAMES = {
+    "mixamo": [f"mixamorig:{name}" for name in MIXAMO],
+    "cmu": ["Hips", "LHipJoint", "RHipJoint", "LowerBack", "Spine", "Spine1", "Neck", "Neck1", "Head"]
+    + both_sides("{}{}", MAYA),
+    "biped": ["Bip01", *(f"Bip01 {name}" for name in ("Pelvis", "Spine", "Spine1", "Neck", "Head"))]
+    + both_sides("Bip01 {} {}", "Thigh Calf Foot Toe0 Clavicle UpperArm Forearm Hand", "LR"),
+    "xsens": ["Hips", "Chest", "Chest2", "Chest3", "Chest4", "Neck", "Head"]
+    + both_sides("{}{}", "Hip Knee Ankle Toe Collar Shoulder Elbow Wrist"),
+    "rokoko": ["Hips", "Spine1", "Spine2", "Spine3", "Spine4", "Neck", "Head"]
+    + both_sides("{}{}", "Thigh Shin Foot Toe Shoulder Arm ForeArm Hand"),
+    "smpl": list(SMPL22.joints),
+}
+
+
+@pytest.mark.parametrize("rig", RIG_NAMES)
+def test_rigs_are_recognised_by_name_left_stays_left(rig):
+    names = RIG_NAMES[rig]
+    sources = dict(zip(SMPL22.joints, rigs.map_joints(names)))
+    for left, right in SMPL22.mirror:
+        lefts = [names[i] for i in sources[SMPL22.joints[left]]]
+        rights = [names[i] for i in sources[SMPL22.joints[right]]]
+        swapped = [
+            name.replace("Left", "Right").replace("left", "right").replace(" L ", " R ") for name in lefts
+        ]
+        assert swapped == rights and lefts != rights
+    assert len({tuple(source) for source in sources.values()}) == 22  # no joint stands for two
+    for joint, part in (("left_elbow", "arm|elbow"), ("left_knee", "leg|calf|knee|shin"), ("head", "head")):
+        (source,) = sources[joint]
+        assert any(word in names[source].lower() for word in part.split("|"))
+
+
+def test_what_is_not_recognised_is_listed_and_a_map_helps():
+    names = [name.replace("LeftForeArm", "Mystery") for name in RIG_NAMES["mixamo"]]
+    with pytest.raises(ValueError, match="left_collar, left_shoulder, left_elbow, left_wrist;.*Mystery"):
+        rigs.map_joints(names)
+    part = {
+        "left_collar": "LeftShoulder",
+        "left_shoulder": ["LeftArm"],
+        "left_elbow": "Mystery",
+        "left_wrist": "LeftHand",
+    }
+    sources = rigs.map_joints(names, joint_map=part)
+    assert names[sources[SMPL22.joints.index("left_elbow")][0]] == "mixamorig:Mystery"
+    for wrong in ({"left_elbow": "Nobody"}, {"tail": "Mystery"}, {"left_elbow": []}):
+        with pytest.raises(ValueError, match="joint map"):
+            rigs.map_joints(names, joint_map=wrong)
+
+
+def test_an_end_site_stands_in_for_a_toe_that_is_missing():
+    names = [name for name in RIG_NAMES["mixamo"] if "Toe" not in name]
+    feet = [names.index(f"mixamorig:{side}Foot") for side in ("Left", "Right")]
+    sources = rigs.map_joints(names, feet)
+    assert sources[SMPL22.joints.index("left_foot")] == [len(names)]
+    assert sources[SMPL22.joints.index("right_foot")] == [len(names) + 1]
+
+
+@pytest.mark.parametrize("unit", rigs.UNITS)
+@pytest.mark.parametrize("size", [0.75, 1.0, 1.25])
+def test_the_unit_is_told_from_the_height(data_dir, unit, size):
+    joints = np.load(data_dir / "humanml3d_samples/new_joints/012314.npy")[:5].astype(float)
+    assert rigs.guess_unit(joints * size / rigs.UNITS[unit]) == unit
+
+
+def test_a_body_of_no_size_is_refused():
+    with pytest.raises(ValueError, match="units"):
+        rigs.guess_unit(np.zeros((3, 22, 3)))
+
+
+@pytest.mark.parametrize(
+    "text, mirrored",
+    [
+        ("walks left, then Right", "walks right, then Left"),
+        ("the LEFT foot; left-handed", "the RIGHT foot; right-handed"),
+        ("turns counter-clockwise", "turns clockwise"),
+        ("stands upright and leaves right away", "stands upright and leaves right away"),
+        ("all right, raises his right hand", "all right, raises his left hand"),
+        ("steps to the leftmost", "steps to the rightmost"),
+    ],
+)
+def test_captions_of_the_mirror_image(text, mirrored):
+    assert words.swap_sides(text) == mirrored
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["left", "right", "clockwise", "counterclockwise", "leg", "a", "Left", "RIGHT", ",", "."]
+        ),
+        max_size=12,
+    )
+)
+def test_swapping_sides_twice_changes_nothing(parts):
+    text = " ".join(parts)
+    assert words.swap_sides(words.swap_sides(text)) == text
+
+
+def test_tokens_are_mirrored_word_by_word():
+    tokens = ("turn/VERB", "left/ADV", "right/ADV", "away/ADV")
+    assert words.swap_token_sides(tokens) == ("turn/VERB", "right/ADV", "right/ADV", "away/ADV")
+
+
+def test_words_without_spacy_agree_with_careful_tokens_nearly_always(data_dir, monkeypatch):
+    monkeypatch.setattr(words, "_loaded", [None])
+    assert words.tag("A man runs in circles, then sits DOWN quickly") == (
+        *("a/DET", "man/NOUN", "run/VERB", "in/ADP", "circle/NOUN"),
+        *("then/ADV", "sit/VERB", "down/ADP", "quickly/ADV"),
+    )
+    same = total = 0
+    for line in (data_dir / "bandai_namco/captions.jsonl").read_text().splitlines()[::20]:
+        row = json.loads(line)
+        for caption, tokens in zip(row["captions"], row["tokens"]):
+            ours = words.tag(caption)
+            assert len(ours) == len(tokens)
+            same += sum(a == b for a, b in zip(ours, tokens))
+            total += len(tokens)
+    assert same / total > 0.93
+
+
+def test_caption_files_in_both_forms(tmp_path):
+    (tmp_path / "c.csv").write_text(
+        "file,caption,split,content\na/b.bvh,one walks,train,walk\na/b.bvh,two # walk,train,\n"
+    )
+    (tmp_path / "c.jsonl").write_text(
+        '\n{"name": "a/b", "captions": ["one walks", "two walk"], "split": "train", "content": "walk"}\n'
+    )
+    tables = [words.read_captions(tmp_path / name) for name in ("c.csv", "c.jsonl")]
+    assert tables[0] == tables[1]
+    assert tables[0]["a/b"].captions == ("one walks", "two walk") and tables[0]["a/b"].tokens[0] == (
+        "one/NUM",
+        "walk/VERB",
+    )
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "no captions"),
+        ("{}", ":1: needs name"),
+        ("[1]", ":1: not a line"),
+        ('{"name": "a"', ":1: not a line"),
+        ('{"name": "a", "captions": [3]}', ":1: needs name"),
+        ('{"name": "a", "captions": ["x"]}\nx', ":2: not a line"),
+    ],
+)
+def test_bad_caption_files_name_the_line(tmp_path, content, message):
+    (tmp_path / "c.jsonl").write_text(content)
+    with pytest.raises(BadInput, match=message):
+        words.read_captions(tmp_path / "c.jsonl")
+
+
+def test_a_split_at_random_is_one_of_the_shares_and_the_seed():
+    described = {f"n{i}": Described(("x",), ((),)) for i in range(200)}
+    splits = assign_splits(described, described, (80, 5, 15), 1)
+    counts = [list(splits.values()).count(split) for split in ("train", "val", "test")]
+    assert counts == [160, 10, 30]
+    assert splits == assign_splits(described, list(described)[::-1], (80, 5, 15), 1)
+    assert splits != assign_splits(described, described, (80, 5, 15), 2)
+    few = assign_splits(described, ["n1", "n2", "n3"], (80, 5, 15), 1)
+    assert sorted(few.values()) == ["test", "train", "val"]
+
+
+def test_a_given_split_is_kept_or_refused_whole():
+    described = {"a": Described(("x",), ((),), "test"), "b": Described(("x",), ((),), "train")}
+    assert assign_splits(described, ["a", "b"], (1, 1, 1), 0) == {"a": "test", "b": "train"}
+    with pytest.raises(BadInput, match="1 of 2"):
+        assign_splits(described | {"b": Described(("x",), ((),))}, ["a", "b"], (1, 1, 1), 0)
+    with pytest.raises(BadInput, match="dev"):
+        assign_splits({"a": Described(("x",), ((),), "dev")}, ["a"], (1, 1, 1), 0)
+
+
+def test_names_that_would_meet_are_refused(tmp_path):
+    assert clip_name("walks/Fast one") == "walks_Fast_one"
+    described = dict.fromkeys(["a/b", "a_b"], Described(("x",), ((),)))
+    with pytest.raises(BadInput, match="a_b"):
+        described_files({name: tmp_path for name in described}, described, None)
+
+
+def test_the_preset_splits_in_blocks_and_knows_the_relabelled():
+    names = [f"data/dataset-2_walk-turn-left_masculine_{i:03}" for i in range(1, 41)] + ["data/readme"]
+    described = bandai_namco.describe(names)
+    assert len(described) == 40
+    assert described[names[5]].content == "walk-turn-right" and "right" in described[names[5]].captions[0]
+    splits = [described[name].split for name in names[:40] if described[name].content == "walk-turn-left"]
+    assert splits == sorted(splits, key=["train", "val", "test"].index) and len(set(splits)) == 3
+    assert len(set(described[names[0]].captions)) == 4
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--input", "nowhere", "--preset", "bandai_namco"), "no folder"),
+        (("--input", "empty", "--preset", "bandai_namco"), "no .bvh"),
+        (("--input", "other", "--preset", "bandai_namco"), "no caption belongs"),
+        (("--input", "other", "--captions", "none.jsonl"), "none.jsonl does not exist"),
+        (
+            ("--input", "other", "--preset", "bandai_namco", "--joint_map", "none.json"),
+            "none.json does not exist",
+        ),
+        (
+            ("--input", "other", "--preset", "bandai_namco", "--joint_map", "map.json"),
+            "tail is none of the 22",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/x.bvh").write_text(GOOD)
+    (tmp_path / "map.json").write_text('{"tail": "Tail"}')
+    with pytest.raises(BadInput, match=message) as caught:
+        prepare_dataset.main(["bvh", "--name", "Own", *flags])
+    assert "\n" not in str(caught.value) and not (tmp_path / "datasets").exists()

@@ -1,0 +1,121 @@
+"""`prepare_dataset.py check`: a sound set passes, and each kind of harm is found, named and judged."""
+
+import shutil
+
+import numpy as np
+import pytest
+from test_prepare_dataset import prepare_joints, write_packed
+
+import prepare_dataset
+from utils.data import validation as check_dataset
+from utils.datasets import DATASETS
+from utils.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound")
+    write_packed(folder / "packed", {f"c{i}": 40 + 3 * i for i in range(30)})
+    prepare_joints(folder)
+    return folder / "sets"
+
+
+@pytest.fixture
+def own(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "sets")
+    return tmp_path / "sets" / "Own"
+
+
+def check(root, name="Own"):
+    prepare_dataset.main(["check", "--dataset_name", name, "--dataset_dir", str(root.parent)])
+
+
+def test_a_sound_set_passes(own, capsys):
+    check(own)
+    table = capsys.readouterr().out
+    assert "warn" not in table and "FAIL" not in table and "is fit for training" in table
+    assert "28 / 1 / 1" in table and "28 of 28; frames min / median / max 39 /" in table
+
+
+def spoil_motion(own, change):
+    file = own / "new_joint_vecs/c3.npy"
+    np.save(file, change(np.load(file)))
+
+
+def with_nan(motion):
+    motion[5, 66] = np.nan
+    return motion
+
+
+def append(file, text):
+    file.write_text(file.read_text() + text)
+
+
+@pytest.mark.parametrize(
+    "spoil, row",
+    [
+        (lambda own: spoil_motion(own, with_nan), "warn  NaN or infinite values .* 1: c3"),
+        (lambda own: spoil_motion(own, lambda m: m[:, :66]), "warn  fewer than 67 columns .* 1: c3"),
+        (lambda own: (own / "new_joint_vecs/c3.npy").unlink(), "warn  no motion file .* 1: c3"),
+        (lambda own: (own / "new_joint_vecs/c3.npy").write_bytes(b"x"), "warn  unreadable motion .* 1: c3"),
+        (lambda own: (own / "texts/c3.txt").unlink(), "warn  no text file .* 1: c3"),
+        (lambda own: (own / "texts/c3.txt").write_text("\n"), "warn  no usable caption .* 1: c3"),
+        (
+            lambda own: append(own / "texts/c3.txt", "half a line#a/DET#0.0\n"),
+            r"malformed text line .* c3.txt:2",
+        ),
+        (lambda own: append(own / "texts/c3.txt", "late#a/DET#1#99\n"), r"outside its clip .* c3.txt:2"),
+        (lambda own: np.save(own / "Mean.npy", np.load(own / "Mean.npy") + 1), "warn  Mean, Std against"),
+        (lambda own: np.save(own / "Std.npy", np.load(own / "Std.npy") * 1.3), "Std differs by 30"),
+    ],
+)
+def test_what_costs_a_clip_or_two_is_a_warning(own, capsys, spoil, row):
+    import re
+
+    spoil(own)
+    check(own)
+    assert re.search(row, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "spoil, reason",
+    [
+        (lambda own: append(own / "test.txt", "c3\n"), "ids in more than one split"),
+        (lambda own: append(own / "val.txt", "Mc3\n"), "twins in another split"),
+        (lambda own: (own / "val.txt").write_text(""), "usable clips of val"),
+        (lambda own: (own / "Std.npy").unlink(), "Mean.npy, Std.npy"),
+        (lambda own: np.save(own / "Std.npy", np.zeros(263)), "Mean.npy, Std.npy"),
+        (lambda own: [file.unlink() for file in (own / "texts").glob("c1*")], "usable clips of train"),
+        (lambda own: (own / "train.txt").unlink(), "train.txt does not exist"),
+        (lambda own: shutil.rmtree(own), "does not exist"),
+    ],
+)
+def test_what_breaks_training_or_its_meaning_exits_with_a_reason(own, spoil, reason):
+    spoil(own)
+    with pytest.raises(BadInput, match=reason) as caught:
+        check(own)
+    assert "\n" not in str(caught.value)
+
+
+def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, capsys):
+    root = own.with_name(DATASETS["t2m"].folder)
+    own.rename(root)
+    for name in ("007975", "M007975"):
+        np.save(root / f"new_joint_vecs/{name}.npy", np.full((50, 263), np.nan))
+        shutil.copy(root / "texts/c3.txt", root / f"texts/{name}.txt")
+        append(root / "train.txt", f"{name}\n")
+    with pytest.raises(
+        BadInput, match="usable clips of train"
+    ):  # two of thirty are too many; here they are few
+        check(root, "t2m")
+    table = capsys.readouterr().out
+    assert "30 / 1 / 1, published are 23384 / 1460 / 4384" in table
+    assert "007975, M007975: skipped" in table and "ok    NaN or infinite values" in table
+
+
+def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys):
+    for file in (own / "new_joint_vecs").glob("*.npy"):
+        np.save(file, np.load(file) * 100)
+    check(own)
+    assert "warn  mean height of the root" in capsys.readouterr().out
+    assert check_dataset.HEIGHT[1] < 3

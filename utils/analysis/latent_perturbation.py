@@ -1,0 +1,246 @@
+"""What a small step in code space does to the motion: one token is moved, both clips are decoded, compared.
+
+S samples, each one token of one clip; L tokens, T = 4 L frames, d target width, J joints. A move is a new
+target [S,d] for the sampled tokens with a mask [S] of those for which it exists. Every draw follows from the
+generator that comes in and from the clips' lengths, so that families are compared on the same tokens.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.AE import STRIDE
+from utils.datasets import collate
+from utils.motion_process import recover_root
+from utils.statistics import spearman, student
+
+STEPS = 4  # grid steps looked at, along one dimension
+RANKS = {"nearest code": (1, 1), "near code (rank 2-8)": (2, 8), "code of rank 9-64": (9, 64)}
+NORMS = (0.1, 0.2, 0.4, 0.8)  # of a perturbed continuous token, where no grid gives the norms
+
+
+def reach(decoder):
+    """Frames to each side of its own four that a token can change, from the decoder's convolutions."""
+    frames, total = STRIDE, 0
+    for layer in decoder.modules():
+        if isinstance(layer, nn.Upsample):
+            frames /= layer.scale_factor
+        elif isinstance(layer, nn.Conv1d):
+            total += frames * layer.dilation[0] * (layer.kernel_size[0] - 1) / 2
+    return int(total)
+
+
+@dataclass
+class Samples:
+    """One token each of S clips, as one autoencoder encodes them."""
+
+    targets: torch.Tensor  # [S,L,d]
+    m_lens: torch.Tensor  # [S] frames
+    place: torch.Tensor  # [S] which token
+    other: torch.Tensor  # [S,d] a random token of the set, to swap it for
+
+    @property
+    def token(self):
+        """[S,d]"""
+        return self.targets[torch.arange(len(self.place)), self.place]
+
+    def moved(self, new):
+        """The clips with their sampled token replaced by new [S,d]."""
+        targets = self.targets.clone()
+        targets[torch.arange(len(self.place)), self.place] = new
+        return targets
+
+
+@torch.no_grad()
+def encode(ae, dataset, batch_size=64):
+    """Every clip of a TextMotionSet -> list of targets [L_i,d]."""
+    found = []
+    for first in range(0, len(dataset), batch_size):
+        batch = collate([dataset[(0, i)] for i in range(first, min(first + batch_size, len(dataset)))])
+        batch = batch.to(next(ae.parameters()).device)
+        targets = ae.tokenize(batch.motion, batch.m_lens)[1]
+        found += [one[: n // STRIDE].cpu() for one, n in zip(targets, batch.m_lens.tolist())]
+    return found
+
+
+def draw_samples(tokens, count, generator):
+    """tokens: list of [L_i,d]. A random token of a random clip, and a random token of all to swap it for. The
+    draws depend on the lengths only: the same tokens in every autoencoder. -> Samples
+    """
+    lengths = torch.tensor([len(one) for one in tokens])
+    clips = torch.randint(len(tokens), (count,), generator=generator)
+    clips = clips[lengths[clips].argsort(stable=True)]  # clips of like length share a batch
+    place = (torch.rand(count, generator=generator) * lengths[clips]).long()
+    other = torch.randint(int(lengths.sum()), (count,), generator=generator)
+    chosen = [tokens[clip] for clip in clips.tolist()]
+    targets = nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+    return Samples(targets, lengths[clips] * STRIDE, place, torch.cat(tokens)[other])
+
+
+@dataclass
+class Ruler:
+    """Decodes and measures. field: frames that count to each side of the token's own."""
+
+    ae: nn.Module
+    normalizer: object
+    unit_m: float
+    field: int
+    batch_size: int = 64
+
+    @torch.no_grad()
+    def rows(self, targets, m_lens):
+        """Targets [S,L,d] -> features [S,T,dim] in the set's units, on the CPU; nothing is snapped."""
+        device, frames, micro_batches = next(self.ae.parameters()).device, targets.shape[1] * STRIDE, []
+        for part, lens in zip(targets.split(self.batch_size), m_lens.split(self.batch_size)):
+            part = part[:, : int(lens.max()) // STRIDE]
+            motion = self.ae.detokenize(part.to(device), lens.to(device), snap=False).cpu()
+            micro_batches.append(nn.functional.pad(motion, (0, 0, 0, frames - motion.shape[1])))
+        return self.normalizer.inverse(torch.cat(micro_batches)).double()
+
+    def compare(self, samples, new, before):
+        """What replacing the tokens by new [S,d] changes against the rows `before`. -> name -> [S]
+
+        field_mm, own_mm: mean distance of the joints in the root's frame, over the token's receptive field
+        and over its own four frames. root_mm, yaw_deg: how far the root's path and heading end elsewhere.
+        """
+        after = self.rows(samples.moved(new), samples.m_lens)
+        joints = [rows[..., 4:].unflatten(-1, (-1, 3)) for rows in (before, after)]
+        moved = 1000 * self.unit_m * (joints[1] - joints[0]).norm(dim=-1).mean(dim=-1)  # [S,T]
+        frame = torch.arange(moved.shape[1])
+        first = (samples.place * STRIDE)[:, None]
+        inside = frame < samples.m_lens[:, None]
+        found = {}
+        for name, room in (("field_mm", self.field), ("own_mm", 0)):
+            mask = inside & (frame >= first - room) & (frame < first + STRIDE + room)
+            found[name] = (moved * mask).sum(dim=1) / mask.sum(dim=1)
+        return found | self._root(before, after, samples.m_lens)
+
+    def _root(self, before, after, m_lens):
+        last = torch.arange(len(m_lens)), m_lens - 1
+        (turn_a, path_a), (turn_b, path_b) = (recover_root(rows) for rows in (before, after))
+        yaw = [2 * torch.atan2(turn[..., 2], turn[..., 0])[last] for turn in (turn_a, turn_b)]
+        change = torch.remainder(yaw[1] - yaw[0] + torch.pi, 2 * torch.pi) - torch.pi
+        drift = (path_b - path_a)[last][:, [0, 2]].norm(dim=-1)
+        return {"root_mm": 1000 * self.unit_m * drift, "yaw_deg": torch.rad2deg(change.abs())}
+
+
+def latent_norm(ae, a, b):
+    """Distance [S] of targets a, b [S,d] as the decoder sees them: lifted."""
+    device = next(ae.parameters()).device
+    with torch.no_grad():
+        lifted = [ae.embed_codes(x.to(device)[:, None]).squeeze(-1).cpu() for x in (a, b)]
+    return (lifted[1] - lifted[0]).norm(dim=1)
+
+
+def grid_moves(ae, samples, generator, scale, norms):
+    """FSQ: 1, 2, ... steps along each dimension, up or down by lot where both are on the grid.
+
+    -> list of (name, dimension or None, new [S,d], exists [S])
+    """
+    token, moves = samples.token, []
+    width, top = ae.fsq.scale.cpu(), torch.tensor(ae.fsq.levels) - 1
+    digits = ((token + 1) * width).round().long()
+    for steps in range(1, STEPS + 1):
+        for dimension in range(token.shape[1]):
+            digit = digits[:, dimension]
+            up, down = digit + steps <= top[dimension], digit - steps >= 0
+            lot = torch.rand(len(digit), generator=generator) < 0.5
+            sign = torch.where(up & (lot | ~down), 1, -1)
+            new = token.clone()
+            new[:, dimension] = (digit + sign * steps) / width[dimension] - 1
+            moves.append((f"{steps} step" + "s" * (steps > 1), dimension, new, up | down))
+    return moves
+
+
+def code_moves(ae, samples, generator, scale, norms):
+    """VQ: another code, by its rank among the neighbours of the token's own (1 = nearest), or any code."""
+    codes = ae.vq.codebook.detach().cpu()
+    index = ae.vq.nearest(samples.token.to(ae.vq.codebook.device)).cpu()
+    distance = torch.cdist(codes[index], codes)
+    distance[torch.arange(len(index)), index] = -1  # itself: rank 0, also beside a twin
+    order, everyone = distance.argsort(dim=1), torch.ones(len(index), dtype=torch.bool)
+    moves = []
+    for name, (low, high) in RANKS.items():
+        if high < len(codes):
+            rank = torch.randint(low, high + 1, (len(index),), generator=generator)
+            moves.append((name, None, codes[order.gather(1, rank[:, None])[:, 0]], everyone))
+    rank = torch.randint(1, len(codes), (len(index),), generator=generator)
+    return [*moves, ("random code", None, codes[order.gather(1, rank[:, None])[:, 0]], everyone)]
+
+
+def noise_moves(ae, samples, generator, scale, norms):
+    """Continuous: as far as the moves of the others, in a random direction and towards a random token.
+
+    norms: name -> length, in units of `scale`, the mean distance of two random tokens.
+    """
+    token, everyone = samples.token, torch.ones(len(samples.place), dtype=torch.bool)
+    directions = {
+        "noise": torch.randn(token.shape, generator=generator),
+        "towards a token": samples.other - token,
+    }
+    return [
+        (
+            f"{kind}, {name}",
+            None,
+            token + norm * scale * way / way.norm(dim=1, keepdim=True).clamp(1e-9),
+            everyone,
+        )
+        for kind, way in directions.items()
+        for name, norm in norms.items()
+    ]
+
+
+MOVES = {"FSQ": grid_moves, "VQ": code_moves, "continuous": noise_moves}
+
+
+def coincide(ae, samples):
+    """bool [S]: the token and the one to swap it for are the same."""
+    codes = [ae.indices(x.to(next(ae.parameters()).device)) for x in (samples.token, samples.other)]
+    return (samples.token == samples.other).all(dim=1) if codes[0] is None else (codes[0] == codes[1]).cpu()
+
+
+def examine(ruler, samples, kept, generator, norms):
+    """All moves of one autoencoder. kept [S]: swaps that change something in every family. -> dict"""
+    ae, before = ruler.ae, ruler.rows(samples.targets, samples.m_lens)
+    apart = latent_norm(ae, samples.token, samples.other)[kept]
+    scale = float(apart.mean())
+    swap = ruler.compare(samples, samples.other, before)
+    rows = [row("random token", None, {k: x[kept] for k, x in swap.items()}, apart / scale)]
+    for name, dimension, new, exists in MOVES[ae.kind](ae, samples, generator, scale, norms):
+        if not exists.any():
+            continue
+        found = {k: x[exists] for k, x in ruler.compare(samples, new, before).items()}
+        rows.append(row(name, dimension, found, latent_norm(ae, samples.token, new)[exists] / scale))
+    code = (samples.other - samples.token).norm(dim=1)[kept]
+    motion = swap["field_mm"][kept]
+    return {
+        "latent_scale": scale,
+        "moves": pooled(rows),
+        "per_dimension": [one for one in rows if one["dimension"] is not None],
+        "spearman": spearman(code, motion),
+        "spearman_n": int(kept.sum()),
+        "swaps": [[float(f"{x:.4g}") for x in pair] for pair in zip(code.tolist(), motion.tolist())][:300],
+    }
+
+
+def row(name, dimension, found, norm):
+    """Means and half widths of their 95% intervals over the samples."""
+    result = {"move": name, "dimension": dimension, "n": len(norm), "relative_norm": float(norm.mean())}
+    for key, values in found.items():
+        result[key], half = student(values)
+        result[key.replace("_", "_half_", 1)] = half
+    return result
+
+
+def pooled(rows):
+    """One row a move: the mean over dimensions, weighted by the samples for which the move exists."""
+    result = {}
+    for one in rows:
+        result.setdefault(one["move"], []).append(one)
+    keys = ("relative_norm", "field_mm", "own_mm", "root_mm", "yaw_deg")
+    return [
+        {"move": move, "n": sum(one["n"] for one in same)}
+        | {key: sum(one[key] * one["n"] for one in same) / sum(one["n"] for one in same) for key in keys}
+        for move, same in result.items()
+    ]

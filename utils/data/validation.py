@@ -1,0 +1,188 @@
+"""Is a data set fit to be trained on? Looks at every file before hours are spent."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.data.cal_mean_std import mean_std
+from utils.data.clips import SPLITS, parse_caption, read_split
+from utils.data.feature_cache import as_float32, load_array
+from utils.errors import BadInput
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted
+KNOWN_NAN = {"t2m": {"007975", "M007975"}}
+UNUSABLE = 0.05  # a larger share than this is no accident
+HEIGHT = (0.1, 2.0)  # metres, of the root: mean over a set
+MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
+
+
+@dataclass
+class Findings:
+    """One row a check: (level, what, detail)."""
+
+    rows: list = field(default_factory=list)
+
+    def add(self, level, what, detail=""):
+        self.rows.append((level, what, detail))
+
+    def expect(self, names, what, level=WARN, good="none"):
+        """A row for a list of offenders: fine where it is empty."""
+        names = list(names)
+        shown = f"{len(names)}: {', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''}"
+        self.add(level if names else OK, what, shown if names else good)
+
+    def failed(self):
+        return [what for level, what, _ in self.rows if level == FAIL]
+
+    def table(self):
+        width = max(len(what) for _, what, _ in self.rows)
+        return "\n".join(f"{level:4}  {what:{width}}  {detail}".rstrip() for level, what, detail in self.rows)
+
+
+def check_dataset(spec, root):
+    """A DatasetSpec and its folder -> Findings. Raises BadInput where there is nothing to look at."""
+    root, findings = Path(root), Findings()
+    ids = {split: read_split(root, split) for split in SPLITS}
+    _check_ids(spec, ids, findings)
+    lengths, offending, train = _look_at_clips(spec, root, ids)
+    known = KNOWN_NAN.get(spec.name, set())
+    nan = set(offending.pop("NaN or infinite values", ()))
+    if known & nan:
+        findings.add(OK, "known NaN files", f"{', '.join(sorted(known & nan))}: skipped, as everywhere")
+    findings.expect(sorted(nan - known), "NaN or infinite values")
+    for what in ("no motion file", "unreadable motion", f"fewer than {spec.dim} columns"):
+        findings.expect(offending.pop(what, ()), what)
+    for what in (
+        "no text file",
+        "malformed text line",
+        "no usable caption",
+        "caption section outside its clip",
+    ):
+        findings.expect(offending.pop(what, ()), what)
+    _check_lengths(spec, ids, lengths, findings)
+    _check_statistics(spec, root, train, findings)
+    return findings
+
+
+def _check_ids(spec, ids, findings):
+    counts = tuple(len(ids[split]) for split in SPLITS)
+    published = PUBLISHED.get(spec.name)
+    shown = " / ".join(map(str, counts))
+    if published and counts != published:
+        findings.add(
+            WARN, "clips in train / val / test", f"{shown}, published are {' / '.join(map(str, published))}"
+        )
+    else:
+        findings.add(OK if min(counts) else FAIL, "clips in train / val / test", shown)
+    twice = [
+        name for name, count in Counter(name for names in ids.values() for name in names).items() if count > 1
+    ]
+    findings.expect(twice, "ids in more than one split", FAIL)
+    of = {name: split for split in SPLITS for name in ids[split]}
+    parted = [name for name in of if name.startswith("M") and of.get(name[1:], of[name]) != of[name]]
+    findings.expect(parted, "mirrored twins in another split", FAIL)
+
+
+def _look_at_clips(spec, root, ids):
+    """Every file once -> lengths of the sound motions {split: [T]}, offenders {what: [names]}, names to train
+    on.
+    """
+    lengths, offending, train = defaultdict(list), defaultdict(list), []
+    everything = [(split, name) for split in SPLITS for name in ids[split]]
+    for split, name in tqdm(everything, desc=spec.name, unit="clip", disable=len(everything) < 500):
+        motion, problem = _sound_motion(spec, root / "new_joint_vecs" / f"{name}.npy")
+        if problem:
+            offending[problem].append(name)
+            continue
+        problems = _text_problems(spec, root / "texts" / f"{name}.txt", len(motion))
+        for problem, where in problems:
+            offending[problem].append(where)
+        if not {"no text file", "no usable caption"} & {problem for problem, _ in problems}:
+            lengths[split].append(len(motion))
+        if split == "train" and spec.min_frames <= len(motion) <= spec.max_frames:
+            train.append(name)
+    return lengths, offending, train
+
+
+def _sound_motion(spec, file):
+    if not file.is_file():
+        return None, "no motion file"
+    try:
+        motion = load_array(file)
+    except BadInput:
+        return None, "unreadable motion"
+    if motion.ndim != 2 or motion.shape[1] < spec.dim:
+        return None, f"fewer than {spec.dim} columns"
+    motion = as_float32(motion[:, : spec.dim])
+    return (motion, None) if np.isfinite(motion).all() else (None, "NaN or infinite values")
+
+
+def _text_problems(spec, file, frames):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return [("no text file", file.stem)]
+    problems, usable = [], 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            _, start, end = parse_caption(line)
+        except ValueError:
+            problems.append(("malformed text line", f"{file.name}:{number}"))
+            continue
+        usable += 1
+        if end and int(end * spec.fps) > frames + spec.fps:  # a second of slack: the published ones round up
+            problems.append(("caption section outside its clip", f"{file.name}:{number}"))
+    return problems if usable else [*problems, ("no usable caption", file.stem)]
+
+
+def _check_lengths(spec, ids, lengths, findings):
+    for split in SPLITS:
+        frames = np.array(lengths[split])
+        fits = (
+            (frames >= spec.min_frames) & (frames <= spec.max_frames) if len(frames) else frames.astype(bool)
+        )
+        detail = f"{fits.sum()} of {len(ids[split])}"
+        if len(frames):
+            quartiles = " / ".join(f"{x:.0f}" for x in np.percentile(frames, (0, 50, 100)))
+            detail += (
+                f"; frames min / median / max {quartiles}; {spec.min_frames} to {spec.max_frames} are used"
+            )
+        lost = 1 - len(frames) / max(len(ids[split]), 1)
+        findings.add(FAIL if not fits.any() or lost > UNUSABLE else OK, f"usable clips of {split}", detail)
+
+
+def _check_statistics(spec, root, train, findings):
+    try:
+        mean, std = (
+            np.atleast_1d(as_float32(load_array(root / file)))[: spec.dim] for file in ("Mean.npy", "Std.npy")
+        )
+    except BadInput as error:
+        findings.add(FAIL, "Mean.npy, Std.npy", str(error))
+        return
+    if (
+        mean.shape != (spec.dim,)
+        or std.shape != (spec.dim,)
+        or not (np.isfinite(mean).all() and (std > 0).all())
+    ):
+        findings.add(FAIL, "Mean.npy, Std.npy", f"not {spec.dim} finite numbers each, Std positive")
+        return
+    if not train:
+        return
+    motions = (load_array(root / "new_joint_vecs" / f"{name}.npy")[:, : spec.dim] for name in train)
+    true_mean, true_std = mean_std(
+        motions, len(spec.skeleton)
+    )  # read again: a large set does not fit in memory
+    off = np.abs((mean - true_mean) / std).max()
+    ratio = np.abs(std / true_std - 1).max()
+    level = OK if off <= MEAN_OFF and ratio <= STD_OFF else WARN
+    findings.add(
+        level, "Mean, Std against the train split", f"{off:.3f} Std off at most; Std differs by {ratio:.1%}"
+    )
+    height = float(true_mean[3]) * spec.skeleton.unit_m
+    findings.add(OK if HEIGHT[0] < height < HEIGHT[1] else WARN, "mean height of the root", f"{height:.2f} m")

@@ -1,0 +1,205 @@
+"""The evaluators' networks: they lay a caption and its motion side by side in one space.
+
+Matching networks: Guo et al., "Generating Diverse and Natural 3D Human Motions from Text", CVPR 2022, here
+on essential rows. Contrast model: a CLIP over motion and text (Radford et al. 2021), for the CLIP score.
+Names of modules and parameters are those of the published weights.
+B batch, T frames, L = T/4 tokens, S words, H hidden width, D embedding width.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from utils.errors import BadInput
+from utils.evaluation.glove import PARTS_OF_SPEECH, WORD_SIZE
+
+POS_SIZE = len(PARTS_OF_SPEECH)
+
+
+class MovementConvEncoder(nn.Module):
+    """Rows of motion [B,T,C] -> movement tokens [B,T/4,output_size]: two strided convolutions."""
+
+    def __init__(self, input_size, hidden_size=512, output_size=512, dropout=0.2):
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv1d(input_size, hidden_size, kernel_size=4, stride=2, padding=1),
+            nn.Dropout(dropout),
+            nn.LeakyReLU(0.2),
+            nn.Conv1d(hidden_size, output_size, kernel_size=4, stride=2, padding=1),
+            nn.Dropout(dropout),
+            nn.LeakyReLU(0.2),
+        )
+        self.out_net = nn.Linear(output_size, output_size)
+
+    def forward(self, motion):
+        return self.out_net(self.main(motion.mT).mT)
+
+
+class _BiGRU(nn.Module):
+    """A sequence -> one vector: linear, bidirectional GRU, its two last states through a small head."""
+
+    def __init__(self, input_size, hidden_size, output_size):
+        super().__init__()
+        self.input_emb = nn.Linear(input_size, hidden_size)
+        self.gru = nn.GRU(hidden_size, hidden_size, batch_first=True, bidirectional=True)
+        self.hidden = nn.Parameter(torch.randn(2, 1, hidden_size))  # the first state, learned
+        self.output_net = nn.Sequential(
+            nn.Linear(2 * hidden_size, hidden_size),
+            nn.LayerNorm(hidden_size),
+            nn.LeakyReLU(0.2),
+            nn.Linear(hidden_size, output_size),
+        )
+
+    def summary(self, sequence, lengths):
+        """sequence [B,S,input_size], lengths [B] -> [B,output_size]; nothing past a length is seen."""
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.input_emb(sequence), lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        start = self.hidden.expand(-1, len(sequence), -1).contiguous()
+        last = self.gru(packed, start)[1]  # [2,B,H], in the order of the input
+        return self.output_net(torch.cat([last[0], last[1]], dim=-1))
+
+
+class TextEncoderBiGRUCo(_BiGRU):
+    """Word vectors [B,S,300] and parts of speech [B,S,15] -> [B,output_size]."""
+
+    def __init__(self, word_size=WORD_SIZE, pos_size=POS_SIZE, hidden_size=512, output_size=512):
+        super().__init__(word_size, hidden_size, output_size)
+        self.pos_emb = nn.Linear(pos_size, word_size)
+
+    def forward(self, words, pos, lengths):
+        return self.summary(words + self.pos_emb(pos), lengths)
+
+
+class MotionEncoderBiGRUCo(_BiGRU):
+    """Movement tokens [B,L,input_size], lengths in tokens -> [B,output_size]."""
+
+    def __init__(self, input_size=512, hidden_size=1024, output_size=512):
+        super().__init__(input_size, hidden_size, output_size)
+
+    def forward(self, movements, token_lens):
+        return self.summary(movements, token_lens)
+
+
+class _SinusoidalPositions(nn.Module):
+    """Adds the table `pe` [max_len,d] (Vaswani et al. 2017), which the published weights hold."""
+
+    def __init__(self, d_model, max_len=2000, dropout=0.0):
+        super().__init__()
+        angle = torch.arange(max_len)[:, None] * torch.exp(
+            torch.arange(0, d_model, 2) * (-math.log(10000.0) / d_model)
+        )
+        pe = torch.zeros(max_len, d_model)
+        pe[:, 0::2], pe[:, 1::2] = angle.sin(), angle.cos()
+        self.register_buffer("pe", pe)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(x + self.pe[: x.shape[1]])
+
+
+def _transformer(d_model, ff, layers, heads, dropout):
+    layer = nn.TransformerEncoderLayer(d_model, heads, ff, dropout, activation="gelu", batch_first=True)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+class _MotionTransformer(nn.Module):
+    """Motion [B,T,C] -> [B,out]: what a learned query token gathers from the real frames."""
+
+    def __init__(self, in_dim, d_model, ff, layers, heads, out, dropout):
+        super().__init__()
+        self.query_token = nn.Parameter(torch.randn(1, d_model))
+        self.embed_motion = nn.Linear(in_dim, d_model)
+        self.sequence_pos_encoder = _SinusoidalPositions(d_model, dropout=dropout)
+        self.transformer = _transformer(d_model, ff, layers, heads, dropout)
+        self.out_ln = nn.LayerNorm(d_model)
+        self.out = nn.Linear(d_model, out)
+
+    def forward(self, motion, m_lens):
+        query = self.query_token.expand(len(motion), 1, -1)
+        sequence = self.sequence_pos_encoder(torch.cat([query, self.embed_motion(motion)], dim=1))
+        padding = torch.arange(sequence.shape[1], device=motion.device) > m_lens[:, None].to(motion.device)
+        return self.out(self.out_ln(self.transformer(sequence, src_key_padding_mask=padding)[:, 0]))
+
+
+class MotionCLIP(nn.Module):
+    """The contrast model: motion and token ids into one space of unit vectors."""
+
+    def __init__(
+        self, in_dim, d_model=512, ff=1024, layers=8, heads=8, vocab=49408, context=77, out=512, dropout=0.2
+    ):
+        super().__init__()
+        self.motion_encoder = _MotionTransformer(in_dim, d_model, ff, layers, heads, out, dropout)
+        self.token_embedding = nn.Embedding(vocab, d_model)
+        self.positional_embedding = nn.Parameter(torch.randn(context, d_model) * 0.01)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.textTransEncoder = _transformer(d_model, ff, layers, heads, dropout)
+        self.text_ln = nn.LayerNorm(d_model)
+        self.out = nn.Linear(d_model, out)
+
+    def encode_motion(self, motion, m_lens):
+        """motion [B,T,C], m_lens [B] frames -> unit vectors [B,out]."""
+        return F.normalize(self.motion_encoder(motion, m_lens), dim=-1)
+
+    def encode_text(self, tokens):
+        """Token ids [B,context], zero past the end -> unit vectors [B,out], read off at the end token.
+
+        No mask: the published model attends to the padding too. The end token is the one with the largest id.
+        """
+        sequence = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
+        hidden = self.text_ln(self.textTransEncoder(sequence))
+        return F.normalize(self.out(hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)]), dim=-1)
+
+    def forward(self, motion, m_lens, tokens):
+        """-> logits [B,B], a row per motion, a column per caption."""
+        return self.logit_scale.exp() * self.encode_motion(motion, m_lens) @ self.encode_text(tokens).T
+
+    def loss(self, motion, m_lens, tokens):
+        """Symmetric cross entropy over the batch."""
+        logits = self(motion, m_lens, tokens)
+        own = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def matching_networks(dim, sizes):
+    """sizes: movement, text, motion (hidden widths) and embedding -> the three networks by their keys."""
+    return {
+        "movement_encoder": MovementConvEncoder(dim, sizes["movement"], sizes["movement"]),
+        "text_encoder": TextEncoderBiGRUCo(hidden_size=sizes["text"], output_size=sizes["embedding"]),
+        "motion_encoder": MotionEncoderBiGRUCo(sizes["movement"], sizes["motion"], sizes["embedding"]),
+    }
+
+
+def matching_sizes(state, path):
+    """The sizes that a checkpoint's shapes tell; no config is needed for them."""
+    try:
+        return {
+            "movement": state["movement_encoder"]["main.0.weight"].shape[0],
+            "text": state["text_encoder"]["input_emb.weight"].shape[0],
+            "motion": state["motion_encoder"]["input_emb.weight"].shape[0],
+            "embedding": state["motion_encoder"]["output_net.3.weight"].shape[0],
+        }
+    except (KeyError, AttributeError, TypeError, IndexError):
+        raise BadInput(
+            f"{path} is no evaluator: movement_encoder, text_encoder, motion_encoder expected"
+        ) from None
+
+
+def contrast_sizes(weights, path, heads):
+    try:
+        token_rows, d_model = weights["token_embedding.weight"].shape
+        if d_model % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {d_model}")
+        return {
+            "d_model": d_model,
+            "ff": weights["motion_encoder.transformer.layers.0.linear1.weight"].shape[0],
+            "layers": sum(key.endswith("linear1.weight") for key in weights) // 2,
+            "heads": heads,
+            "vocab": token_rows,
+            "context": weights["positional_embedding"].shape[0],
+            "out": weights["out.weight"].shape[0],
+        }
+    except (KeyError, AttributeError, TypeError, ValueError, IndexError):
+        raise BadInput(f"{path} is no contrast evaluator: key contrast_model expected") from None

@@ -1,0 +1,148 @@
+"""How evaluators learn: two losses that pull a caption to its motion, and the two kinds of judge under one face.
+
+Each kind answers to `embed(batch) -> text [B,D], motion [B,D]`, `loss(batch) -> []`, and `state() -> dict`
+and `load(dict)` of its checkpoint's keys. Batches are z-normalised, zero past each end.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from utils import metrics
+from utils.datasets import loader
+from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
+from utils.evaluation.evaluators import embed_rows
+from utils.evaluation.glove import WordTokens, split_words
+from utils.training.train_utils import RunningMean, inference
+
+MARGIN = 10.0  # Guo et al., CVPR 2022
+
+
+def contrastive_margin(distance, same):
+    """Own pairs to distance 0, others apart by the margin: d^2 + mean of max(0, m - d)^2 over those within.
+
+    distance [B,B] of captions (rows) to motions; same bool [B,B]: pairs that are no negatives. Guo et al.
+    draw one negative per pair; here every other clip of the batch is one, and those already apart by the
+    margin do not thin the mean.
+    """
+    shortfall = F.relu(MARGIN - distance[~same]).square()
+    return distance.diagonal().square().mean() + shortfall.sum() / (shortfall > 0).sum().clamp(min=1)
+
+
+def info_nce(distance, same):
+    """Symmetric cross entropy of softmax(-distance) (van den Oord et al. 2018); arguments as above."""
+    own = torch.arange(len(distance), device=distance.device)
+    others = same & ~torch.eye(len(distance), dtype=torch.bool, device=distance.device)
+    logits = (-distance).masked_fill(others, -torch.inf)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+LOSSES = {"infonce": info_nce, "margin": contrastive_margin}
+
+
+def same_caption(captions, device):
+    """bool [B,B]: True where two clips of a batch bear one and the same caption."""
+    index = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    ids = torch.tensor([index[caption] for caption in captions], device=device)
+    return ids[:, None] == ids
+
+
+class Matching(nn.Module):
+    """The three networks whose Euclidean distances make FID, R-precision, Matching and Diversity."""
+
+    share = 1.0  # of the epochs
+
+    def __init__(self, dim, sizes, words, loss):
+        super().__init__()
+        self.networks = nn.ModuleDict(matching_networks(dim, sizes))
+        self.words, self.distance_loss = words, LOSSES[loss]
+        self.config = {"word_vectors": words.source}
+
+    def embed(self, batch):
+        device = batch.motion.device
+        words, pos, lengths = self.words(batch.tokens)
+        text = self.networks["text_encoder"](words.to(device), pos.to(device), lengths)
+        return text, embed_rows(self.networks, batch.motion, batch.m_lens)
+
+    def loss(self, batch):
+        text, motion = self.embed(batch)
+        # by differences: the gradient of |a|^2 + |b|^2 - 2ab is noise where a is close to b
+        distance = torch.cdist(text, motion, compute_mode="donot_use_mm_for_euclid_dist")
+        return self.distance_loss(distance, same_caption(batch.captions, distance.device))
+
+    def load(self, state):
+        for name, network in self.networks.items():
+            network.load_state_dict(state[name])
+
+    def state(self):
+        state = {name: network.state_dict() for name, network in self.networks.items()}
+        return state if self.words.source == "glove" else state | {"vocabulary": self.words.vocabulary}
+
+
+class Contrast(nn.Module):
+    """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
+
+    share = (
+        0.5  # of the epochs: its steps are dear, and it needs fewer. (Dropout doubles their time on a CPU.)
+    )
+
+    def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.0):
+        super().__init__()
+        words = [split_words(caption) for caption in captions]
+        vocabulary = sorted({word for caption in words for word in caption})
+        self.vocabulary, self.config = vocabulary, {"contrast_heads": heads}
+        self.tokenize = WordTokens(vocabulary, context=min(max(map(len, words)) + 1, 77))
+        self.model = MotionCLIP(
+            in_dim=dim,
+            d_model=d_model,
+            ff=2 * d_model,
+            layers=layers,
+            heads=heads,
+            vocab=self.tokenize.size,
+            context=self.tokenize.context,
+            out=d_model,
+            dropout=dropout,
+        )
+
+    def embed(self, batch):
+        tokens = self.tokenize(batch.captions).to(batch.motion.device)
+        return self.model.encode_text(tokens), self.model.encode_motion(batch.motion, batch.m_lens)
+
+    def loss(self, batch):
+        text, motion = self.embed(batch)
+        # info_nce wants distances; the logits of a CLIP are their opposite
+        distance = -self.model.logit_scale.exp() * text @ motion.T
+        return info_nce(distance, same_caption(batch.captions, distance.device))
+
+    def load(self, state):
+        self.model.load_state_dict(state["contrast_model"])
+
+    def state(self):
+        return {"contrast_model": self.model.state_dict(), "vocabulary": self.vocabulary}
+
+
+def r_precision(model, dataset, batch_size, seed, device, repeats):
+    """R-precision of real motion, mean over `repeats` draws of captions -> [3]; None below 32 clips."""
+    if len(dataset) < metrics.POOL:
+        return None
+    found = []
+    with inference(model):
+        for repeat in range(repeats):
+            pairs = [model.embed(batch.to(device)) for batch in loader(dataset, batch_size, epoch=repeat)]
+            text, motion = (torch.cat(side) for side in zip(*pairs))
+            pools = metrics.draw_pools(len(dataset), np.random.default_rng((seed, repeat)))
+            found.append(metrics.r_precision(text, motion, pools))
+    return np.mean(found, axis=0)
+
+
+def validate(model, dataset, batch_size, seed, device):
+    """Loss and, from 32 clips on, R-precision of real motion. -> dict"""
+    means = RunningMean()
+    with inference(model):
+        for batch in loader(dataset, batch_size):
+            means.add(loss=model.loss(batch.to(device)))
+    repeats = 3 if len(dataset) < 500 else 1  # a small set has noisy figures
+    top = r_precision(model, dataset, batch_size, seed, device, repeats)
+    found = {} if top is None else {f"top{k}": float(value) for k, value in enumerate(top, start=1)}
+    return means.pop() | found

@@ -1,0 +1,148 @@
+"""The evaluators: the wrapper that asks the networks of `utils.evaluation.evaluator_networks`, and knows their files.
+
+checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder
+checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
+Ours hold config, format, mean, std and vocabulary besides; the published ones do not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from utils.checkpoints import Run, load_into, statistics_of
+from utils.data.clips import UNIT
+from utils.datasets import Normalizer
+from utils.errors import BadInput
+from utils.evaluation.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
+from utils.evaluation.glove import ClipTokens, WordTokens, WordVectors, has_published
+from utils.safe_load import State, load_state
+
+MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
+MAX_FRAMES = 196
+CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
+
+
+def zero_past(motion, m_lens):
+    """Rows at and beyond each clip's end become zero. motion [B,T,C], m_lens [B]"""
+    inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None].to(motion.device)
+    return motion * inside[..., None]
+
+
+@dataclass
+class TextMotionEvaluator:
+    """Asks the networks. Motion comes in as physical essential rows; the evaluator has its own statistics."""
+
+    networks: dict  # movement_encoder, text_encoder, motion_encoder
+    normalizer: Normalizer
+    words: WordVectors
+    contrast: MotionCLIP | None = None
+    tokenize: object = None  # captions -> token ids of the contrast model
+    test: dict | None = None  # R-precision of real test motion, as measured after its training
+
+    @classmethod
+    def load(cls, args, spec, device, eval_mean_std=None, glove_dir="./glove"):
+        """checkpoints/<ds>/text_mot_match/model/finest.tar, its CLIP where present; None without an evaluator."""
+        path = Run.of(args, MATCHING).model / "finest.tar"
+        if not path.is_file():
+            print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
+            return None
+        state = State(load_state(path), path)
+        networks = matching_networks(spec.dim, matching_sizes(state.fields, path))
+        for name, network in networks.items():
+            load_into(network, state.fields[name], path)
+            network.to(device).eval().requires_grad_(False)
+        evaluator = cls(
+            networks,
+            _statistics(args, spec, state, eval_mean_std),
+            _words(state, glove_dir),
+            test=state.numbers("test"),
+        )
+        evaluator._load_contrast(Run.of(args, CONTRAST).model / "finest.tar", spec, device)
+        return evaluator
+
+    def _load_contrast(self, path, spec, device):
+        if not path.is_file():
+            return
+        state = State(load_state(path), path)
+        weights, vocabulary = state.fields.get("contrast_model"), state.list_of("vocabulary", str)
+        sizes = contrast_sizes(weights, path, heads=state.part("config").whole("contrast_heads", 1, 64, 8))
+        if not vocabulary and sizes["context"] != CLIP_TOKENS:
+            raise BadInput(
+                f"{path} is no contrast evaluator: a vocabulary or {CLIP_TOKENS} positions expected"
+            )
+        try:
+            self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
+        except (OSError, ValueError) as error:
+            print(f"CLIP score is left out: {path} needs CLIP's tokenizer ({str(error).splitlines()[0]})")
+            return
+        contrast = MotionCLIP(spec.dim, **sizes)
+        load_into(contrast, weights, path)
+        self.contrast = contrast.to(device).eval().requires_grad_(False)
+
+    @property
+    def width(self):
+        return self.networks["motion_encoder"].output_net[-1].out_features
+
+    @torch.no_grad()
+    def embed_text(self, tokens):
+        """Lists of word/POS tokens -> [B,D] on the CPU."""
+        words, pos, lengths = self.words(tokens)
+        device = self.networks["text_encoder"].hidden.device
+        return self.networks["text_encoder"](words.to(device), pos.to(device), lengths).cpu()
+
+    @torch.no_grad()
+    def embed_motion(self, motion, m_lens):
+        """Physical rows [B,T,dim], m_lens [B] frames -> [B,D] on the CPU, each clip as if alone."""
+        return embed_rows(self.networks, self._prepared(motion, m_lens), m_lens).cpu()
+
+    @torch.no_grad()
+    def contrast_text(self, captions):
+        """Strings -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        if self.contrast is None:
+            return None
+        tokens = self.tokenize(captions).to(self.contrast.logit_scale.device)
+        return self.contrast.encode_text(tokens).cpu()
+
+    @torch.no_grad()
+    def contrast_motion(self, motion, m_lens):
+        """Physical rows [B,T,dim] -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        if self.contrast is None:
+            return None
+        return self.contrast.encode_motion(self._prepared(motion, m_lens), m_lens).cpu()
+
+    def _prepared(self, motion, m_lens):
+        device = self.networks["text_encoder"].hidden.device
+        return zero_past(self.normalizer(motion.to(device)), m_lens)
+
+
+def embed_rows(networks, motion, m_lens):
+    """z-normalised rows [B,T,dim], zero past each end -> [B,D].
+
+    The second convolution sees what the first makes of the zeros after a clip, so there must always be some:
+    the published evaluators always saw 196 frames, and a few zeros after the longest clip give the same.
+    """
+    room = max(min(motion.shape[1] + UNIT, MAX_FRAMES) - motion.shape[1], 0)
+    movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
+    return networks["motion_encoder"](movements, m_lens // UNIT)
+
+
+def _statistics(args, spec, state, eval_mean_std):
+    """--eval_mean_std; else the evaluator's own; else the data set's; else those kept for published weights."""
+    if eval_mean_std:
+        return Normalizer.load(eval_mean_std, spec.dim)
+    if "mean" in state.fields:
+        return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
+    return statistics_of(args, spec)
+
+
+def _words(state, glove_dir):
+    """The word vectors that this evaluator was trained with."""
+    vocabulary = state.list_of("vocabulary", str)
+    if vocabulary is not None:
+        return WordVectors.hashed(vocabulary)
+    if has_published(glove_dir):
+        return WordVectors.published(glove_dir)
+    raise BadInput(
+        f"{state.path} was trained on the word vectors {glove_dir}/our_vab_*: fetch them, or pass --glove_dir"
+    )

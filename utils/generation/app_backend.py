@@ -1,0 +1,160 @@
+"""What the page in the browser asks for, checked, and what it gets: motions as files in one folder."""
+
+import html
+import shlex
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from models.AE import STRIDE
+from motion.captions import clean_text
+from motion.export import Names, export_motion, safe_caption
+from motion.feet import fix_feet
+from motion.render.rendering import render_video
+from motion.render.viewer import write_html
+from utils.errors import BadInput
+from utils.generation.prompts import MAX_FRAMES
+
+PROMPT_LETTERS = 1000
+STEPS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
+KEPT_RESULTS = 30
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the page asks for, checked: whoever sends it, a browser or a program."""
+
+    prompt: str
+    frames: int  # 0 = estimated from the text
+    seed: int
+    cfg: float
+    steps: int
+    variations: int
+
+    @classmethod
+    def of(cls, spec, prompt, estimate, seconds, seed, cfg, steps, variations):
+        """Raises BadInput with a line for the user."""
+        if not isinstance(prompt, str) or not clean_text(prompt[: PROMPT_LETTERS + 1]):
+            raise BadInput("Write what the person does.")
+        if len(prompt) > PROMPT_LETTERS:
+            raise BadInput(f"The text has {len(prompt)} letters: {PROMPT_LETTERS} are the most.")
+        frames = 0
+        if not estimate:
+            frames = round(bounded(seconds, "The length", *shortest_and_longest(spec)) * spec.fps)
+        return cls(
+            clean_text(prompt),
+            min(frames // STRIDE * STRIDE, MAX_FRAMES),
+            int(bounded(seed, "The seed", *SEED, whole=True)),
+            bounded(cfg, "The guidance", *GUIDANCE),
+            int(bounded(steps, "The number of rounds", *STEPS, whole=True)),
+            int(bounded(variations, "The number of variations", *VARIATIONS, whole=True)),
+        )
+
+
+def bounded(value, what, low, high, whole=False):
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput(f"{what} is not a number.") from None
+    if not low <= number <= high or (whole and number != int(number)):
+        raise BadInput(f"{what} must be a {'whole ' * whole}number from {low:g} to {high:g}.")
+    return number
+
+
+def shortest_and_longest(spec):
+    """Seconds, whole tokens."""
+    shortest = -(-spec.min_frames // STRIDE) * STRIDE
+    return shortest / spec.fps, MAX_FRAMES / spec.fps
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was drawn for a request, and where its files lie."""
+
+    request: Request
+    folder: Path
+    files: list
+    page: Path  # the viewer
+    line: str
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Studio:
+    """Draws what is asked for. The latest results lie in one folder, each in a folder of its own."""
+
+    def __init__(self, pipeline, sampling, folder, command=(), fix_feet=False):
+        """command: the flags with which sample.py finds the same weights and does the same with the feet."""
+        self.pipeline, self.sampling, self.folder, self.command = (
+            pipeline,
+            sampling,
+            Path(folder),
+            list(command),
+        )
+        self.fix_feet = fix_feet
+
+    def draw(self, request):
+        began, pipeline, spec = time.perf_counter(), self.pipeline, self.pipeline.spec
+        text = pipeline.embed([request.prompt])
+        lengths = pipeline.lengths(text, [request.frames], request.seed)
+        sampling = replace(self.sampling, cfg=request.cfg, time_steps=request.steps, seed=request.seed)
+        n = request.variations
+        _, joints = pipeline.draw(text.expand(n, -1), lengths.repeat(n), sampling, range(n))
+        if self.fix_feet:
+            joints = [fix_feet(one, spec.fps, spec.skeleton) for one in joints]
+        line = f"{len(joints[0]) / spec.fps:.1f} s of motion ({len(joints[0])} frames), "
+        line += f"drawn in {time.perf_counter() - began:.1f} s"
+
+        self.prune()
+        folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result_"))
+        names, files = Names(folder, plain=True), []
+        for r, one in enumerate(joints):
+            stem = names.stem(request.prompt, 0, r, len(one))
+            files += export_motion(
+                stem, one, request.prompt, spec.fps, spec.skeleton, ("npy", "bvh")
+            ).values()
+        page = folder / f"{safe_caption(request.prompt, 150, plain=True)}.html"
+        write_html(page, joints, request.prompt, spec.fps, spec.skeleton)
+        return Result(request, folder, [*files, page], page, line)
+
+    def video(self, result):
+        """All motions of a result side by side -> its mp4."""
+        if result is None or not result.page.is_file():
+            raise BadInput("There is no motion, or it is no longer kept: press Generate first.")
+        motions = [np.load(file, allow_pickle=False) for file in result.files if file.suffix == ".npy"]
+        titles = [f"variation {r + 1}" for r in range(len(motions))] if len(motions) > 1 else None
+        spec, path = self.pipeline.spec, result.page.with_suffix(".mp4")
+        return render_video(path, motions, spec.skeleton, spec.fps, result.request.prompt, titles)
+
+    def again(self, request):
+        """The command that makes the same motions."""
+        flags = {
+            "--text_prompt": request.prompt,
+            "--motion_length": request.frames,
+            "--seed": request.seed,
+            "--cfg": f"{request.cfg:g}",
+            "--time_steps": request.steps,
+            "--repeat_times": request.variations,
+        }
+        parts = [str(part) for pair in flags.items() for part in pair]
+        return shlex.join(["python", "sample.py", *self.command, *parts])
+
+    def prune(self):
+        """Removes what is oldest, until one more result fits."""
+        found = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in found[: max(len(found) - KEPT_RESULTS + 1, 0)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def framed(page, rows=1):
+    """The viewer as part of another page: in a frame that may run its script and nothing else.
+
+    rows: of panels, two in a row, that should be seen without scrolling.
+    """
+    page, height = html.escape(page), 160 + 400 * rows
+    return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
