@@ -1,5 +1,6 @@
-"""The one door through which motions leave as files: safe names that never collide, one table of formats."""
+"""Export motions under safe, unique names."""
 
+import itertools
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from motion.render.viewer import write_html
 from motion.skeletons import SMPL22, Skeleton
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
+LONGEST_SUFFIX = ".features.npy"
 NAMELESS = "untitled"
 SEPARATORS = "/\\"
-FORBIDDEN_ON_WINDOWS = '<>:"|?*'
+FORBIDDEN = '<>:"|?*'
 DIRECTION_MARKS = (
     "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they can disguise a name
 )
@@ -95,10 +97,10 @@ FORMATS = {  # what is data comes before what is drawn
 }
 
 
-def safe_caption(text, max_bytes=NAME_BYTES, plain=False):
+def safe_caption(text, max_bytes=NAME_BYTES, plain=True):
     """Text as a part of a file name: no separators, control characters or leading dots, at most `max_bytes`.
 
-    plain: also without the characters that Windows forbids.
+    plain: also without a leading "-" (programs read it as an option) and what Windows, FFmpeg and scp refuse.
     """
     kept = []
     for character in text:
@@ -106,41 +108,42 @@ def safe_caption(text, max_bytes=NAME_BYTES, plain=False):
             kept.append("_")
         elif unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
             kept.append(" ")
-        elif character not in DIRECTION_MARKS and not (plain and character in FORBIDDEN_ON_WINDOWS):
+        elif character not in DIRECTION_MARKS and not (plain and character in FORBIDDEN):
             kept.append(character)
-    words = " ".join("".join(kept).split()).lstrip(" .")
+    words = " ".join("".join(kept).split()).lstrip(" .-" if plain else " .")
     words = words.encode()[:max_bytes].decode(errors="ignore")  # a character cut in the middle is dropped
     return words.rstrip(" .") or NAMELESS[:max_bytes]
 
 
-def file_stem(caption, sample, repeat, length, prefix="caption", plain=False, copy=1):
-    """`caption:<text>_sample<i>_repeat<r>_len<n>`, with room for ".mp4"; copy > 1 numbers the text."""
-    head = prefix + ("_" if plain else ":")
+def file_stem(caption, sample, repeat, length, prefix="", copy=1):
+    """`<text>_sample<i>_repeat<r>_len<n>`, with room for the suffix; copy > 1 numbers the text.
+
+    prefix: MARDM's ("caption:"); without one the text is made plain.
+    """
     tail = (f" ({copy})" if copy > 1 else "") + f"_sample{sample}_repeat{repeat}_len{length}"
-    room = NAME_BYTES - len((head + tail + ".mp4").encode())
-    return head + safe_caption(caption, room, plain) + tail
+    room = NAME_BYTES - len((prefix + tail + LONGEST_SUFFIX).encode())
+    return prefix + safe_caption(caption, room, plain=not prefix) + tail
 
 
 class Names:
-    """Hands out path stems in one folder, none twice and none that a file there has, in any format.
+    """Path stems in one folder, none twice and none that a file there has, in any format.
 
     Names that differ only in case or in Unicode form count as equal, as they do on Windows and macOS.
+    plain: names that every system accepts; otherwise MARDM's, `<prefix>:<text>_...`.
     """
 
-    def __init__(self, folder, prefix="caption", plain=False):
-        self.folder, self.prefix, self.plain = Path(folder), prefix, plain
+    def __init__(self, folder, prefix="caption", plain=True):
+        self.folder, self.prefix = Path(folder), "" if plain else f"{prefix}:"
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         self.taken = {stem for file in files for stem in _stems(file.name)}
 
     def stem(self, caption, sample, repeat, length):
         """Path without suffix, for `export_motion`."""
-        copy = 1
-        while True:
-            name = file_stem(caption, sample, repeat, length, self.prefix, self.plain, copy)
+        for copy in itertools.count(1):
+            name = file_stem(caption, sample, repeat, length, self.prefix, copy)
             if _key(name) not in self.taken:
                 self.taken.add(_key(name))
                 return self.folder / name
-            copy += 1
 
 
 def _key(name):

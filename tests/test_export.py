@@ -52,9 +52,10 @@ def check_name(name):
 @settings(max_examples=300, deadline=None)
 @given(ANY_TEXT, st.integers(0, 10**6), st.integers(0, 100), st.integers(0, 10**4), st.booleans())
 def test_any_caption_becomes_one_short_safe_name(text, sample, repeat, length, plain):
-    name = file_stem(text, sample, repeat, length, plain=plain) + ".mp4"
+    name = file_stem(text, sample, repeat, length, prefix="" if plain else "caption:") + ".features.npy"
     check_name(name)
-    assert re.fullmatch(r"caption[:_].+_sample\d+_repeat\d+_len\d+\.mp4", name)
+    start = "(?!-)" if plain else "caption:"
+    assert re.fullmatch(start + r".+_sample\d+_repeat\d+_len\d+\.features\.npy", name)
     if plain:
         assert not set(name) & set('<>:"|?*')
 
@@ -74,10 +75,9 @@ def test_hostile_captions_can_be_written_and_stay_in_their_folder(tmp_path, text
 def test_what_is_harmless_stays_as_it_is():
     text = "A person walks 1.5 m, turns left & waves (twice)! 走路 🕺"
     assert safe_caption(text) == text
-    assert file_stem(text, 3, 1, 60) == f"caption:{text}_sample3_repeat1_len60"
-    assert file_stem("a: b?", 0, 0, 8, prefix="editing_caption", plain=True).startswith(
-        "editing_caption_a b_s"
-    )
+    assert file_stem(text, 3, 1, 60) == f"{text}_sample3_repeat1_len60"
+    assert file_stem(text, 3, 1, 60, "caption:") == f"caption:{text}_sample3_repeat1_len60"
+    assert file_stem("-a: b?", 0, 0, 8) == "a b_sample0_repeat0_len8"
 
 
 @given(st.text(alphabet="aé走🕺", max_size=80), st.integers(1, 60))
@@ -111,7 +111,7 @@ def test_two_prompts_never_get_the_same_name(tmp_path):
     stems = [names.stem(text, 0, 0, 40).name for text in twins]
     assert len({stem.casefold() for stem in stems}) == len(twins)
     assert all(len((stem + ".mp4").encode()) <= NAME_BYTES for stem in stems)
-    assert stems[:2] == ["caption:a_b_sample0_repeat0_len40", "caption:a_b (2)_sample0_repeat0_len40"]
+    assert stems[:2] == ["a_b_sample0_repeat0_len40", "a_b (2)_sample0_repeat0_len40"]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".mp4", ".features.npy"])
@@ -119,7 +119,7 @@ def test_files_that_are_there_already_keep_their_names(tmp_path, suffix):
     first = Names(tmp_path).stem("walk 1.5 m", 0, 0, 40)
     first.with_name(first.name + suffix).touch()
     second = Names(tmp_path).stem("walk 1.5 m", 0, 0, 40)
-    assert second.name == "caption:walk 1.5 m (2)_sample0_repeat0_len40"
+    assert second.name == "walk 1.5 m (2)_sample0_repeat0_len40"
 
 
 def test_every_format_arrives_under_its_name(tmp_path):
