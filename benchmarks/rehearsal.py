@@ -166,7 +166,7 @@ def status(pid):
 
 def forget_cache(root):
     """The next start is a cold one: no packed cache, no file of the set in memory. Text embeddings stay."""
-    for file in [*(root / "cache").glob("motions-*"), *(root / "cache").glob("packed.json")]:
+    for file in (root / "cache").glob("*.npy"):
         file.unlink()
     os.sync()
     for file in tqdm([*root.glob("*/*.npy"), *root.glob("*/*.txt")], desc="out of the page cache"):

@@ -1,15 +1,16 @@
-"""The packed cache: what is read later is what was packed, a change is noticed, two starts do not clash."""
+"""The cache of a split: read back as packed, made anew after a change, safe for two starts at once."""
 
 import multiprocessing
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from utils.data.feature_cache import Packed, Store, load_array
+from utils.data import feature_cache
+from utils.data.feature_cache import load_array, read_clips
 
 DIM = 7
+IDS = [f"c{i}" for i in range(20)] + ["gone"]
 
 
 @pytest.fixture
@@ -28,51 +29,77 @@ def root(tmp_path):
     return tmp_path
 
 
-IDS = [f"c{i}" for i in range(20)] + ["gone"]
+def check(root):
+    clips = read_clips(root, "train", IDS, DIM)
+    assert list(clips) == IDS
+    for name, clip in clips.items():
+        if clip.problem is None:
+            assert np.array_equal(clip.motion, load_array(root / f"new_joint_vecs/{name}.npy")[:, :DIM])
+    assert clips["c5"].text is None and clips["c6"].text.startswith("clip 6")
+    problems = {name: clip.problem.split()[0] for name, clip in clips.items() if clip.problem}
+    assert problems == {"c3": "NaN", "c4": "wrong", "gone": "unreadable"}
 
 
-def check(packed, root):
-    for name in IDS:
-        if name in packed.broken:
-            continue
-        expected = load_array(root / f"new_joint_vecs/{name}.npy")[:, :DIM]
-        assert np.array_equal(packed.motion(name), expected)
-    assert packed.texts["c5"] is None and packed.texts["c6"].startswith("clip 6")
-    reasons = {name: reason.split()[0] for name, reason in packed.broken.items()}
-    assert reasons == {"c3": "NaN", "c4": "wrong", "gone": "unreadable"}
+def test_the_second_start_reads_the_cache_alone(root, monkeypatch):
+    check(root)
+    monkeypatch.setattr(feature_cache, "read_motion", lambda *_: pytest.fail("a small file was read"))
+    check(root)
 
 
-def test_the_second_start_reads_the_pack_alone(root, monkeypatch):
-    check(Packed.of(root, IDS, DIM), root)
-    monkeypatch.setattr("utils.data.feature_cache.usable", lambda *_: pytest.fail("a small file was read"))
-    second = Packed.of(root, IDS, DIM)
-    assert isinstance(second.motions, Store)
-    monkeypatch.undo()
-    check(second, root)
-
-
-def test_a_changed_source_makes_a_new_pack_and_the_old_one_goes(root):
-    Packed.of(root, IDS, DIM)
+def test_a_changed_source_or_another_list_of_clips_makes_the_cache_anew(root):
+    check(root)
     np.save(root / "new_joint_vecs/c7.npy", np.ones((30, 9), np.float32))
-    again = Packed.of(root, IDS, DIM)
-    assert (again.motion("c7") == 1).all() and len(again.motion("c7")) == 30
+    motion = read_clips(root, "train", IDS, DIM)["c7"].motion
+    assert motion.shape == (30, DIM) and (motion == 1).all()
     (root / "texts/c8.txt").write_text("another text, of another length#a/X#0.0#0.0\n")
-    assert Packed.of(root, IDS, DIM).texts["c8"].startswith("another")
-    assert len(list((root / "cache").glob("motions-*.npy"))) == 1
-    assert len(Packed.of(root, IDS[:5], DIM).places) == 3  # another list of clips is another pack
+    assert read_clips(root, "train", IDS, DIM)["c8"].text.startswith("another")
+    assert list(read_clips(root, "train", IDS[:2], DIM)) == IDS[:2]
+    assert [file.name for file in (root / "cache").iterdir()] == ["train.npy"]
 
 
-@pytest.mark.parametrize("file", ["packed.json", "motions-*.npy"])
-def test_a_damaged_pack_is_made_anew(root, file):
-    Packed.of(root, IDS, DIM)
-    (path,) = (root / "cache").glob(file)
-    path.write_bytes(path.read_bytes()[:40])
-    check(Packed.of(root, IDS, DIM), root)
+def spoil(file, how):
+    data = bytearray(file.read_bytes())
+    if how == "cut short":
+        data = data[: len(data) // 2]
+    elif how == "a header is damaged":
+        data[20] ^= 1
+    elif how == "another file":
+        data = b"[]"
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["cut short", "a header is damaged", "another file"])
+def test_a_damaged_cache_is_made_anew(root, how, capsys):
+    check(root)
+    spoil(root / "cache/train.npy", how)
+    check(root)
+    assert "not a readable cache" in capsys.readouterr().out
+    check(root)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["lengths", "texts", "problems"])
+def test_an_index_that_does_not_fit_its_rows_is_made_anew(root, key, capsys):
+    clips = read_clips(root, "train", IDS, DIM)
+    index = {
+        "signature": feature_cache.sign(root, IDS, DIM),
+        "lengths": [len(clip.motion) for clip in clips.values()],
+        "texts": [clip.text for clip in clips.values()],
+        "problems": [clip.problem for clip in clips.values()],
+    }
+    for value in (None, [], [7] * len(IDS), {}):
+        words = feature_cache.json.dumps(index | {key: value}).encode()
+        rows = np.concatenate([clip.motion for clip in clips.values()])
+        with open(root / "cache/train.npy", "wb") as file:
+            np.save(file, np.frombuffer(words, np.uint8))
+            np.save(file, rows)
+        check(root)
+        assert "not a readable cache" in capsys.readouterr().out
 
 
 def start(root, barrier):
     barrier.wait()
-    check(Packed.of(root, IDS, DIM), root)
+    check(root)
 
 
 def test_two_processes_may_start_at_once(root):
@@ -84,14 +111,14 @@ def test_two_processes_may_start_at_once(root):
     for process in starts:
         process.join(30)
     assert [process.exitcode for process in starts] == [0] * 4
-    assert not list(Path(root / "cache").glob("*.part"))
+    assert [file.name for file in (root / "cache").iterdir()] == ["train.npy"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_no_obstacle(root, capsys):
     root.chmod(0o500)
     try:
-        check(Packed.of(root, IDS, DIM), root)
+        check(root)
         assert "cannot write" in capsys.readouterr().out
     finally:
         root.chmod(0o700)

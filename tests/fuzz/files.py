@@ -587,18 +587,10 @@ def caches():
         )
         yield case(
             "caches",
-            f"packed.json, {name}",
+            f"clips, {name}",
             "train_LengthEstimator",
             words,
-            writes(f"{DATA}/cache/packed.json", content),
-            0,
-        )
-        yield case(
-            "caches",
-            f"motions, {name}",
-            "train_LengthEstimator",
-            words,
-            lambda f, c=content: [writes(file, c)(f) for file in (f / DATA / "cache").glob("motions-*")],
+            writes(f"{DATA}/cache/train.npy", content),
             0,
         )
     odd = {
@@ -615,22 +607,6 @@ def caches():
             lambda f, p=part: spoil_embeddings(f, p),
             0,
         )
-    for key in ("signature", "places", "texts", "broken"):
-        for name, value in {
-            "left out": "@",
-            "null": None,
-            "a list": [],
-            "a dict": {},
-            "out of range": {"demo00000": [10**9, 10**9]},
-        }.items():
-            yield case(
-                "caches",
-                f"packed.json, {key} {name}",
-                "train_LengthEstimator",
-                words,
-                lambda f, k=key, v=value: spoil_index(f, k, v),
-                0,
-            )
 
 
 def spoil_embeddings(folder, part):
@@ -641,16 +617,6 @@ def spoil_embeddings(folder, part):
     data = io.BytesIO()
     torch.save({"minilm": part or cache["minilm"]}, data)
     writes(file, data.getvalue())(folder)
-
-
-def spoil_index(folder, key, value):
-    file = folder / DATA / "cache/packed.json"
-    index = json.loads(file.read_text(encoding="utf-8"))
-    if value == "@":
-        del index[key]
-    else:
-        index[key] = value
-    writes(file, json.dumps(index))(folder)
 
 
 def cases():

@@ -1,6 +1,4 @@
-"""Clips and their captions, as a data set's files have them. What cannot be used is skipped, counted and
-listed.
-"""
+"""Read a split's clips with their captions. What cannot be used is skipped, counted and listed."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.feature_cache import Packed
+from utils.data.feature_cache import read_clips
 from utils.errors import BadInput
 
 UNIT = 4  # frames in one token
@@ -40,8 +38,13 @@ def parse_caption(line):
     return Caption(text.strip(), tuple(tokens.split())), start, end
 
 
+def first(names, count=5):
+    """The first few of a list of names, for a message."""
+    return ", ".join(map(str, names[:count])) + (", ..." if len(names) > count else "")
+
+
 class Skipped:
-    """What was left out of a data set, and why. Nothing vanishes without a line."""
+    """Names of what was left out of a data set, by reason."""
 
     def __init__(self):
         self.names = defaultdict(list)
@@ -51,61 +54,53 @@ class Skipped:
 
     def report(self, where):
         for reason, names in self.names.items():
-            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            print(f"{where}: skipped {len(names)}, {reason}: {shown}")
+            print(f"{where}: skipped {len(names)}, {reason}: {first(names)}")
 
 
 def read_split(root, split):
-    """The ids of a split file, in order, each once."""
-    ids = read_ids(root, split)
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        file = Path(root) / f"{split}.txt"
-        print(f"{file}: {len(twice)} ids stand there more than once and count once: {', '.join(twice[:5])}")
-    return list(dict.fromkeys(ids))
-
-
-def read_ids(root, split):
-    """The ids of a split file as they stand there."""
+    """The ids of <root>/<split>.txt, in order, each once. Raises BadInput."""
     file = Path(root) / f"{split}.txt"
     try:
-        return file.read_text(encoding="utf-8-sig").split()
+        ids = file.read_text(encoding="utf-8-sig").split()
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: a data set needs train.txt, val.txt and test.txt") from None
     except UnicodeDecodeError:
         raise BadInput(f"{file} is not a text file in UTF-8") from None
+    twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice:
+        print(f"{file}: {len(twice)} ids stand there more than once and count once: {', '.join(twice[:5])}")
+    return list(dict.fromkeys(ids))
 
 
 def load_clips(spec, root, split, texts=True):
     """The usable clips of a split, in the order of its file. Skips are printed with their reasons.
 
     With texts: clips of min_frames..max_frames that have a caption; a caption with its own start and end
-    makes a clip of its own. Without: every clip of at least one token.
+    makes a clip of its own. Without: every clip of at least one token. Raises BadInput where none is left.
     """
     skipped, clips = Skipped(), []
     ids = read_split(root, split)
-    packed = Packed.of(root, sorted({name for other in SPLITS for name in read_ids(root, other)}), spec.dim)
-    for name in ids:
-        if name in packed.broken:
-            skipped.add(packed.broken[name], name)
+    for name, files in read_clips(root, split, ids, spec.dim).items() if ids else ():
+        if files.problem:
+            skipped.add(files.problem, name)
         elif texts:
-            clips += _captioned(spec, name, packed.motion(name), packed.texts[name], skipped)
-        elif len(packed.motion(name)) < UNIT:
+            clips += _captioned(spec, name, files, skipped)
+        elif len(files.motion) < UNIT:
             skipped.add(f"shorter than {UNIT} frames", name)
         else:
-            clips.append(Clip(name, packed.motion(name)))
+            clips.append(Clip(name, files.motion))
     skipped.report(f"{root}/{split}.txt")
     if not clips:
         raise BadInput(f"{root}/{split}.txt: none of its {len(ids)} clips can be used")
     return clips
 
 
-def _captioned(spec, name, motion, text, skipped):
+def _captioned(spec, name, files, skipped):
     """One clip for the captions of the whole motion, and one for each caption with its own start and end."""
-    if text is None:
+    if files.text is None:
         skipped.add("no readable text", name)
         return []
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in files.text.splitlines() if line.strip()]
     whole, parts = [], []
     for number, line in enumerate(lines, start=1):
         try:
@@ -118,9 +113,9 @@ def _captioned(spec, name, motion, text, skipped):
         if end == 0:
             whole.append(caption)
         else:
-            frames = motion[int(start * spec.fps) : int(end * spec.fps)]
+            frames = files.motion[int(start * spec.fps) : int(end * spec.fps)]
             parts.append(Clip(f"{name}_{number}", frames, (caption,)))
-    candidates = ([Clip(name, motion, tuple(whole))] if whole else []) + parts
+    candidates = ([Clip(name, files.motion, tuple(whole))] if whole else []) + parts
     if not candidates:
         skipped.add("no usable caption", name)
     kept = []

@@ -1,26 +1,23 @@
-"""A data set's motions and texts packed into one file, so that a later start reads no small files.
+"""A split's motions and texts in one file, so that a later start does not open thousands of small ones.
 
-The pack lies in <data set>/cache/: motions-<signature>.npy float32 [rows, dim] and packed.json, which names
-it and says where each clip lies. The signature covers every source file's size and time of change, so that a
-changed file makes a new pack. Both are written beside their place and renamed, the index last: two processes
-may start at once.
+<data set>/cache/<split>.npy holds two arrays: a JSON index, then the rows of all clips one after another. The
+index has a signature of the size and time of change of every source file: after a change the cache is written
+again. It is read into memory whole (HumanML3D: 0.9 GB), so a run goes on when the data set is moved or removed.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from motion.files import Unwritten, whole_file, write_text
+from motion.files import Unwritten, whole_file
 from utils.errors import BadInput
 from utils.plain import parse_json
 
-VERSION = 1
+VERSION = 2
 MAX_VALUE = 1e6  # a kilometre in millimetres: nobody goes that far in a clip
 
 
@@ -38,64 +35,8 @@ def load_array(file):
     return array
 
 
-class Store:
-    """float32 rows [n, dim] of a .npy, read where they are wanted; the file stays open, and so there.
-
-    A memory map would be shorter, but where the file is cut short or a network share drops out it kills the
-    process that touches it (SIGBUS), without a word.
-    """
-
-    def __init__(self, path):
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # its header, and that it is whole
-        if mapped.dtype != np.float32 or mapped.ndim != 2:
-            raise ValueError("no rows of float32")
-        self.path, self.offset, self.shape = Path(path), mapped.offset, mapped.shape
-        self.file = open(path, "rb", buffering=0)  # noqa: SIM115
-
-    def __reduce__(self):
-        return Store, (self.path,)  # another process opens its own
-
-    def read(self, first, count):
-        """-> [count, dim], read-only"""
-        size = 4 * self.shape[1]
-        try:
-            data = self._bytes(self.offset + first * size, count * size)
-        except OSError as error:
-            raise BadInput(f"{self.path} cannot be read any more: {error.strerror}") from None
-        if len(data) < count * size:
-            raise BadInput(f"{self.path} was cut short while it was in use: start again, it is made anew")
-        return np.frombuffer(data, np.float32).reshape(count, -1)
-
-    def _bytes(self, offset, size):
-        if hasattr(os, "pread"):  # leaves the position alone, which forked processes share
-            return os.pread(self.file.fileno(), size, offset)
-        self.file.seek(offset)  # Windows, where nothing is forked
-        return self.file.read(size)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The rows of one clip in a Store, for len() and slices; whole as an array."""
-
-    store: Store
-    first: int
-    frames: int
-
-    def __len__(self):
-        return self.frames
-
-    def __getitem__(self, rows):
-        if not isinstance(rows, slice):
-            return self[:][rows]
-        start, stop, _ = rows.indices(self.frames)
-        return self.store.read(self.first + start, max(stop - start, 0))
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self[:], dtype)
-
-
 def as_float32(array):
-    """A copy in which what is beyond MAX_VALUE is infinite, so that one look for infinite values finds it."""
+    """A float32 copy; what is beyond MAX_VALUE becomes infinite, so that one test for infinity finds it."""
     with np.errstate(over="ignore"):
         rows = np.array(array, dtype=np.float32, order="C")
     rows[np.abs(rows) > MAX_VALUE] = np.inf
@@ -103,101 +44,86 @@ def as_float32(array):
 
 
 @dataclass(frozen=True)
-class Packed:
-    """motions [rows, dim]; where each clip lies; its text; and why a clip cannot be used."""
+class CachedClip:
+    """The files of one clip: motion [T,dim] float32; its whole text file, None where there is none; the
+    reason why the motion cannot be used (then T = 0), or None."""
 
-    motions: np.ndarray | Store
-    places: dict  # id -> [first row, number of rows]
-    texts: dict  # id -> the whole text file, None where there is none
-    broken: dict  # id -> reason
+    motion: np.ndarray
+    text: str | None
+    problem: str | None
 
-    def motion(self, name):
-        """[T,dim]; from a Store, it is read when it is sliced."""
-        first, frames = self.places[name]
-        if isinstance(self.motions, Store):
-            return Stored(self.motions, first, frames)
-        return self.motions[first : first + frames]
 
-    @classmethod
-    def of(cls, root, ids, dim):
-        """The pack of these clips, from disk where it is there and nothing has changed."""
-        root, signature = Path(root), sign(root, ids, dim)
-        return cls._read(root / "cache", signature, ids, dim) or cls._make(root, ids, dim, signature)
-
-    @classmethod
-    def _read(cls, folder, signature, ids, dim):
+def read_clips(root, split, ids, dim):
+    """The clips of a split, from its cache where nothing has changed since. -> {id: CachedClip}"""
+    root = Path(root)
+    signature, file = sign(root, ids, dim), root / "cache" / f"{split}.npy"
+    cached = _read(file, signature, ids, dim)
+    if cached is not None:
+        return cached
+    clips = {}
+    for name in tqdm(ids, desc=f"packing {root}", unit="clip", leave=False, disable=len(ids) < 500):
         try:
-            index = parse_json((folder / "packed.json").read_text(encoding="utf-8"))
+            motion, problem = read_motion(root / "new_joint_vecs" / f"{name}.npy", dim), None
+        except BadInput as error:
+            motion, problem = np.zeros((0, dim), np.float32), str(error)
+        clips[name] = CachedClip(motion, _read_text(root / "texts" / f"{name}.txt"), problem)
+    try:
+        _write(file, signature, clips)
+    except Unwritten as error:
+        print(f"{error}; the next start packs the set again")
+    return clips
+
+
+def _read(file, signature, ids, dim):
+    try:
+        with open(file, "rb") as stream:
+            index = parse_json(bytes(np.load(stream, allow_pickle=False)).decode())
             if index["signature"] != signature:
                 return None
-            motions = Store(folder / f"motions-{signature}.npy")
-            check_index(index, ids, motions.shape, dim)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-            reason = " ".join(str(error).split())[:100]
-            print(f"{folder}: not a readable cache ({reason}); packing the clips again")
-            return None
-        return cls(motions, index["places"], index["texts"], index["broken"])
-
-    @classmethod
-    def _make(cls, root, ids, dim, signature):
-        places, broken, motions, row = {}, {}, [], 0
-        for name in tqdm(ids, desc=f"packing {root}", unit="clip", leave=False, disable=len(ids) < 500):
-            try:
-                motion = usable(root / "new_joint_vecs" / f"{name}.npy", dim)
-            except BadInput as error:
-                broken[name] = str(error)
-                continue
-            places[name] = [row, len(motion)]
-            motions.append(motion)
-            row += len(motion)
-        packed = np.concatenate(motions) if motions else np.zeros((0, dim), np.float32)
-        index = {"signature": signature, "places": places, "broken": broken}
-        index["texts"] = {name: read_text(root / "texts" / f"{name}.txt") for name in places}
-        try:
-            cls._write(root / "cache", packed, index)
-        except Unwritten as error:
-            print(f"{error}; the next start packs the set again")
-        return cls(packed, places, index["texts"], broken)
-
-    @staticmethod
-    def _write(folder, packed, index):
-        data = folder / f"motions-{index['signature']}.npy"
-        with whole_file(data) as part, open(part, "wb") as file:
-            np.save(file, packed)
-        write_text(folder / "packed.json", json.dumps(index))
-        for stale in folder.glob("motions-*.npy"):
-            if stale != data:
-                with contextlib.suppress(OSError):  # in use elsewhere on Windows; the next pack removes it
-                    stale.unlink()
+            rows = np.load(stream, allow_pickle=False)
+        lengths, texts, problems = index["lengths"], index["texts"], index["problems"]
+        ends = np.cumsum([0, *lengths])
+        if rows.dtype != np.float32 or rows.shape != (ends[-1], dim) or min(lengths, default=0) < 0:
+            raise ValueError("rows and index do not match")
+        if not all(x is None or isinstance(x, str) for x in (*texts, *problems)):
+            raise ValueError("texts are no texts")
+        parts = [rows[start:end] for start, end in zip(ends, ends[1:])]
+        clips = [CachedClip(*fields) for fields in zip(parts, texts, problems, strict=True)]
+        return dict(zip(ids, clips, strict=True))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged header is Python's to parse, and fails in as many ways
+        print(f"{file}: not a readable cache ({' '.join(str(error).split())[:100]}); packing the clips again")
+        return None
 
 
-def check_index(index, ids, shape, dim):
-    """Every clip has its place within the rows, and its text, or a reason why not; else an error."""
-    places, texts, broken = index["places"], index["texts"], index["broken"]
-    inside = all({type(a), type(n)} == {int} and 0 <= a <= a + n <= shape[0] for a, n in places.values())
-    said = all(text is None or isinstance(text, str) for text in texts.values())
-    if shape[1:] != (dim,) or not inside or not said or places.keys() != texts.keys():
-        raise ValueError("rows, places and texts do not match")
-    if not {*ids} <= {*places, *broken} or not all(isinstance(reason, str) for reason in broken.values()):
-        raise ValueError("clips are missing")
+def _write(file, signature, clips):
+    index = {
+        "signature": signature,
+        "lengths": [len(clip.motion) for clip in clips.values()],
+        "texts": [clip.text for clip in clips.values()],
+        "problems": [clip.problem for clip in clips.values()],
+    }
+    index = np.frombuffer(json.dumps(index).encode(), np.uint8)
+    with whole_file(file) as part, open(part, "wb") as stream:
+        np.save(stream, index)
+        np.save(stream, np.concatenate([clip.motion for clip in clips.values()]))
 
 
 def sign(root, ids, dim):
-    """A hash of what the pack depends on: the ids, and each source file's size and time of change."""
-    found = hashlib.sha256(repr((VERSION, dim)).encode())
+    """A hash of the ids and of each source file's size and time of change."""
+    digest = hashlib.sha256(repr((VERSION, dim)).encode())
     for name in ids:
         for file in (root / "new_joint_vecs" / f"{name}.npy", root / "texts" / f"{name}.txt"):
             try:
                 status = file.stat()
-                found.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
+                digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
             except (OSError, ValueError):  # absent, or no name that a file can have
-                found.update(repr((name, None)).encode())
-    return found.hexdigest()[:16]
+                digest.update(repr((name, None)).encode())
+    return digest.hexdigest()[:16]
 
 
-def usable(file, dim):
+def read_motion(file, dim):
     """The first `dim` columns of a motion file as float32 [T,dim]; BadInput with a short reason."""
     try:
         motion = load_array(file)
@@ -211,7 +137,7 @@ def usable(file, dim):
     return motion
 
 
-def read_text(file):
+def _read_text(file):
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
