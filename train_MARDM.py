@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.counter_rng import sample_keys
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
@@ -112,11 +112,8 @@ def loss_of(mardm, ae, batch, keys, room):
     """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
     there = batch.to(mardm.target_mean.device)
     latents, targets = ae.tokenize(there.motion, there.m_lens)
-    random_replacements = ae.random_replacements(latents, keys)
-    m_lens = batch.m_lens // STRIDE
-    return mardm.summed_loss(
-        latents, targets, there.text, m_lens, random_replacements=random_replacements, keys=keys, room=room
-    )
+    draws = TrainingDraws(keys, room, random_replacements=ae.random_replacements(latents, keys))
+    return mardm.summed_loss(latents, targets, there.text, batch.m_lens // STRIDE, draws)
 
 
 def validate(mardm, ae, val_set, args, device):

@@ -28,11 +28,11 @@ from torch import nn
 
 from benchmarks.reference import draw_everything
 from diffusions.samplers import EVALUATIONS
+from models import onednn
 from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import hidden_counts
-from models.precision import pack, packed_linear, packing_works
 from models.TextEncoder import load_text_encoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips
@@ -48,9 +48,9 @@ def matmul_rate(device, dtype, n=2048):
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     products = [lambda: a @ b]
-    if device.type == "cpu" and dtype == torch.float32 and packing_works():
-        laid_out = pack(b)
-        products.append(lambda: packed_linear(laid_out, None, a))
+    if device.type == "cpu" and dtype == torch.float32 and onednn.available():
+        laid_out = onednn.pack(b)
+        products.append(lambda: onednn.product(a, laid_out, None))
     return 2 * n**3 / min(seconds(product, device) for product in products for _ in range(6))
 
 

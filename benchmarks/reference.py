@@ -35,7 +35,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, targe
             * inside[..., None]
         )
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], sampling.at(r))
+        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], sampling)
         drawn = drawn * mardm.target_std + mardm.target_mean
         targets = targets.clone()
         targets[hidden] = tokenizer.quantize(drawn[None])[0] if sampling.snap == "step" else drawn

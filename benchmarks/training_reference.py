@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 
-from models import precision
+from models import onednn
 from models.masking import lengths_to_mask
 
 TEXT_TOKENS = 77  # CLIP pads every text to these
@@ -19,7 +19,7 @@ TEXT_TOKENS = 77  # CLIP pads every text to these
 @contextmanager
 def plain_products():
     """PyTorch's own float32 products, which torch.utils.flop_counter knows."""
-    with patch.object(precision, "packing_works", lambda: False):
+    with patch.object(onednn, "available", lambda: False):
         yield
 
 
@@ -45,8 +45,8 @@ def repeat_then_gather_loss(mardm, latents, targets, text, m_lens, keys):
     """
     latents = latents.mT
     inside = lengths_to_mask(m_lens, latents.shape[1])
-    hidden, decoy, blank = mardm._masks(inside, keys, latents.shape[1])
-    x = torch.where(decoy[..., None], torch.randn_like(latents), latents)
+    hidden, replaced, blank = mardm._masks(inside, keys, latents.shape[1])
+    x = torch.where(replaced[..., None], torch.randn_like(latents), latents)
     x = torch.where(blank[..., None], mardm.mask_latent, x) * inside[..., None]
     z = mardm.transformer(x, mardm._drop_condition(text, keys), inside)
 

@@ -19,8 +19,8 @@ def cosine_betas(steps):
 
 
 class Schedule:
-    """Everything that follows from the betas, float64 [S]. `timestep_map`: what the network is told at each
-    step.
+    """Everything that follows from the betas, float64 [S]. timestep_map: the times that the network gets at
+    each step.
     """
 
     def __init__(self, betas, timestep_map=None):

@@ -36,7 +36,7 @@ def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
         return odeint(lambda t, x: v(x, t), x, times, method="dopri5", rtol=rtol, atol=atol)[-1]
     step, dt = FIXED_STEP[solver], 1 / steps
     for i in range(steps):
-        x = step(v, x, x.new_full((), i * dt), dt)  # filled on the device: nobody waits for a copy
+        x = step(v, x, x.new_full((), i * dt), dt)  # filled on the device: no copy to wait for
     return x
 
 

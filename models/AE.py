@@ -1,7 +1,8 @@
 """The autoencoders: motion [B,T,dim] <-> one token per four frames, with three bottlenecks behind four verbs.
 
-Verbs (tokenize, lift, snap, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent width, d grid
-dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load strictly.
+Verbs (tokenize, embed_codes, quantize, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent
+width, d grid dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load
+strictly.
 """
 
 from functools import partial
@@ -11,17 +12,18 @@ from torch import nn
 
 from models.counter_rng import integers, normal
 from models.FSQ import FSQ
+from models.masking import lengths_to_mask, zero_past
 from models.precision import autocast_to, compile_module
 from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
-REPLACEMENT = 0  # the stream of random numbers that `decoys` draws from
+REPLACEMENT = 0  # the stream of random numbers of `random_replacements`
 
 
 class AE(nn.Module):
     """The continuous autoencoder; its latent is the target of diffusion.
 
-    padding_proof: activations past a clip's end are zeroed before every convolution, so that a clip in a
+    mask_padding: activations past a clip's end are zeroed before every convolution, so that a clip in a
     padded batch comes out as if it were alone. MARDM's weights were trained without (its checkpoints
     load with False).
     """
@@ -71,7 +73,7 @@ class AE(nn.Module):
             compile_module(part)
 
     def restarted(self):
-        """What a training pass itself changes: tensors that several processes have to agree on."""
+        """Tensors that a training pass changes without a gradient, for several processes to agree on."""
         return ()
 
     # the tokenizer contract
@@ -94,11 +96,12 @@ class AE(nn.Module):
     def detokenize(self, targets, m_lens=None, snap=True):
         """[B,L,target_dim], frames [B] -> motion [B,4L,dim], zero past each end."""
         motion = self.decode(self.embed_codes(self.quantize(targets) if snap else targets), m_lens)
-        return motion if m_lens is None else zero_past(motion.mT, m_lens).mT
+        return motion if m_lens is None else zero_past(motion, m_lens)
 
     def random_replacements(self, latents, keys):
-        """Plausible wrong latents in the place of [B,D,L]: standard normal, as MARDM. keys [B]: see
-        models/counter_rng.py.
+        """Wrong latents in the place of [B,D,L], for BERT's 10% random tokens: standard normal, as MARDM's.
+
+        keys [B]: see models/counter_rng.py.
         """
         _, D, L = latents.shape
         return normal(keys.to(latents.device), REPLACEMENT, (L, D)).mT.to(latents.dtype)
@@ -120,8 +123,8 @@ class AE(nn.Module):
         return latents.to(motion.dtype)
 
     def _ends(self, m_lens, frames):
-        """None where nothing has to be zeroed. Whether every clip is whole is asked of the host alone: the
-        answer of another device would have to be waited for.
+        """What `Chain` needs to zero padding; None where there is none. Only lengths on the host are
+        compared: another device's answer would have to be waited for.
         """
         if m_lens is None or not self.mask_padding:
             return None
@@ -159,7 +162,7 @@ class FSQ_AE(AE):
         return self.fsq.snap(targets)
 
     def random_replacements(self, latents, keys):
-        """Random grid points, lifted."""
+        """Random grid points, embedded."""
         index = self._random_codes(latents, keys)
         return self.embed_codes(self.fsq.indices_to_codes(index).to(latents.dtype))
 
@@ -194,7 +197,7 @@ class VQ_AE(AE):
         z = self._latents(motion, m_lens).mT
         inside = None
         if m_lens is not None:
-            inside = torch.arange(z.shape[1], device=z.device) < (m_lens // STRIDE)[:, None]
+            inside = lengths_to_mask(m_lens // STRIDE, z.shape[1])
         z_q, index, loss = self.vq(z, inside)
         return self.decode(self.embed_codes(z_q), m_lens), loss, index
 
@@ -217,15 +220,9 @@ class VQ_AE(AE):
         return self.quantize(self._latents(motion, m_lens).mT)
 
 
-def zero_past(x, lengths):
-    """x [B,C,T] with zeros from each clip's length [B] on."""
-    inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
-    return x * inside[:, None].to(x.dtype)
-
-
 class Chain(nn.Sequential):
-    """A sequence that knows where each clip ends. `ends` is (frames [B], T) at the motion's own rate, or
-    None.
+    """A sequence that zeroes padding before its convolutions. ends: (frames [B], T) at the motion's own rate,
+    or None.
     """
 
     def forward(self, x, ends=None):
@@ -242,7 +239,7 @@ def cut(x, ends):
     if ends is None:
         return x
     m_lens, frames = ends
-    return zero_past(x, m_lens * x.shape[-1] // frames)
+    return zero_past(x, m_lens * x.shape[-1] // frames, dim=2)
 
 
 class ResBlock(nn.Module):

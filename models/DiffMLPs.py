@@ -1,11 +1,9 @@
-"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024) and what trains and
-samples it.
+"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024), its losses and samplers.
 
 Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules
 follow the published checkpoints of MARDM, which load strictly.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -13,7 +11,8 @@ from torch import nn
 
 from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate
-from models.precision import Linear, autocast_to
+from models.layers import Linear, modulation, sinusoid_frequencies
+from models.precision import autocast_to
 
 
 class DiffMLPs_SiT(nn.Module):
@@ -25,7 +24,7 @@ class DiffMLPs_SiT(nn.Module):
         self.noise_shape = (target_dim,)  # what one token's draw needs
 
     def reschedule(self, train_steps=None, sample_steps=None):
-        """As DiffMLPs_DDPM.reschedule: nothing to do, time is continuous, the solver's steps are `how`'s."""
+        """As DiffMLPs_DDPM.reschedule: nothing to do, time is continuous and SamplingConfig has the steps."""
 
     def times(self, u):
         """Uniform numbers in (0,1) [N] -> the times to train at."""
@@ -38,13 +37,13 @@ class DiffMLPs_SiT(nn.Module):
     def sample(self, z, z_null, noise, sampling):
         """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
 
-        how: cfg, temperature, sampler and sampler_steps (see `models.MARDM.Decoding`).
+        sampling: see `models.MARDM.SamplingConfig`.
         """
         field = guided(self.net, z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
     def cost(self, sampling):
-        """The solver and its evaluations of the net, in words."""
+        """The solver and its evaluations of the net, as text."""
         if sampling.sampler not in EVALUATIONS:
             return f"{sampling.sampler}: as many evaluations as its tolerance takes"
         return steps_cost(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
@@ -74,7 +73,7 @@ class DiffMLPs_DDPM(nn.Module):
         return ddpm.loss(self.net, self.schedule, targets, z, t, noise)
 
     def sample(self, z, z_null, noise, sampling):
-        """As DiffMLPs_SiT.sample; how.temperature scales the noise of the steps."""
+        """As DiffMLPs_SiT.sample; sampling.temperature scales the noise of the steps."""
         field = guided(self.net, z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], sampling.temperature)
 
@@ -130,18 +129,14 @@ class AdaLN_MLP(nn.Module):
         nn.init.zeros_(self.final_layer.linear.weight)
 
 
-def timestep_embedding(t, dim, max_period=10000):
+def timestep_embedding(t, dim):
     """Sinusoids of t [N] -> [N,dim], cosines first; a last zero column where dim is odd."""
-    half = dim // 2
-    frequencies = torch.exp(
-        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
-    )
-    angles = t[:, None] * frequencies.to(t.dtype)
+    angles = t[:, None] * sinusoid_frequencies(dim, t.device).to(t.dtype)
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
 
 
 class TimeEmbedding(nn.Module):
-    """[N] -> [N,width]. SiT times are fed as they are, in [0,1]; DDPM's are step numbers."""
+    """[N] -> [N,width]. SiT: times in [0,1]; DDPM: step numbers."""
 
     def __init__(self, width, frequencies=256):
         super().__init__()
@@ -152,13 +147,6 @@ class TimeEmbedding(nn.Module):
         dtype = self.mlp[0].weight.dtype
         t = t if t.is_floating_point() else t.to(dtype)
         return self.mlp(timestep_embedding(t, self.frequencies).to(dtype))
-
-
-def modulation(width, parts):
-    """[N,width] -> [N,parts * width]. The SiLU in front (index 0) is applied once by the caller, to what all
-    share.
-    """
-    return nn.Sequential(nn.Identity(), Linear(width, parts * width))
 
 
 class AdaLN_Block(nn.Module):

@@ -1,4 +1,4 @@
-"""How long is the motion that a text speaks of? Text embedding -> distribution over lengths in tokens.
+"""The length estimator: text embedding -> distribution over motion lengths in tokens.
 
 A token is 4 frames; class k = k tokens. The network is that of T2M and MoMask (Guo et al., CVPR 2022, 2024),
 as MARDM publishes it.
@@ -20,15 +20,14 @@ class LengthEstimator(nn.Module):
         def layer(inputs, outputs):
             return [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.LeakyReLU(0.2)]
 
-        self.output = (
-            nn.Sequential(  # the names output.0, output.1, output.4, ... are those of published checkpoints
-                *layer(input_size, width),
-                nn.Dropout(0.2),
-                *layer(width, width // 2),
-                nn.Dropout(0.2),
-                *layer(width // 2, width // 4),
-                nn.Linear(width // 4, output_size),
-            )
+        # the names output.0, output.1, output.4, ... are those of published checkpoints
+        self.output = nn.Sequential(
+            *layer(input_size, width),
+            nn.Dropout(0.2),
+            *layer(width, width // 2),
+            nn.Dropout(0.2),
+            *layer(width // 2, width // 4),
+            nn.Linear(width // 4, output_size),
         )
 
     def forward(self, text):

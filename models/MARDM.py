@@ -5,12 +5,12 @@ to grid") is the same model with grid coordinates as targets. B clips, L tokens,
 width, E text width.
 
 Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
-Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their lifted
-latents are what the Transformer sees next. Drawing only these gives the same distribution as drawing every
-hidden token: a draw that is hidden again before anyone sees it cannot matter.
+Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their
+embedded latents are part of the Transformer's next input. Drawing only these gives the same distribution as
+drawing every hidden token: a draw that is hidden again before it is an input cannot matter.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -20,13 +20,13 @@ from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
+from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
-from models.precision import InferenceWeights, Linear, autocast_to, compile_module
+from models.precision import InferenceWeights, autocast_to, compile_module
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
-MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE = range(
-    1, 7
-)  # streams of a clip in training; 0: its decoys
+# streams of a clip in training; 0 is `models.AE.REPLACEMENT`
+MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE = range(1, 7)
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,46 @@ class SamplingConfig:
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "midpoint"  # the cheapest that equals dopri5: results/sampling.md
     sampler_steps: int = 4
-    cfg_schedule: str = "constant"  # linear: from little guidance in the first round to all in the last
-    last_steps: int = 0  # anneal the steps over the rounds down to this (DiSA, 2505.20297); 0 = no
     hard_pseudo_reorder: bool = False
     seed: int = 3407
 
-    def at(self, r):
-        """The settings of round r."""
-        share = (r + 1) / self.time_steps
-        sampling = self
-        if self.cfg_schedule == "linear":
-            sampling = replace(sampling, cfg=1 + (self.cfg - 1) * share)
-        if self.last_steps:
-            steps = self.sampler_steps + (self.last_steps - self.sampler_steps) * share
-            sampling = replace(sampling, sampler_steps=max(round(steps), 1))
-        return sampling
+
+@dataclass
+class TrainingDraws:
+    """What is random in a training pass, but dropout: keys to draw it by, or values that a caller fixes.
+
+    keys [B] int64 (models/counter_rng.py): where all below comes from that is None; random if None itself.
+    room: the padded length R >= L over which masks are drawn (`training_masks`), L if None.
+    random_replacements [B,D,L]: latents for a tenth of the hidden tokens; standard normal if None.
+    masks: the three of `training_masks`. t [N], noise [N,target_dim]: of the head's rows, N = hidden tokens x
+    diffmlps_batch_mul.
+
+    keys may lie on the host: then no step waits for the device, since which tokens are hidden is known before
+    anything is computed.
+    """
+
+    keys: torch.Tensor | None = None
+    room: int | None = None
+    random_replacements: torch.Tensor | None = None
+    masks: tuple | None = None
+    t: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What of a generator matters to its training alone."""
+
+    cond_drop_prob: float = 0.1  # share of texts left out
+    diffmlps_batch_mul: int = 4  # noise draws per hidden token
+    dropout: float = 0.2  # of the Transformer
+    neighbour_init: bool = True  # attention begins at the neighbours, not, as MARDM's, with all tokens alike
 
 
 @dataclass(frozen=True)
 class Size:
+    """Of the Transformer."""
+
     latent_dim: int
     ff: int
     heads: int
@@ -76,7 +97,7 @@ SIZES = {
 class MARDM(nn.Module):
     """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS.
 
-    neighbour_init: attention begins at the neighbours, not, as MARDM's, with all tokens alike.
+    options: those of TrainingOptions.
     """
 
     precision = torch.float32  # of the Transformer and the head's network: see set_precision
@@ -89,24 +110,21 @@ class MARDM(nn.Module):
         ae_dim=512,
         target_dim=512,
         text_dim=512,
-        cond_drop_prob=0.1,
-        diffmlps_batch_mul=4,
-        dropout=0.2,
-        neighbour_init=True,
+        **options,
     ):
         super().__init__()
-        shape = SIZES[size] if isinstance(size, str) else size
+        options, shape = TrainingOptions(**options), SIZES[size]
         self.kind, self.target_dim = kind, target_dim
-        self.cond_drop_prob, self.diffmlps_batch_mul = cond_drop_prob, diffmlps_batch_mul
+        self.cond_drop_prob, self.diffmlps_batch_mul = options.cond_drop_prob, options.diffmlps_batch_mul
         H = shape.latent_dim
         self.mask_latent = nn.Parameter(torch.zeros(1, 1, ae_dim))
         self.input_process = InputProcess(ae_dim, H)
-        self.position_enc = PositionalEncoding(H, dropout)
+        self.position_enc = PositionalEncoding(H, options.dropout)
         self.MARTransformer = nn.ModuleList(
-            Block(H, shape.heads, shape.ff, dropout) for _ in range(shape.layers)
+            Block(H, shape.heads, shape.ff, options.dropout) for _ in range(shape.layers)
         )
         self.cond_emb = Linear(text_dim, H)
-        self._initialise(neighbour_init)
+        self._initialise(options.neighbour_init)
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
@@ -152,8 +170,8 @@ class MARDM(nn.Module):
     def transformer(self, latents, text, inside, order=None):
         """Latents [B,L,D], text [B,E] (zeros = unconditional), inside bool [B,L] -> conditions z [B,L,H].
 
-        order [B,L]: sort the tokens by it before the blocks and put them back after. Attention does not mind
-        the order of its tokens, so this changes rounding only.
+        order [B,L]: sort the tokens by it before the blocks and put them back after. Attention is equivariant
+        to permutations, so this changes rounding only.
         """
         with autocast_to(self.precision, latents):
             x = self.position_enc(self.input_process(latents))
@@ -169,51 +187,33 @@ class MARDM(nn.Module):
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
         """The training loss [] over hidden real tokens: the mean of `summed_loss`, 0 where none is hidden."""
-        total, count = self.summed_loss(latents, targets, text, m_lens, **draws)
+        total, count = self.summed_loss(latents, targets, text, m_lens, TrainingDraws(**draws))
         return total / max(count, 1)
 
-    def summed_loss(
-        self,
-        latents,
-        targets,
-        text,
-        m_lens,
-        random_replacements=None,
-        masks=None,
-        t=None,
-        noise=None,
-        keys=None,
-        room=None,
-    ):
+    def summed_loss(self, latents, targets, text, m_lens, draws):
         """-> (the sum [] of the losses of hidden real tokens, each with its draws; how many these are).
 
-        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens.
-        decoys [B,D,L]: wrong latents for a tenth of the hidden tokens (standard normal if None). keys [B]:
-        where all that is random but dropout comes from (see models/counter_rng.py); room: the padded length R >= L
-        of `training_masks`. masks, t, noise: random draws that a caller wants to fix.
-
-        m_lens and keys may lie on the host: then no step waits for the device, since which tokens are hidden
-        is known before anything is computed.
+        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens,
+        which may lie on the host; draws: TrainingDraws.
         """
         latents, targets = latents.detach().mT, targets.detach()
         B, L, _ = latents.shape
-        keys = random_keys(B).to(m_lens.device) if keys is None else keys
-        random_replacements = (
-            torch.randn_like(latents) if random_replacements is None else random_replacements.mT
-        )
+        keys = random_keys(B).to(m_lens.device) if draws.keys is None else draws.keys
         inside = lengths_to_mask(m_lens, L)
-        masks = self._masks(inside, keys, room or L) if masks is None else masks
-        places = masks[0].nonzero(as_tuple=True)
-        hosted = (inside, *masks[1:], *places, keys)
-        inside, replaced, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in hosted)
+        masks = draws.masks or self._masks(inside, keys, draws.room or L)
+        on_host = inside, *masks[1:], *masks[0].nonzero(as_tuple=True), keys
+        inside, replaced, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in on_host)
 
-        x = torch.where(replaced[..., None], random_replacements, latents)
+        replacements = draws.random_replacements
+        replacements = torch.randn_like(latents) if replacements is None else replacements.mT
+        x = torch.where(replaced[..., None], replacements, latents)
         x = torch.where(blank[..., None], self.mask_latent, x)
         x = x * inside[..., None]
         z = self.transformer(x, self._drop_condition(text, keys), inside)
 
         # Gather the hidden tokens first, then repeat them, each with its own time and noise.
         mul = self.diffmlps_batch_mul
+        t, noise = draws.t, draws.noise
         if t is None:
             t = self.DiffMLPs.times(uniform(keys[b], TIME, (mul,), at).mT.flatten())
         if noise is None:
@@ -241,11 +241,10 @@ class MARDM(nn.Module):
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None, draws=None):
-        """Draw motions from nothing. text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past
-        each end.
+        """Generate motions: text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
 
-        keys: B integers; a motion's noise follows from (how.seed, key, token) alone, so that it is the same
-        in any batch. draws: (order [B,L], noise [B,L,*noise_shape]) instead of these.
+        keys: B integers; a motion's noise follows from (sampling.seed, key, token) alone, so that it is the
+        same in any batch. draws: (order [B,L], noise [B,L,*noise_shape]) instead of these.
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
@@ -255,7 +254,7 @@ class MARDM(nn.Module):
     def edit(
         self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None, draws=None
     ):
-        """Draw some tokens of a motion anew and keep the rest as they are. An empty section changes nothing.
+        """Generate some tokens of a motion and keep the rest as they are. An empty section changes nothing.
 
         targets [B,L,target_dim] of the source; sections bool [B,L], True = to be drawn. Otherwise as
         `generate`.
@@ -272,7 +271,7 @@ class MARDM(nn.Module):
             return self._rounds(tokenizer, text, targets, hidden, inside, sampling, keys, draws)
 
     def _rounds(self, tokenizer, text, targets, hidden, inside, sampling, keys, draws):
-        """Round after round, the tokens that leave the mask are drawn and put before the Transformer."""
+        """Round after round, the tokens that leave the mask are drawn and become part of the input."""
         B, L = hidden.shape
         keys = range(B) if keys is None else keys
         order, noise = draws or draw_noise(sampling.seed, keys, L, self.DiffMLPs.noise_shape)
@@ -285,16 +284,16 @@ class MARDM(nn.Module):
         places = places.to(targets.device)
 
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
-        x = x * inside[..., None]  # [B,L,D]: what the Transformer sees
+        x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.to(targets.device) if sampling.hard_pseudo_reorder else None
-        for r, (b, at) in enumerate(zip(*(index.split(counts) for index in places))):
+        for b, at in zip(*(index.split(counts) for index in places)):
             if len(b) == 0:
                 continue
             z, z_null = (
                 rows if rows is None else rows[b, at]
                 for rows in self._conditions(x, text, inside, order, guide=sampling.cfg != 1)
             )
-            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], sampling.at(r))
+            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], sampling)
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":
                 drawn = tokenizer.quantize(drawn[None])[0]
@@ -305,9 +304,7 @@ class MARDM(nn.Module):
         return targets
 
     def _conditions(self, x, text, inside, order, guide):
-        """What the Transformer makes of the tokens with the text and, in the same call, without: z [B,L,H]
-        twice, the second None where nothing is guided.
-        """
+        """-> z [B,L,H] with the text and, from the same call, without; the second is None unless guided."""
         if not guide:
             return self.transformer(x, text, inside, order), None
         order = None if order is None else order.repeat(2, 1)
@@ -315,9 +312,8 @@ class MARDM(nn.Module):
         return self.transformer(x.repeat(2, 1, 1), texts, inside.repeat(2, 1), order).chunk(2)
 
     def cost(self, sampling):
-        """What drawing a token takes, in a line."""
-        last = f", {sampling.last_steps} in the last round" if sampling.last_steps else ""
-        return f"sampler {self.DiffMLPs.cost(sampling)}{last}, {'not ' if sampling.cfg == 1 else ''}guided"
+        """The sampler and its evaluations of the head per token, as a line of text."""
+        return f"sampler {self.DiffMLPs.cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
 
 
 class FSQ_MARDM(MARDM):

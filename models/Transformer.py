@@ -1,11 +1,9 @@
 """The blocks of MARDM's Transformer. Names follow the published checkpoints. B clips, L tokens, H width."""
 
-import math
-
 import torch
 from torch import nn
 
-from models.precision import Linear
+from models.layers import Linear, modulation, sinusoid_frequencies
 
 
 class InputProcess(nn.Module):
@@ -19,11 +17,6 @@ class InputProcess(nn.Module):
         return self.poseEmbedding(x)
 
 
-def frequencies(dim):
-    """Of the sinusoids of positions, fastest first: [dim/2], in radians a token."""
-    return torch.exp(torch.arange(0, dim, 2).float() * (-math.log(10000.0) / dim))
-
-
 class PositionalEncoding(nn.Module):
     """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
 
@@ -31,7 +24,7 @@ class PositionalEncoding(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         position = torch.arange(max_len, dtype=torch.float32)[:, None]
-        angle = position * frequencies(dim)
+        angle = position * sinusoid_frequencies(dim)
         pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
         self.register_buffer("pe", pe)
 
@@ -51,13 +44,12 @@ class Attention(nn.Module):
 
     @torch.no_grad()
     def init_neighbour_attention(self, logit=12.0):
-        """Begin with heads that look at the token 1 before, 1 after, 2 before, 2 after, ..., with about this
-        attention logit there.
+        """Initialise head k to attend to a fixed relative offset (-1, +1, -2, +2, ...) with about this logit.
 
-        Weights that begin small begin with attention that sees all tokens alike, and a small model hardly
-        gets away from that: it draws tokens that do not fit their neighbours. The sinusoids of position
-        p + n are those of p, rotated (Vaswani et al., 2017, 3.5): queries begin with this rotation, keys
-        without, for as many frequencies as a head has room for, from 1 to 0.1 radians a token.
+        Small random weights attend to all tokens alike, and small models hardly leave that: their tokens do
+        not fit their neighbours. The sinusoids of position p + n are those of p, rotated (Vaswani et al.,
+        2017, 3.5): queries begin with this rotation, keys without it, for as many frequencies as a head has
+        room for, from 1 to 0.1 radians a token.
         """
         dim = self.query.in_features
         d = dim // self.heads
@@ -67,7 +59,7 @@ class Attention(nn.Module):
         heads = zip(self.query.weight.split(d), self.key.weight.split(d))
         for head, (query, key) in enumerate(heads):
             offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
-            angle = offset * frequencies(dim)[used]
+            angle = offset * sinusoid_frequencies(dim)[used]
             sin, cos = angle.sin(), angle.cos()
             turns = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
             query[:, columns] += gain * torch.block_diag(*turns)
@@ -101,10 +93,10 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(dim, heads, dropout)
         self.mlp = FeedForward(dim, ff)
-        self.adaLN_modulation = nn.Sequential(nn.Identity(), Linear(dim, 6 * dim))  # SiLU: see transformer()
+        self.adaLN_modulation = modulation(dim, 6)
 
     def forward(self, x, c, inside):
-        """x [B,L,H], c [B,1,H], inside bool [B,L] -> [B,L,H]."""
+        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L] -> [B,L,H]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

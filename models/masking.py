@@ -10,27 +10,33 @@ def lengths_to_mask(lengths, L):
     return torch.arange(L, device=lengths.device) < lengths[:, None]
 
 
+def zero_past(x, lengths, dim=1):
+    """x [B,...] with zeros from each row's length [B] on, along the axis `dim`."""
+    inside = lengths_to_mask(lengths, x.shape[dim])
+    return x * inside.view([n if axis in (0, dim) else 1 for axis, n in enumerate(x.shape)])
+
+
 def cosine_schedule(u):
     """Share of hidden tokens at time u in [0,1] (MaskGIT, Chang et al., CVPR 2022): cos(pi u / 2)."""
     return torch.cos(u * math.pi / 2)
 
 
-def training_masks(inside, u=None, order=None, fate=None):
+def training_masks(inside, u=None, order=None, corruption=None):
     """The three masks of a training step. inside: bool [B,L], True on real tokens.
 
     A random time u [B] per clip hides round(cos(pi u/2) R) tokens, at least one, drawn over a padded length R
-    and cut to the real ones; order [B,R], R >= L, and fate [B,L] are uniform in [0,1]. -> hidden (the loss
-    counts them), decoy (10% of these: latents are replaced by wrong ones), blank (88% of the other hidden: by
-    the mask latent). The rest of the hidden show their true latent. All bool [B,L].
+    and cut to the real ones; order [B,R], R >= L, and corruption [B,L] are uniform in [0,1]. -> hidden (the
+    loss counts them), replaced (10% of these: by random latents), blank (88% of the other hidden: by the mask
+    latent). The rest of the hidden keep their true latent. All bool [B,L].
     """
     (B, L), device = inside.shape, inside.device
     u = torch.rand(B, device=device) if u is None else u
     order = torch.rand(B, L, device=device) if order is None else order
-    fate = torch.rand(B, L, device=device) if fate is None else fate
+    corruption = torch.rand(B, L, device=device) if corruption is None else corruption
     n_hidden = (cosine_schedule(u) * order.shape[1]).round().clamp(min=1)
     hidden = (order.argsort(dim=1) < n_hidden[:, None])[:, :L] & inside
-    replaced = hidden & (fate < 0.1)
-    return hidden, replaced, hidden & ~replaced & (fate < 0.1 + 0.9 * 0.88)
+    replaced = hidden & (corruption < 0.1)
+    return hidden, replaced, hidden & ~replaced & (corruption < 0.1 + 0.9 * 0.88)
 
 
 def hidden_counts(n_hidden, rounds):

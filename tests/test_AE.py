@@ -93,7 +93,7 @@ def test_snap_off_decodes_what_it_is_given():
         assert (off - on).abs().max() > 1e-4
 
 
-def test_decoys_are_legal():
+def test_random_replacements_are_legal():
     ae = make_ae("FSQ_AE_High", width=32)
     latents = torch.zeros(2, 32, 7)
     lifted = ae.random_replacements(latents, sample_keys(1, 0, torch.arange(2)))

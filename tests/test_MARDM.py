@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, draw_noise
-from models.masking import lengths_to_mask, reveal_rounds
+from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig
+from models.masking import lengths_to_mask
 from models.Transformer import PositionalEncoding
 
 
@@ -118,28 +118,6 @@ def test_temperature_snap_and_seed_have_their_effects(pair):
     for snap in ("step", "end"):
         legal = draw(SamplingConfig(snap=snap))
         assert torch.equal(ae.quantize(legal), legal)
-
-
-def test_guidance_and_steps_may_change_over_the_rounds():
-    sampling = SamplingConfig(time_steps=4, cfg=5.0, sampler_steps=8, cfg_schedule="linear", last_steps=2)
-    assert [sampling.at(r).cfg for r in range(4)] == [2.0, 3.0, 4.0, 5.0]
-    assert [sampling.at(r).sampler_steps for r in range(4)] == [6, 5, 4, 2]
-    plain = SamplingConfig()
-    assert plain.at(3) == plain
-
-
-def test_annealed_steps_cost_what_they_say(pair):
-    mardm, ae = pair
-    rows = []
-    mardm.DiffMLPs.net.register_forward_hook(lambda net, given, out: rows.append(len(out)))
-    m_lens, sampling = (
-        torch.tensor([17]),
-        SamplingConfig(cfg=2.0, sampler="euler", sampler_steps=8, last_steps=2),
-    )
-    order, _ = draw_noise(sampling.seed, [0], 17, mardm.DiffMLPs.noise_shape)
-    leaves = reveal_rounds(lengths_to_mask(m_lens, 17), order, sampling.time_steps)[0].tolist()
-    mardm.generate(ae, torch.randn(1, 16, dtype=torch.float64), m_lens, sampling)
-    assert sum(rows) == 2 * sum(sampling.at(r).sampler_steps for r in leaves)
 
 
 def test_the_loss_counts_hidden_real_tokens_only(pair):

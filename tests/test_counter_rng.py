@@ -6,7 +6,7 @@ import torch
 
 from models.AE import make_ae
 from models.counter_rng import integers, normal, sample_keys, splitmix64, uniform
-from models.MARDM import MARDM_models
+from models.MARDM import MARDM_models, TrainingDraws
 
 KEYS = sample_keys(3407, 17, torch.arange(200))
 
@@ -66,15 +66,8 @@ def test_the_loss_of_a_batch_is_that_of_its_clips(model, entry):
         frames = int(m_lens[rows].max())
         latents, targets = ae.tokenize(motion[rows, :frames], m_lens[rows])
         random_replacements = ae.random_replacements(latents, keys[rows])
-        return mardm.summed_loss(
-            latents,
-            targets,
-            text[rows],
-            m_lens[rows] // 4,
-            random_replacements=random_replacements,
-            keys=keys[rows],
-            room=10,
-        )
+        draws = TrainingDraws(keys[rows], 10, random_replacements)
+        return mardm.summed_loss(latents, targets, text[rows], m_lens[rows] // 4, draws)
 
     def gradient(parts):
         mardm.zero_grad()

@@ -1,12 +1,13 @@
-"""models/precision.Linear: nn.Linear's numbers and gradients, whatever computes them."""
+"""models/layers.Linear: nn.Linear's numbers and gradients, whatever computes them."""
 
 import pytest
 import torch
 from torch import nn
 
-from models.precision import Linear, packing_works
+from models.layers import Linear
+from models.onednn import available
 
-needs_onednn = pytest.mark.skipif(not packing_works(), reason="this PyTorch has no oneDNN")
+needs_onednn = pytest.mark.skipif(not available(), reason="this PyTorch has no oneDNN")
 
 
 @needs_onednn
@@ -20,7 +21,7 @@ def test_values_and_gradients_are_those_of_float64(shape, bias):
     x, slope = torch.randn(shape), torch.randn(*shape[:-1], 40)
     a, b = x.clone().requires_grad_(), x.double().requires_grad_()
     y = ours(a)
-    assert "Product" in type(y.grad_fn).__name__
+    assert "LinearFunction" in type(y.grad_fn).__name__
     y.backward(slope)
     wanted = exact(b)
     wanted.backward(slope.double())
@@ -53,7 +54,7 @@ def test_the_rest_goes_pytorchs_way(case):
         with torch.autocast("cpu", torch.bfloat16):
             y = layer(x)
         assert y.dtype == torch.bfloat16
-    assert "Product" not in type(y.grad_fn).__name__
+    assert "LinearFunction" not in type(y.grad_fn).__name__
 
 
 @needs_onednn

@@ -201,15 +201,6 @@ def sampling_flags(parser):
         help="steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
     )
     group.add_argument(
-        "--last_steps", type=count(0, 1000), default=0, help="anneal them over the rounds, down to N [0 = no]"
-    )
-    group.add_argument(
-        "--cfg_schedule",
-        choices=("constant", "linear"),
-        default="constant",
-        help="guidance over the rounds: always --cfg, or growing up to it [%(default)s]",
-    )
-    group.add_argument(
         "--hard_pseudo_reorder",
         action="store_true",
         help="sort tokens by their unmasking order, as MARDM can",
@@ -254,8 +245,6 @@ def decoding(args, spec):
         snap=args.snap,
         sampler=args.sampler,
         sampler_steps=args.sampler_steps or SamplingConfig.sampler_steps,
-        last_steps=args.last_steps,
-        cfg_schedule=args.cfg_schedule,
         hard_pseudo_reorder=args.hard_pseudo_reorder,
         seed=args.seed,
     )

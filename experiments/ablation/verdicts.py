@@ -14,7 +14,7 @@ ENOUGH = 3  # seeds
 NEARLY = 0.1  # of the FID floor: what FSQ may lose against the continuous autoencoder
 PLAN_FID, PLAN_RATIO = 0.1, 0.3 / 0.12  # the plan's target; VQ-MARDM > 0.3 against FSQ-MARDM < 0.12
 NO_VOTE = " (no vote)"  # a claim that stands there for information
-ALIKE = ("split", "no_ema", "cfg", "temperature", "sampler", "time_steps", "last_steps", "cfg_schedule")
+ALIKE = ("split", "no_ema", "cfg", "temperature", "sampler", "time_steps")
 SMALL = 0.5  # of a random swap: what counts as a small step
 
 

@@ -61,7 +61,7 @@ def solvers():
 
 def options(base):
     """name -> fields of Decoding, each beside the default."""
-    table = {"temperature": (0.8, 0.9, 1.1), "last_steps": (1, 2), "cfg_schedule": ("linear",)}
+    table = {"temperature": (0.8, 0.9, 1.1)}
     table["cfg"] = [scale for scale in (1.5, 2.5, 3.0, 3.5, 4.5) if scale != base.cfg]
     return {f"{field}={value}": {field: value} for field, values in table.items() for value in values}
 
