@@ -1,18 +1,21 @@
-"""Judge a trained generator on the test split: one motion per caption and repeat, against the real ones.
+"""Evaluate a trained generator on the test split: one motion per caption and repeat, against the real ones.
 
 python evaluation_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
 prints each measure with its 95% interval over --repeat_times, appends it to
 checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 """
 
+from functools import partial
+
 from models.MARDM import MARDM_models
 from utils.checkpoints import Run, check_name, load_ae, load_mardm
 from utils.cli import Parser, run, start
+from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
-from utils.evaluation_report import Report, baselines, finish, make_evaluation, shown
+from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import decoding, evaluation_flags, generator_flags, speed_up
 from utils.text_embeddings import embed_captions
 
@@ -34,46 +37,48 @@ def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
     device = start(args)
+    config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     tokenizer = load_ae(args, device)
     ae, spec = tokenizer.ae, tokenizer.spec
-    mardm, config = load_mardm(args, tokenizer, device)
+    mardm, stored = load_mardm(args, tokenizer, device)
     speed_up(mardm, args)
     sampling = decoding(args, spec)
-    clips = load_clips(spec, root, args.split)
-    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
+    clips = load_clips(spec, root, config.split)
+    encoder = args.text_encoder or stored.get("text_encoder", spec.text_encoder)
     embeddings, width = embed_captions([clips], encoder, root, device)
-    if width != config.get("text_dim", width):
+    if width != stored.get("text_dim", width):
         raise BadInput(
-            f"--text_encoder {encoder} is {width} wide, {args.name} was trained on {config['text_dim']}"
+            f"--text_encoder {encoder} is {width} wide, {args.name} was trained on {stored['text_dim']}"
         )
-    evaluation = make_evaluation(args, tokenizer, clips, device, embeddings)
+    evaluation = make_evaluation(this_run, config, tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
-    report = Report(Run.of(args).eval)
+    report = Report(Run.of(this_run).eval, vars(args))
     report.log(
         f"Evaluating {args.model}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {args.ae_model}"
     )
     report.log(mardm.cost(sampling))
 
-    columns = {"real": [], "reconstruction": [], "generated": []}
-    real, recons = evaluation.real(), evaluation.reconstructed(ae)
-    for repeat in range(args.repeat_times):
-        if repeat and args.protocol == "parent":  # other crops
-            real, recons = evaluation.real(repeat), evaluation.reconstructed(ae, repeat)
-        drawn = evaluation.generated(mardm, ae, sampling, repeat)
+    repeats, generated = config.repeat_times, []
+    for repeat in range(repeats):
+        motions = evaluation.generated(mardm, ae, sampling, repeat)
         spread = evaluation.multimodality(mardm, ae, sampling, repeat) if args.cal_mm else None
-        columns["real"].append(evaluation.compare(real, real, repeat, against_itself=True))
-        columns["reconstruction"].append(evaluation.compare(real, recons, repeat, paired=True))
-        columns["generated"].append(evaluation.compare(real, drawn, repeat, multimodality=spread))
-        found = columns["generated"][-1].as_dict().items()
-        report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in found if v is not None))
-    if args.baselines:
-        columns |= baselines(args, evaluation, real, device)
-    finish(report, args, evaluation, columns, checkpoint=str(Run.of(args).choose(args.checkpoint)))
-    found, n = interval(columns["generated"]), columns["generated"][0].n_pred
-    if "fid" in found:
-        report.log(f"FID = {shown(found['fid'])} (n={n} real, {n} generated, {args.repeat_times} repeats)")
+        generated.append(evaluation.compare(evaluation.real(repeat), motions, repeat, multimodality=spread))
+        values = generated[-1].as_dict().items()
+        report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in values if v is not None))
+    columns = {
+        "real": evaluation.repeats(evaluation.real, repeats),
+        "reconstruction": evaluation.repeats(partial(evaluation.reconstructed, ae), repeats, paired=True),
+        "generated": generated,
+    }
+    if config.baselines:
+        columns |= reference_rows(evaluation, root)
+    report.finish(evaluation, columns, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
+    values, n = interval(generated), generated[0].n_pred
+    if "fid" in values:
+        fid = format_interval(values["fid"])
+        report.log(f"FID = {fid} (n={n} real, {n} generated, {repeats} repeats)")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from utils.checkpoints import Run, check_name
 from utils.cli import Parser, count, number, run, start
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
-from utils.eval_utils import evaluate_reconstruction
+from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_flags, speed_up
 from utils.training.train_utils import (
@@ -127,7 +127,9 @@ def main(argv=None):
         train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
         evaluator = TextMotionEvaluator.load(args, spec, device)
-        evaluated_set = evaluator and TextMotionSet(load_clips(spec, root, "val"), normalizer)
+        if evaluator:
+            evaluated_set = TextMotionSet(load_clips(spec, root, "val"), normalizer)
+            evaluation = EvaluationRun(evaluator, evaluated_set, spec, device)
 
     reseed(args.seed)  # whatever was built before, an evaluator or not
     ae = make_ae(
@@ -169,9 +171,8 @@ def main(argv=None):
         metrics = None
         if evaluator:
             with inference(ae):
-                metrics = evaluate_reconstruction(
-                    ae, evaluator, evaluated_set, normalizer, spec, device
-                ).as_dict()
+                pred = evaluation.reconstructed(ae)
+            metrics = evaluation.compare(evaluation.real(), pred, paired=True).as_dict()
             print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
         loop.finish_epoch(metrics)
 

@@ -16,10 +16,11 @@ from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, number, run, start
+from utils.config import EvaluationConfig
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
-from utils.eval_utils import evaluate_generation
+from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import (
     autoencoder_flags,
@@ -146,6 +147,7 @@ def main(argv=None):
     evaluator = TextMotionEvaluator.load(args, spec, device) if args.need_evaluation else None
     if args.need_evaluation and evaluator is None:
         raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
+    evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
     reseed(args.seed)  # whatever was built before, an evaluator or not
     mardm = make_mardm(
@@ -190,9 +192,8 @@ def main(argv=None):
         loop.scalars("Val", validate(mardm, ae, val_set, args, device))
         if evaluator and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
-            metrics = evaluate_generation(
-                ema.model, ae, evaluator, val_set, normalizer, spec, sampling, device
-            ).as_dict()
+            pred = evaluation.generated(ema.model, ae, sampling)
+            metrics = evaluation.compare(evaluation.real(), pred).as_dict()
             print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
         loop.finish_epoch(metrics)
 

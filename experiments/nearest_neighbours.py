@@ -23,6 +23,7 @@ from experiments.nearest_neighbours_metrics import PostureExam, near_copies, nea
 from motion.files import whole_file
 from utils.checkpoints import Run, load_ae, load_mardm
 from utils.cli import Parser, count, run, start, write_text
+from utils.config import EvaluationConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
@@ -96,11 +97,9 @@ def parts(args, device):
         PostureExam(
             evaluator,
             TextMotionSet(some, tokenizer.normalizer, embeddings),
-            tokenizer.normalizer,
             spec,
             device,
-            seed=args.seed,
-            batch_size=args.batch_size,
+            from_flags(EvaluationConfig, args),
         )
         for some, embeddings in ((clips, text), (load_clips(spec, root, "train"), None))
     ]

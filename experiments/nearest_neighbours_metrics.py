@@ -14,11 +14,11 @@ FRAMES = 16  # to which every clip is resampled
 class PostureExam(EvaluationRun):
     """An Exam whose Motions hold the joints in the root's frame: where one walks does not matter."""
 
-    def seen(self, motion, m_lens):
-        rows, unit = self.normalizer.inverse(motion).cpu(), self.spec.skeleton.unit_m
+    def to_motions(self, motion, m_lens):
+        rows, unit = self.dataset.normalizer.inverse(motion).cpu(), self.spec.skeleton.unit_m
         local = rows[..., 4:].unflatten(-1, (-1, 3)) * unit
         joints = [one[:n].numpy() for one, n in zip(local, m_lens.tolist())]
-        return replace(super().seen(motion, m_lens), joints=joints)
+        return replace(super().to_motions(motion, m_lens), joints=joints)
 
 
 def postures(clips, frames=FRAMES):

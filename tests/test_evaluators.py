@@ -1,9 +1,9 @@
-"""The evaluators: what they read, that a clip is judged as if alone, that they learn, how one pass counts."""
+"""The evaluators: inputs, embeddings that do not depend on the batch, training, one evaluation pass."""
 
-import argparse
 import math
 import os
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,9 @@ import scipy.stats
 import torch
 
 from motion.skeletons import SMPL22
-from utils import evaluation_report as examination
+from utils import evaluation_report
 from utils.checkpoints import Run, save_state
+from utils.config import EvaluationConfig, RunConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.errors import BadInput
@@ -167,7 +168,7 @@ def test_word_tokens_end_with_the_largest_id():
 # networks
 
 
-def test_a_clip_is_judged_as_if_alone(evaluator, dataset):
+def test_a_clips_embedding_does_not_depend_on_its_batch(evaluator, dataset):
     samples = [dataset[(0, i)] for i in range(12)]
     batch = collate(samples)
     together = evaluator.embed_motion(batch.motion, batch.m_lens)
@@ -247,7 +248,7 @@ def test_losses_bring_pairs_together_and_others_apart(loss):
 
 
 @pytest.mark.parametrize("kind", ["matching", "contrast"])
-def test_judges_learn_what_is_planted(kind, normalizer):
+def test_evaluators_learn_what_is_planted(kind, normalizer):
     """Eight kinds of motion, sixteen captions: after a few steps a caption finds its kind."""
     torch.manual_seed(0)
     train_set = TextMotionSet(tiny_clips(64, frames=(24, 28)), normalizer)
@@ -273,18 +274,18 @@ def test_judges_learn_what_is_planted(kind, normalizer):
 # files
 
 
-def arguments(folder):
-    return argparse.Namespace(checkpoints_dir=str(folder), dataset_name="Tiny", dataset_dir=str(folder))
+def run_in(folder):
+    return RunConfig("run", "Tiny", dataset_dir=str(folder), checkpoints_dir=str(folder))
 
 
-def test_a_saved_judge_says_the_same(tmp_path, normalizer, dataset):
+def test_a_saved_evaluator_gives_the_same_embeddings(tmp_path, normalizer, dataset):
     torch.manual_seed(0)
     model = Matching(SPEC.dim, SIZES, WordVectors.hashed([*VERBS, "man"]), "infonce").eval()
     clip = Contrast(SPEC.dim, [c.text for x in dataset.clips for c in x.captions], d_model=16).eval()
-    args, more = arguments(tmp_path), {"mean": normalizer.mean, "std": normalizer.std}
-    save_state(Run.of(args, MATCHING).model / "finest.tar", model.state() | more | {"test": {"top3": 0.5}})
-    save_state(Run.of(args, CONTRAST).model / "finest.tar", clip.state() | {"config": clip.config})
-    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu")
+    run, more = run_in(tmp_path), {"mean": normalizer.mean, "std": normalizer.std}
+    save_state(Run.of(run, MATCHING).model / "finest.tar", model.state() | more | {"test": {"top3": 0.5}})
+    save_state(Run.of(run, CONTRAST).model / "finest.tar", clip.state() | {"config": clip.config})
+    evaluator = TextMotionEvaluator.load(run, SPEC, "cpu")
     batch = collate([dataset[(0, i)] for i in range(6)])
     with torch.no_grad():
         text, motion = model.embed(batch)
@@ -298,31 +299,31 @@ def test_a_saved_judge_says_the_same(tmp_path, normalizer, dataset):
 
 def test_published_weights_load_without_a_config(tmp_path, capsys):
     """Only the three keys, statistics of the data set, word vectors from glove/."""
-    args = arguments(tmp_path)
-    assert TextMotionEvaluator.load(args, SPEC, "cpu") is None
+    run = run_in(tmp_path)
+    assert TextMotionEvaluator.load(run, SPEC, "cpu") is None
     assert "train_Evaluators.py" in capsys.readouterr().out
     networks = matching_networks(SPEC.dim, SIZES)
-    path = Run.of(args, MATCHING).model / "finest.tar"
+    path = Run.of(run, MATCHING).model / "finest.tar"
     save_state(path, {name: network.state_dict() for name, network in networks.items()} | {"epoch": 3})
     for name, value in (("Mean", 1.0), ("Std", 2.0)):
         np.save(tmp_path / "Tiny" / f"{name}.npy", np.full(263, value, dtype=np.float32))
     with pytest.raises(BadInput, match="our_vab"):
-        TextMotionEvaluator.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+        TextMotionEvaluator.load(run, SPEC, "cpu", glove_dir=tmp_path / "glove")
     (tmp_path / "glove").mkdir()
     published(tmp_path / "glove")
-    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu", glove_dir=tmp_path / "glove")
+    evaluator = TextMotionEvaluator.load(run, SPEC, "cpu", glove_dir=tmp_path / "glove")
     assert evaluator.words.source == "glove" and evaluator.normalizer.std.unique().tolist() == [2.0]
     own = tmp_path / "own"
     own.mkdir()
     for name, value in (("Mean", 1.0), ("Std", 3.0)):
         np.save(own / f"{name}.npy", np.full(67, value, dtype=np.float32))
-    evaluator = TextMotionEvaluator.load(args, SPEC, "cpu", eval_mean_std=own, glove_dir=tmp_path / "glove")
+    evaluator = TextMotionEvaluator.load(run, SPEC, "cpu", eval_mean_std=own, glove_dir=tmp_path / "glove")
     assert evaluator.normalizer.std.unique().tolist() == [3.0]
 
 
-def test_foreign_files_are_no_judges(tmp_path):
-    args = arguments(tmp_path)
-    path = Run.of(args, MATCHING).model / "finest.tar"
+def test_foreign_files_are_no_evaluators(tmp_path):
+    run = run_in(tmp_path)
+    path = Run.of(run, MATCHING).model / "finest.tar"
     for state in (
         {"ae": {}},
         {"movement_encoder": {"main.0.weight": torch.zeros(3)}},
@@ -330,7 +331,7 @@ def test_foreign_files_are_no_judges(tmp_path):
     ):
         save_state(path, state)
         with pytest.raises(BadInput, match="finest.tar"):
-            TextMotionEvaluator.load(args, SPEC, "cpu")
+            TextMotionEvaluator.load(run, SPEC, "cpu")
 
 
 # one pass
@@ -338,22 +339,34 @@ def test_foreign_files_are_no_judges(tmp_path):
 
 @pytest.fixture
 def evaluation(evaluator, dataset, normalizer):
-    return EvaluationRun(evaluator, dataset, normalizer, SPEC, torch.device("cpu"))
+    return EvaluationRun(evaluator, dataset, SPEC, torch.device("cpu"))
 
 
 def test_real_motion_against_itself(evaluation):
     real = evaluation.real()
-    found = evaluation.compare(real, real, paired=True)
-    assert found.fid == pytest.approx(0, abs=1e-9) and found.mpjpe == 0 == found.mpjpe_global
-    assert found.n_real == found.n_pred == 40
-    assert found.multimodality is None is found.clip_score and found.top3 >= found.top1 > 0
-    alone = evaluation.compare(real, real, against_itself=True)
-    assert alone.fid is None is alone.kid and alone.top1 == found.top1
+    result = evaluation.compare(real, real.take(np.arange(40)), paired=True)
+    assert result.fid == pytest.approx(0, abs=1e-9) and result.mpjpe == 0 == result.mpjpe_global
+    assert result.n_real == result.n_pred == 40
+    assert result.multimodality is None is result.clip_score and result.top3 >= result.top1 > 0
+    itself = evaluation.compare(real, real)
+    assert itself.fid is None is itself.kid and itself.top1 == result.top1
+
+
+def test_the_real_set_is_embedded_once_and_repeats_draw_only_captions_and_pools(evaluation, monkeypatch):
+    calls = []
+    embed, fid = evaluation.evaluator.embed_motion, evaluation_report.metrics.fid
+    monkeypatch.setattr(evaluation.evaluator, "embed_motion", lambda *x: calls.append("embed") or embed(*x))
+    monkeypatch.setattr(evaluation_report.metrics, "fid", lambda *x: calls.append("fid") or fid(*x))
+    pred = evaluation.real().take(np.roll(np.arange(40), 1))
+    column = evaluation.repeats(lambda repeat: pred, 3)
+    assert calls == ["embed", "fid"]
+    assert column == [evaluation.compare(evaluation.real(), pred, i) for i in range(3)]
+    assert len({one.matching for one in column}) == 3 == len({one.diversity for one in column})
 
 
 def test_order_and_batch_size_change_nothing(evaluation):
     expected = evaluation.real()
-    evaluation.batch_size = 7
+    evaluation = replace(evaluation, config=EvaluationConfig(batch_size=7), _real=(None, None))
     again = evaluation.real()
     assert torch.allclose(again.embeddings, expected.embeddings, atol=1e-5)
     for row, (one, other, clip) in enumerate(zip(again.joints, expected.joints, evaluation.dataset.clips)):
@@ -361,6 +374,12 @@ def test_order_and_batch_size_change_nothing(evaluation):
         sample = collate([evaluation.dataset[(0, row)]])
         alone = evaluation.evaluator.embed_motion(sample.motion, sample.m_lens)[0]
         assert torch.allclose(alone, expected.embeddings[row], atol=1e-5)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadInput, match="one process"):
+        evaluation_report.make_evaluation(None, EvaluationConfig(), None, [], "cpu")
 
 
 def test_captions_follow_from_seed_and_repeat(evaluation, normalizer):
@@ -373,13 +392,11 @@ def test_captions_follow_from_seed_and_repeat(evaluation, normalizer):
 def test_parent_protocol_drops_the_remainder_and_few_clips_have_no_r_precision(
     evaluation, evaluator, normalizer
 ):
-    evaluation.protocol = "parent"
+    evaluation.config = EvaluationConfig(protocol="parent")
     real = evaluation.real()
     assert evaluation.compare(real, real).n_pred == 32
-    few = EvaluationRun(
-        evaluator, TextMotionSet(tiny_clips(9), normalizer), normalizer, SPEC, torch.device("cpu")
-    )
-    found = few.compare(few.real(), few.real())
+    few = EvaluationRun(evaluator, TextMotionSet(tiny_clips(9), normalizer), SPEC, torch.device("cpu"))
+    found = few.compare(few.real(), few.real().take(np.arange(9)))
     assert found.top1 is None and found.fid is not None and found.kid is not None and found.n_real == 9
 
 
@@ -411,7 +428,7 @@ def test_every_generated_motion_has_a_key_of_its_own(evaluation, normalizer):
     echo = Echo()
     first = evaluation.generated(echo, echo, How(), 0)
     assert sorted(echo.keys) == list(range(40))
-    evaluation.batch_size = 11
+    evaluation.config = EvaluationConfig(batch_size=11)
     assert torch.allclose(evaluation.generated(echo, echo, How(), 0).embeddings, first.embeddings, atol=1e-5)
     echo.keys = []
     evaluation.generated(echo, echo, How(), 3)
@@ -423,7 +440,7 @@ def test_every_generated_motion_has_a_key_of_its_own(evaluation, normalizer):
 
 def test_labels_make_retrieval_easier(evaluation):
     plain = evaluation.compare(evaluation.real(), evaluation.real())
-    evaluation.labels = [VERBS[i % len(VERBS)] for i in range(40)]
+    evaluation.labels = [(VERBS[i % len(VERBS)], "") for i in range(40)]
     labelled = evaluation.compare(evaluation.real(), evaluation.real())
     assert labelled.top1 == plain.top1 and labelled.label_top1 > plain.top1
     assert plain.label_top1 is None
@@ -445,27 +462,27 @@ def test_interval_is_students():
 def test_clips_of_the_same_content():
     offered = ["a"] * 5 + ["b"] * 2 + ["c"]
     asked = ["b", "a", "a", "c", "c", "b"]
-    rows = examination.same_content(asked, offered, np.random.default_rng(0))
+    rows = evaluation_report.same_content(asked, offered, np.random.default_rng(0))
     assert [offered[row] for row in rows] == asked
     assert len(set(rows[[0, 5]])) == 2 and len(set(rows[[1, 2]])) == 2 and rows[3] == rows[4] == 7
 
 
 def test_labels_are_read_or_left_alone(tmp_path):
     clips = tiny_clips(3)
-    assert examination.read_labels(tmp_path, clips) is None
+    assert evaluation_report.read_labels(tmp_path, clips) is None
     file = tmp_path / "labels.csv"
     file.write_text("name,content,style\nclip0,walk,sad\nclip1,run,\nclip2,bow,\n")
-    assert examination.read_labels(tmp_path, clips) == [("walk", "sad"), ("run", ""), ("bow", "")]
+    assert evaluation_report.read_labels(tmp_path, clips) == [("walk", "sad"), ("run", ""), ("bow", "")]
     part = Clip("clip1_4", clips[1].motion, clips[1].captions)
-    assert examination.read_labels(tmp_path, [part]) == [("run", "")]
-    assert examination.read_labels(tmp_path, [*clips, Clip("other", None)]) is None
+    assert evaluation_report.read_labels(tmp_path, [part]) == [("run", "")]
+    assert evaluation_report.read_labels(tmp_path, [*clips, Clip("other", None)]) is None
     file.write_text("id,what\n1,2\n")
     with pytest.raises(BadInput, match="labels.csv"):
-        examination.read_labels(tmp_path, clips)
+        evaluation_report.read_labels(tmp_path, clips)
 
 
 def test_the_table_shows_what_was_measured():
-    text = examination.table(
+    text = evaluation_report.table(
         {"real": [Metrics(top1=0.5)] * 2, "generated": [Metrics(fid=1.0), Metrics(fid=3.0)]}
     )
     lines = text.splitlines()

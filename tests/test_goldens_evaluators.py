@@ -1,4 +1,4 @@
-"""Metrics and judge networks against what MARDM implementation gave; tolerances of its README."""
+"""Metrics and evaluator networks against the outputs of MARDM's implementation; tolerances of its README."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_contrast_model_of_the_parent(evaluated):
         ("MotionCLIP_kit", lambda: MotionCLIP(64)),
     ],
 )
-def test_names_and_shapes_of_published_judges(name, make):
+def test_names_and_shapes_of_published_evaluators(name, make):
     file = outside("FSQ_MARDM_GOLDENS", "../shared/goldens") / "state_dict_keys.json"
     expected = {t["name"]: t["shape"] for t in json.loads(file.read_text())["classes"][name]["tensors"]}
     with torch.device("meta"):

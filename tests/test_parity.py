@@ -32,6 +32,7 @@ from utils.checkpoints import (
     make_mardm,
     statistics_of,
 )
+from utils.config import EvaluationConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import DATASETS, Normalizer, TextMotionSet
 from utils.errors import BadInput
@@ -364,7 +365,7 @@ def test_the_parents_protocol_pads_as_the_parent():
     found = {}
     with torch.no_grad():
         for protocol in ("full", "parent"):
-            evaluation = EvaluationRun(None, dataset, normalizer, spec, CPU, protocol=protocol)
+            evaluation = EvaluationRun(None, dataset, spec, CPU, EvaluationConfig(protocol=protocol))
             found[protocol] = evaluation.reconstructed(ae).joints
         for i, motion in enumerate(motions):
             padded = torch.zeros(1, 196, 67)

@@ -1,12 +1,14 @@
-"""What both evaluation scripts share: the exam on the test split, the rows beside it, table, files."""
+"""Shared evaluation: test split, reference rows, report files."""
 
 import csv
 import json
 import math
+import os
 import shlex
 import sys
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,41 +40,31 @@ ROWS = {
     "mpjpe_global": "MPJPE global (mm)",
     "foot_skate": "Foot skate",
     "jitter": "Jitter (m/s^3)",
-    "root_speed": "Pace (m/s)",
+    "root_speed": "Root speed (m/s)",
 }
 
 
-def make_evaluation(args, tokenizer, clips, device, embeddings=None):
-    """The exam that the flags of `evaluation_flags` ask for, on these clips."""
-    spec, normalizer = tokenizer.spec, tokenizer.normalizer
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    dataset = TextMotionSet(clips, normalizer, embeddings, crop=args.protocol == "parent", seed=args.seed)
-    evaluator = TextMotionEvaluator.load(args, spec, device, args.eval_mean_std, args.glove_dir)
+def make_evaluation(run, config, tokenizer, clips, device, embeddings=None):
+    """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun"""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise BadInput("an evaluation runs in one process: start it without accelerate launch or torchrun")
+    parent, root = config.protocol == "parent", find_dataset(run.dataset_name, run.dataset_dir)[1]
+    evaluator = TextMotionEvaluator.load(run, tokenizer.spec, device, config.eval_mean_std, config.glove_dir)
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)
-    if args.protocol == "parent" and len(clips) < metrics.POOL:
+    if parent and len(clips) < metrics.POOL:
         raise BadInput(
             f"{root}/test.txt: {len(clips)} clips; --protocol parent needs at least {metrics.POOL}"
         )
-    labels = read_labels(root, clips)
-    return EvaluationRun(
-        evaluator=evaluator,
-        dataset=dataset,
-        normalizer=normalizer,
-        spec=spec,
-        device=device,
-        labels=None if labels is None else ["/".join(label) for label in labels],
-        protocol=args.protocol,
-        seed=args.seed,
-        batch_size=args.batch_size,
-    )
+    dataset = TextMotionSet(clips, tokenizer.normalizer, embeddings, crop=parent, seed=config.seed)
+    return EvaluationRun(evaluator, dataset, tokenizer.spec, device, config, read_labels(root, clips))
 
 
 def warn_of_a_weak_evaluator(evaluator):
     if evaluator.test is not None and evaluator.test["top3"] < metrics.EVALUATOR_BAR:
         print(
-            f"warning: this evaluator does not count: real test motion reaches R-precision top-3 "
-            f"{evaluator.test['top3']:.3f} < {metrics.EVALUATOR_BAR}; train it longer with train_Evaluators.py"
+            f"warning: the evaluator is too weak: real test motion reaches R-precision top-3 "
+            f"{evaluator.test['top3']:.3f} < {metrics.EVALUATOR_BAR}; train it longer (train_Evaluators.py)"
         )
 
 
@@ -87,61 +79,55 @@ def read_labels(root, clips):
     except (KeyError, csv.Error, UnicodeDecodeError):
         raise BadInput(f"{file}: expected columns name,content,style; mend it or remove it") from None
     # a caption with its own start and end makes a clip <name>_<line>
-    found = [known.get(clip.name, known.get(clip.name.rpartition("_")[0])) for clip in clips]
-    return None if None in found else found
+    labels = [known.get(clip.name, known.get(clip.name.rpartition("_")[0])) for clip in clips]
+    return None if None in labels else labels
 
 
-def baselines(args, evaluation, real, device):
-    """Motions of the training split in the place of an answer. -> row name -> list of Metrics
+def reference_rows(evaluation, root):
+    """Random training clips scored as if generated. -> row name -> list of Metrics
 
-    "random train" knows nothing; "same content" knows the content of the clip that is asked for. Its FID is
-    the floor: no generator of new motion can be expected below it.
+    "random train" is drawn from all of them, "same content" from those of the content that is asked for.
     """
-    spec, root = evaluation.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
-    clips = load_clips(spec, root, "train")
-    train_set = TextMotionSet(clips, evaluation.normalizer)
-    train = EvaluationRun(
-        evaluation.evaluator, train_set, evaluation.normalizer, spec, device, batch_size=args.batch_size
-    ).real()
-    n, rng = len(evaluation.dataset), np.random.default_rng((args.seed, 3))
+    clips = load_clips(evaluation.spec, root, "train")
+    train_set = TextMotionSet(clips, evaluation.dataset.normalizer)
+    train = replace(evaluation, dataset=train_set, labels=None, _real=(None, None)).real()
+    n, rng = len(evaluation.dataset), np.random.default_rng((evaluation.config.seed, 3))
     draws = {"random train": lambda: rng.choice(len(clips), n, replace=n > len(clips))}
-    asked, offered = read_labels(root, evaluation.dataset.clips), read_labels(root, clips)
-    if asked is not None and offered is not None:
-        asked, offered = ([content for content, _ in labels] for labels in (asked, offered))
-        if set(asked) <= set(offered):
-            draws["same content"] = lambda: same_content(asked, offered, rng)
+    wanted, offered = evaluation.labels, read_labels(root, clips)
+    if wanted is not None and offered is not None:
+        wanted, offered = ([content for content, _ in labels] for labels in (wanted, offered))
+        if set(wanted) <= set(offered):
+            draws["same content"] = lambda: same_content(wanted, offered, rng)
+    real = evaluation.real()
     return {
         name: [evaluation.compare(real, train.take(draw()), repeat) for repeat in range(REFERENCE_DRAWS)]
         for name, draw in draws.items()
     }
 
 
-def same_content(asked, offered, rng):
-    """For each asked content a row of `offered` that bears it, none twice while there are enough. -> [N]"""
+def same_content(wanted, offered, rng):
+    """For each wanted content a row of `offered` that has it, none twice while there are enough. -> [N]"""
     rows_of = defaultdict(list)
     for row, content in enumerate(offered):
         rows_of[content].append(row)
     drawn = {
         content: iter(rng.choice(rows_of[content], count, replace=count > len(rows_of[content])))
-        for content, count in Counter(asked).items()
+        for content, count in Counter(wanted).items()
     }
-    return np.array([next(drawn[content]) for content in asked])
+    return np.array([next(drawn[content]) for content in wanted])
 
 
 def label_ceiling(evaluation):
     """R-precision of an oracle that knows the labels, mean over 20 draws -> [3]; None without labels."""
     if evaluation.labels is None or len(evaluation.labels) < metrics.POOL:
         return None
-    pools = (
-        metrics.draw_pools(
-            len(evaluation.labels), np.random.default_rng((evaluation.seed, i)), evaluation.protocol
-        )
-        for i in range(REFERENCE_DRAWS)
-    )
-    return np.mean([metrics.label_ceiling(evaluation.labels, drawn) for drawn in pools], axis=0)
+    labels, config = ["/".join(label) for label in evaluation.labels], evaluation.config
+    rngs = (np.random.default_rng((config.seed, i)) for i in range(REFERENCE_DRAWS))
+    pools = (metrics.draw_pools(len(labels), rng, config.protocol) for rng in rngs)
+    return np.mean([metrics.label_ceiling(labels, drawn) for drawn in pools], axis=0)
 
 
-def shown(value, digits=4):
+def format_interval(value, digits=4):
     """(mean, half) -> text."""
     mean, half = value
     return f"{mean:.{digits}f} +- " + ("n/a" if math.isnan(half) else f"{half:.{digits}f}")
@@ -149,20 +135,20 @@ def shown(value, digits=4):
 
 def table(columns):
     """column name -> list of Metrics, as text: a line per measure, mean and 95% interval."""
-    found = {name: interval(repeats) for name, repeats in columns.items()}
-    lines = [" " * COLUMN + "".join(f"{name:>{COLUMN}}" for name in found)]
+    intervals = {name: interval(repeats) for name, repeats in columns.items()}
+    lines = [" " * COLUMN + "".join(f"{name:>{COLUMN}}" for name in intervals)]
     for key, title in ROWS.items():
-        if any(key in values for values in found.values()):
-            cells = (shown(values[key]) if key in values else "-" for values in found.values())
+        if any(key in values for values in intervals.values()):
+            cells = (format_interval(values[key]) if key in values else "-" for values in intervals.values())
             lines.append(f"{title:<{COLUMN}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells))
     return "\n".join(lines)
 
 
 class Report:
-    """Prints, and appends every line to eval.log at once; the figures go to eval.json."""
+    """Prints, and appends every line to eval.log at once; `finish` writes the figures to eval.json."""
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, flags):
+        self.folder, self.flags = Path(folder), flags
         self.command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         self.begun, self.date = time.time(), time.strftime("%Y-%m-%d %H:%M:%S")
         self.log(f"# {self.date}  {self.command}", quiet=True)
@@ -174,8 +160,25 @@ class Report:
         before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
         write_text(file, f"{before}{text}\n")
 
-    def write(self, args, columns, **more):
-        """eval/<--record>.json: the command, every flag, per row the interval and each repeat."""
+    def finish(self, evaluation, columns, **more):
+        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. columns as for `table`."""
+        self.log(table(columns))
+        n, config = columns["real"][0].n_real, evaluation.config
+        if evaluation.evaluator is not None:
+            width = evaluation.evaluator.width
+            self.log(f"n = {n} real, {n} predicted clips; embedding {width} wide; protocol {config.protocol}")
+        ceiling = label_ceiling(evaluation)
+        if ceiling is not None:
+            text = " / ".join(f"{value:.3f}" for value in ceiling)
+            self.log(f"ceiling of an oracle that knows the labels, top 1/2/3: {text}")
+            more["label_ceiling"] = ceiling.tolist()
+        if "same content" in columns:
+            reference_fid = interval(columns["same content"])["fid"]
+            self.log(
+                f"train/test reference FID (train clips of the test's contents, {REFERENCE_DRAWS} draws): "
+                f"{format_interval(reference_fid)}"
+            )
+            more["reference_fid"] = reference_fid[0]
         rows = {
             name: {
                 "interval": {
@@ -189,30 +192,8 @@ class Report:
         record = {
             "command": self.command,
             "date": self.date,
-            "flags": vars(args),
+            "flags": self.flags,
             "seconds": time.time() - self.begun,
         }
-        name = args.record or ("eval" if args.split == "test" else f"eval_{args.split}")
+        name = config.record or ("eval" if config.split == "test" else f"eval_{config.split}")
         write_text(self.folder / f"{name}.json", json.dumps(record | more | {"rows": rows}, indent=1))
-
-
-def finish(report, args, evaluation, columns, **more):
-    """Table, ceiling, floor -> screen, eval.log, eval.json."""
-    report.log(table(columns))
-    n = columns["real"][0].n_real
-    if evaluation.evaluator is not None:
-        report.log(
-            f"n = {n} real, {n} predicted clips; embedding {evaluation.evaluator.width} wide; protocol {evaluation.protocol}"
-        )
-    ceiling = label_ceiling(evaluation)
-    if ceiling is not None:
-        text = " / ".join(f"{value:.3f}" for value in ceiling)
-        report.log(f"ceiling of an oracle that knows the labels, top 1/2/3: {text}")
-        more["label_ceiling"] = ceiling.tolist()
-    if "same content" in columns and evaluation.evaluator is not None:
-        reference_fid = interval(columns["same content"])["fid"]
-        report.log(
-            f"FID floor (as many train clips of the test's contents, {REFERENCE_DRAWS} draws): {shown(reference_fid)}"
-        )
-        more["reference_fid"] = reference_fid[0]
-    report.write(args, columns, **more)

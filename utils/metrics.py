@@ -1,4 +1,4 @@
-"""What a motion is worth: functions of arrays, no loaders, no networks.
+"""Motion-generation metrics as pure functions of arrays.
 
 Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. Randomness comes in as a
 `numpy.random.Generator` or as ready indices.
@@ -39,9 +39,9 @@ def fid(real, pred):
 def kid(real, pred):
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows.
 
-    Its expectation does not depend on N, where that of FID does: the figure to read when N < 5 D. It can fall
-    Its expectation does not depend on N, where that of FID does: the figure to read at N < 5 D. It can fall
-    pairs are left out between the sets as they are within (Gretton et al. 2012, eq. 4).
+    Its expectation does not depend on N, where that of FID does: the figure to read where N < 5 D. Unbiased,
+    so it may be negative. For equally long sets paired by caption the i = j terms are left out between sets
+    too (Gretton et al. 2012, eq. 4).
     """
     x, y = _rows(real), _rows(pred)
     if min(len(x), len(y)) < 2:
@@ -82,10 +82,10 @@ def draw_pools(n, rng=None, protocol="full", pool=POOL):
 
 
 def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
-    """Share of captions that find their motion among the k nearest of its pool -> [top_k].
+    """Share of captions whose motion is among the k nearest of its pool -> [top_k].
 
-    text, motion [N,D] paired. With labels [N] a caption is content with any motion that bears its own clip's
-    label. Equal distances count as drawn by lot, in expectation: collapsed embeddings score as chance does.
+    text, motion [N,D] paired. With labels [N] any motion of the caption's own label is a hit. Ties count by
+    their expectation over random orders: collapsed embeddings score as chance does.
     """
     labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
     labels = torch.as_tensor(labels)
@@ -118,6 +118,11 @@ def label_ceiling(labels, pools, top_k=TOP_K):
     """R-precision of an oracle that knows the labels and nothing else: the most that such captions allow."""
     one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
     return r_precision(one_hot, one_hot, pools, top_k=top_k)
+
+
+def named(prefix, values):
+    """[top_k] -> {prefix1: ..., prefix2: ...}"""
+    return {f"{prefix}{k}": float(value) for k, value in enumerate(values, start=1)}
 
 
 def matching_score(text, motion):
@@ -181,8 +186,8 @@ def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
 
 
 def root_speed(clips, fps):
-    """How far the root gets within a second (m/s), horizontally, from every frame that has one second left;
-    clips [T,J,3] in metres, y up. Walking on the spot and swaying do not count.
+    """Mean horizontal distance of the root between frames one second apart (m/s); clips [T,J,3] in metres,
+    y up. Walking on the spot and swaying do not count.
     """
     second = round(fps)
     ways = [(_rows(one)[second:, 0] - _rows(one)[:-second, 0])[:, [0, 2]].norm(dim=-1) for one in clips]

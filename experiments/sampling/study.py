@@ -35,6 +35,7 @@ from experiments.sampling.report import write_report
 from models.MARDM import SamplingConfig, draw_noise
 from models.masking import lengths_to_mask, reveal_rounds
 from utils.cli import Parser, count, run, start, write_text
+from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import UNIT, load_clips
 from utils.datasets import collate, find_dataset
 from utils.errors import BadInput
@@ -177,9 +178,9 @@ def study(args, name, embed):
     mardm, spec, device = pipeline.mardm, pipeline.spec, pipeline.device
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     clips = load_clips(spec, root, args.split)
-    evaluation = make_evaluation(
-        args, pipeline.tokenizer, clips, device, embed(pipeline.text_encoder, root, device)
-    )
+    run_config, config = from_flags(RunConfig, args, name=name), from_flags(EvaluationConfig, args)
+    embeddings = embed(pipeline.text_encoder, root, device)
+    evaluation = make_evaluation(run_config, config, pipeline.tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)

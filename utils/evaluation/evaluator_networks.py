@@ -1,4 +1,4 @@
-"""The evaluators' networks: they lay a caption and its motion side by side in one space.
+"""The evaluators' networks, which embed a caption and its motion close together in one space.
 
 Matching networks: Guo et al., "Generating Diverse and Natural 3D Human Motions from Text", CVPR 2022, here
 on essential rows. Contrast model: a CLIP over motion and text (Radford et al. 2021), for the CLIP score.
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.masking import lengths_to_mask
 from utils.errors import BadInput
 from utils.evaluation.glove import PARTS_OF_SPEECH, WORD_SIZE
 
@@ -53,7 +54,7 @@ class _BiGRU(nn.Module):
         )
 
     def summary(self, sequence, lengths):
-        """sequence [B,S,input_size], lengths [B] -> [B,output_size]; nothing past a length is seen."""
+        """sequence [B,S,input_size], lengths [B] -> [B,output_size]; padding has no effect."""
         packed = nn.utils.rnn.pack_padded_sequence(
             self.input_emb(sequence), lengths.cpu(), batch_first=True, enforce_sorted=False
         )
@@ -106,7 +107,7 @@ def _transformer(d_model, ff, layers, heads, dropout):
 
 
 class _MotionTransformer(nn.Module):
-    """Motion [B,T,C] -> [B,out]: what a learned query token gathers from the real frames."""
+    """Motion [B,T,C] -> [B,out]: read off at a learned query token that attends to the real frames."""
 
     def __init__(self, in_dim, d_model, ff, layers, heads, out, dropout):
         super().__init__()
@@ -120,7 +121,7 @@ class _MotionTransformer(nn.Module):
     def forward(self, motion, m_lens):
         query = self.query_token.expand(len(motion), 1, -1)
         sequence = self.sequence_pos_encoder(torch.cat([query, self.embed_motion(motion)], dim=1))
-        padding = torch.arange(sequence.shape[1], device=motion.device) > m_lens[:, None].to(motion.device)
+        padding = ~lengths_to_mask(m_lens.to(motion.device) + 1, sequence.shape[1])
         return self.out(self.out_ln(self.transformer(sequence, src_key_padding_mask=padding)[:, 0]))
 
 
@@ -173,7 +174,7 @@ def matching_networks(dim, sizes):
 
 
 def matching_sizes(state, path):
-    """The sizes that a checkpoint's shapes tell; no config is needed for them."""
+    """Hidden widths, read from the shapes of a checkpoint: published ones have no config."""
     try:
         return {
             "movement": state["movement_encoder"]["main.0.weight"].shape[0],

@@ -1,6 +1,6 @@
-"""How evaluators learn: two losses that pull a caption to its motion, and the two kinds of judge under one face.
+"""Training of evaluators: two losses that pull a caption to its motion, and the two kinds of evaluator.
 
-Each kind answers to `embed(batch) -> text [B,D], motion [B,D]`, `loss(batch) -> []`, and `state() -> dict`
+Each kind has `embed(batch) -> text [B,D], motion [B,D]`, `loss(batch) -> []`, and `state() -> dict`
 and `load(dict)` of its checkpoint's keys. Batches are z-normalised, zero past each end.
 """
 
@@ -83,9 +83,7 @@ class Matching(nn.Module):
 class Contrast(nn.Module):
     """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
 
-    share = (
-        0.5  # of the epochs: its steps are dear, and it needs fewer. (Dropout doubles their time on a CPU.)
-    )
+    share = 0.5  # of the epochs: steps are expensive, convergence is faster (dropout would double their time)
 
     def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.0):
         super().__init__()
@@ -126,14 +124,14 @@ def r_precision(model, dataset, batch_size, seed, device, repeats):
     """R-precision of real motion, mean over `repeats` draws of captions -> [3]; None below 32 clips."""
     if len(dataset) < metrics.POOL:
         return None
-    found = []
+    tops = []
     with inference(model):
         for repeat in range(repeats):
             pairs = [model.embed(batch.to(device)) for batch in loader(dataset, batch_size, epoch=repeat)]
             text, motion = (torch.cat(side) for side in zip(*pairs))
             pools = metrics.draw_pools(len(dataset), np.random.default_rng((seed, repeat)))
-            found.append(metrics.r_precision(text, motion, pools))
-    return np.mean(found, axis=0)
+            tops.append(metrics.r_precision(text, motion, pools))
+    return np.mean(tops, axis=0)
 
 
 def validate(model, dataset, batch_size, seed, device):
@@ -144,5 +142,4 @@ def validate(model, dataset, batch_size, seed, device):
             means.add(loss=model.loss(batch.to(device)))
     repeats = 3 if len(dataset) < 500 else 1  # a small set has noisy figures
     top = r_precision(model, dataset, batch_size, seed, device, repeats)
-    found = {} if top is None else {f"top{k}": float(value) for k, value in enumerate(top, start=1)}
-    return means.pop() | found
+    return means.pop() | ({} if top is None else metrics.named("top", top))

@@ -1,4 +1,4 @@
-"""The evaluators: the wrapper that asks the networks of `utils.evaluation.evaluator_networks`, and knows their files.
+"""The evaluators' files, and the wrapper through which captions and motions are embedded.
 
 checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder
 checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from models.masking import lengths_to_mask
 from utils.checkpoints import Run, load_into, statistics_of
 from utils.data.clips import UNIT
 from utils.datasets import Normalizer
@@ -23,27 +24,23 @@ MAX_FRAMES = 196
 CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
 
 
-def zero_past(motion, m_lens):
-    """Rows at and beyond each clip's end become zero. motion [B,T,C], m_lens [B]"""
-    inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None].to(motion.device)
-    return motion * inside[..., None]
-
-
 @dataclass
 class TextMotionEvaluator:
-    """Asks the networks. Motion comes in as physical essential rows; the evaluator has its own statistics."""
+    """The networks in eval mode. Motion is given as physical essential rows; the evaluator has its own
+    statistics.
+    """
 
     networks: dict  # movement_encoder, text_encoder, motion_encoder
     normalizer: Normalizer
     words: WordVectors
     contrast: MotionCLIP | None = None
     tokenize: object = None  # captions -> token ids of the contrast model
-    test: dict | None = None  # R-precision of real test motion, as measured after its training
+    test: dict | None = None  # R-precision of real test motion, measured after its training
 
     @classmethod
-    def load(cls, args, spec, device, eval_mean_std=None, glove_dir="./glove"):
-        """checkpoints/<ds>/text_mot_match/model/finest.tar, its CLIP where present; None without an evaluator."""
-        path = Run.of(args, MATCHING).model / "finest.tar"
+    def load(cls, run, spec, device, eval_mean_std=None, glove_dir="./glove"):
+        """The data set's evaluator, with its contrast model where present, or None. run: RunConfig."""
+        path = Run.of(run, MATCHING).model / "finest.tar"
         if not path.is_file():
             print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
@@ -54,11 +51,11 @@ class TextMotionEvaluator:
             network.to(device).eval().requires_grad_(False)
         evaluator = cls(
             networks,
-            _statistics(args, spec, state, eval_mean_std),
+            _statistics(run, spec, state, eval_mean_std),
             _words(state, glove_dir),
             test=state.numbers("test"),
         )
-        evaluator._load_contrast(Run.of(args, CONTRAST).model / "finest.tar", spec, device)
+        evaluator._load_contrast(Run.of(run, CONTRAST).model / "finest.tar", spec, device)
         return evaluator
 
     def _load_contrast(self, path, spec, device):
@@ -113,27 +110,28 @@ class TextMotionEvaluator:
 
     def _prepared(self, motion, m_lens):
         device = self.networks["text_encoder"].hidden.device
-        return zero_past(self.normalizer(motion.to(device)), m_lens)
+        motion = self.normalizer(motion.to(device))
+        return motion * lengths_to_mask(m_lens.to(device), motion.shape[1])[..., None]
 
 
 def embed_rows(networks, motion, m_lens):
     """z-normalised rows [B,T,dim], zero past each end -> [B,D].
 
-    The second convolution sees what the first makes of the zeros after a clip, so there must always be some:
-    the published evaluators always saw 196 frames, and a few zeros after the longest clip give the same.
+    The second convolution reads what the first makes of the zeros after a clip, so there must always be some:
+    the published evaluators were trained on 196 frames, and a few zeros after the longest clip give the same.
     """
     room = max(min(motion.shape[1] + UNIT, MAX_FRAMES) - motion.shape[1], 0)
     movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
     return networks["motion_encoder"](movements, m_lens // UNIT)
 
 
-def _statistics(args, spec, state, eval_mean_std):
-    """--eval_mean_std; else the evaluator's own; else the data set's; else those kept for published weights."""
+def _statistics(run, spec, state, eval_mean_std):
+    """--eval_mean_std; else the evaluator's own; else the data set's or those of published weights."""
     if eval_mean_std:
         return Normalizer.load(eval_mean_std, spec.dim)
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
-    return statistics_of(args, spec)
+    return statistics_of(run, spec)
 
 
 def _words(state, glove_dir):

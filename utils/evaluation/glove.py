@@ -1,8 +1,7 @@
-"""What the evaluators read: word/POS tokens as 300-d vectors and one-hot parts of speech; captions as token ids.
+"""Inputs of the evaluators: words as 300-d vectors and one-hot parts of speech; captions as token ids.
 
 The published evaluators use GloVe vectors from `glove/our_vab_{data.npy,words.pkl,idx.pkl}`. Where these are
-absent, each word of a set's own vocabulary gets a fixed Gaussian vector, seeded by its spelling: the evaluator
-learns what it means.
+absent, each word of a set's own vocabulary gets a fixed Gaussian vector, seeded by its spelling.
 """
 
 import hashlib
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from models.masking import lengths_to_mask
 from models.TextEncoder import TEXT_ENCODERS, local_folder
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
@@ -84,7 +84,7 @@ class WordVectors:
         lengths = torch.tensor([len(row) for row in rows])
         read = [torch.tensor([self._read(token) for token in row]) for row in rows]
         words, kinds = nn.utils.rnn.pad_sequence(read, batch_first=True).unbind(dim=-1)  # [B,S] each
-        inside = torch.arange(words.shape[1]) < lengths[:, None]
+        inside = lengths_to_mask(lengths, words.shape[1])
         pos = nn.functional.one_hot(kinds, len(PARTS_OF_SPEECH))
         return self.vectors[words] * inside[..., None], pos * inside[..., None].float(), lengths
 
