@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
-from models.counter_rng import sample_keys
+from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
 from models.masking import lengths_to_mask
 from utils import distributed
@@ -122,7 +122,7 @@ def validate(mardm, ae, val_set, args, device):
     means = RunningMean()
     with inference(mardm):
         for batch in chain.from_iterable(shared_loader(val_set, args, device)):
-            keys = sample_keys(args.seed, 0, batch.index)
+            keys = sample_keys(batch.index, Purpose.VALIDATION, args.seed)
             loss, count = loss_of(mardm, ae, batch, keys, val_set.longest)
             means.add(count, loss=loss)
     return means.pop()
@@ -184,7 +184,7 @@ def main(argv=None):
     for epoch in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
-                keys = sample_keys(args.seed, loop.progress.total_it, batch.index)
+                keys = sample_keys(batch.index, Purpose.TRAINING, args.seed, loop.progress.total_it)
                 loop.backward(*loss_of(mardm, ae, batch, keys, train_set.longest))
             loop.optimizer_step(optimizer)
             ema.update(mardm, loop.progress.total_it)

@@ -7,7 +7,7 @@ them.
 
 import torch
 
-from models.MARDM import draw_noise
+from models.MARDM import SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 
 
@@ -21,11 +21,8 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, targe
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
     drawn_anew = inside if sections is None else sections & inside
-    order, noise = draw_noise(sampling.seed, range(B), L, mardm.DiffMLPs.noise_shape)
-    noise, leaves = (
-        noise.to(text),
-        reveal_rounds(drawn_anew.cpu(), order, sampling.time_steps).to(text.device),
-    )
+    noise = SamplingNoise(sampling.seed, range(B), text.device)
+    leaves = reveal_rounds(drawn_anew.cpu(), noise.order(L), sampling.time_steps).to(text.device)
     for r in range(sampling.time_steps) if rounds is None else rounds:
         hidden = leaves >= r
         if not hidden.any():
@@ -35,7 +32,8 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, targe
             * inside[..., None]
         )
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        drawn = mardm.DiffMLPs.sample(z, z_null, noise[hidden], sampling)
+        start = noise.rows(*hidden.nonzero(as_tuple=True), mardm.DiffMLPs.noise_shape).to(z)
+        drawn = mardm.DiffMLPs.sample(z, z_null, start, sampling)
         drawn = drawn * mardm.target_std + mardm.target_mean
         targets = targets.clone()
         targets[hidden] = tokenizer.quantize(drawn[None])[0] if sampling.snap == "step" else drawn

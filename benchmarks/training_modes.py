@@ -20,7 +20,7 @@ from benchmarks.training_reference import (
     text_tower,
 )
 from models.AE import STRIDE, make_ae
-from models.counter_rng import sample_keys
+from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models
 from utils.data.clips import Caption, Clip
 from utils.datasets import Batch, Normalizer, TextMotionSet, WindowSet, loader
@@ -157,7 +157,7 @@ class GeneratorBench(Bench):
             return Round(batch, self.ae.tokenize(there.motion, there.m_lens))
 
     def ours(self, given, tokens=False):
-        batch, keys = given.batch, sample_keys(0, 0, given.batch.index)
+        batch, keys = given.batch, sample_keys(given.batch.index, Purpose.TRAINING, 0)
         self.ae.requires_grad_(False)
         ae = Given(self.ae, given.tokens) if tokens else self.ae
         self.gradient_step(*train_MARDM.loss_of(self.mardm, ae, batch, keys, FRAMES // STRIDE))
@@ -166,7 +166,7 @@ class GeneratorBench(Bench):
     @plain_products()
     def reference(self, given, text=True, tokens=False):
         batch, averages, modules = given.batch.to(self.device), [self.average.model], [self.mardm]
-        keys = sample_keys(0, 0, given.batch.index).to(self.device)
+        keys = sample_keys(given.batch.index, Purpose.TRAINING, 0).to(self.device)
         self.ae.requires_grad_(True)
         latents, targets = given.tokens if tokens else self.ae.tokenize(batch.motion)
         condition = batch.text

@@ -4,9 +4,10 @@ A token is 4 frames; class k = k tokens. The network is that of T2M and MoMask (
 as MARDM publishes it.
 """
 
-import numpy as np
 import torch
 from torch import nn
+
+from models.counter_rng import Purpose, rng
 
 MAX_TOKENS = 49  # 196 frames, the longest motion the data sets keep
 
@@ -52,7 +53,7 @@ def sample_lengths(logits, min_tokens, seed, indices=None):
     """
     share = length_distribution(logits, min_tokens).cumsum(dim=1)
     indices = range(len(logits)) if indices is None else indices
-    draws = [np.random.default_rng((seed, int(index))).random() for index in indices]
+    draws = [rng(Purpose.LENGTH, seed, index).random() for index in indices]
     draws = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None]
     return torch.searchsorted(share, draws * share[:, -1:], right=True)[
         :, 0

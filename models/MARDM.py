@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-import numpy as np
 import torch
 from torch import nn
 
-from models.counter_rng import normal, random_keys, uniform
+from models.counter_rng import Purpose, bits, normal, random_keys, sample_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
 from models.precision import InferenceWeights, autocast_to, compile_module
 from models.Transformer import Block, InputProcess, PositionalEncoding
 
-# streams of a clip in training; 0 is `models.AE.REPLACEMENT`
+# streams of a clip's key; 0 is `models.AE.REPLACEMENT`
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE = range(1, 7)
 
 
@@ -41,6 +40,25 @@ class SamplingConfig:
     sampler_steps: int = 4
     hard_pseudo_reorder: bool = False
     seed: int = 3407
+
+
+class SamplingNoise:
+    """What is random in generation: from (seed, key, token) alone, so that a motion is the same in any batch.
+
+    keys: B integers, of motions; device: where the head's noise is made.
+    """
+
+    def __init__(self, seed, keys, device="cpu"):
+        self.host = sample_keys(torch.tensor(list(keys), dtype=torch.int64), Purpose.SAMPLING, seed)
+        self.keys = self.host.to(device)
+
+    def order(self, L):
+        """Uniform numbers float64 [B,L] on the host: which tokens stay hidden the longest."""
+        return (bits(self.host, ORDER, (L,)) & 2**53 - 1).double() * 2**-53  # float32 would have ties
+
+    def rows(self, b, at, shape):
+        """Standard normal float32 [N,*shape] for the tokens `at` [N] of the motions b [N]."""
+        return normal(self.keys[b], NOISE, shape, at)
 
 
 @dataclass
@@ -240,20 +258,18 @@ class MARDM(nn.Module):
         return text * (uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob)
 
     @torch.no_grad()
-    def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None, draws=None):
+    def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None):
         """Generate motions: text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
 
-        keys: B integers; a motion's noise follows from (sampling.seed, key, token) alone, so that it is the
-        same in any batch. draws: (order [B,L], noise [B,L,*noise_shape]) instead of these.
+        keys: B integers, the motions' addresses (0, 1, ... if None); or a SamplingNoise in their place.
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
-        return self._decode(tokenizer, text, targets, hidden, hidden, sampling, keys, draws)
+        noise = self._noise(sampling, keys, len(text))
+        return self._decode(tokenizer, text, targets, (hidden, hidden), sampling, noise)
 
     @torch.no_grad()
-    def edit(
-        self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None, draws=None
-    ):
+    def edit(self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None):
         """Generate some tokens of a motion and keep the rest as they are. An empty section changes nothing.
 
         targets [B,L,target_dim] of the source; sections bool [B,L], True = to be drawn. Otherwise as
@@ -261,21 +277,25 @@ class MARDM(nn.Module):
         """
         inside = lengths_to_mask(m_lens, targets.shape[1])
         targets = targets * inside[..., None]
-        return self._decode(tokenizer, text, targets, sections & inside, inside, sampling, keys, draws)
+        noise = self._noise(sampling, keys, len(text))
+        return self._decode(tokenizer, text, targets, (sections & inside, inside), sampling, noise)
 
-    def _decode(self, tokenizer, text, targets, hidden, inside, sampling, keys, draws):
-        """targets [B,L,target_dim]; hidden, inside bool [B,L]: what to draw, what is real."""
+    def _noise(self, sampling, keys, B):
+        if isinstance(keys, SamplingNoise):
+            return keys
+        return SamplingNoise(sampling.seed, range(B) if keys is None else keys, self.mask_latent.device)
+
+    def _decode(self, tokenizer, text, targets, masks, sampling, noise):
+        """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
         net = self.DiffMLPs.net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
         with self.inference_weights([*low, net.res_blocks, net.final_layer], self.precision):
-            return self._rounds(tokenizer, text, targets, hidden, inside, sampling, keys, draws)
+            return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
-    def _rounds(self, tokenizer, text, targets, hidden, inside, sampling, keys, draws):
+    def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
         """Round after round, the tokens that leave the mask are drawn and become part of the input."""
-        B, L = hidden.shape
-        keys = range(B) if keys is None else keys
-        order, noise = draws or draw_noise(sampling.seed, keys, L, self.DiffMLPs.noise_shape)
-        noise = noise.to(targets)
+        hidden, inside = masks
+        order = noise.order(hidden.shape[1])
         # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
         # that no round waits for the device.
         places, counts = by_round(
@@ -285,7 +305,7 @@ class MARDM(nn.Module):
 
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
-        order = order.to(targets.device) if sampling.hard_pseudo_reorder else None
+        order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         for b, at in zip(*(index.split(counts) for index in places)):
             if len(b) == 0:
                 continue
@@ -293,7 +313,8 @@ class MARDM(nn.Module):
                 rows if rows is None else rows[b, at]
                 for rows in self._conditions(x, text, inside, order, guide=sampling.cfg != 1)
             )
-            drawn = self.DiffMLPs.sample(z, z_null, noise[b, at], sampling)
+            start = noise.rows(b, at, self.DiffMLPs.noise_shape).to(z.dtype)
+            drawn = self.DiffMLPs.sample(z, z_null, start, sampling)
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":
                 drawn = tokenizer.quantize(drawn[None])[0]
@@ -321,16 +342,6 @@ class FSQ_MARDM(MARDM):
 
     def __init__(self, kind="FSQ", target_dim=6, **options):
         super().__init__(kind=kind, target_dim=target_dim, **options)
-
-
-def draw_noise(seed, keys, L, shape):
-    """Everything random in generation: unmasking order [B,L] and head noise [B,L,*shape].
-
-    Both come from a stream per motion, token after token: a longer batch or other neighbours change nothing.
-    """
-    order = np.stack([np.random.default_rng((seed, key, 0)).random(L) for key in keys])
-    noise = np.stack([np.random.default_rng((seed, key, 1)).standard_normal((L, *shape)) for key in keys])
-    return torch.from_numpy(order), torch.from_numpy(noise)
 
 
 KINDS = {"MARDM": "continuous", "FSQ-MARDM": "FSQ", "VQ_MARDM": "VQ"}

@@ -1,11 +1,16 @@
-"""Random numbers with an address, for training: what a clip draws follows from (seed, step, clip) alone.
+"""Random numbers with an address: every stream follows from (purpose, seed, ...) alone.
 
-Who else is in the batch, how the batch is split over processes and micro-batches, and on which device it lies,
-changes nothing. Counter-based: the n-th number of a stream is a hash of the stream's key plus n times an odd
-constant, which is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) started at the key.
+    rng(Purpose.CROP, seed, epoch, clip)                      a NumPy generator
+    keys = sample_keys(clips, Purpose.TRAINING, seed, step)   int64 [B], for uniform(keys, ...), normal(keys, ..)
+
+What a clip draws from its key does not depend on who else is in the batch, how the batch is split over
+processes and micro-batches, and on which device it lies. Counter-based: the n-th number of a stream is a hash
+of its key plus n times an odd constant, which is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) started at the
+key.
 """
 
 import math
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -20,10 +25,46 @@ def splitmix64(x):
     return x ^ (x >> 31 & 2**33 - 1)
 
 
-def sample_keys(seed, step, clips):
-    """The streams of these clips [B] (numbers in the data set) at a step: int64 [B]."""
-    start = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0].astype(np.int64))
-    return splitmix64(splitmix64(clips * STEP + start))
+class Purpose(IntEnum):
+    """What random numbers are for: the first part of an address, so that no two uses share a stream."""
+
+    TRAINING = 1  # masks, corruption, times and noise of a clip at a training step
+    VALIDATION = 2
+    SAMPLING = 3  # order and noise of a motion
+    LENGTH = 4  # of a motion that is estimated from its text
+    LIBRARIES = 5  # the generators of torch, NumPy and Python
+    ORDER = 6  # of the clips of an epoch
+    CROP = 7  # and caption, of a clip in an epoch
+    EVALUATION = 8  # pools, pairs and captions of a repeat
+    MULTIMODALITY = 9
+    REFERENCE = 10  # train clips scored as if generated
+    LABELS = 11  # what an oracle that knows the labels reaches
+    SPLIT = 12  # of a data set into train, val and test
+    WORDS = 13  # vectors of words without a published one
+    BOOTSTRAP = 14
+
+
+def seed_sequence(purpose, seed, *address):
+    """np.random.SeedSequence of an address: integers in [-2^63, 2^64).
+
+    Two words each, after the purpose and the number of integers: NumPy takes one or two words by size and
+    pads with zeros, so that its own (5,), (5, 0) and (5, 0, 0) are one stream.
+    """
+    words = [purpose, len(address)]
+    for number in (seed, *address):
+        words += [int(number) & 2**32 - 1, int(number) >> 32 & 2**32 - 1]
+    return np.random.SeedSequence(words)
+
+
+def rng(purpose, seed, *address):
+    """A NumPy generator of its own for every address, e.g. (Purpose.CROP, seed, epoch, clip)."""
+    return np.random.default_rng(seed_sequence(purpose, seed, *address))
+
+
+def sample_keys(samples, purpose, seed, *address):
+    """The streams of these samples int64 [B] (numbers of clips or motions) at an address: int64 [B]."""
+    start = seed_sequence(purpose, seed, *address).generate_state(1, np.uint64)[0].astype(np.int64)
+    return splitmix64(splitmix64(samples * STEP + int(start)))
 
 
 def random_keys(n):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.AE import FSQ_LEVELS, AE_models, make_ae
-from models.counter_rng import sample_keys
+from models.counter_rng import Purpose, sample_keys
 
 
 @pytest.fixture(params=["AE_Model", "FSQ_AE_High"])
@@ -96,7 +96,7 @@ def test_snap_off_decodes_what_it_is_given():
 def test_random_replacements_are_legal():
     ae = make_ae("FSQ_AE_High", width=32)
     latents = torch.zeros(2, 32, 7)
-    lifted = ae.random_replacements(latents, sample_keys(1, 0, torch.arange(2)))
+    lifted = ae.random_replacements(latents, sample_keys(torch.arange(2), Purpose.TRAINING, 1))
     # undo the linear lift: the coordinates must lie on the grid
     coords = (lifted.mT - ae.post_fsq.bias) @ torch.linalg.pinv(ae.post_fsq.weight).mT
     torch.testing.assert_close(ae.quantize(coords), coords, atol=1e-4, rtol=0)

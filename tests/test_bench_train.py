@@ -9,7 +9,7 @@ import torch
 from benchmarks import bench_train, rehearsal, training_modes
 from benchmarks.training_modes import GeneratorBench
 from benchmarks.training_reference import average_one_by_one, repeat_then_gather_loss, text_tower
-from models.counter_rng import sample_keys
+from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models
 from utils.training.train_utils import EMA
 
@@ -28,7 +28,7 @@ def test_the_reference_draws_from_the_same_rows(mardm, monkeypatch):
     monkeypatch.setattr(mardm.DiffMLPs, "loss", lambda rows, z, *_: seen.append((rows, z)) or z.sum(dim=1))
     torch.manual_seed(1)
     latents, targets, text = torch.randn(4, 16, 9), torch.randn(4, 9, 5), torch.randn(4, 512)
-    m_lens, keys = torch.tensor([9, 3, 7, 1]), sample_keys(0, 0, torch.arange(4))
+    m_lens, keys = torch.tensor([9, 3, 7, 1]), sample_keys(torch.arange(4), Purpose.TRAINING, 0)
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)  # the decoys are a choice of their own
     mardm.forward_loss(
         latents, targets, text, m_lens, keys=keys, random_replacements=torch.zeros_like(latents)

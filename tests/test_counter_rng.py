@@ -5,10 +5,26 @@ import scipy.stats
 import torch
 
 from models.AE import make_ae
-from models.counter_rng import integers, normal, sample_keys, splitmix64, uniform
+from models.counter_rng import Purpose, integers, normal, rng, sample_keys, splitmix64, uniform
 from models.MARDM import MARDM_models, TrainingDraws
 
-KEYS = sample_keys(3407, 17, torch.arange(200))
+KEYS = sample_keys(torch.arange(200), Purpose.TRAINING, 3407, 17)
+
+
+def keys_at(step):
+    return sample_keys(torch.tensor([5]), Purpose.TRAINING, 1, step)
+
+
+def test_no_two_addresses_share_a_stream():
+    """NumPy's own SeedSequence pads with zeros: to it (s, 5), (s, 5, 0) and (s + 5 * 2^32,) are one."""
+    big = 2**32
+    addresses = [(3,), (3, 5), (3, 5, 0), (3, 5, 0, 0), (3 + 5 * big,), (3 + 5 * big, 0), (3, 5 * big), (-3,)]
+    streams = [rng(purpose, *address).random() for purpose in Purpose for address in addresses]
+    streams += [
+        float(uniform(sample_keys(torch.tensor([0]), p, *a), 0, (1,))) for p in Purpose for a in addresses
+    ]
+    assert len(set(streams)) == len(streams) == 2 * len(Purpose) * len(addresses)
+    assert rng(Purpose.CROP, 3, 5).random() == rng(Purpose.CROP, 3, 5).random()
 
 
 def test_the_hash_is_splitmix64():
@@ -27,7 +43,7 @@ def test_draws_have_their_distribution(draw, cdf):
     samples = {
         "all": draw(KEYS, 1, (50, 4)),
         "first of each clip": draw(KEYS, 2, (1,)),
-        "steps": torch.cat([draw(sample_keys(1, step, torch.tensor([5])), 1, (1,)) for step in range(500)]),
+        "steps": torch.cat([draw(keys_at(step), 1, (1,)) for step in range(500)]),
         "purposes": torch.cat([draw(KEYS[:1], purpose, (1,)) for purpose in range(500)]),
     }
     for name, sample in samples.items():
@@ -60,7 +76,7 @@ def test_the_loss_of_a_batch_is_that_of_its_clips(model, entry):
     ae = make_ae(model, width=16).double().eval()
     mardm = MARDM_models[entry](ae_dim=16, target_dim=ae.target_dim, text_dim=8, dropout=0.0).double()
     motion, text = torch.randn(3, 40, 67, dtype=torch.float64), torch.randn(3, 8, dtype=torch.float64)
-    m_lens, keys = torch.tensor([40, 24, 8]), sample_keys(1, 2, torch.tensor([11, 4, 7]))
+    m_lens, keys = torch.tensor([40, 24, 8]), sample_keys(torch.tensor([11, 4, 7]), Purpose.TRAINING, 1, 2)
 
     def loss(rows):
         frames = int(m_lens[rows].max())

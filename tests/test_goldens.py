@@ -18,7 +18,7 @@ from diffusions.samplers import guided
 from models.AE import AE
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, timestep_embedding
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, Size
+from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, SamplingNoise, Size
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks
 from models.Transformer import PositionalEncoding
 from tests.conftest import outside
@@ -214,6 +214,19 @@ def test_ddpm_sampling(golden, case):
     close(out, recorded["out"][:n], 1e-4 if "4.5" in case else 1e-5)
 
 
+class RecordedNoise(SamplingNoise):
+    """order [B,L] and noise [B,L,...] as recorded."""
+
+    def __init__(self, order, noise):
+        self.recorded = order, noise
+
+    def order(self, L):
+        return self.recorded[0]
+
+    def rows(self, b, at, shape):
+        return self.recorded[1][b, at]
+
+
 def recorded_noise(recorded, hidden, order, rounds, shape):
     """The noise with which each token was drawn for the last time: that of the round after which it left the
     mask.
@@ -230,7 +243,7 @@ def recorded_noise(recorded, hidden, order, rounds, shape):
         full = torch.zeros(*hidden.shape, *shape)
         full[drawn] = rows
         noise = torch.where((leaves == r)[(...,) + (None,) * len(shape)], full, noise)
-    return noise
+    return RecordedNoise(order, noise)
 
 
 def run_loop(model, recorded, sampling, dtype):
@@ -241,11 +254,10 @@ def run_loop(model, recorded, sampling, dtype):
     noise = recorded_noise(
         recorded, sections & inside, order, sampling.time_steps, model.DiffMLPs.noise_shape
     )
-    draws = order, noise.to(dtype)
     if "edit_mask" not in given:
-        return model.generate(Identity, text, lengths, sampling, draws=draws).mT
+        return model.generate(Identity, text, lengths, sampling, noise).mT
     return model.edit(
-        Identity, text, lengths, given["source_latents"].mT.to(dtype), sections, sampling, draws=draws
+        Identity, text, lengths, given["source_latents"].mT.to(dtype), sections, sampling, noise
     ).mT
 
 

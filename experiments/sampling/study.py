@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
-from models.MARDM import SamplingConfig, draw_noise
+from models.MARDM import SamplingConfig, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
@@ -137,14 +137,16 @@ def forced(pipeline, evaluation, sampling):
     batch = collate([evaluation.dataset[(0, int(i))] for i in chosen]).to(evaluation.device)
     targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // UNIT
     inside = lengths_to_mask(m_lens, targets.shape[1])
-    order, noise = draw_noise(sampling.seed, chosen.tolist(), targets.shape[1], mardm.DiffMLPs.noise_shape)
+    noise = SamplingNoise(sampling.seed, chosen.tolist(), targets.device)
+    order = noise.order(targets.shape[1])
     leaves = reveal_rounds(inside.cpu(), order, sampling.time_steps).to(evaluation.device)
     latents, found = ae.embed_codes(targets).mT, []
     for r in range(sampling.time_steps):
         x = torch.where((leaves >= r)[..., None], mardm.mask_latent, latents) * inside[..., None]
         now = leaves == r
         z, z_null = (mardm.transformer(x, c, inside)[now] for c in (batch.text, torch.zeros_like(batch.text)))
-        found.append((z, z_null, noise.to(x)[now]))
+        start = noise.rows(*now.nonzero(as_tuple=True), mardm.DiffMLPs.noise_shape)
+        found.append((z, z_null, start.to(x)))
     return tuple(torch.cat(parts) for parts in zip(*found))
 
 
