@@ -1,4 +1,4 @@
-"""BVH files: `read_bvh` reads them, `writer.write_bvh` writes them, `rigs` knows the skeletons they come with."""
+"""BVH files: `read_bvh` reads, `writer.write_bvh` writes, `rigs` maps other skeletons to the 22 joints."""
 
 from motion.bvh.reader import read_bvh
 
