@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from utils.analysis import latent_perturbation as topology
+from utils.analysis.output import check_picture
 from utils.analysis.topology_figure import draw, table
 from utils.checkpoints import Run, load_ae, load_state
 from utils.cli import Parser, count, name, run, start, write_text
@@ -63,8 +64,7 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.ae_models and len(args.ae_models) != len(args.ae_names):
         raise BadInput(f"--ae_models: {len(args.ae_models)} for {len(args.ae_names)} runs; give one for each")
-    if args.output.suffix not in (".png", ".pdf", ".svg"):
-        raise BadInput(f"--output {args.output}: pictures are written as .png, .pdf or .svg")
+    check_picture(args.output)
     return args
 
 
@@ -91,10 +91,12 @@ def analyse(args, device):
     # the grids first: the continuous control goes as far as they do
     for one in tqdm(sorted(parts, key=lambda one: parts[one].ae.kind != "FSQ"), desc="autoencoders"):
         part, ae = parts[one], parts[one].ae
-        ruler = topology.Ruler(ae, part.normalizer, part.spec.skeleton.unit_m, topology.reach(ae.decoder))
+        decoding = topology.Decoding(
+            ae, part.normalizer, part.spec.skeleton.unit_m, topology.reach(ae.decoder)
+        )
         generator = torch.Generator().manual_seed(args.seed + 1)
-        found[one] = describe(one, models[args.ae_names.index(one)], ruler, tokens[one])
-        found[one] |= topology.examine(ruler, samples[one], kept, generator, norms or topology.NORMS)
+        found[one] = describe(one, models[args.ae_names.index(one)], decoding, tokens[one])
+        found[one] |= topology.examine(decoding, samples[one], kept, generator, norms or topology.NORMS)
         norms |= grid_norms(found)
     facts = {"split": args.split, "clips": len(clips), "samples": args.samples, "seed": args.seed}
     return facts | {"autoencoders": {one: found[one] for one in args.ae_names}}
@@ -115,11 +117,11 @@ def grid_norms(found):
     return {n: float(np.mean([move["relative_norm"] for move in rows if move["move"] == n])) for n in names}
 
 
-def describe(one, model, ruler, tokens):
+def describe(one, model, decoding, tokens):
     """Name, size, field of view, usage of the code book, histogram of each grid dimension."""
-    ae, (group, seed) = ruler.ae, split_seed(one)
+    ae, (group, seed) = decoding.ae, split_seed(one)
     facts = {"model": model, "kind": ae.kind, "group": group, "seed": seed, "codes": ae.codebook_size}
-    facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), ruler.field
+    facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), decoding.field
     if ae.codebook_size is None:
         return facts
     every, usage = torch.cat(tokens), CodeUsage(ae.codebook_size)

@@ -3,9 +3,9 @@
 python analyze_training.py --log_dirs checkpoints/t2m/MARDM checkpoints/t2m/FSQ_MARDM --output training.png
 Runs whose names differ in a trailing _<number> are seeds of one group: the table gives their mean and range.
 
-steps, seconds  to a fixed FID or top-3 (Test/FID, Test/top3, of one evaluator): the first evaluation that reaches
-                it, no interpolation: the spacing of the evaluations is the resolution. Seconds = steps x
-                median seconds per step: pauses and evaluations take no part.
+steps, seconds  to a fixed FID or top-3 (Test/FID, Test/top3, of one evaluator): the first evaluation that
+                reaches it, no interpolation: the spacing of the evaluations is the resolution. Seconds =
+                steps x median seconds per step: pauses and evaluations take no part.
 spikes          logged gradient norms after warm-up above median + 6 MAD of the 101 around them
 CV              of the gradient norm after warm-up: standard deviation / mean; detrended: the same of the norm
                 divided by its running median
@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 from utils.analysis.convergence import FID, NORM, TOP3, progress, steadiness, thresholds
-from utils.analysis.event_files import read_points, run_name
+from utils.analysis.event_files import check_names, read_points, run_name
+from utils.analysis.output import check_picture
 from utils.analysis.training_figure import draw, table
 from utils.cli import Parser, number, run, write_text
 from utils.errors import BadInput
@@ -65,36 +66,25 @@ def parse(argv):
     )
     args = parser.parse_args(argv)
     args.names = args.names or [run_name(folder) for folder in args.log_dirs]
-    if len(args.names) != len(args.log_dirs):
-        raise BadInput(
-            f"--names: {len(args.names)} for {len(args.log_dirs)} runs; give one name for each run"
-        )
-    twice = {name for name in args.names if args.names.count(name) > 1}
-    if twice:
-        raise BadInput(f"two runs are called {twice.pop()}: give each its own with --names")
-    if args.output.suffix not in (".png", ".pdf", ".svg"):
-        raise BadInput(f"--output {args.output}: pictures are written as .png, .pdf or .svg")
+    check_names(args.names, args.log_dirs)
+    check_picture(args.output)
     return args
 
 
 def examine(runs, metric="Train/loss", fid_at=None, top3_at=None):
     """run name -> curves (read_points). -> everything that `table` and `draw` need, as plain data"""
     fid_at, top3_at = thresholds(runs, fid_at, top3_at)
-    found = {}
+    results = {}
     for name, curves in runs.items():
         group, seed = split_seed(name)
-        kept = {tag: curves[tag] for tag in dict.fromkeys((FID, TOP3, NORM, metric)) if tag in curves}
-        found[name] = {
-            "group": group,
-            "seed": seed,
-            **progress(curves, fid_at, top3_at),
-            **steadiness(curves),
-            "curves": {
-                tag: {"steps": x.tolist(), "values": [float(f"{v:.6g}") for v in y]}
-                for tag, (x, y, _) in kept.items()
-            },
+        facts = {"group": group, "seed": seed, **progress(curves, fid_at, top3_at), **steadiness(curves)}
+        facts["curves"] = {
+            tag: {"steps": curves[tag][0].tolist(), "values": [float(f"{v:.6g}") for v in curves[tag][1]]}
+            for tag in dict.fromkeys((FID, TOP3, NORM, metric))
+            if tag in curves
         }
-    return {"metric": metric, "fid_at": fid_at, "top3_at": top3_at, "runs": found}
+        results[name] = facts
+    return {"metric": metric, "fid_at": fid_at, "top3_at": top3_at, "runs": results}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws the training curves of one run, or of several together, from their TensorBoard event files.
+"""Draw the training curves of one run, or of several together, from their TensorBoard event files.
 
 python plot_loss.py --log_dir checkpoints/t2m/AE/model
 python plot_loss.py --log_dirs checkpoints/t2m/AE checkpoints/t2m/FSQ --names AE FSQ --metric Val/loss
@@ -8,19 +8,17 @@ python plot_loss.py --log_dir checkpoints/t2m/FSQ/model --all
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from motion.export import safe_caption
-from motion.files import whole_file
-from utils.analysis.event_files import read_scalars, run_name, smooth
+from utils.analysis.event_files import check_names, read_points, run_name, smooth
+from utils.analysis.output import check_picture, new_figure, save
 from utils.cli import Parser, number, run
 from utils.errors import BadInput
 
 
 def main(argv=None):
     args = parse(argv)
-    runs = {name: read_scalars(folder) for name, folder in zip(args.names, args.log_dirs)}
+    runs = {name: read_points(folder) for name, folder in zip(args.names, args.log_dirs)}
     if not args.all:
         draw(args.output, args.metric, runs, args.smooth)
         print(f"{args.metric}: {args.output}")
@@ -50,14 +48,8 @@ def parse(argv):
     args = parser.parse_args(argv)
     args.log_dirs = args.log_dirs or [args.log_dir]
     args.names = args.names or distinct([run_name(folder) for folder in args.log_dirs])
-    if len(args.names) != len(args.log_dirs):
-        raise BadInput(
-            f"--names: {len(args.names)} for {len(args.log_dirs)} runs; give one name for each run"
-        )
-    if len(set(args.names)) < len(args.names):
-        raise BadInput(f"--names: {' '.join(args.names)}: a name stands twice; give each run its own")
-    if args.output.suffix not in (".png", ".pdf", ".svg"):
-        raise BadInput(f"--output {args.output}: pictures are written as .png, .pdf or .svg")
+    check_names(args.names, args.log_dirs)
+    check_picture(args.output)
     args.output_dir = args.output_dir or Path("_vs_".join(map(run_name, args.log_dirs)) + "_curves")
     return args
 
@@ -73,24 +65,23 @@ def draw(path, tag, runs, weight):
     if not have:
         tags = sorted({tag for scalars in runs.values() for tag in scalars})
         raise BadInput(f"{tag}: no such scalar in {', '.join(runs)}; there are {', '.join(tags)}")
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5)
     axes = figure.add_subplot(xlabel="step", ylabel=tag)
     axes.grid(alpha=0.3)
-    for i, (name, (steps, values)) in enumerate(have.items()):
+    for i, (name, (steps, values, _)) in enumerate(have.items()):
         colour = f"C{i}"
         # two evaluations make no curve to smooth, and a lone point is invisible as a line
         few = {"marker": "o", "markersize": 3} if len(steps) < 40 else {}
-        drawn = smooth(values, weight)
         if weight:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=1, **few)
         lost = np.count_nonzero(~np.isfinite(values))
         label = name + (f" ({lost} values not finite)" if lost else "")
-        axes.plot(steps, drawn, color=colour, linewidth=2, label=label, **({} if weight else few))
+        axes.plot(
+            steps, smooth(values, weight), color=colour, linewidth=2, label=label, **({} if weight else few)
+        )
     axes.set_title(tag + (f", smoothed {weight:g}" if weight else ""))
     axes.legend()
-    with whole_file(path) as part:
-        figure.savefig(part)
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import train_Evaluators
 from experiments import nearest_neighbours as memorisation
 from experiments.ablation import figures, report, tables, verdicts
 from experiments.ablation.collect import collect
-from experiments.nearest_neighbours_metrics import PostureExam, near_copies, nearest, postures
+from experiments.nearest_neighbours import LocalJoints, near_copies, nearest, postures
 from models.AE import AE_models
 from utils.checkpoints import Run, save_state
 from utils.cli import run
@@ -283,7 +283,7 @@ def test_the_page_has_every_number_with_its_n(record):
     assert (row["seeds"], row["n clips x repeats"]) == ("3", "514 x 5") and row["FID"].startswith(
         "1.55 ± 0.12"
     )
-    assert any(line[0].endswith("(floor)") and line[3].startswith("0.60") for line in lines)
+    assert any(line[0].endswith("(train/test reference)") and line[3].startswith("0.60") for line in lines)
     assert "not run" in text and "FSQ_AE_Small" in text  # it is missing from the record
     assert text.count("train_AE.py --name") == len(AES) * 3
     assert "**supported**" in text and "15 = 0.97%" in text  # near-copies over three seeds of 514
@@ -318,7 +318,9 @@ def test_effects_are_without_minus_with(record):
         run_ = copy.deepcopy(record["runs"][f"FSQ_MARDM_{seed}"])
         run_["evaluations"] = {"eval": evaluation("generated", MODELS["FSQ_MARDM"][seed - 1] + 2)}
         record["runs"][f"FSQ_MARDM_flat_{seed}"] = run_ | {"variant": "FSQ_MARDM_flat"}
-    line = next(x for x in tables.effects_table(record).splitlines() if "attention begins flat, grid" in x)
+    line = next(
+        x for x in tables.effects_table(record).splitlines() if "no neighbour initialisation, grid" in x
+    )
     assert "| 3 | 1.55 -> 3.55 (2.00 ± 0.00)" in line
 
 
@@ -488,8 +490,9 @@ def test_postures_do_not_see_where_one_walks():
     rows[..., 4:] = torch.arange(6.0)
     here, there = rows.clone(), rows.clone()
     there[..., :3] = 0.3  # turns and walks
-    evaluation = PostureExam(None, None, SimpleNamespace(inverse=lambda x: x), spec, torch.device("cpu"))
-    a, b = (evaluation.seen(x, torch.tensor([8])).joints[0] for x in (here, there))
+    dataset = SimpleNamespace(normalizer=SimpleNamespace(inverse=lambda x: x))
+    evaluation = LocalJoints(None, dataset, spec, torch.device("cpu"))
+    a, b = (evaluation.to_motions(x, torch.tensor([8])).joints[0] for x in (here, there))
     assert np.array_equal(a, b) and np.allclose(a[0], np.arange(6).reshape(2, 3) * 0.5)
 
 

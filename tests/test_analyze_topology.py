@@ -46,14 +46,16 @@ def samples_of(ae, count=40, seed=0):
     return topology.draw_samples([ae.fsq.indices_to_codes(one) for one in every], count, generator)
 
 
-def ruler_of(ae, field=0):
-    return topology.Ruler(ae, Normalizer(torch.zeros(DIM), torch.ones(DIM)), 1.0, field)
+def decoding_of(ae, field=0):
+    return topology.Decoding(ae, Normalizer(torch.zeros(DIM), torch.ones(DIM)), 1.0, field)
 
 
 def test_a_linear_decoder_moves_in_proportion_to_the_steps():
     ae = Linear().eval()
     samples = samples_of(ae)
-    found = topology.examine(ruler_of(ae), samples, torch.ones(40, dtype=torch.bool), torch.Generator(), {})
+    found = topology.examine(
+        decoding_of(ae), samples, torch.ones(40, dtype=torch.bool), torch.Generator(), {}
+    )
     for row in found["per_dimension"]:
         k, steps = row["dimension"], int(row["move"].split()[0])
         column = (
@@ -68,8 +70,8 @@ def test_a_linear_decoder_moves_in_proportion_to_the_steps():
 def test_the_field_dilutes_what_happens_in_the_tokens_own_frames():
     ae = Linear().eval()
     samples = samples_of(ae)
-    before = ruler_of(ae).rows(samples.targets, samples.m_lens)
-    found = ruler_of(ae, field=10**6).compare(samples, samples.other, before)
+    before = decoding_of(ae).rows(samples.targets, samples.m_lens)
+    found = decoding_of(ae, field=10**6).compare(samples, samples.other, before)
     assert torch.allclose(
         found["field_mm"] * samples.m_lens, found["own_mm"] * 4
     )  # of the real frames, no padding
@@ -82,8 +84,8 @@ def test_root_and_heading_are_measured_apart():
         ae.matrix[0, 0] = 1.0  # the first latent is minus half the turn per frame
     samples = samples_of(ae)
     inner = samples.place * 4 + 4 < samples.m_lens  # the last row of a clip turns nothing any more
-    before = ruler_of(ae).rows(samples.targets, samples.m_lens)
-    found = ruler_of(ae).compare(samples, samples.other, before)
+    before = decoding_of(ae).rows(samples.targets, samples.m_lens)
+    found = decoding_of(ae).compare(samples, samples.other, before)
     change = ((samples.other - samples.token) @ ae.post_fsq.weight[0]).abs().double()
     turned = torch.rad2deg(torch.remainder(8 * change.detach() + math.pi, 2 * math.pi) - math.pi).abs()
     assert torch.allclose(found["yaw_deg"][inner], turned[inner], atol=1e-3)
@@ -109,7 +111,7 @@ def test_grid_moves_stay_on_the_grid_and_change_one_dimension():
     ae = Linear()
     samples = samples_of(ae, 200)
     token, scale = samples.token, ae.fsq.scale
-    for name, k, new, exists in topology.grid_moves(ae, samples, torch.Generator().manual_seed(1), 1.0, {}):
+    for name, k, new, exists in topology.grid_moves(ae, samples, torch.Generator().manual_seed(1)):
         steps = int(name.split()[0])
         digit = ((token[:, k] + 1) * scale[k]).round()
         assert torch.equal(exists, (digit + steps < LEVELS[k]) | (digit - steps >= 0))
@@ -117,10 +119,7 @@ def test_grid_moves_stay_on_the_grid_and_change_one_dimension():
         assert torch.allclose(ae.quantize(new[exists]), new[exists])
         assert torch.allclose(changed[:, k].abs(), torch.tensor(float(steps)))
         assert (changed.abs().sum(dim=1) - changed[:, k].abs() < 1e-6).all()
-    ups = [
-        (new - token)[:, k] > 0
-        for _, k, new, _ in topology.grid_moves(ae, samples, torch.Generator(), 1.0, {})
-    ]
+    ups = [(new - token)[:, k] > 0 for _, k, new, _ in topology.grid_moves(ae, samples, torch.Generator())]
     assert ups[0].any() and not ups[0].all()  # both directions
 
 
@@ -132,7 +131,7 @@ def test_code_moves_are_the_neighbours_by_brute_force():
     codes = ae.vq.codebook.detach()
     index = torch.arange(80)
     samples = topology.Samples(codes[:, None], torch.full((80,), 4), torch.zeros(80).long(), codes.flip(0))
-    moves = {name: new for name, _, new, _ in topology.code_moves(ae, samples, torch.Generator(), 1.0, {})}
+    moves = {name: new for name, _, new, _ in topology.code_moves(ae, samples, torch.Generator())}
     distance = (codes[:, None] - codes).norm(dim=2)
     ranked = distance.argsort(dim=1, stable=True)
     assert torch.allclose(moves["nearest code"][2:], codes[ranked[2:, 1]])
@@ -146,7 +145,7 @@ def test_code_moves_are_the_neighbours_by_brute_force():
 def test_a_small_code_book_has_no_far_ranks():
     ae = VQ_AE(DIM, 8, codebook_size=8)
     samples = topology.Samples(torch.zeros(1, 1, 8), torch.tensor([4]), torch.tensor([0]), torch.ones(1, 8))
-    names = [move[0] for move in topology.code_moves(ae, samples, torch.Generator(), 1.0, {})]
+    names = [move[0] for move in topology.code_moves(ae, samples, torch.Generator())]
     assert names == ["nearest code", "random code"]
 
 
@@ -154,7 +153,7 @@ def test_noise_is_as_long_as_asked():
     samples = topology.Samples(
         torch.zeros(30, 1, 8), torch.full((30,), 4), torch.zeros(30).long(), torch.randn(30, 8)
     )
-    moves = topology.noise_moves(None, samples, torch.Generator(), 2.0, {"1 step": 0.25})
+    moves = topology.noise_moves(samples, torch.Generator(), {"1 step": 0.5})
     assert [move[0] for move in moves] == ["noise, 1 step", "towards a token, 1 step"]
     for _, _, new, _ in moves:
         assert torch.allclose(new.norm(dim=1), torch.tensor(0.5))
@@ -184,9 +183,9 @@ def test_the_share_of_a_swap_and_means_over_seeds():
     def one(step, swap):
         return {"moves": [{"move": "random token", "field_mm": swap}, {"move": "1 step", "field_mm": step}]}
 
-    assert topology_figure.share_of_swap(one(1.0, 4.0), "1 step") == 0.25
+    assert topology_figure.shares_of_swap([one(1.0, 4.0)], "1 step") == [0.25]
     runs = [one(1.0, 4.0), one(3.0, 4.0)]
-    assert topology_figure.mean_over_seeds(runs, "1 step", "field_mm")[0] == 2
+    assert topology_figure.mean_over_seeds(runs, "1 step", "field_mm") == 2
     assert topology_figure.mean_over_seeds(runs, "2 steps", "field_mm") is None
 
 
@@ -244,6 +243,12 @@ def test_the_command_measures_every_family(record):
     ]  # as far as the grid's steps
     norms = {move["move"]: move["relative_norm"] for one in found.values() for move in one["moves"]}
     assert norms["noise, 2 steps"] == pytest.approx(norms["2 steps"], rel=1e-4)
+
+
+def test_a_continuous_autoencoder_alone_is_moved_by_fixed_distances(home, tmp_path):
+    analyze_topology.main(command(home, tmp_path, "--ae_names", "AE_1"))
+    moves = json.loads((tmp_path / "t.json").read_text())["autoencoders"]["AE_1"]["moves"]
+    assert [move["relative_norm"] for move in moves[1:5]] == pytest.approx([0.1, 0.2, 0.4, 0.8], rel=1e-4)
 
 
 def test_swaps_are_matched_and_those_without_effect_left_out_in_all(record):

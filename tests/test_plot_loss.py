@@ -8,7 +8,8 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import plot_loss
-from utils.analysis.event_files import read_scalars, smooth
+from utils.analysis.event_files import read_points, smooth
+from utils.analysis.output import Figure
 from utils.cli import run
 
 LOSSES = np.linspace(2, 1, 30)
@@ -54,14 +55,14 @@ def test_smoothing_keeps_a_constant_and_steps_over_what_is_not_finite():
 
 def test_scalars_come_back_as_they_were_written(log_dir):
     for folder in (log_dir, log_dir.parent):
-        scalars = read_scalars(folder)
+        scalars = read_points(folder)
         assert sorted(scalars) == ["Train/loss", "Val/loss"]
-        steps, values = scalars["Train/loss"]
+        steps, values, _ = scalars["Train/loss"]
         assert np.array_equal(steps, 10 * np.arange(30)) and np.allclose(values, LOSSES)
 
 
 def test_every_point_is_kept_however_many_there_are(tmp_path):
-    steps, _ = read_scalars(write_run(tmp_path / "long", losses=np.ones(12_000)))["Train/loss"]
+    steps, *_ = read_points(write_run(tmp_path / "long", losses=np.ones(12_000)))["Train/loss"]
     assert len(steps) == 12_000  # TensorBoard's own default keeps 10,000
 
 
@@ -73,7 +74,7 @@ def test_a_restart_in_a_second_file_goes_on_in_the_same_curve(log_dir):
             writer.add_scalar("Train/loss", 0.5, step)
     (second,) = log_dir.glob("*.again")
     second.rename(log_dir / "events.out.tfevents.9999999999.again")  # TensorBoard reads files in name order
-    steps, values = read_scalars(log_dir)["Train/loss"]
+    steps, values, _ = read_points(log_dir)["Train/loss"]
     assert list(steps) == [*range(0, 200, 10), 200, 210, 300] and list(values[-3:]) == [0.5] * 3
 
 
@@ -88,9 +89,7 @@ def test_a_picture_of_the_loss_is_written(log_dir, tmp_path, monkeypatch):
 def test_the_raw_curve_lies_faint_behind_the_smoothed_one(log_dir, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        plot_loss.Figure, "savefig", lambda figure, path: drawn.append(figure) or path.touch()
-    )
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure) or path.touch())
     other = write_run(tmp_path / "other", losses=(3.0, 2.0))
     plot_loss.main(["--log_dirs", str(log_dir), str(other), "--names", "ours", "theirs", "--smooth", "0.5"])
     raw, soft, raw_other, soft_other = drawn[0].axes[0].lines

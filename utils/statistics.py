@@ -1,4 +1,4 @@
-"""Means with their intervals, and what is compared in pairs. Plain numbers in, plain numbers out."""
+"""Means with their intervals, rank correlation, seeds. Plain numbers in, plain numbers out."""
 
 import math
 import re
@@ -16,13 +16,6 @@ def student(values):
     return float(values.mean()), float(half)
 
 
-def wilson(hits, n):
-    """95% interval of a share of `hits` in n (Wilson 1927) -> (low, high); it never leaves [0, 1]."""
-    z = scipy.stats.norm.ppf(0.975)
-    centre, spread = hits + z * z / 2, z * math.sqrt(hits * (n - hits) / n + z * z / 4)
-    return max((centre - spread) / (n + z * z), 0.0), min((centre + spread) / (n + z * z), 1.0)
-
-
 def spearman(x, y):
     """Rank correlation of x [N] and y [N], ties at their mean rank; None where one of them is constant."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
@@ -33,5 +26,5 @@ def spearman(x, y):
 
 def split_seed(name):
     """FSQ_MARDM_2 -> ("FSQ_MARDM", 2): runs that differ in a trailing _<number> are seeds of one group."""
-    found = re.fullmatch(r"(.+)_(\d+)", name)
-    return (found[1], int(found[2])) if found else (name, None)
+    match = re.fullmatch(r"(.+)_(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)

@@ -1,14 +1,13 @@
-"""An ablation's folder of runs -> one record of plain data, for tables, figures and verdicts."""
+"""Collect an ablation's folder of runs into one record of plain data, for tables, figures and verdicts."""
 
 import json
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import analyze_training
+from benchmarks.machine import machine
 from models.AE import FSQ_LEVELS, AE_models, make_ae
 from utils.analysis.event_files import EVENT_FILES, read_points
 from utils.checkpoints import Run, load_state
@@ -57,7 +56,7 @@ def in_order(evaluated):
 def read_run(folder):
     """One run of train_AE.py or train_MARDM.py; None for any other, such as the evaluator. -> dict"""
     options = json.loads((folder / "opt.json").read_text(encoding="utf-8"))
-    flags = {key: value for key, value in options["flags"].items() if key not in DROPPED}
+    flags = without_places(options["flags"])
     if flags.get("model") is None:
         return None
     variant, seed = split_seed(folder.name)
@@ -65,15 +64,19 @@ def read_run(folder):
     run["kind"] = "generator" if "ae_name" in flags else "autoencoder"
     if run["kind"] == "autoencoder":
         run |= bottleneck(flags)
-    run |= trained(Run(folder))
+    run |= training_facts(Run(folder))
     run["evaluations"] = {}
     for path in sorted((folder / "eval").glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if "rows" in found:
-            run["evaluations"][path.stem] = evaluation(found)
-        elif "spaces" in found:
-            run["memorisation"] = memorisation(found)
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if "rows" in report:
+            run["evaluations"][path.stem] = evaluation(report)
+        elif "spaces" in report:
+            run["memorisation"] = memorisation(report)
     return run
+
+
+def without_places(flags):
+    return {key: value for key, value in flags.items() if key not in DROPPED}
 
 
 def bottleneck(flags):
@@ -87,34 +90,28 @@ def bottleneck(flags):
     return {"levels": None, "codes": flags["codebook_size"] if vq else None, "d": flags["width"]}
 
 
-def trained(run):
-    """Steps, finished epochs, seconds in steps, best validation FID and where it was: from the checkpoint."""
+def training_facts(run):
+    """Steps, finished epochs, seconds in steps, best validation FID and its step: from the checkpoint."""
     if not run.latest.is_file():
         return {"steps": 0}
     state = load_state(run.latest)
-    found = {"steps": state["total_it"], "epochs": state["ep"], "train_seconds": state["seconds"]}
+    facts = {"steps": state["total_it"], "epochs": state["ep"], "train_seconds": state["seconds"]}
     if state.get("best"):
-        best = state["best"]
-        found["best"] = {
-            "fid": best["fid"],
-            "step": best["total_it"],
-            "epoch": best["ep"],
-            "n": best["n_real"],
-        }
+        keys = {"fid": "fid", "step": "total_it", "epoch": "ep", "n": "n_real"}
+        facts["best"] = {key: state["best"][stored] for key, stored in keys.items()}
     if any(run.model.glob(EVENT_FILES)):
-        curves = read_points(run.model)
-        found["judged"] = len(curves["Test/FID"][0]) if "Test/FID" in curves else 0
-    return found
+        fids = read_points(run.model).get("Test/FID", [()])
+        facts["judged"] = len(fids[0])
+    return facts
 
 
-def evaluation(found):
+def evaluation(report):
     """eval.json without its repeats: means and intervals, n, the settings."""
     rows = {}
-    for name, row in found["rows"].items():
+    for name, row in report["rows"].items():
         rows[name] = {key: x for key, x in row["interval"].items() if not key.startswith("n_")}
-        rows[name]["n"] = int(row["interval"]["n_pred"]["mean"])
-        rows[name]["repeats"] = len(row["repeats"])
-    kept = (
+        rows[name] |= {"n": int(row["interval"]["n_pred"]["mean"]), "repeats": len(row["repeats"])}
+    kept = [
         "command",
         "date",
         "seconds",
@@ -123,22 +120,22 @@ def evaluation(found):
         "reference_fid",
         "codes",
         "parameters",
-    )
-    flags = {key: value for key, value in found["flags"].items() if key not in DROPPED}
-    return {key: found[key] for key in kept if key in found} | {"flags": flags, "rows": rows}
+    ]
+    facts = {key: report[key] for key in kept if key in report}
+    return facts | {"flags": without_places(report["flags"]), "rows": rows}
 
 
-def memorisation(found):
+def memorisation(report):
     """The distances become their percentiles 0, 1, ..., 100."""
     spaces = {
-        space: {
-            name: {key: x for key, x in one.items() if key != "distances"}
-            | {"percentiles": [float(f"{q:.4g}") for q in np.percentile(one["distances"], range(101))]}
-            for name, one in rows.items()
-        }
-        for space, rows in found["spaces"].items()
+        space: {name: summary(row) for name, row in rows.items()} for space, rows in report["spaces"].items()
     }
-    return {key: found[key] for key in ("command", "n_train", "kid", "seconds")} | {"spaces": spaces}
+    return {key: report[key] for key in ("command", "n_train", "kid", "seconds")} | {"spaces": spaces}
+
+
+def summary(row):
+    percentiles = [float(f"{q:.4g}") for q in np.percentile(row["distances"], range(101))]
+    return {key: x for key, x in row.items() if key != "distances"} | {"percentiles": percentiles}
 
 
 def zoo():
@@ -147,24 +144,8 @@ def zoo():
     for name in AE_models:
         with torch.device("meta"):
             ae = make_ae(name, OFFICIAL_DIM, OFFICIAL_WIDTH)
-        levels = getattr(ae, "fsq_levels", None)
-        entries.append(
-            {
-                "model": name,
-                "levels": None if levels is None else list(levels),
-                "codes": ae.codebook_size,
-                "d": ae.target_dim,
-                "parameters": sum(p.numel() for p in ae.parameters()),
-            }
-        )
+        levels = list(ae.fsq_levels) if hasattr(ae, "fsq_levels") else None
+        size = sum(p.numel() for p in ae.parameters())
+        facts = {"codes": ae.codebook_size, "d": ae.target_dim, "parameters": size}
+        entries.append({"model": name, "levels": levels} | facts)
     return entries
-
-
-def machine():
-    """The machine that this record was made on, in words."""
-    model, info = platform.machine(), Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].partition(":")[2].strip() if lines else model
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{model}, {os.cpu_count()} cores, {device}, torch {torch.__version__}"

@@ -1,4 +1,4 @@
-"""The ablation's report: its folder -> JSON, and from the JSON alone tables, figures and verdicts.
+"""Report of the ablation: its folder -> JSON, and from the JSON alone tables, figures and verdicts.
 
 python -m experiments.ablation.report --folder checkpoints/ablation --comparison fsq_ae_comparison.md
 python -m experiments.ablation.report --report results/ablation.json --comparison fsq_ae_comparison.md
@@ -13,6 +13,7 @@ from experiments.ablation.collect import collect
 from experiments.ablation.figures import draw_all
 from experiments.ablation.verdicts import PAIRS, hypotheses, reference_fid
 from utils.analysis import topology_figure, training_figure
+from utils.analysis.output import markdown
 from utils.cli import Parser, name, run, write_text
 from utils.errors import BadInput
 
@@ -61,23 +62,31 @@ def read(path):
     return record
 
 
+VERDICTS = """By the rules of `experiments/ablation/verdicts.py`: a claim holds (yes) if the 95% interval over
+seeds lies on the claimed side of its limit; one no makes a hypothesis *not supported*, an open claim or fewer
+than three seeds leave it *undecided*. Differences are paired by seed; nothing corrects for their number."""
+GENERATION = """KID where n < 5 x the embedding's width; for one draw of each seed, see Memorisation.
+MultiModality: 30 motions of each of 96 captions."""
+TRAINING = """Evaluated on the validation split while training; means over seeds and their range. Steps: the
+first evaluation that reaches the threshold. Seconds: steps x median seconds per step. Spikes: logged gradient
+norms after warm-up above median + 6 MAD of the 101 around them. CV: of the gradient norm after warm-up;
+detrended: divided by its running median first. Losses of different targets share no axis."""
+MEMORISATION = """Near-copies: clips nearer to a training clip than 99% of the test clips are, counted over
+all seeds; 1% if generated clips were like test clips. KID: one draw of each seed against the test clips."""
+
+
 def page(record, stem, pictures):
     """ablation.md"""
     parts = [f"# Continuous, FSQ and VQ: the ablation on {record['dataset']}", opening(record, stem)]
     parts += ["## Verdicts", VERDICTS, tables.verdict_table(hypotheses(record))]
     if record.get("notes"):
         parts += ["## To read with it", record["notes"].strip()]
-    for title, section, bodies in sections(record):
+    for title, bodies in sections(record).items():
         parts.append(f"## {title}")
-        if section in pictures:
-            parts.append(f"![{title}]({pictures[section].name})")
+        if title in pictures:
+            parts.append(f"![{title}]({pictures[title].name})")
         parts += bodies
     return "\n\n".join(parts) + "\n"
-
-
-VERDICTS = """By the rules of `experiments/ablation/verdicts.py`: a claim holds (yes) if the 95% interval over seeds
-lies on the claimed side of its limit; one no makes a hypothesis *not supported*, an open claim or fewer than
-three seeds leave it *undecided*. Differences are paired by seed; nothing corrects for their number."""
 
 
 def opening(record, stem):
@@ -86,79 +95,54 @@ def opening(record, stem):
     seeds = sorted({run["seed"] for run in runs if run["seed"] is not None})
     evaluated = sum(one["seconds"] for run in runs for one in run["evaluations"].values())
     hours = (evaluated + sum(run.get("train_seconds", 0) for run in runs)) / 3600
-    least = reference_fid(record)
+    reference = reference_fid(record)
     text = f"""{len(runs)} runs, seeds {", ".join(map(str, seeds))}, autoencoders of width
 {", ".join(map(str, widths))} (the continuous latents are as wide); {record["machine"]}. {hours:.1f} hours in
 steps and evaluations, collected {record.get("date", "")}. `{stem}.json` holds every command, seed, n and wall
-time; `python -m experiments.ablation.report --report results/{stem}.json` makes this page and its figures from it.
+time; `python -m experiments.ablation.report --report results/{stem}.json` makes this page and its figures.
 
 Cells: mean over seeds ± half the 95% interval over seeds (Student's t; left out for one seed), in brackets
 the mean half width of the runs' own intervals over repeats (left out where repeats do not differ). *n* is
 clips x repeats of one run."""
-    if least is not None:
-        text += f""" The floor of the FID: {least:.3f}, test clips against as many training clips of the same
-contents."""
+    if reference is not None:
+        text += f""" The train/test reference FID is {reference:.3f}: test clips against as many training clips
+of the same contents. It is no lower bound: a generator gets the test captions and lengths, these do not."""
     return text
 
 
 def sections(record):
-    """-> list of (title, key of its picture, markdown parts)"""
-    training, topology = record["training"], record["topology"]
+    """-> title -> markdown parts"""
+    training, topology, not_run = record["training"], record["topology"], ["Not run."]
+    training_parts = [TRAINING, training_figure.table(training)] if training else not_run
     pair_metrics = {key: tables.RECONSTRUCTION[key] for key in ("FID", "MPJPE mm", "foot skate", "jitter")}
     families = (("FSQ_MARDM", "MARDM"), ("FSQ_MARDM", "VQ_MARDM"), ("MARDM", "VQ_MARDM"))
     family_metrics = {key: tables.GENERATION[key] for key in ("FID", "top 1", "Matching", "foot skate")}
-    return [
-        (
-            "Reconstruction",
-            "reconstruction",
-            [
-                tables.metric_table(record, tables.AUTOENCODERS, tables.RECONSTRUCTION),
-                "Matched pairs, equal seed:",
-                tables.paired_table(record, PAIRS, pair_metrics, "FSQ - VQ"),
-                "Codes that the test clips need; usage = distinct codes / min(code book, tokens):",
-                tables.usage_table(record),
-            ],
-        ),
-        (
-            "Generation",
-            "generation",
-            [
-                tables.metric_table(record, tables.GENERATORS, tables.GENERATION),
-                GENERATION,
-                tables.paired_table(record, families, family_metrics, "difference, equal seed"),
-            ],
-        ),
-        ("Convergence and stability", "training", training_parts(training)),
-        (
-            "Effects, each on and off",
-            None,
-            [tables.effects_table(record), "Solver steps:", tables.solver_table(record)],
-        ),
-        (
-            "Topology",
-            "topology",
-            [topology_facts(topology), topology_figure.table(topology)] if topology else ["Not run."],
-        ),
-        ("Memorisation", "memorisation", [MEMORISATION, tables.memorisation_table(record)]),
-        ("The VQ control's settings", None, ["Judged on the validation split.", tables.tuning_table(record)]),
-        ("Runs", None, [tables.run_table(record)]),
-    ]
-
-
-GENERATION = """KID where n < 5 x the embedding's width; for one draw of each seed, see Memorisation.
-MultiModality: 30 motions of each of 96 captions."""
-MEMORISATION = """Near-copies: clips nearer to a training clip than 99% of the test clips are, counted over
-all seeds; 1% if generated clips were like test clips. KID: one draw of each seed against the test clips."""
-
-
-def training_parts(training):
-    if not training:
-        return ["Not run."]
-    text = """Judged on the validation split while training; means over seeds and their range. Steps: the
-first evaluation that reaches the threshold. Seconds: steps x median seconds per step. Spikes: logged gradient
-norms after warm-up above median + 6 MAD of the 101 around them. CV: of the gradient norm after warm-up;
-detrended: divided by its running median first. Losses of different targets share no axis."""
-    return [text, training_figure.table(training)]
+    return {
+        "Reconstruction": [
+            tables.metric_table(record, tables.AUTOENCODERS, tables.RECONSTRUCTION),
+            "Matched pairs, equal seed:",
+            tables.paired_table(record, PAIRS, pair_metrics, "FSQ - VQ"),
+            "Codes that the test clips need; usage = distinct codes / min(code book, tokens):",
+            tables.usage_table(record),
+        ],
+        "Generation": [
+            tables.metric_table(record, tables.GENERATORS, tables.GENERATION),
+            GENERATION,
+            tables.paired_table(record, families, family_metrics, "difference, equal seed"),
+        ],
+        "Convergence and stability": [TRAINING, training_figure.table(training)]
+        if training
+        else ["Not run."],
+        "Effects, each on and off": [
+            tables.effects_table(record),
+            "Solver steps:",
+            tables.solver_table(record),
+        ],
+        "Topology": [topology_facts(topology), topology_figure.table(topology)] if topology else not_run,
+        "Memorisation": [MEMORISATION, tables.memorisation_table(record)],
+        "The VQ control's settings": ["Evaluated on the validation split.", tables.tuning_table(record)],
+        "Runs": [tables.run_table(record)],
+    }
 
 
 def topology_facts(topology):
@@ -169,20 +153,16 @@ def topology_facts(topology):
 
 def comparison(record, out):
     """fsq_ae_comparison.md: every entry of the zoo, measured or not."""
-    header = ["model", "levels", "codes", "d", "parameters (width 512)", "status", "seeds", "width"]
-    header += ["parameters", "steps", "epochs", "best validation FID", "at step", "at epoch"]
-    header += [*tables.RECONSTRUCTION, "Matching", "Diversity", "usage"]
-    rows = [row for entry in record["zoo"] for row in tables.zoo_rows(record, entry)]
     keys = ("what", "fid", "epoch", "top1", "top3", "matching", "diversity", "note")
     quoted = [["-" if one[key] is None else one[key] for key in keys] for one in record["quoted"]]
     titles = ["", "FID", "epoch", "top 1", "top 3", "Matching", "Diversity", "protocol"]
-    facts = f"""Made from `{out}.json` by `experiments/ablation/report.py`. Measured on {record["dataset"]}, test
-split, by its own evaluator ({record["machine"]}); mean over seeds ± half the 95% interval. FIDs of different data
-sets and evaluators are different quantities. *epochs* are finished ones; *best validation FID* is
-the mean over seeds of each run's best, *at step* and *epoch* those of each."""
+    facts = f"""Made from `{out}.json` by `experiments/ablation/report.py`. Measured on {record["dataset"]},
+test split, by its own evaluator ({record["machine"]}); mean over seeds ± half the 95% interval. FIDs of
+different data sets and evaluators are different quantities. *epochs* are finished ones; *best validation
+FID* is the mean over seeds of each run's best, *at step* and *epoch* those of each."""
     others = "HumanML3D, reported by others, not measured here; no column is shared with the table above."
-    parts = ["# The autoencoders compared", facts, tables.lines(header, rows)]
-    return "\n\n".join([*parts, "## Others' figures", others, tables.lines(titles, quoted)]) + "\n"
+    parts = ["# The autoencoders compared", facts, tables.zoo_table(record), "## Others' figures", others]
+    return "\n\n".join([*parts, markdown(titles, quoted)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,15 @@ hypothesis is supported if every claim is a yes, not supported if any is a no, u
 
 import math
 
+from utils.analysis.output import plus_minus
 from utils.statistics import student
 
 PAIRS = (("FSQ_888", "VQ_512"), ("FSQ_75555", "VQ_4096"), ("FSQ_AE_High", "VQ_16384"))
 ENOUGH = 3  # seeds
-NEARLY = 0.1  # of the FID floor: what FSQ may lose against the continuous autoencoder
+NEARLY = 0.1  # of the train/test reference FID: what FSQ may lose against the continuous autoencoder
 PLAN_FID, PLAN_RATIO = 0.1, 0.3 / 0.12  # the plan's target; VQ-MARDM > 0.3 against FSQ-MARDM < 0.12
-NO_VOTE = " (no vote)"  # a claim that stands there for information
-ALIKE = ("split", "no_ema", "cfg", "temperature", "sampler", "time_steps")
+NO_VOTE = " (no vote)"  # a claim that is reported but decides nothing
+SAME_SETTINGS = ("split", "no_ema", "cfg", "temperature", "sampler", "time_steps")
 SMALL = 0.5  # of a random swap: what counts as a small step
 
 
@@ -24,14 +25,14 @@ def seeds_of(record, variant):
 
 
 def measured(record, variant, metric="fid", evaluation="eval"):
-    """seed -> mean of a measure of a variant's evaluation; the row is that of its product."""
-    found = {}
+    """seed -> mean of a measure in a variant's evaluation: of its generated or reconstructed clips."""
+    values = {}
     for seed, run in seeds_of(record, variant).items():
         rows = run["evaluations"].get(evaluation, {}).get("rows", {})
         row = rows.get("generated" if run["kind"] == "generator" else "reconstruction", {})
         if metric in row:
-            found[seed] = row[metric]["mean"]
-    return found
+            values[seed] = row[metric]["mean"]
+    return values
 
 
 def difference(a, b):
@@ -40,28 +41,23 @@ def difference(a, b):
 
 
 def reference_fid(record):
-    """FID of as many training clips of the test's contents: of any evaluation that measured it, or None."""
-    for run in record["runs"].values():
-        found = run["evaluations"].get("eval", {}).get("reference_fid")
-        if found is not None:
-            return found
-    return None
+    """FID of training clips of the test clips' contents against these, None if it was not measured."""
+    fids = (run["evaluations"].get("eval", {}).get("reference_fid") for run in record["runs"].values())
+    return next((fid for fid in fids if fid is not None), None)
 
 
 def claim(text, values, limit=0.0, above=False, digits=3):
     """values: seed -> number that is to be below the limit, or above. -> dict(claim, answer, figure, n)"""
-    numbers, side = list(values.values()), ">" if above else "<"
-    text = f"{text} {side} {limit:.3g}"
+    numbers = list(values.values())
+    text = f"{text} {'>' if above else '<'} {limit:.3g}"
     if not numbers:
         return {"claim": text, "answer": "not run", "figure": "-", "n": 0}
     mean, half = student(numbers)
+    distance = (mean - limit) * (1 if above else -1)  # to the claimed side
     answer = "open"
-    if len(numbers) >= ENOUGH:
-        low, high = mean - half - limit, mean + half - limit
-        below, beyond = ("no", "yes") if above else ("yes", "no")
-        answer = below if high < 0 else beyond if low > 0 else "open"
-    figure = f"{mean:.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
-    return {"claim": text, "answer": answer, "figure": figure, "n": len(numbers)}
+    if len(numbers) >= ENOUGH and abs(distance) > half:
+        answer = "yes" if distance > 0 else "no"
+    return {"claim": text, "answer": answer, "figure": plus_minus(mean, half, digits), "n": len(numbers)}
 
 
 def verdict(claims):
@@ -71,19 +67,19 @@ def verdict(claims):
 
 def hypotheses(record):
     """-> list of dict(name, text, claims, verdict)"""
-    found = []
+    result = []
     for name, (text, rule) in RULES.items():
         claims = rule(record)
-        found.append({"name": name, "text": text, "claims": claims, "verdict": verdict(claims)})
-    return found
+        result.append({"name": name, "text": text, "claims": claims, "verdict": verdict(claims)})
+    return result
 
 
 def h1(record):
-    high, plain, least = measured(record, "FSQ_AE_High"), measured(record, "AE_Model"), reference_fid(record)
-    margin = NEARLY * (least or 0)
-    near = {} if least is None else difference(high, plain)
-    claims = [claim("FID of High - FID of the AE, limit 10% of the floor:", near, margin)]
-    return claims + [
+    high, plain = measured(record, "FSQ_AE_High"), measured(record, "AE_Model")
+    reference = reference_fid(record)
+    near = {} if reference is None else difference(high, plain)
+    text = "FID of High - FID of the AE, limit 10% of the train/test reference:"
+    return [claim(text, near, NEARLY * (reference or 0))] + [
         claim(f"FID of {fsq} - FID of {vq}", difference(measured(record, fsq), measured(record, vq)))
         for fsq, vq in PAIRS
     ]
@@ -102,10 +98,9 @@ def h2(record):
         steps = {seed: value for seed, value in steps.items() if value is not None}
         at = "" if training[f"{key}_at"] is None else f" {training[f'{key}_at']:.3g}"
         claims.append(claim(f"steps to {title}{at} of FSQ-MARDM - those of MARDM", steps, digits=0))
-    title = "of the gradient norm of FSQ-MARDM - that of MARDM"
     for key, text in (("cv", "CV"), ("cv_detrended", "CV, running median divided out,")):
-        cv = {s: fsq[s][key] - plain[s][key] for s in both if key in fsq[s] and key in plain[s]}
-        claims.append(claim(f"{text} {title}", cv))
+        cv = [{seed: group[seed][key] for seed in both if key in group[seed]} for group in (fsq, plain)]
+        claims.append(claim(f"{text} of the gradient norm of FSQ-MARDM - that of MARDM", difference(*cv)))
     claims[-1]["answer"] += NO_VOTE
     return claims
 
@@ -115,31 +110,31 @@ def sooner(a, b, key="steps_to_fid"):
     makes the difference a bound. None if neither did.
     """
     reached = a.get(key), b.get(key)
-    if reached == (None, None):
-        return None
-    return (reached[0] or a["steps"]) - (reached[1] or b["steps"])
+    return None if reached == (None, None) else (reached[0] or a["steps"]) - (reached[1] or b["steps"])
 
 
 def h3(record):
     vq, fsq, plain = (measured(record, name) for name in ("VQ_MARDM", "FSQ_MARDM", "MARDM"))
-    ratio = {seed: math.log(vq[seed] / fsq[seed]) for seed in sorted(vq.keys() & fsq.keys(), key=str)}
+    logs = [{seed: math.log(value) for seed, value in fids.items()} for fids in (vq, fsq)]
+    text = "log(FID of VQ-MARDM / FID of FSQ-MARDM), limit log 2.5:"
     return [
         claim("FID of VQ-MARDM - FID of FSQ-MARDM", difference(vq, fsq), above=True),
         claim("FID of VQ-MARDM - FID of MARDM", difference(vq, plain), above=True),
-        claim(
-            "log(FID of VQ-MARDM / FID of FSQ-MARDM), limit log 2.5:", ratio, math.log(PLAN_RATIO), above=True
-        ),
+        claim(text, difference(*logs), math.log(PLAN_RATIO), above=True),
     ]
 
 
 def h4(record):
-    medium, high = measured(record, "FSQ_AE_Medium"), measured(record, "FSQ_AE_High")
-    peaks = []
-    for variant in ("FSQ_AE_High", "FSQ_AE_Medium"):
-        runs = seeds_of(record, variant).items()
-        peaks.append(
-            {seed: run["best"]["step"] for seed, run in runs if "best" in run and run.get("judged", 0) > 1}
-        )
+    variants = ("FSQ_AE_High", "FSQ_AE_Medium")
+    high, medium = (measured(record, variant) for variant in variants)
+    peaks = [
+        {
+            seed: run["best"]["step"]
+            for seed, run in seeds_of(record, variant).items()
+            if "best" in run and run.get("judged", 0) > 1
+        }
+        for variant in variants
+    ]
     return [
         claim("FID of Medium, 5,000 codes, misses the plan's target:", medium, PLAN_FID, above=True),
         claim("FID of High, 64,000 codes, meets it:", high, PLAN_FID),
@@ -149,16 +144,16 @@ def h4(record):
 
 
 def solver_fids(record):
-    """(snap, solver steps) -> seed -> FID, of what FSQ_MARDM drew otherwise as for its eval.json."""
-    found = {}
+    """(snap, solver steps) -> seed -> FID of FSQ_MARDM with all other settings as in its eval.json."""
+    result = {}
     for seed, run in seeds_of(record, "FSQ_MARDM").items():
         usual = run["evaluations"].get("eval")
         for one in [usual, *run["evaluations"].values()] if usual else []:
             flags, row = one["flags"], one["rows"].get("generated")
-            if row and all(flags.get(key) == usual["flags"].get(key) for key in ALIKE):
-                drawn = found.setdefault((flags["snap"], flags["sampler_steps"] or 4), {})
-                drawn.setdefault(seed, row["fid"]["mean"])  # that of eval.json comes first
-    return found
+            if row and all(flags.get(key) == usual["flags"].get(key) for key in SAME_SETTINGS):
+                fids = result.setdefault((flags["snap"], flags["sampler_steps"] or 4), {})
+                fids.setdefault(seed, row["fid"]["mean"])  # that of eval.json comes first
+    return result
 
 
 def h5(record):
@@ -174,12 +169,12 @@ def h5(record):
 
 def shares(record, group, move):
     """seed -> displacement of a move / that of a random swap."""
-    found = {}
+    result = {}
     for one in (record["topology"] or {"autoencoders": {}})["autoencoders"].values():
-        made = {x["move"]: x["field_mm"] for x in one["moves"]}
-        if one["group"] == group and move in made:
-            found[one["seed"]] = made[move] / made["random token"]
-    return found
+        moved = {x["move"]: x["field_mm"] for x in one["moves"]}
+        if one["group"] == group and move in moved:
+            result[one["seed"]] = moved[move] / moved["random token"]
+    return result
 
 
 def h6(record):

@@ -1,4 +1,4 @@
-"""Scalars out of TensorBoard's event files, and what is done to a curve before it is drawn."""
+"""Scalars from TensorBoard's event files, and their smoothing."""
 
 from pathlib import Path
 
@@ -21,9 +21,8 @@ def event_folder(log_dir):
     if not folders:
         raise BadInput(f"{log_dir}: no TensorBoard event files ({EVENT_FILES}) in it; train first")
     if len(folders) > 1:
-        raise BadInput(
-            f"{log_dir}: event files of {len(folders)} runs, choose one: {', '.join(map(str, folders))}"
-        )
+        names = ", ".join(map(str, folders))
+        raise BadInput(f"{log_dir}: event files of {len(folders)} runs, choose one: {names}")
     return folders[0]
 
 
@@ -33,9 +32,12 @@ def run_name(log_dir):
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def read_scalars(log_dir):
-    """Every scalar of a run -> dict tag -> (steps int64 [N], values float64 [N])."""
-    return {tag: (steps, values) for tag, (steps, values, _) in read_points(log_dir).items()}
+def check_names(names, log_dirs):
+    """Raises BadInput unless every run has a name of its own."""
+    if len(names) != len(log_dirs):
+        raise BadInput(f"--names: {len(names)} for {len(log_dirs)} runs; give one name for each run")
+    if len(set(names)) < len(names):
+        raise BadInput(f"--names: {' '.join(names)}: a name stands twice; give each run its own")
 
 
 def read_points(log_dir):
@@ -46,17 +48,16 @@ def read_points(log_dir):
     tags = sorted(events.Tags()["scalars"])
     if not tags:
         raise BadInput(f"{folder}: the event files hold no scalars yet; train for longer")
-    return {tag: _columns(events.Scalars(tag)) for tag in tags}
-
-
-def _columns(points):
-    return tuple(np.array([getattr(p, key) for p in points]) for key in ("step", "value", "wall_time"))
+    columns = ("step", "value", "wall_time")
+    return {
+        tag: tuple(np.array([getattr(p, c) for p in events.Scalars(tag)]) for c in columns) for tag in tags
+    }
 
 
 def smooth(values, weight):
-    """Exponential moving average that no starting value pulls: s_n = sum_i w^(n-i) x_i / sum_i w^(n-i).
+    """Exponential moving average without bias to a start value: s_n = sum_i w^(n-i) x_i / sum_i w^(n-i).
 
-    Values that are not finite take no part; until the first finite one the result is NaN.
+    Values that are not finite are left out; until the first finite one the result is NaN.
     """
     total, mass, result = 0.0, 0.0, []
     for value in values:

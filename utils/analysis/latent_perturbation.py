@@ -1,12 +1,13 @@
-"""What a small step in code space does to the motion: one token is moved, both clips are decoded, compared.
+"""Effect of a small step in code space on the motion: one token is moved, both clips are decoded.
 
 S samples, each one token of one clip; L tokens, T = 4 L frames, d target width, J joints. A move is a new
-target [S,d] for the sampled tokens with a mask [S] of those for which it exists. Every draw follows from the
-generator that comes in and from the clips' lengths, so that families are compared on the same tokens.
+target [S,d] for the sampled tokens with a mask [S] of those for which it exists. All draws follow from the
+given generator and the clips' lengths, so that families are compared on the same tokens.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,7 +18,11 @@ from utils.statistics import spearman, student
 
 STEPS = 4  # grid steps looked at, along one dimension
 RANKS = {"nearest code": (1, 1), "near code (rank 2-8)": (2, 8), "code of rank 9-64": (9, 64)}
-NORMS = (0.1, 0.2, 0.4, 0.8)  # of a perturbed continuous token, where no grid gives the norms
+NORMS = {str(x): x for x in (0.1, 0.2, 0.4, 0.8)}  # of continuous moves, where no grid gives them
+
+
+def device_of(module):
+    return next(module.parameters()).device
 
 
 def reach(decoder):
@@ -55,13 +60,12 @@ class Samples:
 @torch.no_grad()
 def encode(ae, dataset, batch_size=64):
     """Every clip of a TextMotionSet -> list of targets [L_i,d]."""
-    found = []
-    for first in range(0, len(dataset), batch_size):
-        batch = collate([dataset[(0, i)] for i in range(first, min(first + batch_size, len(dataset)))])
-        batch = batch.to(next(ae.parameters()).device)
+    tokens = []
+    for rows in torch.arange(len(dataset)).split(batch_size):
+        batch = collate([dataset[(0, i)] for i in rows.tolist()]).to(device_of(ae))
         targets = ae.tokenize(batch.motion, batch.m_lens)[1]
-        found += [one[: n // STRIDE].cpu() for one, n in zip(targets, batch.m_lens.tolist())]
-    return found
+        tokens += [one[: n // STRIDE].cpu() for one, n in zip(targets, batch.m_lens.tolist())]
+    return tokens
 
 
 def draw_samples(tokens, count, generator):
@@ -79,8 +83,8 @@ def draw_samples(tokens, count, generator):
 
 
 @dataclass
-class Ruler:
-    """Decodes and measures. field: frames that count to each side of the token's own."""
+class Decoding:
+    """An autoencoder whose decoded clips are compared, over `field` frames to each side of a token's own."""
 
     ae: nn.Module
     normalizer: object
@@ -91,12 +95,12 @@ class Ruler:
     @torch.no_grad()
     def rows(self, targets, m_lens):
         """Targets [S,L,d] -> features [S,T,dim] in the set's units, on the CPU; nothing is snapped."""
-        device, frames, micro_batches = next(self.ae.parameters()).device, targets.shape[1] * STRIDE, []
+        decoded = []
         for part, lens in zip(targets.split(self.batch_size), m_lens.split(self.batch_size)):
-            part = part[:, : int(lens.max()) // STRIDE]
+            part, device = part[:, : int(lens.max()) // STRIDE], device_of(self.ae)
             motion = self.ae.detokenize(part.to(device), lens.to(device), snap=False).cpu()
-            micro_batches.append(nn.functional.pad(motion, (0, 0, 0, frames - motion.shape[1])))
-        return self.normalizer.inverse(torch.cat(micro_batches)).double()
+            decoded.append(nn.functional.pad(motion, (0, 0, 0, targets.shape[1] * STRIDE - motion.shape[1])))
+        return self.normalizer.inverse(torch.cat(decoded)).double()
 
     def compare(self, samples, new, before):
         """What replacing the tokens by new [S,d] changes against the rows `before`. -> name -> [S]
@@ -104,37 +108,31 @@ class Ruler:
         field_mm, own_mm: mean distance of the joints in the root's frame, over the token's receptive field
         and over its own four frames. root_mm, yaw_deg: how far the root's path and heading end elsewhere.
         """
-        after = self.rows(samples.moved(new), samples.m_lens)
+        after, m_lens = self.rows(samples.moved(new), samples.m_lens), samples.m_lens
         joints = [rows[..., 4:].unflatten(-1, (-1, 3)) for rows in (before, after)]
         moved = 1000 * self.unit_m * (joints[1] - joints[0]).norm(dim=-1).mean(dim=-1)  # [S,T]
-        frame = torch.arange(moved.shape[1])
-        first = (samples.place * STRIDE)[:, None]
-        inside = frame < samples.m_lens[:, None]
-        found = {}
-        for name, room in (("field_mm", self.field), ("own_mm", 0)):
-            mask = inside & (frame >= first - room) & (frame < first + STRIDE + room)
-            found[name] = (moved * mask).sum(dim=1) / mask.sum(dim=1)
-        return found | self._root(before, after, samples.m_lens)
-
-    def _root(self, before, after, m_lens):
+        frame, first = torch.arange(moved.shape[1]), (samples.place * STRIDE)[:, None]
+        result = {}
+        for name, margin in (("field_mm", self.field), ("own_mm", 0)):
+            mask = (frame >= first - margin) & (frame < first + STRIDE + margin) & (frame < m_lens[:, None])
+            result[name] = (moved * mask).sum(dim=1) / mask.sum(dim=1)
         last = torch.arange(len(m_lens)), m_lens - 1
         (turn_a, path_a), (turn_b, path_b) = (recover_root(rows) for rows in (before, after))
-        yaw = [2 * torch.atan2(turn[..., 2], turn[..., 0])[last] for turn in (turn_a, turn_b)]
-        change = torch.remainder(yaw[1] - yaw[0] + torch.pi, 2 * torch.pi) - torch.pi
-        drift = (path_b - path_a)[last][:, [0, 2]].norm(dim=-1)
-        return {"root_mm": 1000 * self.unit_m * drift, "yaw_deg": torch.rad2deg(change.abs())}
+        yaw_a, yaw_b = (2 * torch.atan2(turn[..., 2], turn[..., 0])[last] for turn in (turn_a, turn_b))
+        turned = torch.remainder(yaw_b - yaw_a + torch.pi, 2 * torch.pi) - torch.pi
+        result["root_mm"] = 1000 * self.unit_m * (path_b - path_a)[last][:, [0, 2]].norm(dim=-1)
+        return result | {"yaw_deg": torch.rad2deg(turned.abs())}
 
 
 def latent_norm(ae, a, b):
-    """Distance [S] of targets a, b [S,d] as the decoder sees them: lifted."""
-    device = next(ae.parameters()).device
+    """Distance [S] of targets a, b [S,d] as latents, which is what the decoder gets."""
     with torch.no_grad():
-        lifted = [ae.embed_codes(x.to(device)[:, None]).squeeze(-1).cpu() for x in (a, b)]
-    return (lifted[1] - lifted[0]).norm(dim=1)
+        a, b = (ae.embed_codes(x.to(device_of(ae))[:, None]).squeeze(-1).cpu() for x in (a, b))
+    return (b - a).norm(dim=1)
 
 
-def grid_moves(ae, samples, generator, scale, norms):
-    """FSQ: 1, 2, ... steps along each dimension, up or down by lot where both are on the grid.
+def grid_moves(ae, samples, generator):
+    """FSQ: 1, 2, ... steps along each dimension, up or down at random where both are on the grid.
 
     -> list of (name, dimension or None, new [S,d], exists [S])
     """
@@ -145,75 +143,76 @@ def grid_moves(ae, samples, generator, scale, norms):
         for dimension in range(token.shape[1]):
             digit = digits[:, dimension]
             up, down = digit + steps <= top[dimension], digit - steps >= 0
-            lot = torch.rand(len(digit), generator=generator) < 0.5
-            sign = torch.where(up & (lot | ~down), 1, -1)
+            prefer_up = torch.rand(len(digit), generator=generator) < 0.5
+            sign = torch.where(up & (prefer_up | ~down), 1, -1)
             new = token.clone()
             new[:, dimension] = (digit + sign * steps) / width[dimension] - 1
             moves.append((f"{steps} step" + "s" * (steps > 1), dimension, new, up | down))
     return moves
 
 
-def code_moves(ae, samples, generator, scale, norms):
+def code_moves(ae, samples, generator):
     """VQ: another code, by its rank among the neighbours of the token's own (1 = nearest), or any code."""
     codes = ae.vq.codebook.detach().cpu()
-    index = ae.vq.nearest(samples.token.to(ae.vq.codebook.device)).cpu()
+    index = ae.vq.nearest(samples.token.to(device_of(ae))).cpu()
     distance = torch.cdist(codes[index], codes)
     distance[torch.arange(len(index)), index] = -1  # itself: rank 0, also beside a twin
     order, everyone = distance.argsort(dim=1), torch.ones(len(index), dtype=torch.bool)
+    ranks = RANKS | {"random code": (1, len(codes) - 1)}
     moves = []
-    for name, (low, high) in RANKS.items():
+    for name, (low, high) in ranks.items():
         if high < len(codes):
             rank = torch.randint(low, high + 1, (len(index),), generator=generator)
             moves.append((name, None, codes[order.gather(1, rank[:, None])[:, 0]], everyone))
-    rank = torch.randint(1, len(codes), (len(index),), generator=generator)
-    return [*moves, ("random code", None, codes[order.gather(1, rank[:, None])[:, 0]], everyone)]
+    return moves
 
 
-def noise_moves(ae, samples, generator, scale, norms):
+def noise_moves(samples, generator, norms):
     """Continuous: as far as the moves of the others, in a random direction and towards a random token.
 
-    norms: name -> length, in units of `scale`, the mean distance of two random tokens.
+    norms: name -> distance in the targets' units.
     """
     token, everyone = samples.token, torch.ones(len(samples.place), dtype=torch.bool)
-    directions = {
-        "noise": torch.randn(token.shape, generator=generator),
-        "towards a token": samples.other - token,
-    }
+    ways = {"noise": torch.randn(token.shape, generator=generator), "towards a token": samples.other - token}
+    ways = {kind: way / way.norm(dim=1, keepdim=True).clamp(1e-9) for kind, way in ways.items()}
     return [
-        (
-            f"{kind}, {name}",
-            None,
-            token + norm * scale * way / way.norm(dim=1, keepdim=True).clamp(1e-9),
-            everyone,
-        )
-        for kind, way in directions.items()
+        (f"{kind}, {name}", None, token + norm * way, everyone)
+        for kind, way in ways.items()
         for name, norm in norms.items()
     ]
 
 
-MOVES = {"FSQ": grid_moves, "VQ": code_moves, "continuous": noise_moves}
+def moves_of(ae, samples, generator, norms):
+    if ae.kind == "continuous":
+        return noise_moves(samples, generator, norms)
+    return (grid_moves if ae.kind == "FSQ" else code_moves)(ae, samples, generator)
 
 
 def coincide(ae, samples):
     """bool [S]: the token and the one to swap it for are the same."""
-    codes = [ae.indices(x.to(next(ae.parameters()).device)) for x in (samples.token, samples.other)]
-    return (samples.token == samples.other).all(dim=1) if codes[0] is None else (codes[0] == codes[1]).cpu()
+    if ae.codebook_size is None:
+        return (samples.token == samples.other).all(dim=1)
+    a, b = (ae.indices(x.to(device_of(ae))).cpu() for x in (samples.token, samples.other))
+    return a == b
 
 
-def examine(ruler, samples, kept, generator, norms):
-    """All moves of one autoencoder. kept [S]: swaps that change something in every family. -> dict"""
-    ae, before = ruler.ae, ruler.rows(samples.targets, samples.m_lens)
+def examine(decoding, samples, kept, generator, norms):
+    """All moves of one autoencoder. -> dict
+
+    kept [S]: swaps that change something in every family. norms: name -> length of the moves of a
+    continuous autoencoder, in units of the mean distance of two random tokens.
+    """
+    ae, before = decoding.ae, decoding.rows(samples.targets, samples.m_lens)
     apart = latent_norm(ae, samples.token, samples.other)[kept]
     scale = float(apart.mean())
-    swap = ruler.compare(samples, samples.other, before)
-    rows = [row("random token", None, {k: x[kept] for k, x in swap.items()}, apart / scale)]
-    for name, dimension, new, exists in MOVES[ae.kind](ae, samples, generator, scale, norms):
-        if not exists.any():
-            continue
-        found = {k: x[exists] for k, x in ruler.compare(samples, new, before).items()}
-        rows.append(row(name, dimension, found, latent_norm(ae, samples.token, new)[exists] / scale))
-    code = (samples.other - samples.token).norm(dim=1)[kept]
-    motion = swap["field_mm"][kept]
+    swap = {key: x[kept] for key, x in decoding.compare(samples, samples.other, before).items()}
+    rows = [row("random token", None, swap, apart / scale)]
+    norms = {name: norm * scale for name, norm in norms.items()}
+    for name, dimension, new, exists in moves_of(ae, samples, generator, norms):
+        if exists.any():
+            values = {key: x[exists] for key, x in decoding.compare(samples, new, before).items()}
+            rows.append(row(name, dimension, values, latent_norm(ae, samples.token, new)[exists] / scale))
+    code, motion = (samples.other - samples.token).norm(dim=1)[kept], swap["field_mm"]
     return {
         "latent_scale": scale,
         "moves": pooled(rows),
@@ -224,23 +223,23 @@ def examine(ruler, samples, kept, generator, norms):
     }
 
 
-def row(name, dimension, found, norm):
+def row(name, dimension, values, norm):
     """Means and half widths of their 95% intervals over the samples."""
     result = {"move": name, "dimension": dimension, "n": len(norm), "relative_norm": float(norm.mean())}
-    for key, values in found.items():
-        result[key], half = student(values)
-        result[key.replace("_", "_half_", 1)] = half
+    for key, x in values.items():
+        result[key], result[key.replace("_", "_half_", 1)] = student(x)
     return result
 
 
 def pooled(rows):
     """One row a move: the mean over dimensions, weighted by the samples for which the move exists."""
-    result = {}
+    groups = {}
     for one in rows:
-        result.setdefault(one["move"], []).append(one)
+        groups.setdefault(one["move"], []).append(one)
     keys = ("relative_norm", "field_mm", "own_mm", "root_mm", "yaw_deg")
-    return [
-        {"move": move, "n": sum(one["n"] for one in same)}
-        | {key: sum(one[key] * one["n"] for one in same) / sum(one["n"] for one in same) for key in keys}
-        for move, same in result.items()
-    ]
+    result = []
+    for move, same in groups.items():
+        counts = [one["n"] for one in same]
+        means = {key: float(np.average([one[key] for one in same], weights=counts)) for key in keys}
+        result.append({"move": move, "n": sum(counts)} | means)
+    return result

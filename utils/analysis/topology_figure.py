@@ -1,178 +1,137 @@
-"""Table and figure of what utils.analysis.latent_perturbation measured: from the record alone, no networks."""
+"""Table and figure of how far a moved token moves the motion, from analyze_topology.py's record alone."""
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from motion.files import whole_file
+from utils.analysis.output import group_by, legend, markdown, new_figure, save
 from utils.statistics import student
 
-SMALLEST = {"FSQ": "1 step", "VQ": "nearest code", "continuous": "noise, 1 step"}  # the smallest move of each
 SWAP = "random token"
+SMALLEST = {"FSQ": "1 step", "VQ": "nearest code", "continuous": "noise, 1 step"}  # the smallest move of each
+MEASURES = ("relative_norm", "field_mm", "own_mm", "root_mm", "yaw_deg")
 COLOURS = {
     "continuous": ["#1f77b4"],
     "FSQ": ["#d95f02", "#e6892f", "#f0a860", "#f5c08a", "#7f3b08"],
     "VQ": ["#1b7837", "#5aae61", "#a6dba0"],
 }
-SHORT = {
-    "nearest code": "nearest",
-    "near code (rank 2-8)": "2-8",
-    "code of rank 9-64": "9-64",
-    "random code": "any",
-}
+SHORT = {"nearest code": "nearest", "near code (rank 2-8)": "2-8", "code of rank 9-64": "9-64"}
+SHORT |= {"random code": "any"}
 
 
 def move_of(one, name):
     return next((move for move in one["moves"] if move["move"] == name), None)
 
 
-def groups_of(record):
-    groups = {}
-    for one in record["autoencoders"].values():
-        groups.setdefault(one["group"], []).append(one)
-    return groups
-
-
 def mean_over_seeds(runs, name, key):
-    """(mean, half width over seeds) of one measure of one move, None where it was not made."""
+    """Mean over seeds of one measure of one move, None where it was not made."""
     moves = [move for move in (move_of(one, name) for one in runs) if move]
-    return student([move[key] for move in moves]) if moves else None
+    return float(np.mean([move[key] for move in moves])) if moves else None
+
+
+def shares_of_swap(runs, name):
+    """What a move changes, relative to a random token in its place; one for each run that made it."""
+    return [
+        move_of(one, name)["field_mm"] / move_of(one, SWAP)["field_mm"] for one in runs if move_of(one, name)
+    ]
 
 
 def table(record):
     """Markdown: a line for each group and move, and one for each group's code book."""
-    titles = (
-        "autoencoder,seeds,move,n,norm,joints (mm),own 4 frames (mm),of a random swap,root (mm),yaw (deg)"
-    )
-    lines = ["| " + titles.replace(",", " | ") + " |", "|" + "---|" * 10]
-    for group, runs in groups_of(record).items():
+    moves, books = [], []
+    for group, runs in group_by(record["autoencoders"].values()).items():
         for move in runs[0]["moves"]:
             name = move["move"]
-            values = [
-                mean_over_seeds(runs, name, key)[0]
-                for key in ("relative_norm", "field_mm", "own_mm", "root_mm", "yaw_deg")
-            ]
-            share = np.mean([share_of_swap(one, name) for one in runs if move_of(one, name)])
-            norm, field, own, root, yaw = (f"{value:.2f}" for value in values)
-            cells = [group, len(runs), name, move["n"], norm, field, own, f"{share:.2f}", root, yaw]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [
-        "",
-        "| autoencoder | seeds | Spearman (n) | codes used | tokens | usage | perplexity |",
-        "|" + "---|" * 7,
-    ]
-    for group, runs in groups_of(record).items():
+            norm, field, own, root, yaw = (mean_over_seeds(runs, name, key) for key in MEASURES)
+            values = (norm, field, own, np.mean(shares_of_swap(runs, name)), root, yaw)
+            moves.append([group, len(runs), name, move["n"], *(f"{value:.2f}" for value in values)])
         rho = " / ".join("-" if one["spearman"] is None else f"{one['spearman']:.3f}" for one in runs)
         used = ["-"] * 4
         if "usage" in runs[0]:
             keys = ("codes_used", "tokens", "usage", "perplexity")
             used = [f"{np.mean([one['usage'][key] for one in runs]):.4g}" for key in keys]
-        lines.append(
-            "| " + " | ".join([group, str(len(runs)), f"{rho} ({runs[0]['spearman_n']})", *used]) + " |"
-        )
-    return "\n".join(lines)
-
-
-def share_of_swap(one, name, key="field_mm"):
-    """How much a move changes, of what a random token in its place changes."""
-    return move_of(one, name)[key] / move_of(one, "random token")[key]
+        books.append([group, len(runs), f"{rho} ({runs[0]['spearman_n']})", *used])
+    titles = ["autoencoder", "seeds", "move", "n", "norm", "joints (mm)", "own 4 frames (mm)"]
+    titles += ["of a random swap", "root (mm)", "yaw (deg)"]
+    used = ["autoencoder", "seeds", "Spearman (n)", "codes used", "tokens", "usage", "perplexity"]
+    return markdown(titles, moves) + "\n\n" + markdown(used, books)
 
 
 def draw(record, path):
     """A: motion against code distance. B: the smallest move of each. C: swaps. D: histograms."""
-    groups = groups_of(record)
-    colour = palette(groups)
-    figure = Figure(figsize=(13, 8.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    groups = group_by(record["autoencoders"].values())
+    colours, used = {}, dict.fromkeys(COLOURS, 0)
+    for group, runs in groups.items():  # of its family's hue
+        kind = runs[0]["kind"]
+        colours[group] = COLOURS[kind][used[kind] % len(COLOURS[kind])]
+        used[kind] += 1
+    figure = new_figure(13, 8.2)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     left, right = top.subplots(1, 2, width_ratios=(1.5, 1))
-    moves_panel(left, groups, colour)
-    smallest_panel(right, groups, colour)
-    panels = bottom.subplots(1, 4)
-    shown = [next((g for g, runs in groups.items() if runs[0]["kind"] == kind), None) for kind in COLOURS]
-    for axes, group in zip(panels, shown):
-        if group is None:
+    for group, runs in groups.items():
+        moves_of_group(left, group, runs, colours[group])
+    left.set(xlim=(0, None), ylim=(0, None), ylabel="joint displacement, mm")
+    left.set_xlabel("distance in latent space / mean distance of two random tokens")
+    left.set_title("A  one token moved: how far the motion goes", loc="left", fontsize=10)
+    left.grid(alpha=0.3)
+    legend(left)
+    smallest_panel(right, groups, colours)
+    *swaps, levels = bottom.subplots(1, 4)
+    for axes, kind in zip(swaps, COLOURS):
+        one = next((runs[0] for runs in groups.values() if runs[0]["kind"] == kind), None)
+        if one is None:
             axes.set_axis_off()
         else:
-            swaps_panel(axes, group, groups[group][0], colour[group])
+            swaps_panel(axes, one, colours[one["group"]])
     grids = [runs[0] for runs in groups.values() if runs[0]["kind"] == "FSQ"]
     if grids:
-        histogram_panel(panels[3], max(grids, key=lambda one: one["codes"]))
+        histogram_panel(levels, max(grids, key=lambda one: one["codes"]))
     else:
-        panels[3].set_axis_off()
-    with whole_file(path) as part:
-        figure.savefig(part)
+        levels.set_axis_off()
+    save(figure, path)
 
 
-def palette(groups):
-    """A colour for each group, of its family's hue."""
-    result, used = {}, dict.fromkeys(COLOURS, 0)
-    for group, runs in groups.items():
-        kind = runs[0]["kind"]
-        result[group] = COLOURS[kind][used[kind] % len(COLOURS[kind])]
-        used[kind] += 1
-    return result
+def moves_of_group(axes, group, runs, colour):
+    """A line through the moves of one kind: grid steps or codes, or noise and the way to another token."""
+    series = {}
+    for name in (move["move"] for move in runs[0]["moves"]):
+        series.setdefault(name.partition(", ")[0] if "," in name else "", []).append(name)
+    if runs[0]["kind"] == "continuous":
+        (swap,) = series.pop("")
+        axes.plot(
+            *(mean_over_seeds(runs, swap, key) for key in MEASURES[:2]), "*", color=colour, markersize=9
+        )
+    for style, (kind, names) in zip(("o-", "s--"), series.items()):
+        points = sorted((*(mean_over_seeds(runs, name, key) for key in MEASURES[:2]), name) for name in names)
+        x, y, names = zip(*points)
+        label = f"{group}, {kind}" if kind else group
+        axes.plot(x, y, style, color=colour, markersize=4, linewidth=1.3, label=label)
+        for *at, name in points if not kind else ():
+            if name != SWAP:
+                text = SHORT.get(name, name.partition(" ")[0])
+                axes.annotate(text, at, fontsize=6, xytext=(3, 3), textcoords="offset points")
 
 
-def moves_panel(axes, groups, colour):
-    for group, runs in groups.items():
-        series = {}
-        for move in runs[0]["moves"]:
-            series.setdefault(move["move"].partition(", ")[0] if "," in move["move"] else "", []).append(
-                move["move"]
-            )
-        swap = series.pop("") if runs[0]["kind"] == "continuous" else None
-        for i, (kind, names) in enumerate(series.items()):
-            points = [
-                [mean_over_seeds(runs, name, key)[0] for key in ("relative_norm", "field_mm")]
-                for name in names
-            ]
-            order = np.argsort([x for x, _ in points])
-            x, y = np.array(points)[order].T
-            label = f"{group}, {kind}" if kind else group
-            axes.plot(
-                x, y, "o-" if not i else "s--", color=colour[group], markersize=4, linewidth=1.3, label=label
-            )
-            if not kind:
-                for j in order:
-                    text = SHORT.get(names[j], names[j].removesuffix(" steps").removesuffix(" step"))
-                    if names[j] != SWAP:
-                        axes.annotate(text, points[j], fontsize=6, xytext=(3, 3), textcoords="offset points")
-        if swap:
-            x, y = (mean_over_seeds(runs, SWAP, key)[0] for key in ("relative_norm", "field_mm"))
-            axes.plot(x, y, "*", color=colour[group], markersize=9)
-    axes.set(xlim=(0, None), ylim=(0, None))
-    axes.set_xlabel("distance in latent space / mean distance of two random tokens")
-    axes.set_ylabel("joint displacement, mm")
-    axes.set_title("A  one token moved: how far the motion goes", loc="left", fontsize=10)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-
-
-def smallest_panel(axes, groups, colour):
+def smallest_panel(axes, groups, colours):
     """What the smallest move does, of a random swap: mean and 95% interval over seeds; a dot a seed."""
-    names, rows = [], [(g, runs, SMALLEST[runs[0]["kind"]]) for g, runs in groups.items()]
-    for i, (group, runs, name) in enumerate(rows):
-        shares = [share_of_swap(one, name) for one in runs if move_of(one, name)]
-        names.append(f"{group}\n{name}")
-        if not shares:
-            continue
-        mean, half = student(shares)
-        axes.barh(i, mean, color=colour[group], alpha=0.8, xerr=None if np.isnan(half) else half, capsize=3)
-        axes.plot(shares, [i] * len(shares), "k.", markersize=4)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    names = [SMALLEST[runs[0]["kind"]] for runs in groups.values()]
+    for i, (name, (group, runs)) in enumerate(zip(names, groups.items())):
+        shares = shares_of_swap(runs, name)
+        if shares:
+            mean, half = student(shares)
+            error = None if np.isnan(half) else half
+            axes.barh(i, mean, color=colours[group], alpha=0.8, xerr=error, capsize=3)
+            axes.plot(shares, [i] * len(shares), "k.", markersize=4)
+    axes.set_yticks(range(len(names)), [f"{g}\n{name}" for g, name in zip(groups, names)], fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlim(0, None)
-    axes.set_xlabel("displacement / that of a random swap")
+    axes.set(xlim=(0, None), xlabel="displacement / that of a random swap")
     axes.set_title("B  the smallest move of each", loc="left", fontsize=10)
     axes.grid(alpha=0.3, axis="x")
 
 
-def swaps_panel(axes, group, one, colour):
-    x, y = np.array(one["swaps"]).T
-    axes.plot(x, y, ".", color=colour, markersize=3, alpha=0.6)
+def swaps_panel(axes, one, colour):
+    axes.plot(*zip(*one["swaps"]), ".", color=colour, markersize=3, alpha=0.6)
     rho = "-" if one["spearman"] is None else f"{one['spearman']:.2f}"
-    axes.set_title(f"C  {group}: rank correlation {rho} (n={one['spearman_n']})", loc="left", fontsize=8)
+    title = f"C  {one['group']}: rank correlation {rho} (n={one['spearman_n']})"
+    axes.set_title(title, loc="left", fontsize=8)
     axes.set(xlabel="distance in code space", ylabel="joint displacement, mm")
     axes.grid(alpha=0.3)
 
@@ -180,12 +139,11 @@ def swaps_panel(axes, group, one, colour):
 def histogram_panel(axes, one):
     """Share of the tokens on each level of each dimension."""
     for k, counts in enumerate(one["histograms"]):
+        width = 0.8 / len(counts)
+        at = k + width * (np.arange(len(counts)) - (len(counts) - 1) / 2)
         share = np.array(counts) / sum(counts)
-        width = 0.8 / len(share)
-        at = k + width * (np.arange(len(share)) - (len(share) - 1) / 2)
         axes.bar(at, share, width=width, color="#d95f02", edgecolor="white", linewidth=0.5)
-    axes.set_xticks(
-        range(len(one["levels"])), [f"{k + 1}\n({n})" for k, n in enumerate(one["levels"])], fontsize=7
-    )
+    levels = [f"{k}\n({n})" for k, n in enumerate(one["levels"], start=1)]
+    axes.set_xticks(range(len(levels)), levels, fontsize=7)
     axes.set(xlabel="dimension (levels)", ylabel="share of test tokens")
     axes.set_title(f"D  {one['group']}: use of the levels", loc="left", fontsize=8)
