@@ -12,7 +12,7 @@ from experiments.ablation import tables
 from experiments.ablation.collect import collect
 from experiments.ablation.figures import draw_all
 from experiments.ablation.verdicts import PAIRS, hypotheses, reference_fid
-from utils.analysis import topology_figure, training_figure
+from utils.analysis import training_figure
 from utils.analysis.output import markdown
 from utils.cli import Parser, name, run, write_text
 from utils.errors import BadInput
@@ -106,7 +106,7 @@ the mean half width of the runs' own intervals over repeats (left out where repe
 clips x repeats of one run."""
     if reference is not None:
         text += f""" The train/test reference FID is {reference:.3f}: test clips against as many training clips
-of the same contents. It is no lower bound: a generator gets the test captions and lengths, these do not."""
+of their contents. It is no lower bound: a generator gets the test captions and lengths, these do not."""
     return text
 
 
@@ -130,15 +130,7 @@ def sections(record):
             GENERATION,
             tables.paired_table(record, families, family_metrics, "difference, equal seed"),
         ],
-        "Convergence and stability": [TRAINING, training_figure.table(training)]
-        if training
-        else ["Not run."],
-        "Effects, each on and off": [
-            tables.effects_table(record),
-            "Solver steps:",
-            tables.solver_table(record),
-        ],
-        "Topology": [topology_facts(topology), topology_figure.table(topology)] if topology else not_run,
+        "Convergence and stability": training_parts,
         "Memorisation": [MEMORISATION, tables.memorisation_table(record)],
         "The VQ control's settings": ["Evaluated on the validation split.", tables.tuning_table(record)],
         "Runs": [tables.run_table(record)],
