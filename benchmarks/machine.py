@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models.precision import pack, packed_linear, packing_works
+from models import onednn
 from utils.cli import count, write_text
 
 
@@ -67,9 +67,9 @@ def matmul_rate(device, dtype=torch.float32, n=2048):
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     products = [lambda: a @ b]
-    if device.type == "cpu" and dtype == torch.float32 and packing_works():
-        laid_out = pack(b)
-        products.append(lambda: packed_linear(laid_out, None, a))
+    if device.type == "cpu" and dtype == torch.float32 and onednn.available():
+        laid_out = onednn.pack(b)
+        products.append(lambda: onednn.product(a, laid_out, None))
     return 2 * n**3 / min(seconds(product, device) for product in products for _ in range(6))
 
 

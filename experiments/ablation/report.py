@@ -12,7 +12,7 @@ from experiments.ablation import tables
 from experiments.ablation.collect import collect
 from experiments.ablation.figures import draw_all
 from experiments.ablation.verdicts import PAIRS, hypotheses, reference_fid
-from utils.analysis import training_figure
+from utils.analysis import topology_figure, training_figure
 from utils.analysis.output import markdown
 from utils.cli import Parser, name, run, write_text
 from utils.errors import BadInput
@@ -105,8 +105,8 @@ Cells: mean over seeds ± half the 95% interval over seeds (Student's t; left ou
 the mean half width of the runs' own intervals over repeats (left out where repeats do not differ). *n* is
 clips x repeats of one run."""
     if reference is not None:
-        text += f""" The train/test reference FID is {reference:.3f}: test clips against as many training clips
-of their contents. It is no lower bound: a generator gets the test captions and lengths, these do not."""
+        text += f""" The train/test reference FID is {reference:.3f}: test clips against as many training
+clips of their contents. It is no lower bound: a generator gets the test captions and lengths, these not."""
     return text
 
 
@@ -114,6 +114,7 @@ def sections(record):
     """-> title -> markdown parts"""
     training, topology, not_run = record["training"], record["topology"], ["Not run."]
     training_parts = [TRAINING, training_figure.table(training)] if training else not_run
+    topology_parts = [topology_facts(topology), topology_figure.table(topology)] if topology else not_run
     pair_metrics = {key: tables.RECONSTRUCTION[key] for key in ("FID", "MPJPE mm", "foot skate", "jitter")}
     families = (("FSQ_MARDM", "MARDM"), ("FSQ_MARDM", "VQ_MARDM"), ("MARDM", "VQ_MARDM"))
     family_metrics = {key: tables.GENERATION[key] for key in ("FID", "top 1", "Matching", "foot skate")}
@@ -131,6 +132,12 @@ def sections(record):
             tables.paired_table(record, families, family_metrics, "difference, equal seed"),
         ],
         "Convergence and stability": training_parts,
+        "Effects, each on and off": [
+            tables.effects_table(record),
+            "Solver steps:",
+            tables.solver_table(record),
+        ],
+        "Topology": topology_parts,
         "Memorisation": [MEMORISATION, tables.memorisation_table(record)],
         "The VQ control's settings": ["Evaluated on the validation split.", tables.tuning_table(record)],
         "Runs": [tables.run_table(record)],
