@@ -1,12 +1,31 @@
-"""Plain data out of text that others wrote: JSON and CSV. Whatever is wrong becomes a ValueError."""
+"""Read plain data that others wrote: text files, JSON, CSV."""
 
 import csv
 import io
 import json
+import math
+from pathlib import Path
+
+from utils.errors import BadInput
+
+
+def read_utf8(file):
+    """The text of a file, without a byte order mark. Raises BadInput."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadInput(f"{file} does not exist") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file} is not a text file in UTF-8") from None
+
+
+def is_number(value):
+    """A finite int or float; a bool is neither."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def parse_json(text):
-    """json.loads, which gives up on deep nesting with an error of another kind."""
+    """json.loads; ValueError also for deep nesting."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -14,7 +33,7 @@ def parse_json(text):
 
 
 def parse_csv(text):
-    """Rows as dicts, the first line naming their columns; a cell that is missing is empty."""
+    """Rows as dicts by the column names of the first line; a missing cell is "". Raises ValueError."""
     try:
         return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
     except csv.Error as error:

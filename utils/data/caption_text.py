@@ -1,11 +1,11 @@
-"""What is said of a motion: reading caption files, words with their kinds, left and right swapped."""
+"""Read, tag and mirror captions."""
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cache
 
 from utils.errors import BadInput
-from utils.plain import parse_csv, parse_json
+from utils.plain import parse_csv, parse_json, read_utf8
 
 _KINDS = """
 DET: a an the this that these those each every another both all some any no
@@ -77,10 +77,7 @@ _VERB_FORMS = _inflections()
 
 
 def tag(text):
-    """A caption -> its words as lemma/POS, as HumanML3D has them: by spaCy where installed, else by lists.
-
-    The list knows the words of human motion; one that it does not know counts as a noun.
-    """
+    """A caption -> its words as lemma/POS, as HumanML3D has them. By spaCy where installed, else by lists."""
     tagger = _spacy()
     if tagger is None:
         return _tag_by_list(text)
@@ -97,21 +94,18 @@ def tagger_name():
     return "a word list (install spacy and en_core_web_sm for better ones)" if _spacy() is None else "spaCy"
 
 
-_loaded = []
-
-
+@cache
 def _spacy():
-    if not _loaded:
-        try:
-            import spacy
+    try:
+        import spacy
 
-            _loaded.append(spacy.load("en_core_web_sm"))
-        except (ImportError, OSError):  # not installed, or its English model is not
-            _loaded.append(None)
-    return _loaded[0]
+        return spacy.load("en_core_web_sm")
+    except (ImportError, OSError):  # not installed, or its English model is not
+        return None
 
 
 def _tag_by_list(text):
+    """Tags from the lists above; a word that they lack counts as a noun."""
     tokens, before = [], ""
     for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower().replace("-", "")):
         kind, lemma = _KIND.get(word), word
@@ -126,37 +120,67 @@ def _tag_by_list(text):
     return tuple(tokens)
 
 
-_LEFTS = "left leftward leftwards lefthand lefthanded leftmost lefty".split()  # noqa: SIM905
+_LEFTS = ("left", "leftward", "leftwards", "lefthand", "lefthanded", "leftmost", "lefty")
 _SIDES = {word: word.replace("left", "right") for word in _LEFTS} | {"clockwise": "counterclockwise"}
-_SIDES |= {right: left for left, right in _SIDES.items()}
-_SIDES |= {"anticlockwise": "clockwise"}
-_NOT_A_SIDE = re.compile(
-    r"right (?:away|now|after|before|behind|in front|there|here|as|when)\b|\ball right\b", re.I
+_SIDES |= {right: left for left, right in _SIDES.items()} | {"anticlockwise": "clockwise"}
+_AT_ONCE = re.compile(
+    r"(after|before|behind|in front|next to|beside|there|here|as|when|where|on|up|down|back)\b"
 )
-_WORD = re.compile(r"counter[- ]clockwise|anti[- ]clockwise|[^\W_]+", re.I)
+_REST = """
+be is are was were stay stays stayed staying stand stands stood standing stop stops stopped stopping sit
+sits sat sitting land lands landed landing start starts started starting begin begins began beginning get
+gets got getting end ends ended ending lie lies lay lying kneel kneels knelt kneeling remain remains pause
+pauses wait waits
+"""
+
+
+def _is_adverb(before, after):
+    """Is "right" no side, judged by the word before and the two after it?
+
+    It is none in "right now", "right away", "all right"; nor, at the start of a caption and after a verb
+    without a direction, before "after", "there", ... ("stops right there"). After any other word it is a side
+    ("turns right after a jump").
+    """
+    if before == "all" or re.match(r"now\b|away\b(?! from)", after):
+        return True
+    return before in ("", *_REST.split()) and bool(_AT_ONCE.match(after))
+
+
+def _mirrored_words(words):
+    """left <-> right, clockwise <-> counterclockwise; "" for the "counter" of "counter clockwise"."""
+    plain = ["", *(word.lower() for word in words), "", ""]
+    mirrored = []
+    for i, word in enumerate(words, start=1):
+        other = _SIDES.get(plain[i], word)
+        if plain[i] in ("counter", "anti") and plain[i + 1] == "clockwise":
+            other = ""
+        elif plain[i] == "clockwise" and plain[i - 1] in ("counter", "anti"):
+            word, other = words[i - 2], "clockwise"  # capitals as in the word that falls away
+        elif plain[i] == "right" and _is_adverb(plain[i - 1], f"{plain[i + 1]} {plain[i + 2]}"):
+            other = word
+        if other is not word and word.isupper() and len(word) > 1:
+            other = other.upper()
+        elif other is not word and word[0].isupper():
+            other = other.capitalize()
+        mirrored.append(other)
+    return mirrored
 
 
 def swap_sides(text):
-    """A caption as it is true of the mirror image: left <-> right, clockwise <-> counterclockwise."""
-    kept = [range(*match.span()) for match in _NOT_A_SIDE.finditer(text)]
-
-    def swap(match):
-        word = match.group()
-        other = _SIDES.get(re.sub(r"[- ]", "", word.lower()))
-        if other is None or any(match.start() in span for span in kept):
-            return word
-        if word.isupper() and len(word) > 1:
-            return other.upper()
-        return other.capitalize() if word[0].isupper() else other
-
-    return _WORD.sub(swap, text)
+    """A caption as it is true of the mirror image."""
+    parts = re.split(r"([^\W_]+)", text)  # words at the odd places
+    parts[1::2] = _mirrored_words(parts[1::2])
+    for i in range(1, len(parts), 2):
+        if not parts[i]:
+            parts[i + 1] = ""
+    return "".join(parts)
 
 
 def swap_token_sides(tokens):
-    """word/POS tokens of the mirror image."""
-    words = [token.rsplit("/", 1) for token in tokens]
-    swapped = swap_sides(" ".join(word for word, _ in words)).split(" ")
-    return tuple(f"{word}/{kind}" for word, (_, kind) in zip(swapped, words))
+    """word/POS tokens of the mirror image; "counter/X clockwise/Y" becomes the one token "clockwise/Y"."""
+    pairs = [token.rpartition("/") for token in tokens]
+    words = _mirrored_words([word for word, _, _ in pairs])
+    return tuple(f"{word}/{kind}" for word, (_, _, kind) in zip(words, pairs) if word)
 
 
 @dataclass(frozen=True)
@@ -176,15 +200,9 @@ def read_captions(file):
     Fields: `name` (or `file`: the path below the folder, with or without .bvh), `captions` (jsonl: a list) or
     `caption` (several rows of one name add up), and, where wanted, tokens (jsonl), split, content, style.
     """
-    file = Path(file)
+    text = read_utf8(file)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
-    try:
-        rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text)
+        rows = enumerate(parse_csv(text), start=2) if str(file).lower().endswith(".csv") else _json_rows(text)
     except ValueError as error:
         raise BadInput(f"{file}: {error}") from None
     described = {}
@@ -195,17 +213,11 @@ def read_captions(file):
             raise BadInput(f"{file}:{number}: {error}") from None
         if name in described:
             old = described[name]
-            what = Described(
-                old.captions + what.captions, old.tokens + what.tokens, old.split, old.content, old.style
-            )
+            what = replace(old, captions=old.captions + what.captions, tokens=old.tokens + what.tokens)
         described[name] = what
     if not described:
         raise BadInput(f"{file} holds no captions")
     return described
-
-
-def _csv_rows(text):
-    return enumerate(parse_csv(text), start=2)
 
 
 def _json_rows(text):
