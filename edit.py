@@ -17,7 +17,8 @@ from motion.export import FORMATS, Names, export_motion
 from motion.render.rendering import render_video
 from motion.skeletons import SMPL22
 from utils.cli import Parser, count, run, start
-from utils.data.bvh_dataset import Reading, reading_flags, reading_of
+from utils.config import from_flags
+from utils.data.bvh_dataset import Reading, read_joint_map, reading_flags
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
@@ -142,7 +143,7 @@ def main(argv=None):
     pipeline = Pipeline.from_args(args, device)
     spec, normalizer, ae = pipeline.spec, pipeline.tokenizer.normalizer, pipeline.tokenizer.ae
     bones = BONES if args.bones == "auto" and is_bvh(args.source_motion) else (args.bones,)
-    reading = reading_of(args, spec.fps)
+    reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
     source = best_reproduced(
         pipeline.tokenizer, [read_source(args.source_motion, spec, reading, kind) for kind in bones]
     )

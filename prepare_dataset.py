@@ -15,67 +15,63 @@ and how to get HumanML3D and KIT-ML.
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from models.AE import STRIDE
 from utils.cli import Parser, count, name, number, run
-from utils.data import bandai_namco
-from utils.data import bvh_dataset as prepare_bvh
+from utils.config import from_flags
+from utils.data import bandai_namco, bvh_dataset
+from utils.data.bvh_dataset import BvhConfig, Reading
 from utils.data.caption_text import read_captions, tagger_name
-from utils.data.clips import Skipped
-from utils.data.dataset_writer import Header, demo_set, read_packed, refuse_existing, write_set
+from utils.data.clips import MAX_FRAMES, SPLITS, Skipped
+from utils.data.dataset_writer import SetConfig, demo_set, read_packed, with_twins, write_set
 from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 
 UNSAID = "see its source"
+TWINS = {"none": (), "train": ("train",), "all": SPLITS}
 
 
-def demo(args):
+def demo(config, clips, seed):
     """The embedded demo set: procedural motion with captions, to try things out with."""
-    source = f"motion/synthetic/clips.py, {args.clips} clips, seed {args.seed}: procedural, not captured"
-    header = Header(args.name, 20.0, args.min_frames, source, "that of this repository")
-    root = Path(args.dataset_dir) / args.name
-    write_set(demo_set(args.clips, args.seed), args.clips, root, header, args.overwrite)
+    source = f"motion/synthetic/clips.py, {clips} clips, seed {seed}: procedural, not captured"
+    config = replace(config, source=source, licence="that of this repository")
+    write_set(demo_set(clips, seed), clips, config)
 
 
-def joints(args):
+def joints(config, folder, split_column, mirrored_splits):
     """Packed joints with captions and labels."""
-    root = Path(args.dataset_dir) / args.name
-    refuse_existing(root, args.overwrite)
-    fps, clips = read_packed(args.input)
-    source = args.source or Path(args.input).resolve().name
-    header = Header(args.name, fps, args.min_frames, source, args.licence or UNSAID)
-    write_set(clips, len(clips), root, header, args.overwrite)
+    fps, clips = read_packed(folder, split_column)
+    total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
+    config = replace(config, fps=fps, source=config.source or Path(folder).resolve().name)
+    config = replace(config, licence=config.licence or UNSAID)
+    write_set(with_twins(clips, mirrored_splits), total, config)
 
 
-def bvh(args):
+def bvh(config, files, reading):
     """A folder of BVH files with captions. Converted files are kept until the set is whole, so that an
     interrupted run goes on where it stopped."""
-    root, skipped = Path(args.dataset_dir) / args.name, Skipped()
-    refuse_existing(root, args.overwrite)
-    reading = prepare_bvh.reading_of(args, args.fps)
-    files = prepare_bvh.find_bvh(args.input)
-    described = bandai_namco.describe(files) if args.preset else read_captions(args.captions)
-    files = prepare_bvh.described_files(files, described, skipped)
-    print(f"{root}: {len(files)} files with captions; words without tokens are tagged by {tagger_name()}")
-    work = root.with_name(f".{root.name}.work")
-    kept = prepare_bvh.drop_short(
-        prepare_bvh.convert(files, reading, work, args.num_workers, skipped), args.min_frames, skipped
+    skipped, work = Skipped(), config.root.with_name(f".{config.root.name}.work")
+    paths = bvh_dataset.find_bvh(files.input)
+    described = bandai_namco.describe(paths) if files.preset else read_captions(files.captions)
+    paths = bvh_dataset.described_files(paths, described, skipped, files.mirror)
+    print(
+        f"{config.root}: {len(paths)} files with captions; words without tokens are tagged by {tagger_name()}"
     )
-    skipped.report(args.input)
-    splits = prepare_bvh.assign_splits(described, kept, args.split, args.seed)
-    clips = prepare_bvh.raw_clips(described, kept, splits, args.skeleton, not args.no_mirror)
-    source, licence = Path(args.input).resolve().name, UNSAID
-    if args.preset:
-        source, licence = bandai_namco.SOURCE, bandai_namco.LICENCE
-    header = Header(args.name, args.fps, args.min_frames, args.source or source, args.licence or licence)
-    write_set(clips, len(kept) * (2 - args.no_mirror), root, header, args.overwrite)
+    kept = bvh_dataset.convert(paths, reading, work, files.num_workers, skipped)
+    kept = bvh_dataset.drop_short(kept, config.min_frames, skipped)
+    skipped.report(files.input)
+    splits = bvh_dataset.assign_splits(described, kept, files.split, files.seed)
+    clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton, files.mirror)
+    write_set(clips, len(kept) * (1 + files.mirror), config)
     shutil.rmtree(work)
 
 
-def check(args):
+def check(name, dataset_dir):
     """Look at every file of a data set before hours are spent on it; exits with 2 if it is not fit."""
-    spec, root = find_dataset(args.dataset_name, args.dataset_dir)
+    spec, root = find_dataset(name, dataset_dir)
     findings = check_dataset(spec, root)
     print(findings.table())
     if findings.failed():
@@ -83,16 +79,18 @@ def check(args):
     print(f"{root} is fit for training")
 
 
-def set_flags(parser, default_name=None):
+def set_flags(parser, default=None):
     """Flags of every subcommand that writes a set."""
     group = parser.add_argument_group("the set")
-    shown = f"[{default_name}]" if default_name else "(needed)"
     group.add_argument(
-        "--name", type=name, default=default_name, required=not default_name, help=f"name of the set {shown}"
+        "--name", type=name, default=default, required=not default, help=f"of the set [{default or 'needed'}]"
     )
     group.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
     group.add_argument(
-        "--min_frames", type=count(4, 199), default=24, help="shorter clips are left out [%(default)s]"
+        "--min_frames",
+        type=count(STRIDE, MAX_FRAMES),
+        default=24,
+        help="shorter clips are left out [%(default)s]",
     )
     group.add_argument("--overwrite", action="store_true", help="replace a set of that name")
 
@@ -112,10 +110,10 @@ def bvh_flags(parser):
     words.add_argument("--preset", choices=("bandai_namco",), help="captions and split from the file names")
     group = parser.add_argument_group("reading")
     group.add_argument("--fps", type=number(float, 1, 240), default=20.0, help="of the set [%(default)s]")
-    prepare_bvh.reading_flags(group)
+    bvh_dataset.reading_flags(group)
     group.add_argument(
         "--skeleton",
-        choices=prepare_bvh.SKELETONS,
+        choices=bvh_dataset.SKELETONS,
         default="uniform",
         help="bone lengths: the median over all clips, HumanML3D's, or each clip's own [%(default)s]",
     )
@@ -139,32 +137,33 @@ def parse(argv=None):
     parser = Parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh,check}")
 
-    sub = commands.add_parser(
-        "demo", doc=demo.__doc__, help="procedural clips with captions, made from a seed"
-    )
-    sub.set_defaults(make=demo)
+    sub = commands.add_parser("demo", doc=demo.__doc__, help="procedural clips with captions, from a seed")
     set_flags(sub, "Demo")
     sub.add_argument("--clips", type=count(10, 10**5), default=1500, help="how many [%(default)s]")
     sub.add_argument("--seed", type=count(), default=3407, help="every clip follows from it [%(default)s]")
 
-    sub = commands.add_parser(
-        "joints", doc=joints.__doc__, help="joints of 22-joint motion, packed in one file"
-    )
-    sub.set_defaults(make=joints)
+    sub = commands.add_parser("joints", doc=joints.__doc__, help="22-joint motion, packed in one file")
     set_flags(sub)
     sub.add_argument(
         "--input", required=True, help="folder with motions.npz, captions.jsonl, labels.csv (needed)"
     )
+    sub.add_argument("--split_column", default="split", help="of labels.csv [%(default)s]")
+    sub.add_argument(
+        "--mirror",
+        nargs="?",
+        choices=TWINS,
+        const="train",
+        default="none",
+        help="mirrored twins (M...): of no clip, of train, of all [none; without a value: train]",
+    )
     source_flags(sub)
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
-    sub.set_defaults(make=bvh)
     set_flags(sub)
     bvh_flags(sub)
     source_flags(sub)
 
     sub = commands.add_parser("check", doc=check.__doc__, help="is a data set fit for training?")
-    sub.set_defaults(make=check)
     sub.add_argument(
         "--dataset_name", type=name, required=True, help="t2m, kit or a set of your own (needed)"
     )
@@ -174,7 +173,23 @@ def parse(argv=None):
 
 def main(argv=None):
     args = parse(argv)
-    args.make(args)
+    if args.command == "check":
+        check(args.dataset_name, args.dataset_dir)
+        return
+    config = from_flags(SetConfig, args)
+    config.refuse_existing()
+    if args.command == "demo":
+        demo(config, args.clips, args.seed)
+    elif args.command == "joints":
+        joints(config, args.input, args.split_column, TWINS[args.mirror])
+    else:
+        if args.preset:
+            source, licence = bandai_namco.SOURCE, bandai_namco.LICENCE
+        else:
+            source, licence = Path(args.input).resolve().name, UNSAID
+        config = replace(config, source=args.source or source, licence=args.licence or licence)
+        reading = from_flags(Reading, args, joint_map=bvh_dataset.read_joint_map(args.joint_map))
+        bvh(config, from_flags(BvhConfig, args, mirror=not args.no_mirror), reading)
 
 
 if __name__ == "__main__":

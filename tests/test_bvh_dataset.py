@@ -1,6 +1,7 @@
 """BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data
         "turns left" in clips[name].captions[0].text and "turns right" in clips[f"M{name}"].captions[0].text
     )
     labels = (root / "labels.csv").read_text()
-    assert f"{name},walk-turn-left,exhausted" in labels and f"M{name},walk-turn-right,exhausted" in labels
+    assert f"\n{name},walk-turn-left,exhausted,\nM{name},walk-turn-right,exhausted,{name}\n" in labels
 
 
 def test_bone_lengths_by_flag(tmp_path, samples):
@@ -125,7 +126,7 @@ def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, sampl
     assert sorted(names) == sorted(f"{m}deep_er_good_{i}" for i in range(4) for m in ("", "M"))
     text = capsys.readouterr().out
     assert "no captions: deep er/unsaid" in text and "captions, but no BVH file: absent" in text
-    assert "joints not recognised: pelvis" in text and "truncated: 2 of 3 frames" in text
+    assert "unknown rig: pass --joint_map" in text and "truncated: 2 of 3 frames" in text
     assert "a person moves the right arm#a/DET" in (root / "texts/Mdeep_er_good_0.txt").read_text()
 
 
@@ -209,9 +210,22 @@ def test_a_body_of_no_size_is_refused():
         ("walks left, then Right", "walks right, then Left"),
         ("the LEFT foot; left-handed", "the RIGHT foot; right-handed"),
         ("turns counter-clockwise", "turns clockwise"),
+        ("Counter clockwise, then ANTI-CLOCKWISE", "Clockwise, then CLOCKWISE"),
+        ("spins clockwise", "spins counterclockwise"),
         ("stands upright and leaves right away", "stands upright and leaves right away"),
         ("all right, raises his right hand", "all right, raises his left hand"),
         ("steps to the leftmost", "steps to the rightmost"),
+        ("turns right after a jump", "turns left after a jump"),
+        ("kicks with her right as she hops", "kicks with her left as she hops"),
+        ("leans right as if to fall", "leans left as if to fall"),
+        ("moves left then right before stepping back", "moves right then left before stepping back"),
+        ("brings his right up to his head", "brings his left up to his head"),
+        ("points to the right here, then right there", "points to the left here, then left there"),
+        ("steps right away from the wall", "steps left away from the wall"),
+        ("sits down right now", "sits down right now"),
+        ("stops right before the left wall", "stops right before the right wall"),
+        ("Right after landing he gets right back up", "Right after landing he gets right back up"),
+        ("standing right in front of the right door", "standing right in front of the left door"),
     ],
 )
 def test_captions_of_the_mirror_image(text, mirrored):
@@ -231,13 +245,21 @@ def test_swapping_sides_twice_changes_nothing(parts):
     assert words.swap_sides(words.swap_sides(text)) == text
 
 
-def test_tokens_are_mirrored_word_by_word():
-    tokens = ("turn/VERB", "left/ADV", "right/ADV", "away/ADV")
-    assert words.swap_token_sides(tokens) == ("turn/VERB", "right/ADV", "right/ADV", "away/ADV")
+@pytest.mark.parametrize(
+    "tokens, mirrored",
+    [
+        ("turn/VERB left/ADV right/ADV away/ADV", "turn/VERB right/ADV right/ADV away/ADV"),
+        ("spin/VERB counter/NOUN clockwise/ADV left/ADJ", "spin/VERB clockwise/ADV right/ADJ"),
+        ("spin/VERB anticlockwise/ADV", "spin/VERB clockwise/ADV"),
+        ("stop/VERB right/ADV after/ADP the/DET right/ADJ", "stop/VERB right/ADV after/ADP the/DET left/ADJ"),
+    ],
+)
+def test_tokens_are_mirrored_word_by_word(tokens, mirrored):
+    assert " ".join(words.swap_token_sides(tokens.split())) == mirrored
 
 
 def test_words_without_spacy_agree_with_careful_tokens_nearly_always(data_dir, monkeypatch):
-    monkeypatch.setattr(words, "_loaded", [None])
+    monkeypatch.setattr(words, "_spacy", lambda: None)
     assert words.tag("A man runs in circles, then sits DOWN quickly") == (
         *("a/DET", "man/NOUN", "run/VERB", "in/ADP", "circle/NOUN"),
         *("then/ADV", "sit/VERB", "down/ADP", "quickly/ADV"),
@@ -310,6 +332,50 @@ def test_names_that_would_meet_are_refused(tmp_path):
     described = dict.fromkeys(["a/b", "a_b"], Described(("x",), ((),)))
     with pytest.raises(BadInput, match="a_b"):
         described_files({name: tmp_path for name in described}, described, None)
+
+
+def copies(folder, sample, *names):
+    """One BVH file under several names, with a caption each; the caption file."""
+    folder.mkdir()
+    for name in names:
+        shutil.copy(sample, folder / f"{name}.bvh")
+    rows = [{"name": name, "captions": [f"a person waves the left hand, {name}"]} for name in names]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder / "captions.jsonl"
+
+
+def test_no_clip_takes_the_name_of_a_twin(tmp_path, samples):
+    """arch.bvh's twin would be called March, as March.bvh is."""
+    folder, sample = tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh"
+    captions = copies(folder, sample, "arch", "March", "x")
+    with pytest.raises(BadInput, match="March.bvh and the mirrored twin of arch.bvh would both be"):
+        prepare(tmp_path, folder, "--captions", str(captions))
+    _, root = prepare(tmp_path, folder, "--captions", str(captions), "--no_mirror")
+    assert "left hand, March" in (root / "texts/March.txt").read_text()
+    prepare_dataset.main(["check", "--dataset_name", "Own", "--dataset_dir", str(root.parent)])  # no twins
+
+
+def test_no_part_of_a_long_clip_takes_another_clips_name(tmp_path, samples):
+    long = next(
+        path for path in samples.glob("*.bvh") if len(read_bvh(path).resampled(20).forward()[1]) > 201
+    )
+    captions = copies(tmp_path / "other", samples / "dataset-2_run_youthful_020.bvh", "a_p1", "b", "c")
+    shutil.copy(long, tmp_path / "other/a.bvh")
+    with open(captions, "a") as file:
+        file.write('\n{"name": "a", "captions": ["a person dances"]}')
+    with pytest.raises(BadInput, match="two clips would be called a_p1 "):
+        prepare(tmp_path, tmp_path / "other", "--captions", str(captions))
+    assert not (tmp_path / "sets/Own").exists()
+
+
+def test_the_message_about_an_unknown_rig_begins_with_the_remedy(tmp_path, samples, capsys):
+    captions = copies(tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh", "a", "b", "c", "d")
+    text = (tmp_path / "in/d.bvh").read_text()
+    for joint in re.findall(r"JOINT (\S+)", text):
+        text = text.replace(f"JOINT {joint}", f"JOINT a_rather_long_name_{joint[::-1]}")
+    (tmp_path / "in/d.bvh").write_text(text)
+    prepare(tmp_path, tmp_path / "in", "--captions", str(captions))
+    assert "skipped 1, unknown rig: pass --joint_map map.json" in capsys.readouterr().out
 
 
 def test_the_preset_splits_in_blocks_and_knows_the_relabelled():

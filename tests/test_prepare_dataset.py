@@ -15,7 +15,8 @@ from utils.data.cal_mean_std import STD_FLOOR, mean_std
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
-from utils.motion_process import feature_groups, joints_to_features
+from utils.evaluation_report import read_labels
+from utils.motion_process import feature_groups, joints_to_features, mirror_joints
 
 FRAMES = {"a": 60, "b": 25, "c": 24, "d": 450, "e": 80, "f": 90}  # 24 frames give 23 rows: too short
 
@@ -76,7 +77,30 @@ def test_packed_joints_become_a_set_that_loads(tmp_path, packed, capsys):
     assert sum(len(clips[f"d_p{k}"].motion) for k in (1, 2, 3)) == 449
     text = capsys.readouterr().out
     assert "shorter than 24 feature rows: c" in text and "cut 1 clips" in text
-    assert (root / "labels.csv").read_text().splitlines()[:2] == ["name,content,style", "a,walk,calm"]
+    assert (root / "labels.csv").read_text().splitlines()[:2] == [
+        "name,content,style,mirror_of",
+        "a,walk,calm,",
+    ]
+
+
+def test_twins_of_the_training_clips_and_another_split_column(tmp_path, packed):
+    """And no content: label metrics are left out, no clip shares a label with all others."""
+    rows = ["name,split,mine", "a,test,train", "b,train,val", "d,train,train", "e,train,test", "f,train,drop"]
+    (tmp_path / "packed/labels.csv").write_text("\n".join([*rows, "c,train,drop"]))
+    captions = (tmp_path / "packed/captions.jsonl").read_text().replace("a person", "a left-handed person")
+    (tmp_path / "packed/captions.jsonl").write_text(captions)
+    prepare_joints(tmp_path, "--mirror", "--split_column", "mine")
+    spec, root = find_dataset("Own", tmp_path / "sets")
+    names = {split: (root / f"{split}.txt").read_text().split() for split in ("train", "val", "test")}
+    parts = [f"{m}d_p{k}" for m in ("", "M") for k in (1, 2, 3)]
+    assert names == {"train": ["a", "Ma", *parts], "val": ["b"], "test": ["e"]}
+    assert "a right-handed person walks#" in (root / "texts/Md_p2.txt").read_text()
+    assert "\nMd_p2,,,d_p2\n" in (root / "labels.csv").read_text()
+    assert read_labels(root, load_clips(spec, root, "train")) is None
+    twin = joints_to_features(mirror_joints(packed[0] * 0.0002, SMPL22), SMPL22)
+    assert np.allclose(np.load(root / "new_joint_vecs/Ma.npy"), twin, atol=1e-6)
+    prepare_joints(tmp_path, "--mirror", "all", "--split_column", "mine", "--overwrite")
+    assert (root / "val.txt").read_text().split() == ["b", "Mb"]
 
 
 def test_statistics_are_those_of_the_training_split(tmp_path, packed):
@@ -154,7 +178,7 @@ def resave(folder, **changes):
         (lambda f: (f / "captions.jsonl").write_text('{"name": "a"}'), "captions.jsonl:1"),
         (lambda f: (f / "captions.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda f: (f / "captions.jsonl").write_text(""), "6 clips lack a caption"),
-        (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split, style"),
+        (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split"),
         (lambda f: resave(f, joints=np.full((729, 22, 3), np.nan)), "no clip is left for training"),
     ],
 )
@@ -178,8 +202,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
         replace(good[0], name="p", tokens=(("walk",),)),
         replace(good[0], name="q", captions=(), tokens=()),
     ]
-    header = prepare.Header("Own", 20.0, 24, "test", "none")
-    prepare.write_set(good + bad, len(good) + len(bad), tmp_path / "Own", header)
+    prepare.write_set(good + bad, len(good) + len(bad), prepare.SetConfig("Own", tmp_path))
     text = capsys.readouterr().out
     for line in (
         "file name: ../out",

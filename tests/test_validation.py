@@ -81,7 +81,7 @@ def test_what_costs_a_clip_or_two_is_a_warning(own, capsys, spoil, row):
     "spoil, reason",
     [
         (lambda own: append(own / "test.txt", "c3\n"), "ids in more than one split"),
-        (lambda own: append(own / "val.txt", "Mc3\n"), "twins in another split"),
+        (lambda own: append(own / "labels.csv", "c29,walk,calm,c3\n"), "twins in another split"),
         (lambda own: (own / "val.txt").write_text(""), "usable clips of val"),
         (lambda own: (own / "Std.npy").unlink(), "Mean.npy, Std.npy"),
         (lambda own: np.save(own / "Std.npy", np.zeros(263)), "Mean.npy, Std.npy"),

@@ -20,17 +20,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
-from utils.data.clips import UNIT
+from utils.data.clips import MAX_FRAMES, UNIT
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
-from utils.plain import parse_json
+from utils.plain import is_number, parse_json
 from utils.safe_load import MIN_STD
-
-MAX_FRAMES = 199  # HumanML3D leaves longer clips out
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def whole(value):

@@ -75,7 +75,8 @@ def read_labels(root, clips):
         return None
     try:
         with open(file, newline="", encoding="utf-8-sig") as stream:
-            known = {row["name"]: (row["content"], row["style"] or "") for row in csv.DictReader(stream)}
+            rows = [row for row in csv.DictReader(stream) if row["content"]]
+            known = {row["name"]: (row["content"], row["style"] or "") for row in rows}
     except (KeyError, csv.Error, UnicodeDecodeError):
         raise BadInput(f"{file}: expected columns name,content,style; mend it or remove it") from None
     # a caption with its own start and end makes a clip <name>_<line>

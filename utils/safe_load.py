@@ -4,7 +4,6 @@ torch.load(weights_only=True) does the reading, with an allow-list of our own fo
 older files keep NumPy numbers; both stand for functions of this module, so that NumPy's are never called.
 """
 
-import math
 import pickle
 import re
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from utils.errors import BadInput
+from utils.plain import is_number
 
 
 class _NumberType:
@@ -156,10 +156,6 @@ class State:
         if found is None:
             raise BadInput(f"{self.path} has no key '{key}': not a checkpoint of {what}")
         return check_weights(found, self.path)
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def sound(tensor):

@@ -102,7 +102,8 @@ def map_joints(names, end_sites=(), joint_map=None):
     if missing:
         theirs = ", ".join(names[:60])
         raise ValueError(
-            f"joints not recognised: {', '.join(missing)}; the file has {theirs}: pass a joint map"
+            f'unknown rig: pass --joint_map map.json with {{"{missing[0]}": "ITS NAME IN THE FILE", ...}}; '
+            f"not recognised: {', '.join(missing)}; the file has {theirs}"
         )
     return [found[joint] for joint in SMPL22.joints]
 

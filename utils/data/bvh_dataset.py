@@ -1,10 +1,10 @@
-"""A folder of BVH files with captions -> raw clips: in parallel, resumable, with a reason for what is not."""
+"""Convert a folder of BVH files with captions to raw clips: in parallel, resumable, skips with reasons."""
 
 import hashlib
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,38 @@ from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
 from motion.files import whole_file
 from motion.skeletons import SMPL22
-from utils.data.caption_text import swap_sides, swap_token_sides
 from utils.data.clips import SPLITS
-from utils.data.dataset_writer import RawClip
+from utils.data.dataset_writer import RawClip, with_twins
 from utils.errors import BadInput
-from utils.motion_process import mirror_joints
-from utils.plain import parse_json
+from utils.plain import parse_json, read_utf8
 
 SKELETONS = ("uniform", "humanml3d", "own")
 MAX_REACH = 1000.0  # metres from the start: beyond, something is wrong with the file
 
 
 @dataclass(frozen=True)
+class BvhConfig:
+    """How a folder of BVH files becomes a set."""
+
+    input: str
+    captions: str | None = None  # a caption file; None: the preset's
+    preset: str | None = None
+    skeleton: str = "uniform"  # one of SKELETONS
+    mirror: bool = True
+    split: tuple = (80, 5, 15)  # shares of train, val, test where the captions name no split
+    seed: int = 3407  # of the split
+    num_workers: int = 1
+
+
+@dataclass(frozen=True)
 class Reading:
-    """How a BVH file is understood. All of it goes into the key of a converted clip."""
+    """How BVH files are read. All of it goes into the key of a converted clip."""
 
     fps: float = 20.0
     unit: str | None = None  # None: from the body's height
     up: str = "y"
     position_channels: str = "auto"
-    joint_map: tuple = ()  # pairs (joint, source or sources)
+    joint_map: tuple = ()  # pairs (joint, sources)
 
     def joints(self, path):
         """[T,22,3] in metres at self.fps. Raises ValueError, OSError."""
@@ -50,7 +62,7 @@ class Reading:
 
 
 def reading_flags(group):
-    """How BVH files are understood."""
+    """Add the flags of `Reading` to an argparse group."""
     group.add_argument(
         "--joint_map", help='.json for an unknown rig: {"pelvis": "Hips", ...}, all 22 or a few'
     )
@@ -64,24 +76,15 @@ def reading_flags(group):
     )
 
 
-def reading_of(args, fps):
-    """These flags as a value."""
-    joint_map = read_joint_map(args.joint_map) if args.joint_map else ()
-    return Reading(fps, args.unit, args.up, args.position_channels, joint_map)
-
-
 def read_joint_map(file):
     """A .json of {"pelvis": "Hips", "spine2": ["Spine", "Chest"], ...} -> pairs for Reading, or BadInput."""
+    if not file:
+        return ()
     try:
-        fields = parse_json(Path(file).read_text(encoding="utf-8"))
-        pairs = [
-            (joint, tuple([source] if isinstance(source, str) else source))
-            for joint, source in fields.items()
-        ]
+        fields = parse_json(read_utf8(file)).items()
+        pairs = [(joint, (source,) if isinstance(source, str) else tuple(source)) for joint, source in fields]
         if not all(isinstance(name, str) for _, sources in pairs for name in sources):
             raise ValueError("a name is no text")
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
     except (ValueError, AttributeError, TypeError) as error:
         raise BadInput(f'{file}: expected {{"pelvis": "Hips", ...}}: {error}') from None
     unknown = [joint for joint, _ in pairs if joint not in SMPL22.joints]
@@ -95,14 +98,17 @@ def find_bvh(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder: --input must name one with BVH files")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".bvh" and path.is_file())
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".bvh" and path.is_file())
+    if not files:
         raise BadInput(f"{folder} holds no .bvh file")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
 
 
 def convert(files, reading, work, workers, skipped):
-    """Every file's joints, kept in the folder `work` until the set is whole. -> {name: its .npy}."""
+    """Convert files {name: BVH} into the folder `work`, where they are not there yet. -> {name: its .npy}
+
+    A .npy holds joints [T,22,3] float32 in metres. A file that cannot be used is added to `skipped`.
+    """
     Path(work).mkdir(parents=True, exist_ok=True)
     jobs = [(name, path, reading, Path(work)) for name, path in files.items()]
     kept = {}
@@ -121,7 +127,7 @@ def convert(files, reading, work, workers, skipped):
 
 
 def _convert_one(job):
-    """-> name, its .npy or None, what is wrong with the file. A disk that is full is not the file's fault."""
+    """-> name, its .npy or None, what is wrong with the file. Raises Unwritten."""
     name, path, reading, work = job
     try:
         target = work / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}-{reading.key(path)}.npy"
@@ -136,24 +142,23 @@ def _convert_one(job):
 
 
 def drop_short(kept, min_frames, skipped):
-    """Without what gives fewer than min_frames rows, so that the split is one of clips that count."""
-    short = [
-        name
-        for name, file in kept.items()
-        if len(np.load(file, mmap_mode="r", allow_pickle=False)) <= min_frames
-    ]
-    for name in short:
-        skipped.add(f"shorter than {min_frames} feature rows", name)
-    return {name: file for name, file in kept.items() if name not in set(short)}
+    """Drop clips shorter than min_frames rows before splitting."""
+    long = {}
+    for name, file in kept.items():
+        if len(np.load(file, mmap_mode="r", allow_pickle=False)) > min_frames:
+            long[name] = file
+        else:
+            skipped.add(f"shorter than {min_frames} feature rows", name)
+    return long
 
 
 def clip_name(name):
-    """walks/Fast one -> walks_Fast_one: a plain file name."""
+    """A path below the folder as a plain file name: walks/Fast one -> walks_Fast_one."""
     return re.sub(r"[^\w.+-]+", "_", name).strip(".")
 
 
 def assign_splits(described, names, shares, seed):
-    """{name: split}: what the captions say, if they say it for all; else at random by `shares`."""
+    """{name: split}: the captions' own, where all have one; else at random by shares of train, val, test."""
     given = {name: described[name].split for name in names if described[name].split}
     wrong = sorted(set(given.values()) - set(SPLITS))
     if wrong:
@@ -173,41 +178,34 @@ def assign_splits(described, names, shares, seed):
 
 
 def raw_clips(described, kept, splits, skeleton, mirror):
-    """The raw clips of all converted files, each followed by its mirrored twin. A generator."""
+    """The RawClips of converted files {name: .npy}, each followed by its mirrored twin if `mirror`.
+
+    skeleton: bone lengths, the median over all files ("uniform"), "humanml3d", or each file's "own".
+    """
+    clips = _unmirrored(described, kept, splits, skeleton)
+    return with_twins(clips) if mirror else clips
+
+
+def _unmirrored(described, kept, splits, skeleton):
     lengths = None
     if skeleton == "humanml3d":
         lengths = np.array(HUMANML3D_BONES)
     elif skeleton == "uniform" and kept:
-        lengths = np.median(
-            [bone_lengths(np.load(file, allow_pickle=False), SMPL22) for file in kept.values()], axis=0
-        )
+        every = [bone_lengths(np.load(file, allow_pickle=False), SMPL22) for file in kept.values()]
+        lengths = np.median(every, axis=0)
     for name, file in kept.items():
         joints = np.load(file, allow_pickle=False).astype(np.float64)
         if lengths is not None:
             joints = with_bone_lengths(joints, lengths, SMPL22)
-        what = described[name]
-        clip = RawClip(
-            clip_name(name), joints, what.captions, what.tokens, splits[name], what.content, what.style
-        )
-        yield clip
-        if mirror:
-            yield mirrored(clip)
+        it = described[name]
+        yield RawClip(clip_name(name), joints, it.captions, it.tokens, splits[name], it.content, it.style)
 
 
-def mirrored(clip):
-    """The twin: left is right in the motion, the captions, the labels; the same split."""
-    return replace(
-        clip,
-        name=f"M{clip.name}",
-        joints=mirror_joints(clip.joints, SMPL22),
-        captions=tuple(map(swap_sides, clip.captions)),
-        tokens=tuple(map(swap_token_sides, clip.tokens)),
-        content=swap_sides(clip.content),
-    )
+def described_files(files, described, skipped, mirror=True):
+    """The files {name: BVH} that have captions; what lacks its other half is added to `skipped`.
 
-
-def described_files(files, described, skipped):
-    """The files that have captions. What lacks its other half is counted."""
+    Raises BadInput where none has, and where two clips (or a clip and a twin) would have one name.
+    """
     for name in files.keys() - described.keys():
         skipped.add("no captions", name)
     for name in sorted(described.keys() - files.keys()):
@@ -216,9 +214,11 @@ def described_files(files, described, skipped):
     if not both:
         theirs = f"files are called {next(iter(files))}, ..., captions {next(iter(described), 'none')}, ..."
         raise BadInput(f"no caption belongs to a file: {theirs}")
-    names = {}
+    taken = {}  # name of a clip or twin -> what it is
     for name in both:
-        other = names.setdefault(clip_name(name), name)
-        if other != name:
-            raise BadInput(f"{other}.bvh and {name}.bvh would both be called {clip_name(name)}: rename one")
+        for prefix, kind in ("", ""), *([("M", "the mirrored twin of ")] if mirror else []):
+            other = taken.setdefault(f"{prefix}{clip_name(name)}", f"{kind}{name}.bvh")
+            if other != f"{kind}{name}.bvh":
+                both_called = f"{prefix}{clip_name(name)}: rename one"
+                raise BadInput(f"{other} and {kind}{name}.bvh would both be called {both_called}")
     return both

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from models.AE import STRIDE
 from utils.data.feature_cache import read_clips
 from utils.errors import BadInput
 
-UNIT = 4  # frames in one token
+UNIT = STRIDE  # frames in one token
+MAX_FRAMES = 199  # rows of the longest clip that HumanML3D keeps
 SPLITS = ("train", "val", "test")
 
 

@@ -1,4 +1,4 @@
-"""Any motion -> datasets/<Name>/ in HumanML3D's layout: raw clips, the packed form, how a set is written."""
+"""Write motion with captions to datasets/<Name>/ in HumanML3D's layout; read the packed form of joints."""
 
 import csv
 import json
@@ -14,19 +14,45 @@ from motion.files import whole_folder, write_text
 from motion.skeletons import SMPL22
 from motion.synthetic.clips import demo_clips
 from utils.data.cal_mean_std import mean_std
-from utils.data.clips import SPLITS, Skipped
+from utils.data.caption_text import swap_sides, swap_token_sides
+from utils.data.clips import MAX_FRAMES, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
-from utils.motion_process import joints_to_features
-from utils.plain import parse_csv, parse_json
+from utils.motion_process import joints_to_features, mirror_joints
+from utils.plain import parse_csv, parse_json, read_utf8
 
-MAX_ROWS = 199  # HumanML3D's limit
-LAYOUT_VERSION = 1
+
+@dataclass(frozen=True)
+class SetConfig:
+    """A set that is to be written."""
+
+    name: str
+    dataset_dir: str = "./datasets"
+    min_frames: int = 24  # rows; shorter clips are left out
+    overwrite: bool = False
+    source: str = ""  # for spec.json
+    licence: str = ""
+    fps: float = 20.0
+
+    @property
+    def root(self):
+        """The set's folder."""
+        return Path(self.dataset_dir) / self.name
+
+    def refuse_existing(self):
+        """BadInput where the set exists and must not be replaced."""
+        if self.root.exists() and not self.overwrite:
+            raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
+
+    def spec(self):
+        """What stands in spec.json: all that the rest of the code wants to know of a set."""
+        spec = {"name": self.name, "fps": self.fps, "min_frames": self.min_frames, "source": self.source}
+        return spec | {"licence": self.licence, "cfg": 2.5, "skeleton": SMPL22.name, "version": 1}
 
 
 @dataclass(frozen=True)
 class RawClip:
-    """Joints [T,J,3] in the skeleton's unit at the set's fps, and what is said of them."""
+    """Joints [T,22,3] in metres at the set's fps, with captions and labels."""
 
     name: str
     joints: np.ndarray
@@ -35,52 +61,62 @@ class RawClip:
     split: str
     content: str = ""
     style: str = ""
+    mirror_of: str = ""  # the clip whose mirror image this is
+
+    def mirrored(self):
+        """The twin M<name>: left is right in the motion, the captions, the labels; the same split."""
+        return replace(
+            self,
+            name=f"M{self.name}",
+            joints=mirror_joints(self.joints, SMPL22),
+            captions=tuple(map(swap_sides, self.captions)),
+            tokens=tuple(map(swap_token_sides, self.tokens)),
+            content=swap_sides(self.content),
+            mirror_of=self.name,
+        )
+
+    def parts(self):
+        """Itself; or, of more than MAX_FRAMES rows, equal parts that share their border frames."""
+        rows = len(self.joints) - 1
+        if rows <= MAX_FRAMES:
+            return [self]
+        edges = np.linspace(0, rows, -(-rows // MAX_FRAMES) + 1).round().astype(int)
+        return [
+            replace(
+                self,
+                name=f"{self.name}_p{number}",
+                joints=self.joints[start : end + 1],
+                mirror_of=self.mirror_of and f"{self.mirror_of}_p{number}",
+            )
+            for number, (start, end) in enumerate(zip(edges, edges[1:]), start=1)
+        ]
 
 
-@dataclass(frozen=True)
-class Header:
-    """What stands in spec.json: all that the rest of the code wants to know of a set."""
-
-    name: str
-    fps: float
-    min_frames: int
-    source: str
-    licence: str
-    cfg: float = 2.5
-    skeleton: str = SMPL22.name
-    version: int = LAYOUT_VERSION
-
-
-def micro_batches(clip, max_rows=MAX_ROWS):
-    """A clip of more than max_rows + 1 frames in equal parts that share their border frames; else itself."""
-    rows = len(clip.joints) - 1
-    if rows <= max_rows:
-        return [clip]
-    edges = np.linspace(0, rows, -(-rows // max_rows) + 1).round().astype(int)
-    return [
-        replace(clip, name=f"{clip.name}_p{number}", joints=clip.joints[start : end + 1])
-        for number, (start, end) in enumerate(zip(edges, edges[1:]), start=1)
-    ]
+def with_twins(clips, splits=SPLITS):
+    """Each clip, followed by its mirrored twin where it lies in one of `splits`. A generator."""
+    for clip in clips:
+        yield clip
+        if clip.split in splits:
+            yield clip.mirrored()
 
 
 class SetWriter:
     """Writes a set into a folder, clip by clip."""
 
-    def __init__(self, folder, header, where, skeleton=SMPL22):
-        """where: what messages call the set."""
-        self.folder, self.header, self.where, self.skeleton = folder, header, where, skeleton
+    def __init__(self, folder, config):
+        self.folder, self.config, self.where = folder, config, config.root
         self.skipped, self.cut = Skipped(), []
-        self.kept = []  # (name, split, content, style, rows)
+        self.kept = {}  # name -> (split, content, style, mirror_of, rows)
         for part in ("new_joint_vecs", "texts"):
             (folder / part).mkdir()
 
     def add(self, clip):
-        """Write one clip (a long one in pieces), or count why not."""
+        """Write one clip (a long one in parts), or count why not. BadInput where its name is taken."""
         problem = self._problem(clip)
         if problem:
             self.skipped.add(problem, clip.name)
             return
-        parts = micro_batches(clip)
+        parts = clip.parts()
         if len(parts) > 1:
             self.cut.append(clip.name)
         for part in parts:
@@ -91,8 +127,8 @@ class SetWriter:
             return "name is no plain file name"
         if clip.split not in SPLITS:
             return f"split is none of {', '.join(SPLITS)}"
-        if len(clip.joints) - 1 < self.header.min_frames:
-            return f"shorter than {self.header.min_frames} feature rows"
+        if len(clip.joints) - 1 < self.config.min_frames:
+            return f"shorter than {self.config.min_frames} feature rows"
         if not np.isfinite(clip.joints).all():
             return "NaN or infinite positions"
         if not clip.captions:
@@ -104,15 +140,20 @@ class SetWriter:
         return None
 
     def _write(self, clip):
-        features = joints_to_features(clip.joints, self.skeleton)
+        if clip.name in self.kept:
+            raise BadInput(
+                f"{self.where}: two clips would be called {clip.name} (mirrored twins are M<name>, "
+                f"parts of long clips <name>_p1, ...): rename one; nothing was written"
+            )
+        features = joints_to_features(clip.joints, SMPL22)
         np.save(self.folder / "new_joint_vecs" / f"{clip.name}.npy", features)
         lines = [f"{text}#{' '.join(tokens)}#0.0#0.0\n" for text, tokens in zip(clip.captions, clip.tokens)]
         (self.folder / "texts" / f"{clip.name}.txt").write_text("".join(lines), encoding="utf-8")
-        self.kept.append((clip.name, clip.split, clip.content, clip.style, len(features)))
+        self.kept[clip.name] = (clip.split, clip.content, clip.style, clip.mirror_of, len(features))
 
     def finish(self):
         """Split lists, labels, statistics of the train split; spec.json last."""
-        names = {split: [name for name, its_split, *_ in self.kept if its_split == split] for split in SPLITS}
+        names = {split: [name for name, row in self.kept.items() if row[0] == split] for split in SPLITS}
         if not names["train"]:
             self.skipped.report(str(self.where))
             raise BadInput(f"{self.where}: no clip is left for training; nothing was written")
@@ -120,26 +161,25 @@ class SetWriter:
             (self.folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
         with open(self.folder / "labels.csv", "w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerows(
-                [("name", "content", "style"), *((name, *labels) for name, _, *labels, _ in self.kept)]
-            )
+            rows.writerow(("name", "content", "style", "mirror_of"))
+            rows.writerows((name, *row[1:4]) for name, row in self.kept.items())
         train = (load_array(self.folder / "new_joint_vecs" / f"{name}.npy") for name in names["train"])
-        for file, values in zip(("Mean.npy", "Std.npy"), mean_std(train, len(self.skeleton))):
+        for file, values in zip(("Mean.npy", "Std.npy"), mean_std(train, len(SMPL22))):
             np.save(self.folder / file, values)
-        write_text(self.folder / "spec.json", json.dumps(vars(self.header), indent=1) + "\n")
+        write_text(self.folder / "spec.json", json.dumps(self.config.spec(), indent=1) + "\n")
 
     def report(self):
+        """Print what was skipped and cut, and the size of each split."""
         self.skipped.report(str(self.where))
         if self.cut:
-            more = ", ..." if len(self.cut) > 5 else ""
-            what = f"cut {len(self.cut)} clips of more than {MAX_ROWS} rows; the pieces keep all captions"
-            print(f"{self.where}: {what}: {', '.join(self.cut[:5])}{more}")
+            what = f"cut {len(self.cut)} clips of more than {MAX_FRAMES} rows; the parts keep all captions"
+            print(f"{self.where}: {what}: {first(self.cut)}")
         frames, clips = Counter(), Counter()
-        for _, split, _, _, rows in self.kept:
+        for split, *_, rows in self.kept.values():
             frames[split] += rows
             clips[split] += 1
         for split in SPLITS:
-            minutes = frames[split] / self.header.fps / 60
+            minutes = frames[split] / self.config.fps / 60
             print(f"{self.where}: {split:5} {clips[split]:6} clips {frames[split]:8} rows {minutes:8.1f} min")
             if not clips[split]:
                 print(f"{self.where}: warning: nothing in {split}, which training and evaluation want")
@@ -149,59 +189,47 @@ def _are_tokens(tokens):
     return bool(tokens) and all(re.fullmatch(r"[^\s#/]+/[^\s#/]+", token) for token in tokens)
 
 
-def refuse_existing(root, overwrite):
-    if Path(root).exists() and not overwrite:
-        raise BadInput(f"{root} exists: pass --overwrite to replace it, or another --name")
-
-
-def write_set(clips, total, root, header, overwrite=False):
-    """All clips of an iterable -> a whole set at `root`, with a bar and a summary."""
-    refuse_existing(root, overwrite)
-    with whole_folder(root) as folder:
-        writer = SetWriter(folder, header, root)
-        for clip in tqdm(clips, total=total, desc=header.name, unit="clip"):
+def write_set(clips, total, config):
+    """Write all RawClips of an iterable as the set `config`, with a progress bar and a summary."""
+    config.refuse_existing()
+    with whole_folder(config.root) as folder:
+        writer = SetWriter(folder, config)
+        for clip in tqdm(clips, total=total, desc=config.name, unit="clip"):
             writer.add(clip)
         writer.finish()
     writer.report()
 
 
 def demo_set(n_clips, seed):
-    """The embedded demo set as raw clips, one after another."""
+    """The embedded demo set as RawClips, one after another."""
     for clip in demo_clips(n_clips, seed):
         tokens = tuple(map(tuple, clip.tokens))
         yield RawClip(clip.name, clip.joints, tuple(clip.captions), tokens, clip.split, content=clip.label)
 
 
-def read_packed(folder):
+def read_packed(folder, split_column="split"):
     """The packed form: motions.npz, captions.jsonl, labels.csv -> (fps, list of RawClip). Raises BadInput.
 
     motions.npz holds `joints` [N,22,3] of all clips one after another, in units of `unit_m` metres, `offsets`
     of the clips, their `names`, `joint_names` and `fps`; a line of captions.jsonl has name, captions and
-    tokens; labels.csv has the columns name, split, content, style.
+    tokens; labels.csv has the columns name and `split_column`, and, where wanted, content and style.
     """
     folder = Path(folder)
     names, clips, fps = _read_motions(folder / "motions.npz")
     texts = _read_captions(folder / "captions.jsonl")
-    labels = _read_labels(folder / "labels.csv")
+    labels = _read_labels(folder / "labels.csv", split_column)
     missing = [name for name in names if name not in texts or name not in labels]
     if missing:
         raise BadInput(f"{folder}: {len(missing)} clips lack a caption or a label, first {missing[0]}")
-    raw = []
-    for name, joints in zip(names, clips):
-        captions, tokens = texts[name]
-        row = labels[name]
-        raw.append(RawClip(name, joints, captions, tokens, row["split"], row["content"], row["style"]))
-    return fps, raw
+    return fps, [RawClip(name, joints, *texts[name], *labels[name]) for name, joints in zip(names, clips)]
 
 
 def _read_motions(file):
+    """-> names, joints in metres [T,22,3] of each clip, fps"""
     try:
         with np.load(file, allow_pickle=False) as packed:
-            joints, offsets, names = (
-                packed["joints"],
-                packed["offsets"],
-                [str(name) for name in packed["names"]],
-            )
+            joints, offsets = packed["joints"], packed["offsets"]
+            names = [str(name) for name in packed["names"]]
             joint_names = tuple(str(name) for name in packed["joint_names"])
             unit, fps = float(packed["unit_m"]), float(packed["fps"])
     except FileNotFoundError:
@@ -230,8 +258,9 @@ def divides(offsets, frames, clips):
 
 
 def _read_captions(file):
+    """-> {name: (captions, tokens)}"""
     texts = {}
-    for number, line in enumerate(_lines(file), start=1):
+    for number, line in enumerate(read_utf8(file).splitlines(), start=1):
         try:
             row = parse_json(line)
             captions, tokens = tuple(row["captions"]), tuple(tuple(words) for words in row["tokens"])
@@ -245,21 +274,13 @@ def _read_captions(file):
     return texts
 
 
-def _read_labels(file):
+def _read_labels(file, split_column):
+    """-> {name: (split, content, style)}"""
     try:
-        rows = parse_csv("\n".join(_lines(file)))
+        rows = parse_csv(read_utf8(file))
     except ValueError as error:
         raise BadInput(f"{file}: {error}") from None
-    absent = {"name", "split", "content", "style"} - set(rows[0] if rows else ())
+    absent = {"name", split_column} - set(rows[0] if rows else ())
     if absent:
         raise BadInput(f"{file}: no column {', '.join(sorted(absent))}")
-    return {row["name"]: row for row in rows}
-
-
-def _lines(file):
-    try:
-        return Path(file).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
+    return {row["name"]: (row[split_column], row.get("content", ""), row.get("style", "")) for row in rows}

@@ -1,8 +1,8 @@
 """A split's motions and texts in one file, so that a later start does not open thousands of small ones.
 
-<data set>/cache/<split>.npy holds two arrays: a JSON index, then the rows of all clips one after another. The
-index has a signature of the size and time of change of every source file: after a change the cache is written
-again. It is read into memory whole (HumanML3D: 0.9 GB), so a run goes on when the data set is moved or removed.
+<data set>/cache/<split>.npy holds two arrays: a JSON index, then the rows of all clips one after another. A
+signature in the index covers the size and time of change of every source file: after a change the cache is
+written again. It is read into memory whole (HumanML3D: 0.9 GB), so a run does not need the files any more.
 """
 
 import hashlib

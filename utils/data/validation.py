@@ -1,4 +1,4 @@
-"""Is a data set fit to be trained on? Looks at every file before hours are spent."""
+"""Check a data set before training on it: files, captions, lengths, statistics, leaks between splits."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -8,9 +8,11 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.data.cal_mean_std import mean_std
-from utils.data.clips import SPLITS, parse_caption, read_split
+from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
+from utils.datasets import Normalizer
 from utils.errors import BadInput
+from utils.plain import parse_csv, read_utf8
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted
@@ -22,7 +24,7 @@ MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
 
 @dataclass
 class Findings:
-    """One row a check: (level, what, detail)."""
+    """The rows of a report: (level, what was checked, detail)."""
 
     rows: list = field(default_factory=list)
 
@@ -30,10 +32,9 @@ class Findings:
         self.rows.append((level, what, detail))
 
     def expect(self, names, what, level=WARN, good="none"):
-        """A row for a list of offenders: fine where it is empty."""
+        """A row for a list of offending clips, which should be empty."""
         names = list(names)
-        shown = f"{len(names)}: {', '.join(map(str, names[:5]))}{', ...' if len(names) > 5 else ''}"
-        self.add(level if names else OK, what, shown if names else good)
+        self.add(level if names else OK, what, f"{len(names)}: {first(names)}" if names else good)
 
     def failed(self):
         return [what for level, what, _ in self.rows if level == FAIL]
@@ -47,7 +48,7 @@ def check_dataset(spec, root):
     """A DatasetSpec and its folder -> Findings. Raises BadInput where there is nothing to look at."""
     root, findings = Path(root), Findings()
     ids = {split: read_split(root, split) for split in SPLITS}
-    _check_ids(spec, ids, findings)
+    _check_ids(spec, root, ids, findings)
     lengths, offending, train = _look_at_clips(spec, root, ids)
     known = KNOWN_NAN.get(spec.name, set())
     nan = set(offending.pop("NaN or infinite values", ()))
@@ -68,7 +69,21 @@ def check_dataset(spec, root):
     return findings
 
 
-def _check_ids(spec, ids, findings):
+def _twins(spec, root, names):
+    """{mirrored twin: its original}, by labels.csv; in the published sets, M<id> is the twin of <id>."""
+    if spec.name in PUBLISHED:
+        return {name: name[1:] for name in names if name.startswith("M")}
+    try:
+        rows = parse_csv(read_utf8(root / "labels.csv"))
+    except (BadInput, ValueError):
+        return {}
+    return {
+        row["name"]: row["mirror_of"] for row in rows if row.get("mirror_of") and row.get("name") in names
+    }
+
+
+def _check_ids(spec, root, ids, findings):
+    """Counts, ids that stand in two splits, twins that are not in the split of their original."""
     counts = tuple(len(ids[split]) for split in SPLITS)
     published = PUBLISHED.get(spec.name)
     shown = " / ".join(map(str, counts))
@@ -83,14 +98,13 @@ def _check_ids(spec, ids, findings):
     ]
     findings.expect(twice, "ids in more than one split", FAIL)
     of = {name: split for split in SPLITS for name in ids[split]}
-    parted = [name for name in of if name.startswith("M") and of.get(name[1:], of[name]) != of[name]]
+    parted = [twin for twin, name in _twins(spec, root, of).items() if of.get(name, of[twin]) != of[twin]]
     findings.expect(parted, "mirrored twins in another split", FAIL)
 
 
 def _look_at_clips(spec, root, ids):
-    """Every file once -> lengths of the sound motions {split: [T]}, offenders {what: [names]}, names to train
-    on.
-    """
+    """Read every file once. -> lengths of sound motions {split: [T]}, offenders {what: [names]}, names to
+    take the statistics of"""
     lengths, offending, train = defaultdict(list), defaultdict(list), []
     everything = [(split, name) for split in SPLITS for name in ids[split]]
     for split, name in tqdm(everything, desc=spec.name, unit="clip", disable=len(everything) < 500):
@@ -143,15 +157,13 @@ def _text_problems(spec, file, frames):
 
 def _check_lengths(spec, ids, lengths, findings):
     for split in SPLITS:
-        frames = np.array(lengths[split])
-        fits = (
-            (frames >= spec.min_frames) & (frames <= spec.max_frames) if len(frames) else frames.astype(bool)
-        )
+        frames = np.array(lengths[split], dtype=int)
+        fits = (frames >= spec.min_frames) & (frames <= spec.max_frames)
         detail = f"{fits.sum()} of {len(ids[split])}"
         if len(frames):
-            quartiles = " / ".join(f"{x:.0f}" for x in np.percentile(frames, (0, 50, 100)))
+            numbers = f"{frames.min()} / {np.median(frames):.0f} / {frames.max()}"
             detail += (
-                f"; frames min / median / max {quartiles}; {spec.min_frames} to {spec.max_frames} are used"
+                f"; frames min / median / max {numbers}; {spec.min_frames} to {spec.max_frames} are used"
             )
         lost = 1 - len(frames) / max(len(ids[split]), 1)
         findings.add(FAIL if not fits.any() or lost > UNUSABLE else OK, f"usable clips of {split}", detail)
@@ -159,25 +171,16 @@ def _check_lengths(spec, ids, lengths, findings):
 
 def _check_statistics(spec, root, train, findings):
     try:
-        mean, std = (
-            np.atleast_1d(as_float32(load_array(root / file)))[: spec.dim] for file in ("Mean.npy", "Std.npy")
-        )
+        normalizer = Normalizer.load(root, spec.dim)
     except BadInput as error:
         findings.add(FAIL, "Mean.npy, Std.npy", str(error))
         return
-    if (
-        mean.shape != (spec.dim,)
-        or std.shape != (spec.dim,)
-        or not (np.isfinite(mean).all() and (std > 0).all())
-    ):
-        findings.add(FAIL, "Mean.npy, Std.npy", f"not {spec.dim} finite numbers each, Std positive")
-        return
+    mean, std = normalizer.mean.numpy(), normalizer.std.numpy()
     if not train:
         return
+    # read again: a large set does not fit in memory
     motions = (load_array(root / "new_joint_vecs" / f"{name}.npy")[:, : spec.dim] for name in train)
-    true_mean, true_std = mean_std(
-        motions, len(spec.skeleton)
-    )  # read again: a large set does not fit in memory
+    true_mean, true_std = mean_std(motions, len(spec.skeleton))
     off = np.abs((mean - true_mean) / std).max()
     ratio = np.abs(std / true_std - 1).max()
     level = OK if off <= MEAN_OFF and ratio <= STD_OFF else WARN
