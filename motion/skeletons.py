@@ -1,10 +1,12 @@
-"""The skeletons that motion is written on: joint names, parents, mirror pairs, chains. Data only.
+"""The skeletons that motion is written on: joint names, parents, mirror pairs, chains.
 
 Both follow HumanML3D (Guo et al., CVPR 2022): SMPL22 is the first 22 joints of SMPL, KIT21 those of KIT-ML.
 Y is up, the person's left is +X while it faces +Z.
 """
 
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,11 @@ KIT21 = Skeleton(
     contact_threshold=0.05,
 )
 SKELETONS = {skeleton.name: skeleton for skeleton in (SMPL22, KIT21)}
+
+
+def mirror_joints(joints, skeleton):
+    """The mirror image of joints [...,J,3]: left and right joints swapped, x negated. Same shape, dtype."""
+    order = np.arange(len(skeleton))
+    for left, right in skeleton.mirror:
+        order[[left, right]] = right, left
+    return joints[..., order, :] * np.array([-1, 1, 1], dtype=joints.dtype)

@@ -12,7 +12,7 @@ from test_bvh import GOOD, MALFORMED
 
 import prepare_dataset
 from motion.bvh import read_bvh, rigs
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files
@@ -20,7 +20,7 @@ from utils.data.caption_text import Described
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
-from utils.motion_process import joints_to_features, mirror_joints, place
+from utils.motion_process import joints_to_features, place
 
 
 @pytest.fixture(scope="module")

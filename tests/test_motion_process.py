@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from motion.rotations import shortest_arc
-from motion.skeletons import KIT21, SMPL22
+from motion.skeletons import KIT21, SMPL22, mirror_joints
 from utils.errors import BadInput
 from utils.motion_process import (
     essential_dim,
     feature_groups,
     headings,
     joints_to_features,
-    mirror_joints,
     place,
     recover_from_ric,
     recover_full,

@@ -9,14 +9,14 @@ import torch
 from test_motion_process import walk
 
 import prepare_dataset
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from utils.data import dataset_writer as prepare
 from utils.data.cal_mean_std import STD_FLOOR, mean_std
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.evaluation_report import read_labels
-from utils.motion_process import feature_groups, joints_to_features, mirror_joints
+from utils.motion_process import feature_groups, joints_to_features
 
 FRAMES = {"a": 60, "b": 25, "c": 24, "d": 450, "e": 80, "f": 90}  # 24 frames give 23 rows: too short
 

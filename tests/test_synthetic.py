@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import prompt_check
-from motion.skeletons import SMPL22
-from motion.synthetic.body import FPS, mirrored
+from motion.skeletons import SMPL22, mirror_joints
+from motion.synthetic.body import FPS
 from motion.synthetic.clips import ACTIONS, LABELS, demo_clip, demo_clips
 from motion.synthetic.geometry_check import MIRROR, describe, shows, split_label, swapped
 from motion.synthetic.text import PEOPLE, SENTENCES, TIMES, tokens
@@ -172,7 +172,7 @@ def test_arms_swing_against_the_legs(clips):
 def test_clips_show_what_their_label_says_and_mirror_images_the_other_side(clips):
     for clip in clips:
         name, side = split_label(clip.label)
-        other = mirrored(clip.joints, SMPL22.mirror)
+        other = mirror_joints(clip.joints, SMPL22)
         twin = f"{name}_{MIRROR[side]}" if side else clip.label
         assert shows(clip.label, describe(clip.joints)), clip.label
         assert shows(twin, describe(other)) and swapped(clip.label, describe(other)) == (side is not None)
@@ -244,7 +244,7 @@ def test_prompt_check_passes_real_motion_and_counts_swaps(clips):
     total = prompt_check.totals(real)
     assert (total["n"], total["passed"], total["swaps"]) == (40, 40, 0)
     wrong = prompt_check.check(
-        lambda prompts: [mirrored(by_label[prompt_check.PROMPTS[p]], SMPL22.mirror) for p in prompts], 1
+        lambda prompts: [mirror_joints(by_label[prompt_check.PROMPTS[p]], SMPL22) for p in prompts], 1
     )
     total = prompt_check.totals(wrong)
     assert total["swaps"] == total["sided"] == 12 and total["passed"] == 8

@@ -1,4 +1,4 @@
-"""Rows of features <-> joint positions, as HumanML3D defines them (Guo et al., CVPR 2022). Pure functions.
+"""Convert joint positions to feature rows and back, as HumanML3D defines them (Guo et al., CVPR 2022).
 
 A row has 4 + 3 (J-1) essential columns: root yaw velocity, root velocity x and z, root height, positions of
 joints 1..J-1 in the root frame. The full row adds 6 (J-1) rotations, 3 J velocities and 4 foot contacts: 263
@@ -34,20 +34,16 @@ def feature_groups(joints_num):
 
 
 def joints_to_features(joints, skeleton):
-    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32.
-
-    The clip is first put in its place: lowest joint at y = 0, root above the origin and facing +Z at frame 0.
-    """
+    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32, after `place`."""
     joints = place(check_joints(joints, skeleton), skeleton)
-    theta = headings(joints, skeleton)
-    return _rows(joints, theta, skeleton, rest=slice(0, -1))
+    return _rows(joints, headings(joints, skeleton), skeleton, rest=slice(0, -1))
 
 
 def recover_full(essential, skeleton):
-    """Essential rows [T,67 | 64] -> full rows [T,263 | 251] float32, by kinematics.
+    """Essential rows [T,67 | 64] -> full rows [T,263 | 251] float32, by kinematics. Raises BadInput.
 
-    Heading and root are the row's own, never derived from the hips. What needs one frame more than there is
-    repeats the row before.
+    Heading and root are the row's own, never derived from the hips. The last row's velocities and contacts
+    repeat those of the row before.
     """
     essential = np.asarray(essential, dtype=np.float64)
     if essential.ndim != 2 or len(essential) < 2 or essential.shape[1] < essential_dim(skeleton):
@@ -72,14 +68,14 @@ def check_joints(joints, skeleton):
 
 
 def check_finite(motion):
-    """What a model made, as it is. Raises BadInput where it is no motion: NaN would travel on in silence."""
+    """Return motion; raise BadInput on NaN or inf."""
     if not torch.isfinite(motion).all():
         raise BadInput("the model makes NaN: its checkpoint is damaged, or its training diverged")
     return motion
 
 
 def place(joints, skeleton):
-    """Floor at y = 0, root above the origin at frame 0, facing +Z at frame 0."""
+    """joints [T,J,3] moved: lowest joint of all frames at y = 0, root above the origin, facing +Z at frame 0."""
     right_hip, left_hip, right_shoulder, left_shoulder = joints[0, list(skeleton.facing)]
     forward = np.cross([0.0, 1.0, 0.0], (right_hip - left_hip) + (right_shoulder - left_shoulder))
     origin = np.array([joints[0, 0, 0], joints[..., 1].min(), joints[0, 0, 2]])
@@ -99,14 +95,6 @@ def headings(joints, skeleton):
     theta = np.arctan2(forward[:, 0], forward[:, 2])
     theta[0] = 0.0  # exactly, also where the filter sees a turn ahead
     return theta
-
-
-def mirror_joints(joints, skeleton):
-    """The mirror image: left and right joints swapped, x negated. Same shape."""
-    order = np.arange(len(skeleton))
-    for left, right in skeleton.mirror:
-        order[[left, right]] = right, left
-    return joints[..., order, :] * np.array([-1, 1, 1], dtype=joints.dtype)
 
 
 def recover_root(data):

@@ -1,7 +1,7 @@
 """Actions of the demo set that move the whole body: kick, squat, sit, jump, hop, and the gaits.
 
-As in `synthetic_gestures`: functions of a Mood -> Tracks, written for the left. All end at rest on their
-feet but `sit`, and all start so but `stand_up`.
+As in `gestures`: functions of a Mood -> Tracks, written for the left. All end at rest on their feet but
+`sit`, and all start so but `stand_up`.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
-"""The body of the demo set: control tracks (root, spine, arms, feet) -> joints [T,22,3] of SMPL22, in metres.
+"""Pose the demo set's body: control tracks (root, spine, arms, feet) -> joints [T,22,3] of SMPL22, in metres.
 
-Forward kinematics over constant bones for the trunk and arms, two-bone inverse kinematics for the legs: the
-feet are given in the world, so a foot that is told to stand does stand. Angles are radians, Y is up, the
-person's left is +X while it faces +Z. Index 0 is left, 1 right; arms are written as if left and mirrored.
+Forward kinematics over constant bones for trunk and arms, two-bone inverse kinematics for the legs, so that a
+standing foot stays where it is. Angles are radians, Y is up, the body's left is +X while it faces +Z. Index 0
+is left, 1 right; arms are written as if left and mirrored.
 """
 
 from dataclasses import dataclass, fields
@@ -24,11 +24,12 @@ SPINE = np.array([[0, 0.130, -0.020], [0, 0.143, 0], [0, 0.057, 0.005]])
 NECK, HEAD = np.array([0, 0.215, -0.030]), np.array([0, 0.085, 0.055])
 COLLAR, SHOULDER = np.array([0.075, 0.120, -0.020]), np.array([0.115, 0.040, -0.010])
 SIDES = (1, -1)
+X, Y, Z = range(3)
 
 
 @dataclass
 class Tracks:
-    """What a clip's body does, frame by frame; every array starts with T."""
+    """Control tracks of one clip; the first axis of every array is T."""
 
     root: np.ndarray  # [T,2] x, z of the pelvis
     yaw: np.ndarray  # [T] facing
@@ -109,37 +110,30 @@ def then(first, second):
     return Tracks(**parts)
 
 
-def _axes(*rows):
-    return np.stack([np.stack(np.broadcast_arrays(*row), axis=-1) for row in rows], axis=-2)
-
-
-def rot_x(a):
-    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
-    return _axes((i, o, o), (o, c, -s), (o, s, c))
-
-
-def rot_y(a):
-    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
-    return _axes((c, o, s), (o, i, o), (-s, o, c))
-
-
-def rot_z(a):
-    c, s, o, i = np.cos(a), np.sin(a), np.zeros_like(a), np.ones_like(a)
-    return _axes((c, -s, o), (s, c, o), (o, o, i))
+def about(axis, angle):
+    """Rotations [T,3,3] by `angle` [T] about an axis X, Y or Z."""
+    # not SciPy's: they differ in the last bit, and the demo set of a seed must not change
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.zeros((len(angle), 3, 3))
+    matrix[:, axis, axis] = 1
+    matrix[:, i, i] = matrix[:, j, j] = np.cos(angle)
+    matrix[:, j, i] = np.sin(angle)
+    matrix[:, i, j] = -matrix[:, j, i]
+    return matrix
 
 
 def _bend(angles):
     """Pitch, roll, twist [T,3] -> rotations [T,3,3]."""
-    return rot_y(angles[:, 2]) @ rot_x(angles[:, 0]) @ rot_z(angles[:, 1])
+    return about(Y, angles[:, 2]) @ about(X, angles[:, 0]) @ about(Z, angles[:, 1])
 
 
 def _ankles(tracks, side):
-    """Ankle wish [T,3] and toe offset [T,3] of one foot: it rolls over its toe while the heel is up."""
-    yaw = rot_y(tracks.foot_yaw[:, side])
+    """Wished ankle [T,3] and toe offset [T,3] of one foot, which rolls over its toe while the heel is up."""
+    yaw = about(Y, tracks.foot_yaw[:, side])
     heel, toe = tracks.heel[:, side], tracks.toe[:, side]
     ankle = np.insert(tracks.foot[:, side], 1, ANKLE_HEIGHT + tracks.lift[:, side], axis=1)
-    ankle += yaw @ TOE - yaw @ rot_x(heel) @ TOE
-    return ankle, yaw @ rot_x(heel - toe) @ TOE
+    ankle += yaw @ TOE - yaw @ about(X, heel) @ TOE
+    return ankle, yaw @ about(X, heel - toe) @ TOE
 
 
 def _reachable_height(tracks, hips, ankles):
@@ -188,7 +182,7 @@ def pose(tracks):
         joints[:, child] = joints[:, joint] + chest @ offset
         chest, joint = chest @ _bend(tracks.spine / 3), child
     joints[:, 12] = joints[:, 9] + chest @ NECK
-    joints[:, 15] = joints[:, 12] + chest @ rot_x(tracks.head) @ HEAD
+    joints[:, 15] = joints[:, 12] + chest @ about(X, tracks.head) @ HEAD
     for side, sign in enumerate(SIDES):
         _arm(joints, chest, tracks.arms[:, side], side, np.array([sign, 1, 1]))
     return joints
@@ -197,24 +191,16 @@ def pose(tracks):
 def _arm(joints, chest, angles, side, mirror):
     """Fill collar, shoulder, elbow and wrist of one side; the shoulder rides up with a raised arm."""
     flexion, abduction, rotation, elbow = angles.T
-    upper = rot_z(abduction) @ rot_x(-flexion) @ rot_y(rotation)
+    upper = about(Z, abduction) @ about(X, -flexion) @ about(Y, rotation)
     down = np.array([0, -1.0, 0])
     raised = (upper @ down)[:, 1]
-    shrug = rot_z(0.35 * smooth((raised + 0.2) / 1.2))
+    shrug = about(Z, 0.35 * smooth((raised + 0.2) / 1.2))
     offsets = (
         (13, np.broadcast_to(COLLAR, (len(elbow), 3)), 9),
         (16, shrug @ SHOULDER, 13),
         (18, upper @ (UPPER_ARM * down), 16),
-        (20, upper @ rot_x(-elbow) @ (FOREARM * down), 18),
+        (20, upper @ about(X, -elbow) @ (FOREARM * down), 18),
     )
     for joint, offset, parent in offsets:
         parent = parent if parent == 9 else parent + side
         joints[:, joint + side] = joints[:, parent] + np.einsum("tij,tj->ti", chest, offset * mirror)
-
-
-def mirrored(joints, pairs):
-    """Left and right exchanged: joints [T,J,3] reflected in x, paired joints swapped."""
-    order = np.arange(joints.shape[1])
-    for left, right in pairs:
-        order[[left, right]] = right, left
-    return joints[:, order] * [-1, 1, 1]

@@ -1,8 +1,7 @@
 """The embedded demo set: procedural motion of 22 joints with captions, made from a seed in seconds.
 
-A demo and a test bed, not data to draw conclusions from: the body follows simple rules: `synthetic_body`
-poses it, `synthetic_gestures`, `synthetic_actions` and `synthetic_gait` move it, `synthetic_text` says so.
-Clip i depends on (seed, i) alone, however many are asked for.
+A demo and a test bed, not data to draw conclusions from. `body` poses the skeleton; `gestures`, `actions` and
+`gait` move it; `text` writes the captions. Clip i depends on (seed, i) alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic import actions as act
 from motion.synthetic import gestures as gesture
-from motion.synthetic.body import Tracks, mirrored, pose, then
+from motion.synthetic.body import Tracks, pose, then
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import captions, tokens
 
@@ -33,7 +32,7 @@ class DemoClip:
 
 @dataclass(frozen=True)
 class Action:
-    """One row of the demo set: how it is built, what varies."""
+    """One action: the function that builds it, and what varies from clip to clip."""
 
     build: Callable[[Mood], Tracks]
     reps: tuple[int, ...] = (1,)
@@ -91,7 +90,7 @@ LABELS = tuple(
 
 
 def _label_and_round(seed, index):
-    """Every block of len(LABELS) clips holds each label once, in an order of its own."""
+    """Label of a clip, its block, its label's number: each block of len(LABELS) clips has each label once."""
     block, place = divmod(index, len(LABELS))
     order = np.random.default_rng([seed, 1, block]).permutation(len(LABELS))
     return LABELS[order[place]], block, int(order[place])
@@ -122,7 +121,7 @@ def demo_clip(index, seed=3407):
     rest[1] += max(0, MIN_FRAMES - len(joints) - rest.sum())
     joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:MAX_FRAMES]
     if side == "right" or (not sided and rng.random() < 0.5):
-        joints = mirrored(joints, SMPL22.mirror)
+        joints = mirror_joints(joints, SMPL22)
     texts = captions(name, side, how, mood.reps if action.counted else 1, rng)
     return DemoClip(
         name=f"demo{index:05d}",

@@ -1,4 +1,4 @@
-"""Everything of the demo set that steps: walking, running, side-steps, turns.
+"""Steps of the demo set: walking, running, side-steps, turns.
 
 A path is integrated from speed and heading; each foot then stands where the path passes during its stance,
 and travels only while it is in the air. Arms, hips and sway follow from where the feet are.

@@ -1,8 +1,8 @@
-"""What a motion shows, from joints alone: `describe` measures a clip, `shows` evaluators it against an action.
+"""Recognise the demo set's actions from joints alone: `describe` measures a clip, `shows` compares it with a
+label.
 
-No model, no caption: displacement, turn, heights, which wrist is above its shoulder, which foot is high.
-Thresholds leave room for generated motion: they ask whether it reads as the action, not whether it equals
-the demo set's.
+Measures: displacement, turn, heights, which wrist is above its shoulder, which foot is high. The thresholds
+leave room for generated motion: it should read as the action, not equal the demo set's.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import find_peaks
 
 PELVIS, NECK, FPS = 0, 12, 20
-LEFT_HIP, RIGHT_HIP = 1, 2
-SHOULDERS, ELBOWS, WRISTS, ANKLES = (16, 17), (18, 19), (20, 21), (7, 8)
+HIPS, SHOULDERS, ELBOWS, WRISTS, ANKLES = (1, 2), (16, 17), (18, 19), (20, 21), (7, 8)
 FEET = (7, 10, 8, 11)
 MIRROR = {"left": "right", "right": "left"}
 
@@ -42,9 +41,7 @@ class Moves:
     foot_up: tuple[float, float]  # of each ankle over the other, at its highest
     foot_front: tuple[float, float]  # of that ankle in front of the pelvis at that moment
     foot_held: tuple[float, float]  # seconds that each ankle is 0.12 m over the other
-    when: dict[
-        str, float
-    ]  # times as shares of the clip: half of the way, of the turn; hand, foot, low, bend, air
+    when: dict[str, float]  # shares of the clip: half of the way, of the turn; hand, foot, low, bend, air
 
 
 def describe(joints) -> Moves:
@@ -52,9 +49,7 @@ def describe(joints) -> Moves:
     if joints.ndim != 3 or joints.shape[1:] != (22, 3) or len(joints) < 8 or not np.isfinite(joints).all():
         raise ValueError(f"joints {joints.shape}: need 8 or more finite frames of 22 joints")
     joints = gaussian_filter1d(np.asarray(joints, dtype=np.float64), 1.0, axis=0, mode="nearest")
-    across = (joints[:, LEFT_HIP] - joints[:, RIGHT_HIP]) + (
-        joints[:, SHOULDERS[0]] - joints[:, SHOULDERS[1]]
-    )
+    across = sum(joints[:, left] - joints[:, right] for left, right in (HIPS, SHOULDERS))
     yaw = gaussian_filter1d(np.unwrap(np.arctan2(-across[:, 2], across[:, 0])), 3.0, mode="nearest")
     facing, left = np.stack([np.sin(yaw), np.cos(yaw)], 1), np.stack([np.cos(yaw), -np.sin(yaw)], 1)
     pelvis = joints[:, PELVIS]
@@ -99,7 +94,7 @@ def describe(joints) -> Moves:
 
 
 def _half(amount):
-    """When half of an amount [T] has come to pass, as a share of the clip."""
+    """The time, as a share of the clip, at which half of the sum of `amount` [T] is reached."""
     total = np.cumsum(amount)
     return float(np.searchsorted(total, total[-1] / 2) / len(amount)) if total[-1] > 0 else 0.0
 
@@ -277,6 +272,6 @@ def split_label(label):
 
 
 def swapped(label, moves) -> bool:
-    """Does a motion show the mirror image of its label, and not the label?"""
+    """Does a motion show the mirror image of its label, not the label itself?"""
     name, side = split_label(label)
     return side is not None and not shows(label, moves) and shows(f"{name}_{MIRROR[side]}", moves)

@@ -1,7 +1,7 @@
-"""Gestures of the demo set, on standing feet: wave, raise arms, clap, bow, punch.
+"""Gestures of the demo set on standing feet: wave, raise arms, clap, bow, punch.
 
-Each is a function of a Mood -> Tracks that start and end at rest. Every one-sided action is written for the
-left; its right twin is the mirror image. Angles in degrees here.
+Functions of a Mood -> Tracks that start and end at rest. One-sided actions are written for the left; the
+right is the mirror image. Angles in degrees here.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ class Mood:
 
 
 def still(seconds):
+    """-> Tracks at rest for so long, times t [T] in seconds"""
     tracks = standing(int(round(seconds * FPS)) + 1)
     return tracks, np.arange(len(tracks)) / FPS
 
 
 def _sway(tracks, t, mood):
-    """A little life in whoever stands: slow sway and breath, none at the ends."""
+    """Add slow sway and breath, none at the ends."""
     calm = smooth(t / 0.6) * smooth((t[-1] - t) / 0.6)
     tracks.root[:, 0] += 0.010 * calm * np.sin(1.4 * t + mood.phase)
     tracks.spine[:, 0] += 0.015 * calm * np.sin(2.0 * t + 2 * mood.phase)

@@ -1,4 +1,4 @@
-"""The words of the demo set: sentences for each action, and their word/POS tokens as HumanML3D has them.
+"""Captions of the demo set: sentences for each action, with lemma/POS tokens as HumanML3D has them.
 
 A sentence has holes: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}; the last two may
 stay empty.
@@ -232,7 +232,7 @@ LIMBS = {"hand", "arm", "leg", "foot", "fist"}
 
 
 def tokens(caption):
-    """Caption -> its words as lemma/POS, without punctuation; KeyError for a word that is not ours."""
+    """Caption -> its words as lemma/POS, without punctuation; KeyError for a word outside LEXICON."""
     words = caption.replace(",", "").rstrip(".").split()
     out = []
     for before, word, after in zip(["", *words], words, [*words[1:], ""]):

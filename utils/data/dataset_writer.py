@@ -11,14 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from motion.files import whole_folder, write_text
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
 from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import swap_sides, swap_token_sides
 from utils.data.clips import MAX_FRAMES, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
-from utils.motion_process import joints_to_features, mirror_joints
+from utils.motion_process import joints_to_features
 from utils.plain import parse_csv, parse_json, read_utf8
 
 
