@@ -93,7 +93,7 @@ class AdaLN_MLP(nn.Module):
     2023).
     """
 
-    precision = torch.float32  # or bfloat16: of everything but the time's embedding
+    precision = torch.float32  # or bfloat16: of all but the time's embedding and the residual stream
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -109,7 +109,7 @@ class AdaLN_MLP(nn.Module):
         time = self.time_embed(t)
         with autocast_to(self.precision, x):
             c = nn.functional.silu(time + self.cond_embed(z))
-            h = self.input_proj(x)
+            h = self.input_proj(x).to(x.dtype)
             for block in self.res_blocks:
                 h = block(h, c)
             return self.final_layer(h, c).to(x.dtype)

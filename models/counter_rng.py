@@ -1,7 +1,7 @@
 """Random numbers with an address: every stream follows from (purpose, seed, ...) alone.
 
     rng(Purpose.CROP, seed, epoch, clip)                      a NumPy generator
-    keys = sample_keys(clips, Purpose.TRAINING, seed, step)   int64 [B], for uniform(keys, ...), normal(keys, ..)
+    keys = sample_keys(clips, Purpose.TRAINING, seed, step)   int64 [B], for uniform(keys, ...) and the like
 
 What a clip draws from its key does not depend on who else is in the batch, how the batch is split over
 processes and micro-batches, and on which device it lies. Counter-based: the n-th number of a stream is a hash

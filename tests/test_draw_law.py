@@ -4,6 +4,7 @@ float64, weights that are not zero, lengths from one token up.
 """
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -178,7 +179,7 @@ def test_cost_names_the_sampler_and_its_evaluations():
 
 
 @pytest.fixture
-def single(sit):
+def single():
     """float32 copies: precision is about them."""
     mardm, ae, text = build("FSQ-MARDM-SiT-XS")
     return mardm.float(), ae.float(), text.float()
@@ -192,6 +193,7 @@ def seen_dtypes(mardm):
         "time": net.time_embed,
         "head": net,
         "head layer": net.res_blocks[0].mlp[0],
+        "residual stream": net.res_blocks[0],
         "attention": mardm.MARTransformer[0].attn.proj,
     }
     for name, part in parts.items():
@@ -204,6 +206,7 @@ LOW = {
     "time": {torch.float32},
     "head": {torch.float32},
     "head layer": {torch.bfloat16},
+    "residual stream": {torch.float32},
     "attention": {torch.bfloat16},
 }
 
@@ -237,15 +240,24 @@ def step(weight):
     torch.optim.AdamW([weight], lr=1.0).step()
 
 
+def fused_step(weight):
+    """It does not raise the weight's version."""
+    weight.grad = torch.ones_like(weight)
+    torch.optim.AdamW([weight], lr=1.0, fused=True).step()
+
+
 def load(weight):
     weight.copy_(-weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("change", [flip, average, step, load])
-def test_what_is_kept_for_drawing_follows_the_weights(single, dtype, change):
+@pytest.mark.parametrize(
+    "change, frozen", [(flip, False), (step, False), (fused_step, False), (average, True), (load, True)]
+)
+def test_what_is_kept_for_drawing_follows_the_weights(single, dtype, change, frozen):
     """What was prepared for one call is not what the next one uses, if training went on in between."""
     mardm, ae, text = single
+    mardm.requires_grad_(not frozen)
     mardm.set_precision(dtype)
     first = mardm.generate(ae, text, LENGTHS, HOW)
     assert torch.equal(mardm.generate(ae, text, LENGTHS, HOW), first)
@@ -255,6 +267,18 @@ def test_what_is_kept_for_drawing_follows_the_weights(single, dtype, change):
     assert not torch.equal(changed, first)
     copied = copy.deepcopy(mardm)
     assert torch.equal(copied.generate(ae, text, LENGTHS, HOW), changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_may_generate_at_once(single, dtype):
+    mardm, ae, text = single
+    mardm.set_precision(dtype)
+    wanted = mardm.generate(ae, text, LENGTHS, HOW)
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda _: mardm.generate(ae, text, LENGTHS, HOW), range(12)))
+    assert {p.dtype for p in mardm.parameters()} == {torch.float32}
+    assert all("forward" not in vars(module) for module in mardm.modules())
+    assert all(torch.equal(one, wanted) for one in drawn)
 
 
 def test_weights_laid_out_for_onednn_change_rounding_only(single, monkeypatch):
