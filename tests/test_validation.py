@@ -1,13 +1,19 @@
 """`prepare_dataset.py check`: a sound set passes, and each kind of harm is found, named and judged."""
 
+import re
 import shutil
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
+from test_motion_process import walk
 from test_prepare_dataset import prepare_joints, write_packed
 
 import prepare_dataset
+from motion.skeletons import SMPL22
 from utils.data import validation as check_dataset
+from utils.data.dataset_writer import RawClip, SetConfig, read_packed, write_set
+from utils.data.shared_motion import pose_distances, shared_frames
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 
@@ -70,8 +76,6 @@ def append(file, text):
     ],
 )
 def test_what_costs_a_clip_or_two_is_a_warning(own, capsys, spoil, row):
-    import re
-
     spoil(own)
     check(own)
     assert re.search(row, capsys.readouterr().out)
@@ -95,6 +99,36 @@ def test_what_breaks_training_or_its_meaning_exits_with_a_reason(own, spoil, rea
     with pytest.raises(BadInput, match=reason) as caught:
         check(own)
     assert "\n" not in str(caught.value)
+
+
+def test_motion_that_stands_in_two_splits(tmp_path, capsys):
+    """Sections of one recording, each with its own floor, place and heading: frames 30-69 of 80 in train."""
+    clips = [walk(SMPL22, seed, 80) for seed in range(6)]
+    clips[4] = clips[0][30:] @ Rotation.from_euler("y", 2.0).as_matrix().T + [3.0, 0.2, 1.0]
+    clips[4] = np.concatenate([clips[4], walk(SMPL22, 9, 10)])
+    clips[5] = clips[5][:40]
+    clips[1] = np.concatenate([clips[1], clips[5][-1:]])  # one frame, the last of both
+    raw = [
+        RawClip(f"c{i}", joints, ("a person walks",), (("walk/VERB",),), split)
+        for i, (joints, split) in enumerate(zip(clips, ["train"] * 4 + ["test"] * 2))
+    ]
+    write_set(raw, 6, SetConfig("Own", tmp_path))
+    with pytest.raises(BadInput, match="usable clips of val"):  # none is there
+        prepare_dataset.main(["check", "--dataset_name", "Own", "--dataset_dir", str(tmp_path)])
+    table = capsys.readouterr().out
+    assert re.search(
+        r"warn  motion of test that is also in train +2 of 2 clips, 1 with half .*: c4, c5", table
+    )
+
+
+def test_the_cmu_pack_leaks_as_its_readme_says(data_dir):
+    _, clips = read_packed(data_dir / "cmu_humanml3d", "split_humanml3d")
+    poses = {split: {} for split in ("train", "val", "test")}
+    for clip in clips:
+        poses[clip.split][clip.name] = pose_distances(clip.joints, SMPL22)
+    for split, some, half in (("val", 32, 19), ("test", 103, 67)):
+        shares = shared_frames(poses[split], poses["train"])
+        assert (len(shares), sum(share >= 0.5 for share in shares.values())) == (some, half)
 
 
 def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, capsys):

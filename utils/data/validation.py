@@ -10,6 +10,7 @@ from tqdm import tqdm
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
+from utils.data.shared_motion import joints_in_root_frame, pose_distances, shared_frames
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.plain import parse_csv, read_utf8
@@ -49,7 +50,7 @@ def check_dataset(spec, root):
     root, findings = Path(root), Findings()
     ids = {split: read_split(root, split) for split in SPLITS}
     _check_ids(spec, root, ids, findings)
-    lengths, offending, train = _look_at_clips(spec, root, ids)
+    lengths, offending, train, poses = _look_at_clips(spec, root, ids)
     known = KNOWN_NAN.get(spec.name, set())
     nan = set(offending.pop("NaN or infinite values", ()))
     if known & nan:
@@ -65,6 +66,7 @@ def check_dataset(spec, root):
     ):
         findings.expect(offending.pop(what, ()), what)
     _check_lengths(spec, ids, lengths, findings)
+    _check_shared_motion(poses, findings)
     _check_statistics(spec, root, train, findings)
     return findings
 
@@ -104,14 +106,17 @@ def _check_ids(spec, root, ids, findings):
 
 def _look_at_clips(spec, root, ids):
     """Read every file once. -> lengths of sound motions {split: [T]}, offenders {what: [names]}, names to
-    take the statistics of"""
+    take the statistics of, poses of sound motions {split: {name: [T,15]}}"""
     lengths, offending, train = defaultdict(list), defaultdict(list), []
+    poses = {split: {} for split in SPLITS}
     everything = [(split, name) for split in SPLITS for name in ids[split]]
     for split, name in tqdm(everything, desc=spec.name, unit="clip", disable=len(everything) < 500):
         motion, problem = _sound_motion(spec, root / "new_joint_vecs" / f"{name}.npy")
         if problem:
             offending[problem].append(name)
             continue
+        if len(motion):
+            poses[split][name] = pose_distances(joints_in_root_frame(motion, spec.skeleton), spec.skeleton)
         problems = _text_problems(spec, root / "texts" / f"{name}.txt", len(motion))
         for problem, where in problems:
             offending[problem].append(where)
@@ -119,7 +124,7 @@ def _look_at_clips(spec, root, ids):
             lengths[split].append(len(motion))
         if split == "train" and spec.min_frames <= len(motion) <= spec.max_frames:
             train.append(name)
-    return lengths, offending, train
+    return lengths, offending, train, poses
 
 
 def _sound_motion(spec, file):
@@ -131,8 +136,8 @@ def _sound_motion(spec, file):
         return None, "unreadable motion"
     if motion.ndim != 2 or motion.shape[1] < spec.dim:
         return None, f"fewer than {spec.dim} columns"
-    motion = as_float32(motion[:, : spec.dim])
-    return (motion, None) if np.isfinite(motion).all() else (None, "NaN or infinite values")
+    motion = as_float32(motion)
+    return (motion, None) if np.isfinite(motion[:, : spec.dim]).all() else (None, "NaN or infinite values")
 
 
 def _text_problems(spec, file, frames):
@@ -167,6 +172,16 @@ def _check_lengths(spec, ids, lengths, findings):
             )
         lost = 1 - len(frames) / max(len(ids[split]), 1)
         findings.add(FAIL if not fits.any() or lost > UNUSABLE else OK, f"usable clips of {split}", detail)
+
+
+def _check_shared_motion(poses, findings):
+    """Clips of val and test that share frames with train: no evaluation on them is one of unseen motion."""
+    for split in ("val", "test"):
+        shares = shared_frames(poses[split], poses["train"])
+        half = sum(share >= 0.5 for share in shares.values())
+        detail = f"{len(shares)} of {len(poses[split])} clips, {half} with half of their frames or more"
+        detail += f": {first(sorted(shares, key=shares.get, reverse=True))}" if shares else ""
+        findings.add(WARN if shares else OK, f"motion of {split} that is also in train", detail)
 
 
 def _check_statistics(spec, root, train, findings):

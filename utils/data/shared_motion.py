@@ -1,0 +1,54 @@
+"""Find motion that stands in two splits, whatever its clips are called and wherever they start.
+
+A frame is described by the distances between root, head, wrists and toes, which do not change with heading,
+place and floor: two sections of one recording differ in these. Frames whose distances agree to a millimetre
+are the same frame.
+"""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from utils.motion_process import essential_dim, feature_groups
+
+TOLERANCE = (
+    1e-3  # m; sections of one recording agree to about 0.1 mm, frames of two recordings hardly ever to 1
+)
+
+
+def pose_distances(joints, skeleton):
+    """joints [T,J,3] in the skeleton's unit -> distances [T,15] float32 in metres."""
+    ends = joints[:, [0, skeleton.head, *skeleton.wrists, skeleton.feet[1], skeleton.feet[3]]]
+    a, b = np.transpose(list(combinations(range(ends.shape[1]), 2)))
+    return np.linalg.norm(ends[:, a] - ends[:, b], axis=-1).astype(np.float32) * np.float32(skeleton.unit_m)
+
+
+def joints_in_root_frame(rows, skeleton):
+    """Feature rows [T,D] -> joints in the root's frame: [T,J,3], or of full rows [T+1,J,3].
+
+    A clip's last frame has no row of its own; it follows from the velocities of the row before.
+    """
+    rows, groups = np.asarray(rows, dtype=np.float64), feature_groups(len(skeleton))
+    joints = np.zeros((len(rows), len(skeleton), 3))
+    joints[:, 0, 1] = rows[:, 3]
+    joints[:, 1:] = rows[:, 4 : essential_dim(skeleton)].reshape(len(rows), -1, 3)
+    step = rows[-1:, groups["velocities"]]
+    if step.size != joints[-1].size or not np.isfinite(step).all():
+        return joints
+    return np.concatenate([joints, joints[-1:] + step.reshape(1, -1, 3)])
+
+
+def shared_frames(poses, others):
+    """Share of each clip's frames that also occur in other clips.
+
+    poses, others: {name: distances [T,15]} of two splits. -> {name of poses: 0..1}, without those at 0.
+    """
+    if not others:
+        return {}
+    tree = cKDTree(np.concatenate(list(others.values())), balanced_tree=False)
+    shares = {}
+    for name, pose in poses.items():
+        distance, _ = tree.query(pose, distance_upper_bound=TOLERANCE, p=np.inf)
+        shares[name] = float(np.isfinite(distance).mean())
+    return {name: share for name, share in shares.items() if share > 0}
