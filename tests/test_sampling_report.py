@@ -1,11 +1,10 @@
 """The rule that picks the default solver, and the report it stands in."""
 
 import json
-import math
 
 import pytest
 
-from experiments.sampling.report import Family, mean_half, write_report
+from experiments.sampling.report import Family, write_report
 from utils.errors import BadInput
 
 GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}
@@ -43,12 +42,6 @@ def record(run, repeats=5, family="FSQ", shift=0.0):
         "cells": cells | {"dopri5/step": cell(5.0, 50)},
         "landing": {},
     }
-
-
-def test_interval_is_students():
-    mean, half = mean_half([1.0, 2.0, 3.0])
-    assert mean == 2 and half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)  # t(0.975; 2) = 4.302653
-    assert math.isnan(mean_half([1.0])[1])
 
 
 def test_the_default_is_the_cheapest_within_the_interval():

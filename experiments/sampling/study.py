@@ -1,4 +1,4 @@
-"""Which solver, how many evaluations, which snapping, guidance and temperature? Measured on real data.
+"""Compare solvers, numbers of evaluations, snapping, guidance and temperature on real data.
 
   python -m experiments.sampling.study --dataset_name BandaiNamco --runs FSQ_MARDM_1 FSQ_MARDM_2 FSQ_MARDM_3
   python -m experiments.sampling.study --list                         the names of the cells
@@ -6,18 +6,16 @@
   python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
   python -m experiments.sampling.study --report     results/sampling.md and .png from what is recorded
 
-A cell is a way of drawing, such as heun-8/step: Heun, 8 evaluations, snapped at every step. One repeat of it
-is one motion per clip of the split, judged as evaluation_MARDM.py does. Every finished repeat is written to
+A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step. One repeat of it is one
+motion per clip of the split, evaluated as evaluation_MARDM.py does. Every finished repeat is written to
 <record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over processes (one
-per run) and deepened later. Runs say themselves which autoencoder they belong to. Continuous latents have no
-grid: their cells are those of one snapping.
+per run) and deepened later. Continuous latents have no grid: their cells are those of one snapping.
 
-The cell called landing: how far each solver lands from a tight solution of the same equation (dopri5 in
+The cell called landing: the distance of each solver from a tight solution of the same equation (dopri5 in
 float64, tolerances 1e-6). Every token of 64 clips is drawn once, with the clip's own tokens around it and the
 same noise for all solvers, so that a token that lands elsewhere does not move those after it.
 """
 
-import argparse
 import copy
 import fnmatch
 import functools
@@ -34,6 +32,7 @@ from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
 from models.MARDM import SamplingConfig, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
+from utils.checkpoints import Run, load_state
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import UNIT, load_clips
@@ -46,12 +45,13 @@ from utils.text_embeddings import embed_captions
 
 SNAPS = ("step", "end", "off")
 BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
+OPTIONS = {"temperature": (0.8, 0.9, 1.1), "cfg": (1.5, 2.5, 3.0, 3.5, 4.5)}
 KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter")
 LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
 
 
 def solvers():
-    """name -> fields of Decoding: dopri5 first, then by what they cost."""
+    """name -> fields of SamplingConfig: dopri5 first, then by their cost."""
     fixed = {
         f"{solver}-{n}": {"sampler": solver, "sampler_steps": n // EVALUATIONS[solver]}
         for n in BUDGETS
@@ -60,24 +60,18 @@ def solvers():
     return {"dopri5": {"sampler": "dopri5"}} | fixed
 
 
-def options(base):
-    """name -> fields of Decoding, each beside the default."""
-    table = {"temperature": (0.8, 0.9, 1.1)}
-    table["cfg"] = [scale for scale in (1.5, 2.5, 3.0, 3.5, 4.5) if scale != base.cfg]
-    return {f"{field}={value}": {field: value} for field, values in table.items() for value in values}
-
-
 def cells(base, snaps=SNAPS):
-    """name -> Decoding. What decides the default comes first."""
+    """name -> SamplingConfig. The cells that decide the default come first."""
     table = {
-        f"{name}/{snap}": (fields | {"snap": snap}) for snap in snaps for name, fields in solvers().items()
+        f"{name}/{snap}": fields | {"snap": snap} for snap in snaps for name, fields in solvers().items()
     }
-    table |= {f"default/{name}": fields for name, fields in options(base).items()}
+    for field, values in OPTIONS.items():
+        table |= {f"default/{field}={x}": {field: x} for x in values if x != getattr(base, field)}
     return {name: replace(base, **fields) for name, fields in table.items()}
 
 
 class Record:
-    """<record_dir>/<run>.json: what is known of one run."""
+    """<record_dir>/<run>.json: what was measured of one run."""
 
     def __init__(self, folder, name, facts):
         self.path = Path(folder) / f"{name}.json"
@@ -92,25 +86,19 @@ class Record:
 
     def repeats(self, cell, sampling):
         """The repeats of a cell so far, number -> figures. A cell drawn with other settings starts anew."""
-        kept = self.state["cells"].get(cell)
-        if kept is None or kept["how"] != asdict(sampling):
-            kept = self.state["cells"][cell] = {"how": asdict(sampling), "repeats": {}}
+        kept, settings = self.state["cells"].get(cell), asdict(sampling)
+        if kept is None or any(kept["how"].get(key) != value for key, value in settings.items()):
+            kept = self.state["cells"][cell] = {"how": settings, "repeats": {}}
         return kept["repeats"]
 
     def save(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(self.state, indent=1) + "\n")
 
 
 def measure(evaluation, pipeline, real, sampling, repeat):
     """One repeat of one cell -> figures."""
-    net, rows, calls = pipeline.mardm.DiffMLPs.net, [], []
-
-    def note(module, given, out):
-        rows.append(len(out))
-        calls.append(1)
-
-    hook = net.register_forward_hook(note)
+    rows = []
+    hook = pipeline.mardm.DiffMLPs.net.register_forward_hook(lambda module, given, out: rows.append(len(out)))
     begun = time.perf_counter()
     try:
         drawn = evaluation.generated(pipeline.mardm, pipeline.tokenizer.ae, sampling, repeat)
@@ -118,36 +106,34 @@ def measure(evaluation, pipeline, real, sampling, repeat):
         hook.remove()
     seconds = time.perf_counter() - begun
     tokens = sum(len(evaluation.dataset[(repeat, i)][0]) // UNIT for i in range(len(evaluation.dataset)))
-    found = evaluation.compare(real, drawn, repeat).as_dict()
-    figures = {name: float(f"{found[name]:.6g}") for name in KEPT if found[name] is not None}
+    metrics = evaluation.compare(real, drawn, repeat).as_dict()
+    figures = {name: float(f"{metrics[name]:.6g}") for name in KEPT if metrics[name] is not None}
     evaluations = sum(rows) / tokens / (2 if sampling.cfg != 1 else 1)
     return figures | {"evaluations": round(evaluations, 3), "seconds": round(seconds, 2)}
 
 
 @torch.no_grad()
-def forced(pipeline, evaluation, sampling):
+def teacher_forced(pipeline, evaluation, sampling):
     """Every token of some real clips at the round in which it is drawn, the clip's own tokens around it.
 
     -> conditions z, z_null [N,H], noise [N,D]
     """
-    mardm, ae = pipeline.mardm, pipeline.tokenizer.ae
-    chosen = np.linspace(0, len(evaluation.dataset) - 1, min(LANDING_CLIPS, len(evaluation.dataset))).astype(
-        int
-    )
-    batch = collate([evaluation.dataset[(0, int(i))] for i in chosen]).to(evaluation.device)
+    mardm, ae, n = pipeline.mardm, pipeline.tokenizer.ae, len(evaluation.dataset)
+    chosen = np.linspace(0, n - 1, min(LANDING_CLIPS, n)).astype(int).tolist()
+    batch = collate([evaluation.dataset[(0, i)] for i in chosen]).to(evaluation.device)
     targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // UNIT
     inside = lengths_to_mask(m_lens, targets.shape[1])
-    noise = SamplingNoise(sampling.seed, chosen.tolist(), targets.device)
+    noise = SamplingNoise(sampling.seed, chosen, targets.device)
     order = noise.order(targets.shape[1])
     leaves = reveal_rounds(inside.cpu(), order, sampling.time_steps).to(evaluation.device)
-    latents, found = ae.embed_codes(targets).mT, []
+    latents, rounds = ae.embed_codes(targets).mT, []
     for r in range(sampling.time_steps):
         x = torch.where((leaves >= r)[..., None], mardm.mask_latent, latents) * inside[..., None]
         now = leaves == r
         z, z_null = (mardm.transformer(x, c, inside)[now] for c in (batch.text, torch.zeros_like(batch.text)))
         start = noise.rows(*now.nonzero(as_tuple=True), mardm.DiffMLPs.noise_shape)
-        found.append((z, z_null, start.to(x)))
-    return tuple(torch.cat(parts) for parts in zip(*found))
+        rounds.append((z, z_null, start.to(x)))
+    return tuple(torch.cat(parts) for parts in zip(*rounds))
 
 
 @torch.no_grad()
@@ -156,7 +142,7 @@ def landing(pipeline, evaluation, base):
     the targets' standard deviation.
     """
     mardm, ae = pipeline.mardm, pipeline.tokenizer.ae
-    z, z_null, noise = forced(pipeline, evaluation, base)
+    z, z_null, noise = teacher_forced(pipeline, evaluation, base)
     net = copy.deepcopy(mardm.DiffMLPs.net).double()
     field = guided(net, z.double(), z_null.double(), base.cfg)
     tight = integrate(field, noise.double(), "dopri5", rtol=TOLERANCE, atol=TOLERANCE)
@@ -165,52 +151,52 @@ def landing(pipeline, evaluation, base):
         rows = rows.double() * mardm.target_std + mardm.target_mean
         return ae.quantize(rows[None])[0], rows
 
-    (legal, free), found = on_grid(tight), {}
+    (legal, free), errors = on_grid(tight), {}
     for name, fields in solvers().items():
         drawn = mardm.DiffMLPs.sample(z, z_null, noise, replace(base, **fields))
-        found[name] = {"rms": float((drawn - tight).square().mean().sqrt()), "tokens": len(z)}
+        errors[name] = {"rms": float((drawn - tight).square().mean().sqrt()), "tokens": len(z)}
         if not torch.equal(legal, free):
-            found[name]["share"] = float((on_grid(drawn)[0] != legal).float().mean())
-    return found
+            errors[name]["share"] = float((on_grid(drawn)[0] != legal).float().mean())
+    return errors
 
 
-def study(args, name, embed):
-    """All wanted cells of one run."""
-    pipeline = load(f"{args.dataset_name}/{name}", args.checkpoints_dir, args.device, args.checkpoint)
-    mardm, spec, device = pipeline.mardm, pipeline.spec, pipeline.device
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    clips = load_clips(spec, root, args.split)
-    run_config, config = from_flags(RunConfig, args, name=name), from_flags(EvaluationConfig, args)
-    embeddings = embed(pipeline.text_encoder, root, device)
+def study(run_config, config, device, checkpoint, patterns, record_dir):
+    """All cells of one run whose names match one of the patterns."""
+    name, dataset_name = run_config.name, run_config.dataset_name
+    pipeline = load(f"{dataset_name}/{name}", run_config.checkpoints_dir, str(device), checkpoint)
+    mardm, spec = pipeline.mardm, pipeline.spec
+    root = find_dataset(dataset_name, run_config.dataset_dir)[1]
+    clips = load_clips(spec, root, config.split)
+    embeddings = embed_captions([clips], pipeline.text_encoder, root, device)[0]
     evaluation = make_evaluation(run_config, config, pipeline.tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
-        raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
+        raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)
-    base = SamplingConfig(cfg=spec.cfg, seed=args.seed)
-    table = {
-        cell: sampling
-        for cell, sampling in cells(base, SNAPS if mardm.kind != "continuous" else SNAPS[:1]).items()
-        if wanted(args, cell)
-    }
+    base = SamplingConfig(cfg=spec.cfg, seed=config.seed)
     facts = {
         "run": name,
         "family": mardm.kind,
-        "model": pipeline.args.model,
-        "dataset": args.dataset_name,
-        "split": args.split,
+        "model": load_state(Run.of(run_config).choose(checkpoint))["config"]["model"],
+        "dataset": dataset_name,
+        "split": config.split,
         "clips": len(clips),
-        "batch_size": args.batch_size,
-        "checkpoint": args.checkpoint,
+        "batch_size": config.batch_size,
+        "checkpoint": checkpoint,
         "default": asdict(base),
         "threads": torch.get_num_threads(),
     }
-    record, real = Record(args.record_dir, name, facts), evaluation.real()
+    record, real = Record(record_dir, name, facts), evaluation.real()
+
+    def wanted(cell):
+        return any(fnmatch.fnmatch(cell, pattern) for pattern in patterns)
+
+    table = cells(base, SNAPS if mardm.kind != "continuous" else SNAPS[:1])
     # every cell once before any twice: a study that is cut off has compared all of them
     jobs = [
         (cell, repeat)
-        for repeat in range(args.repeat_times)
+        for repeat in range(config.repeat_times)
         for cell, sampling in table.items()
-        if str(repeat) not in record.repeats(cell, sampling)
+        if wanted(cell) and str(repeat) not in record.repeats(cell, sampling)
     ]
     with tqdm(jobs, desc=name, unit="repeat") as bar:
         for cell, repeat in bar:
@@ -218,24 +204,9 @@ def study(args, name, embed):
             record.repeats(cell, table[cell])[str(repeat)] = figures
             record.save()
             bar.set_postfix_str(f"{cell}: FID {figures['fid']:.3f}, {figures['seconds']:.0f} s")
-    if wanted(args, LANDING) and not record.state[LANDING]:
+    if wanted(LANDING) and not record.state[LANDING]:
         record.state[LANDING] = landing(pipeline, evaluation, base)
         record.save()
-
-
-def wanted(args, cell):
-    return any(fnmatch.fnmatch(cell, pattern) for pattern in args.cells)
-
-
-def embedder(args):
-    """-> f(encoder name, root, device): caption -> row of the split's captions, each encoder asked once."""
-
-    @functools.cache
-    def embed(encoder, root, device):
-        spec = find_dataset(args.dataset_name, args.dataset_dir)[0]
-        return embed_captions([load_clips(spec, root, args.split)], encoder, root, device)[0]
-
-    return embed
 
 
 def flags():
@@ -253,9 +224,7 @@ def flags():
     )
     group.add_argument("--list", action="store_true", help="print the names of the cells and leave")
     group.add_argument("--report", action="store_true", help="write --output from what is recorded")
-    group.add_argument(
-        "--output", default="results/sampling.md", help="the report; .png beside it [%(default)s]"
-    )
+    group.add_argument("--output", default="results/sampling.md", help="report, .png beside it [%(default)s]")
     return parser
 
 
@@ -266,10 +235,10 @@ def main(argv=None):
         return
     if args.threads:
         torch.set_num_threads(args.threads)
-    args.device = str(start(args))
-    embed = embedder(args)
+    device, config = start(args), from_flags(EvaluationConfig, args)
     for name in args.runs:
-        study(argparse.Namespace(**vars(args), name=name), name, embed)
+        run_config = from_flags(RunConfig, args, name=name)
+        study(run_config, config, device, args.checkpoint, args.cells, args.record_dir)
     if args.report:
         write_report(args.record_dir, args.output)
 
