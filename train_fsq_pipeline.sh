@@ -9,8 +9,8 @@
 #   --skip N                          leave phase N (1 to 5) out; may be given several times
 #   --device {auto,cuda,cpu,mps}      [auto]
 #   --help
-# Makes .venv and installs what is missing. Run the same command again after an interruption: finished trainings are
-# kept, an interrupted one goes on where it was saved. To train anew, remove the run's folder in checkpoints/.
+# Makes .venv and installs what is missing. Run the same command again after an interruption: what was finished is not
+# repeated, an interrupted training goes on where it was saved. To train anew, remove the run's folder in checkpoints/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -63,7 +63,7 @@ refuse() {
 
 full_size
 device=auto
-command="bash train_fsq_pipeline.sh${*:+ $*}"
+options=("$@")
 chosen_dataset="" chosen_ae="" chosen_model="" skipped=""
 ae_epochs=() epochs=()
 while [ $# -gt 0 ]; do
@@ -96,33 +96,14 @@ AE_FLAGS+=(${ae_epochs[@]+"${ae_epochs[@]}"})
 MARDM_FLAGS+=(${epochs[@]+"${epochs[@]}"})
 
 source scripts/setup.sh
+source scripts/steps.sh "${options[@]+"${options[@]}"}"
 
 runs=checkpoints/$DATASET
 logs=logs/$DATASET
-mkdir -p "$logs"
-export TQDM_MININTERVAL=1 PYTHONUNBUFFERED=1
 common=(--dataset_name "$DATASET" --device "$device")
 tokens=(--ae_name "$AE_NAME" --ae_model "$AE_MODEL")
-
-# step LOG COMMAND...: run it, its output on the screen and in the log; stop the pipeline where it fails
-step() {
-    local log=$logs/$1.log code=0 begun=$SECONDS
-    shift
-    echo "+ $*"
-    "$@" 2>&1 | tee -i "$log" || code=$?
-    if [ "$code" -ne 0 ]; then
-        echo
-        echo "train_fsq_pipeline.sh stopped in $phase: the command above ended with $code; its output is in $log." >&2
-        echo "Mend the cause and run again: $command" >&2
-        exit "$code"
-    fi
-    echo "  ($((SECONDS - begun)) s)"
-}
-
-# continued RUN: the flag that goes on with a training that was begun
-continued() {
-    if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi
-}
+generated=generation/${NAME}_$DATASET
+after=() # the trainings so far
 
 # begin N TITLE: the phase's headline; fails where the phase is to be left out
 begin() {
@@ -147,24 +128,27 @@ if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
 fi
 
 if begin 1 "Train FSQ-AE ($AE_MODEL)"; then
-    step train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \
+    once "$runs/$AE_NAME/model" train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \
         $(continued "$AE_NAME")
 fi
+after+=("$runs/$AE_NAME/model/train_ae.done")
 if begin 2 "Evaluate FSQ-AE"; then
-    step evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
+    once "$runs/$AE_NAME/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
         ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
 fi
 if begin 3 "Train FSQ-MARDM ($MODEL)"; then
-    step train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-        "${MARDM_FLAGS[@]}" $(continued "$NAME")
+    once "$runs/$NAME/model" train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
+        --model "$MODEL" "${MARDM_FLAGS[@]}" $(continued "$NAME")
 fi
+after+=("$runs/$NAME/model/train_mardm.done")
 if begin 4 "Evaluate FSQ-MARDM"; then
-    step evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
-        ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}
+    once "$runs/$NAME/eval" evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
+        --model "$MODEL" ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}
 fi
 if begin 5 "Sample"; then
+    mkdir -p "$logs"
     printf '%s\n' "$PROMPTS" >"$logs/prompts.txt"
-    step sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+    once "$generated" sample python sample.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
         --text_path "$logs/prompts.txt" --export npy mp4 html
     for name in "$AE_NAME" "$NAME"; do
         step "plot_$name" python plot_loss.py --log_dir "$runs/$name/model" --output "$logs/$name.png"
@@ -177,7 +161,7 @@ case "$skipped" in
     *) python -m scripts.summary "$runs/$NAME/eval/eval.json" ;;
 esac
 cat <<END
-videos, pages      generation/${NAME}_$DATASET/
+videos, pages      $generated/
 loss curves        $logs/$AE_NAME.png, $logs/$NAME.png
 console logs       $logs/
 checkpoints        $runs/

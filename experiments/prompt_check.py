@@ -1,12 +1,12 @@
-"""Does a motion show what its prompt says? 20 prompts, several motions each, judged by geometry alone.
+"""Does a motion show what its prompt says? 20 prompts, several motions each, checked by geometry alone.
 
-  python -m experiments.prompt_check --real                  clips of the embedded demo set: checks the check
-  python -m experiments.prompt_check --run Demo/MARDM        a trained generator, 5 motions a prompt
-  python -m experiments.prompt_check --write_prompts p.txt   then: sample.py --text_path p.txt --repeat_times 5
-  python -m experiments.prompt_check --from_dir DIR          the .npy files that sample.py wrote there
+  python -m experiments.prompt_check --real               clips of the embedded demo set: checks the check
+  python -m experiments.prompt_check --run Demo/MARDM     a trained generator, 5 motions a prompt
+  python -m experiments.prompt_check --write_prompts FILE then: sample.py --text_path FILE --repeat_times 5
+  python -m experiments.prompt_check --from_dir DIR       the .npy files that sample.py wrote there
 
-The predicates are in motion/synthetic/geometry_check.py. A motion that shows its prompt's mirror image (left for right)
-counts as failed, and as a swap. Prints a table and writes JSON.
+The predicates are in motion/synthetic/geometry_check.py. A motion that shows its prompt's mirror image (left
+for right) counts as failed, and as a swap. Prints a table and writes JSON.
 """
 
 import json

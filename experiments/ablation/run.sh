@@ -8,8 +8,9 @@
 # TOKENS="AE_Model FSQ_AE_High" trains and evaluates these and their generators, nothing else, so that several processes
 # can share the work; the same command without it does the rest.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/setup.sh
+source scripts/steps.sh
 
 data=${FSQ_MARDM_DATA:-../shared/data}/bandai_namco
 seeds=${SEEDS:-1 2 3} folder=checkpoints/ablation out=results/ablation
@@ -29,7 +30,7 @@ case "${1:-}" in
         exit 2
         ;;
 esac
-runs=$folder/BandaiNamco
+runs=$folder/BandaiNamco logs=$folder/logs
 common=(--dataset_name BandaiNamco --checkpoints_dir "$folder" --num_workers 0)
 
 # Every variant once: its name, its entry in AE_models, its own flags.
@@ -53,12 +54,6 @@ others=(FSQ_888 VQ_512 FSQ_75555 FSQ_AE_Small FSQ_AE_Medium VQ_16384)
 declare -A generator=([AE_Model]=MARDM [FSQ_AE_High]=FSQ-MARDM [VQ_4096]=VQ_MARDM)
 
 finished() { [ -f "$runs/$1/eval/$2.json" ]; }
-begun() { if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi; }
-logged() {
-    mkdir -p "$folder/logs"
-    echo "+ ${*:2}"
-    "${@:2}" 2>&1 | tee -a "$folder/logs/$1.log"
-}
 
 autoencoder() { # variant seed [split]
     local run=$1_$2 record=eval model
@@ -66,12 +61,12 @@ autoencoder() { # variant seed [split]
     if finished "$run" $record; then return; fi
     model=($(variant "$1"))
     if ! [ -f "$runs/$run/trained" ]; then
-        logged "$run" python train_AE.py "${common[@]}" --name "$run" --seed "$2" --width $width --batch_size 32 \
+        step "$run" python train_AE.py "${common[@]}" --name "$run" --seed "$2" --width $width --batch_size 32 \
             --max_iters $ae_steps --lr 1e-3 --warm_up_iter 100 --milestones $((ae_steps * 13 / 20)) \
-            $((ae_steps * 7 / 8)) --lr_decay 0.3 --root_weight 4 --model "${model[@]}" $(begun "$run")
+            $((ae_steps * 7 / 8)) --lr_decay 0.3 --root_weight 4 --model "${model[@]}" $(continued "$run")
         touch "$runs/$run/trained"
     fi
-    logged "$run" python evaluation_AE.py "${common[@]}" --name "$run" --model "${model[0]}" --split "${3:-test}" \
+    step "$run" python evaluation_AE.py "${common[@]}" --name "$run" --model "${model[0]}" --split "${3:-test}" \
         --repeat_times $eval_repeats --baselines
 }
 
@@ -81,23 +76,23 @@ generator() { # autoencoder seed suffix flags...
     local this=("${common[@]}" "${ae[@]}" --name "$run" --model "$kind-SiT-XS")
     if finished "$run" eval; then return; fi
     if ! [ -f "$runs/$run/trained" ]; then
-        logged "$run" python train_MARDM.py "${this[@]}" --seed "$2" --batch_size 32 --max_iters $steps --lr 2e-3 \
+        step "$run" python train_MARDM.py "${this[@]}" --seed "$2" --batch_size 32 --max_iters $steps --lr 2e-3 \
             --warm_up_iter 100 --milestones $((steps * 2 / 3)) $((steps * 9 / 10)) --lr_decay 0.3 --ema_decay 0.999 \
             --dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation --eval_every $eval_every "${@:4}" \
-            $(begun "$run")
+            $(continued "$run")
         touch "$runs/$run/trained"
     fi
-    logged "$run" python evaluation_MARDM.py "${this[@]}" --repeat_times $repeats --baselines
+    step "$run" python evaluation_MARDM.py "${this[@]}" --repeat_times $repeats --baselines
 }
 
 setting() { # generator run, its autoencoder run, their models, record, flags...: one trained generator, drawn otherwise
     if finished "$1" "$5"; then return; fi
-    logged "$1" python evaluation_MARDM.py "${common[@]}" --name "$1" --ae_name "$2" --model "$3" --ae_model "$4" \
+    step "$1" python evaluation_MARDM.py "${common[@]}" --name "$1" --ae_name "$2" --model "$3" --ae_model "$4" \
         --repeat_times $repeats --record "$5" "${@:6}"
 }
 
 [ -f datasets/BandaiNamco/spec.json ] || python prepare_dataset.py joints --input "$data" --name BandaiNamco
-[ -f "$runs/text_mot_match/model/finest.tar" ] || logged judge python train_Evaluators.py "${common[@]}" --which matching
+[ -f "$runs/text_mot_match/model/finest.tar" ] || step evaluator python train_Evaluators.py "${common[@]}" --which matching
 
 for tokenizer in "${tokens[@]}"; do
     for seed in $seeds; do
@@ -149,12 +144,12 @@ for tokenizer in "${tokens[@]}" "${others[@]}"; do
         if [ -f "$runs/${tokenizer}_$seed/model/latest.tar" ]; then names+=("${tokenizer}_$seed"); fi
         run=${kind//-/_}_$seed
         if [ -n "$kind" ] && ! finished "$run" memorisation; then
-            logged "$run" python -m experiments.nearest_neighbours "${common[@]}" --name "$run" --model "$kind-SiT-XS" \
+            step "$run" python -m experiments.nearest_neighbours "${common[@]}" --name "$run" --model "$kind-SiT-XS" \
                 --ae_name "${tokenizer}_$seed" --ae_model "$model"
         fi
     done
 done
-logged topology python analyze_topology.py "${common[@]}" --ae_names "${names[@]}" \
+step topology python analyze_topology.py "${common[@]}" --ae_names "${names[@]}" \
     --output "$runs/topology.png" --json "$runs/topology.json"
 more=()
 if [ $budget = full ]; then more=(--comparison fsq_ae_comparison.md --notes experiments/notes.md); fi

@@ -216,8 +216,8 @@ HEAD = """# Solvers, evaluations, snapping
 Written by `python -m experiments.sampling.study --report`; measured by the same program, whose help says how.
 ± is the 95% interval of the mean over all repeats (n) of all seeds. *FID less dopri5's*: taken repeat by
 repeat, with the same weights, captions and noise. *Evaluations* are counted, per token and pass. *As good*:
-no measure is worse than the worse end of dopri5's interval. *Other grid point*, *error / std*: against a tight
-float64 solution with the same noise and the same tokens around; RMS in units of the targets' standard
+no measure is worse than the worse end of dopri5's interval. *Other grid point*, *error / std*: against a
+tight float64 solution with the same noise and the same tokens around; RMS in units of the targets' standard
 deviation."""
 
 
