@@ -3,15 +3,19 @@
 python edit.py ... --source_motion walk.npy --text_prompt "a person jumps" -msec 0.3,0.6     # fractions
 python edit.py ... --source_motion walk.npy --text_prompt "a person waves" -msec 0,40 120,160   # frames
 python edit.py ... --source_motion walk.bvh --text_prompt "a person jumps" -msec 0.6,1.0     # a known rig
+
+What is kept stands where it stood in the source's world. A .bvh source gives a .bvh beside the other files.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from models.AE import STRIDE
-from motion.bvh.rigs import HUMANML3D_BONES, with_bone_lengths
+from motion.bvh.rigs import HUMANML3D_BONES, bone_lengths
 from motion.captions import clean_text
 from motion.export import FORMATS, Names, export_motion
 from motion.render.rendering import render_video
@@ -22,11 +26,15 @@ from utils.data.bvh_dataset import Reading, read_joint_map, reading_flags
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
-from utils.generation.prompts import MAX_FRAMES, warn_of_unknown_letters
+from utils.generation.anchoring import align, anchor, on_bones, runs
+from utils.generation.prompts import warn_of_unknown_letters
+from utils.generation.windows import draw_hidden
 from utils.motion_process import joints_to_features, recover_from_ric
 from utils.pipeline import Pipeline
 
-BONES = ("humanml3d", "own")  # t2m and the demo have the first
+BONES = ("own", "humanml3d")
+MAX_SOURCE = 12_000  # frames
+BATCH = 32  # edits at a time
 
 
 def flags():
@@ -45,93 +53,154 @@ def flags():
         nargs="+",
         required=True,
         metavar="a,b",
-        help="sections to draw anew, as fractions of the motion (0.3,0.6) or frames (40,80)",
+        help="sections to draw anew: fractions of the motion where written with a point (0.3,0.6), else frames "
+        "(40,80)",
     )
     group.add_argument("--repeat_times", type=count(1, 10**4), default=1, help="edits to draw [%(default)s]")
-    group = parser.add_argument_group("a .bvh source")
-    reading_flags(group)
     group.add_argument(
         "--bones",
         choices=("auto", *BONES),
         default="auto",
-        help="lengths: HumanML3D's, the file's own, or what the autoencoder reproduces best [%(default)s]",
+        help="the body on which the model sees a motion of 22 joints: the source's, HumanML3D's, or what the "
+        "autoencoder reproduces best; the result has the source's [%(default)s]",
     )
+    reading_flags(parser.add_argument_group("a .bvh source"))
     output_flags(parser, "./editing", FORMATS)
     return parser
+
+
+@dataclass(frozen=True)
+class Source:
+    """A motion to edit."""
+
+    joints: np.ndarray  # [T,J,3], where they stand in their world
+    rows: np.ndarray  # float64 [4 ceil(T/4),D]; beyond T the body goes on as it moved last
 
 
 def is_bvh(path):
     return Path(path).suffix.lower() == ".bvh"
 
 
-@torch.no_grad()
-def best_reproduced(tokenizer, sources):
-    """Of the same motion on several bodies the one that the autoencoder knows. rows [T,dim] each."""
+def read_source(path, spec, reading=None):
+    """A motion file -> Source. reading: how a .bvh is understood. Raises BadInput."""
+    where = f"--source_motion {path}"
+    array = _read_bvh(path, spec, reading or Reading(spec.fps)) if is_bvh(path) else load_array(path)
+    joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
+    if not STRIDE <= frames <= MAX_SOURCE:  # before anything is computed of them
+        raise BadInput(f"{where}: {frames} frames; {STRIDE} to {MAX_SOURCE} can be edited")
+    if not np.isfinite(as_float32(array)).all():
+        raise BadInput(f"{where} holds NaN, infinite or absurd values")
+    array = array.astype(np.float64)
+    missing = -frames % STRIDE
+    if array.ndim == 3 and array.shape[1:] == (joints, 3):
+        step = (array[-1, 0] - array[-2, 0]) * [1, 0, 1]  # joints give one row less than they are
+        ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
+        rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton)[:, : spec.dim]
+        return Source(array, rows.astype(np.float64))
+    if array.ndim != 2 or array.shape[1] < spec.dim:
+        raise BadInput(
+            f"{where}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
+            f"joints [T,{joints},3]"
+        )
+    rows = np.pad(array[:, : spec.dim], [(0, missing), (0, 0)], mode="edge")
+    return Source(joints_of(rows, spec)[:frames], rows)
 
-    def error(rows):
-        motion = tokenizer.normalizer(rows).to(next(tokenizer.ae.parameters()))[None]
-        return float((tokenizer.ae.detokenize(tokenizer.ae.tokenize(motion)[1]) - motion).abs().mean())
 
-    return min(sources, key=error) if len(sources) > 1 else sources[0]
-
-
-def read_bvh_source(path, spec, reading, bones):
+def _read_bvh(path, spec, reading):
     """A BVH file of a rig that is known or mapped -> joints [T,22,3] at the model's frame rate."""
     if spec.skeleton is not SMPL22:
         raise BadInput(f"--source_motion {path}: a .bvh needs a model of 22 joints; pass features or joints")
     try:
-        joints = reading.joints(path)
+        return reading.joints(path)
     except (ValueError, OSError) as error:
         raise BadInput(f"--source_motion {path}: {error}") from None
-    return joints if bones == "own" else with_bone_lengths(joints, np.array(HUMANML3D_BONES), SMPL22)
 
 
-def read_source(path, spec, reading=None, bones="own"):
-    """A motion file -> essential rows [T,dim], cut to whole tokens. reading, bones: for a .bvh."""
-    if is_bvh(path):
-        array = read_bvh_source(path, spec, reading or Reading(spec.fps), bones)
-    else:
-        array = load_array(path)
-    joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
-    if frames > MAX_FRAMES + STRIDE:  # before anything is computed of them
-        raise BadInput(
-            f"--source_motion {path}: {frames} frames; {STRIDE} to {MAX_FRAMES} can be edited: cut it"
-        )
-    if not np.isfinite(as_float32(array)).all():
-        raise BadInput(f"--source_motion {path} holds NaN, infinite or absurd values")
-    if array.ndim == 3 and array.shape[1:] == (joints, 3):
-        if len(array) < STRIDE + 1:
-            raise BadInput(f"--source_motion {path}: {len(array)} frames are too few")
-        array = joints_to_features(array, spec.skeleton)
-    if array.ndim != 2 or array.shape[1] < spec.dim:
-        raise BadInput(
-            f"--source_motion {path}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
-            f"joints [T,{joints},3]"
-        )
-    frames = len(array) // STRIDE * STRIDE
-    if not STRIDE <= frames <= MAX_FRAMES:
-        raise BadInput(
-            f"--source_motion {path}: {len(array)} frames; {STRIDE} to {MAX_FRAMES} can be edited: cut it"
-        )
-    return torch.from_numpy(np.ascontiguousarray(array[:frames, : spec.dim], dtype=np.float32))
+def joints_of(rows, spec):
+    """Rows [T,D] -> joints [T,J,3] from the origin."""
+    return recover_from_ric(torch.from_numpy(rows), len(spec.skeleton)).numpy()
+
+
+def bodies(source, spec, bones):
+    """The rows on the bodies that --bones allows -> {name: rows}."""
+    result = {"own": source.rows}
+    if spec.skeleton is SMPL22 and bones != "own":
+        result["humanml3d"] = rows = on_bones(source.rows, HUMANML3D_BONES)
+        rows[:, [3, *range(5, spec.dim, 3)]] -= joints_of(rows, spec)[..., 1].min()  # stands on the floor
+    return result if bones == "auto" else {bones: result.get(bones, source.rows)}
+
+
+@torch.no_grad()
+def best_reproduced(tokenizer, rows_by_body):
+    """Of the same motion on several bodies the name of the one that the autoencoder reproduces best."""
+
+    def error(name):
+        motion = model_rows(tokenizer, rows_by_body[name])
+        return float((tokenizer.ae.detokenize(tokenizer.ae.tokenize(motion)[1]) - motion).abs().mean())
+
+    return min(rows_by_body, key=error)
+
+
+def model_rows(tokenizer, rows):
+    """Rows [T,D] -> what the autoencoder takes [1,T,D]."""
+    device = next(tokenizer.ae.parameters()).device
+    return tokenizer.normalizer(torch.from_numpy(rows).float()).to(device)[None]
+
+
+def parse_section(section, frames):
+    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. A bound with a point is a fraction."""
+    try:
+        first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in section.split(","))
+    except ValueError:
+        raise BadInput(f"-msec {section}: write two numbers, a,b") from None
+    if not 0 <= first < last <= frames:
+        raise BadInput(f"-msec {section}: needs 0 <= a < b, within the motion's {frames} frames (or 1.0)")
+    return first, last
 
 
 def parse_sections(sections, frames):
-    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn. A bound with a point is a fraction.
-
-    A token is drawn where any of its frames lies in a section.
-    """
-    mask = torch.zeros(frames // STRIDE, dtype=torch.bool)
+    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn: those with a frame in a section."""
+    mask = torch.zeros(-(-frames // STRIDE), dtype=torch.bool)
     for section in sections:
-        bounds = section.split(",")
-        try:
-            first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in bounds)
-        except ValueError:
-            raise BadInput(f"-msec {section}: write two numbers, a,b") from None
-        if not 0 <= first < last <= frames:
-            raise BadInput(f"-msec {section}: needs 0 <= a < b, within the motion's {frames} frames (or 1.0)")
+        first, last = parse_section(section, frames)
         mask[int(first) // STRIDE : -int(-last // STRIDE)] = True
     return mask
+
+
+def describe_sections(sections, mask, frames, fps):
+    """Lines that say what is drawn anew, in frames and seconds."""
+    for section in sections:
+        first, last = parse_section(section, frames)
+        unit = "fractions" if "." in section else "frames"
+        yield f"-msec {section}, read as {unit}: {first / fps:.2f} to {last / fps:.2f} s"
+    spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in runs(mask)]
+    drawn = ", ".join(f"frames {a} to {b} ({a / fps:.2f} to {b / fps:.2f} s)" for a, b in spans)
+    yield f"drawn anew, in whole tokens of {STRIDE} frames: {drawn}, of {frames} frames"
+
+
+def place_edit(rows, source, kept, spec):
+    """Decoded rows [T',D] on the source's body -> (rows [T,D], joints [T,J,3] in its world, list of Bend)."""
+    frames = len(source.joints)
+    rows, bends = anchor(rows[:frames], source.rows[:frames], kept)
+    fixed = kept if kept.any() else np.arange(frames) == 0
+    return rows, align(joints_of(rows, spec), source.joints, fixed), bends
+
+
+def describe_edit(joints, rows, source, kept, bends, spec):
+    """Lines that say how far an edit went."""
+    unit, frames = spec.skeleton.unit_m, len(joints)
+    if kept.any():
+        apart = 1000 * unit * np.linalg.norm(joints - source.joints, axis=-1)[kept]
+        yield f"kept frames: {apart.mean():.1f} mm from the source in its world, at most {apart.max():.1f}"
+    if not kept.all():
+        local = (rows - source.rows[:frames])[~kept, 4:].reshape(-1, 3)
+        by = 1000 * unit * np.linalg.norm(local, axis=-1).mean()
+        yield f"drawn frames: {by:.0f} mm per joint from the source, seen from the root"
+    for bend in bends:
+        yield (
+            f"frames {bend.first} to {bend.last}: turned by {bend.degrees:.0f} degrees and moved by "
+            f"{bend.metres * unit:.2f} m to meet the kept frames"
+        )
 
 
 def main(argv=None):
@@ -141,63 +210,46 @@ def main(argv=None):
         raise BadInput("--text_prompt is empty")
     device = start(args)
     pipeline = Pipeline.from_args(args, device)
-    spec, normalizer, ae = pipeline.spec, pipeline.tokenizer.normalizer, pipeline.tokenizer.ae
-    bones = BONES if args.bones == "auto" and is_bvh(args.source_motion) else (args.bones,)
+    spec, sampling = pipeline.spec, decoding(args, pipeline.spec)
     reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
-    source = best_reproduced(
-        pipeline.tokenizer, [read_source(args.source_motion, spec, reading, kind) for kind in bones]
-    )
-    frames = len(source)
+    source = read_source(args.source_motion, spec, reading)
+    frames = len(source.joints)
     sections = parse_sections(args.mask_edit_section, frames)
-    warn_of_unknown_letters([prompt], pipeline.text_encoder)
+    print(*describe_sections(args.mask_edit_section, sections, frames, spec.fps), sep="\n")
+    warn_of_unknown_letters([prompt])
     text = pipeline.embed([prompt])
 
-    n = args.repeat_times
-    m_lens = torch.full((n,), frames // STRIDE, device=device)
-    _, tokens = ae.tokenize(normalizer(source).to(device)[None])
-    snap = args.snap != "off"
-    (unedited,), _ = pipeline.decode(tokens, m_lens[:1] * STRIDE, snap)
-    drawn = pipeline.mardm.edit(
-        ae,
-        text.expand(n, -1),
-        m_lens,
-        tokens.expand(n, -1, -1),
-        sections.to(device).expand(n, -1),
-        decoding(args, spec),
-    )
-    kept = ~sections.to(device)
-    assert torch.equal(drawn[:, kept], tokens.expand(n, -1, -1)[:, kept]), "a kept token has changed"
-    features, joints = pipeline.decode(drawn, m_lens * STRIDE, snap)
-    before = recover_from_ric(source, len(spec.skeleton)).numpy()
-    kept = kept.repeat_interleave(STRIDE).cpu().numpy()
-    report_drift(source.numpy(), unedited, np.stack(features), kept, spec.skeleton)
+    by_body = bodies(source, spec, args.bones)
+    body = best_reproduced(pipeline.tokenizer, by_body)
+    with torch.no_grad():
+        _, tokens = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, by_body[body]))
+    kept = ~sections.repeat_interleave(STRIDE)[:frames].numpy()
+    own_bones = bone_lengths(source.joints, spec.skeleton)
+
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
-    names = Names(folder, prefix="editing_caption", plain=args.plain_names)
-    for r in range(n):
+    names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
+    formats = dict.fromkeys([*args.export, "bvh"] if is_bvh(args.source_motion) else args.export)
+    for r in range(args.repeat_times):
+        if r % BATCH == 0:
+            repeats = range(r, min(r + BATCH, args.repeat_times))
+            n = len(repeats)
+            batch = draw_hidden(
+                pipeline, text.expand(n, -1), tokens.expand(n, -1, -1), sections, sampling, repeats
+            )
+        lengths = torch.tensor([tokens.shape[1] * STRIDE], device=device)
+        (rows,), _ = pipeline.decode(batch[r % BATCH][None], lengths, sampling.snap != "off")
+        if body != "own":
+            rows = on_bones(rows.astype(np.float64), own_bones)
+        rows, joints, bends = place_edit(rows, source, kept, spec)
+        print(*describe_edit(joints, rows, source, kept, bends, spec), sep="\n")
         stem = names.stem(prompt, 0, r, frames)
-        export_motion(stem, joints[r], prompt, spec.fps, spec.skeleton, args.export, features[r])
-        if "mp4" in args.export:
+        export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
+        if "mp4" in formats:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
-            pair = [before, joints[r]]
-            render_video(beside, pair, spec.skeleton, spec.fps, prompt, titles=["source", "edit"])
-    print(f"{n} edits in {folder}")
-
-
-def report_drift(source, unedited, edited, kept, skeleton):
-    """How far the frames moved in the body's own frame; rows [T,dim], edited [n,T,dim], kept bool [T].
-
-    Kept tokens are the same, their neighbours not, so that the decoded kept frames change near a section.
-    """
-
-    def moved(rows, others, frames):
-        apart = (rows - others)[..., frames, 4:]
-        return np.linalg.norm(apart.reshape(-1, 3), axis=-1).mean() * skeleton.unit_m * 1000
-
-    if kept.any():
-        by_edit, by_both = moved(edited, unedited, kept), moved(edited, source, kept)
-        print(f"kept frames: {by_edit:.1f} mm per joint by the edit, {by_both:.1f} mm with the autoencoder")
-    print(f"drawn frames: {moved(edited, source, ~kept):.1f} mm" if (~kept).any() else "nothing was drawn")
+            pair, titles = [source.joints, joints], ["source", "edit"]
+            render_video(beside, pair, spec.skeleton, spec.fps, prompt, titles=titles)
+    print(f"{args.repeat_times} edits in {folder}")
 
 
 if __name__ == "__main__":

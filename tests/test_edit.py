@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
-from edit import best_reproduced, parse_sections, read_source
+import edit
+from edit import best_reproduced, bodies, describe_sections, joints_of, parse_sections, read_source
 from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
@@ -19,7 +21,6 @@ from tests.test_MARDM import awake
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
-from utils.motion_process import recover_from_ric
 
 
 @pytest.mark.parametrize(
@@ -56,17 +57,25 @@ def test_frames_and_their_fractions_mean_the_same(first, length, tokens):
         assert torch.equal(mask, parse_sections([f"{first / frames!r},{last / frames:.17f}"], frames))
 
 
+def test_what_is_drawn_is_said_in_frames_and_seconds():
+    lines = list(describe_sections(["1,2", "0.5,0.75"], parse_sections(["1,2", "0.5,0.75"], 80), 80, 20.0))
+    assert lines[0] == "-msec 1,2, read as frames: 0.05 to 0.10 s"
+    assert lines[1] == "-msec 0.5,0.75, read as fractions: 2.00 to 3.00 s"
+    assert "frames 0 to 4 (0.00 to 0.20 s), frames 40 to 60 (2.00 to 3.00 s), of 80 frames" in lines[2]
+
+
 def test_sources(tmp_path):
     spec = DATASETS["t2m"]
     rows = np.random.default_rng(0).standard_normal((42, 263)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     source = read_source(tmp_path / "rows.npy", spec)
-    assert torch.equal(source, torch.from_numpy(rows[:40, :67]))
+    assert source.joints.shape == (42, 22, 3) and source.rows.shape == (44, 67)  # no frame is lost
+    assert np.array_equal(source.rows[:42], rows[:, :67]) and np.array_equal(source.rows[43], rows[41, :67])
     for name, array, reason in (
         ("narrow", rows[:, :20], "columns"),
         ("nan", np.full((40, 67), np.nan), "NaN"),
         ("short", rows[:3], "frames"),
-        ("long", np.zeros((400, 67)), "frames"),
+        ("long", np.zeros((20_000, 67)), "frames"),
     ):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(BadInput, match=reason):
@@ -107,24 +116,29 @@ def test_an_edit_sees_what_is_kept(pair):
     assert not torch.equal(a, b)
 
 
-def test_a_bvh_is_a_source_too(tmp_path):
-    """Joints -> BVH at another rate -> rows: the motion that went in, on its own bones or HumanML3D's."""
-    spec = DATASETS["t2m"]
-    pose, joints = np.zeros((22, 3)), np.zeros((60, 22, 3))
+def strider(frames, step=0.03):
+    """joints [frames,22,3]: HumanML3D's body in its rest pose, striding along +Z."""
+    pose = np.zeros((22, 3))
     for joint, parent in enumerate(SMPL22.parents[1:], start=1):
         pose[joint] = pose[parent] + HUMANML3D_BONES[joint] * unit(np.array(SMPL22.directions[joint], float))
-    joints[:] = pose - (0, pose[:, 1].min(), 0)
-    joints[..., 2] += 0.03 * np.arange(60)[:, None]  # strides along +Z at 1.8 m/s, 60 frames a second
+    joints = np.tile(pose - (0, pose[:, 1].min(), 0), (frames, 1, 1))
+    joints[..., 2] += step * np.arange(frames)[:, None]
+    return joints
+
+
+def test_a_bvh_is_a_source_too(tmp_path):
+    """Joints -> BVH at another rate -> rows: the motion that went in, on its own bones or HumanML3D's."""
+    spec, joints = DATASETS["t2m"], strider(60)  # 1.8 m/s at 60 frames a second
     write_bvh(tmp_path / "a.BVH", joints, 60.0)
-    rows = read_source(tmp_path / "a.BVH", spec)
-    assert rows.shape == (16, 67)  # 20 frames at 20 Hz, 19 rows, 4 whole tokens
-    back = recover_from_ric(rows, 22).numpy()
-    assert np.abs(back - joints[:48:3]).max() < 0.005
+    source = read_source(tmp_path / "a.BVH", spec)
+    assert source.rows.shape == (20, 67) and np.abs(source.joints - joints[::3]).max() < 0.005
+    assert np.abs(joints_of(source.rows, spec) - joints[::3]).max() < 0.005
     large = joints * 1.2
     write_bvh(tmp_path / "large.bvh", large, 20.0)
+    rows = bodies(read_source(tmp_path / "large.bvh", spec, Reading(20.0)), spec, "auto")
     for bones, height in (("own", 1.2), ("humanml3d", 1.0)):
-        found = recover_from_ric(read_source(tmp_path / "large.bvh", spec, Reading(20.0), bones), 22).numpy()
-        assert np.ptp(found[0, :, 1]) == pytest.approx(height * np.ptp(joints[0, :, 1]), abs=0.01)
+        body = joints_of(rows[bones], spec)[0]
+        assert np.ptp(body[:, 1]) == pytest.approx(height * np.ptp(joints[0, :, 1]), abs=0.01)
     (tmp_path / "broken.bvh").write_text("HIERARCHY\nROOT x\n")
     for name, of in (("broken.bvh", spec), ("missing.bvh", spec), ("large.bvh", DATASETS["kit"])):
         with pytest.raises(BadInput, match=name):
@@ -140,6 +154,61 @@ def test_of_two_bodies_the_one_that_the_autoencoder_knows():
             return targets
 
     tokenizer = SimpleNamespace(ae=KnowsNothingAboveOne(1, 1), normalizer=lambda rows: rows)
-    small, large = torch.full((8, 67), 0.5), torch.full((8, 67), 2.0)
-    for sources in ([small, large], [large, small]):
-        assert best_reproduced(tokenizer, sources) is small
+    small, large = np.full((8, 67), 0.5), np.full((8, 67), 2.0)
+    assert best_reproduced(tokenizer, {"own": large, "humanml3d": small}) == "humanml3d"
+    assert best_reproduced(tokenizer, {"own": small, "humanml3d": large}) == "own"
+
+
+def run_edit(weights, tmp_path, source, *sections):
+    """edit.py with the miniature demo weights -> the folder of its files."""
+    words = ["--demo", "--checkpoints_dir", str(weights), "--device", "cpu", "--time_steps", "2"]
+    words += ["--source_motion", str(source), "--text_prompt", "someone waves", "--export", "npy"]
+    edit.main([*words, "--output_dir", str(tmp_path / "out"), "-msec", *sections])
+    return tmp_path / "out/demo_MARDM_Demo"
+
+
+def real_clips(data_dir, at_least, at_most, count):
+    """Clips of Bandai Namco's in the places and headings of their recording."""
+    data = np.load(data_dir / "bandai_namco/motions.npz")
+    joints, offsets, yaw, origin = (data[key] for key in ("joints", "offsets", "yaw", "origin_m"))
+    frames = np.diff(offsets)
+    for i in np.flatnonzero((frames >= at_least) & (frames <= at_most))[::20][:count]:
+        clip = joints[offsets[i] : offsets[i + 1]] * float(data["unit_m"])
+        yield clip @ Rotation.from_rotvec([0, yaw[i], 0]).as_matrix().T + origin[i] + [1, 0.3, -2]
+
+
+def test_kept_frames_of_real_clips_stand_where_they_stood(demo_weights, data_dir, tmp_path, capsys):
+    """Place, heading, height and number of frames, whatever the autoencoder makes of the motion."""
+    for i, clip in enumerate(real_clips(data_dir, 60, 196, 5)):
+        np.save(tmp_path / f"{i}.npy", clip)
+        folder = run_edit(demo_weights, tmp_path / str(i), tmp_path / f"{i}.npy", "24,44")
+        (file,) = folder.glob("*.npy")
+        edited, kept = np.load(file), np.ones(len(clip), dtype=bool)
+        kept[24:44] = False
+        apart = np.linalg.norm(edited - clip, axis=-1)
+        assert edited.shape == clip.shape and apart[kept].max() < 0.001 and apart[~kept].mean() > 0.01
+        assert "kept frames: 0.0 mm" in capsys.readouterr().out
+
+
+def test_a_long_source_is_drawn_in_windows(demo_weights, data_dir, tmp_path):
+    (clip,) = real_clips(data_dir, 320, 2000, 1)
+    np.save(tmp_path / "long.npy", clip)
+    (file,) = run_edit(demo_weights, tmp_path, tmp_path / "long.npy", "10,20", "40,300").glob("*.npy")
+    edited, kept = np.load(file), np.ones(len(clip), dtype=bool)
+    kept[8:20] = kept[40:300] = False
+    apart = np.linalg.norm(edited - clip, axis=-1)
+    assert edited.shape == clip.shape and apart[kept].max() < 0.001
+    assert all(apart[a:b].mean() > 0.01 for a, b in ((8, 20), (40, 100), (240, 300)))
+
+
+def test_a_bvh_comes_back_as_a_bvh_at_the_same_place(demo_weights, tmp_path):
+    """Also on a body of other size: the model sees HumanML3D's bones, the result has the file's."""
+    turned = Rotation.from_rotvec([0, 1.2, 0]).as_matrix().T
+    joints = strider(82, 0.05) * 1.1 @ turned + [3, 0.25, -2]
+    write_bvh(tmp_path / "a.bvh", joints, 20.0)
+    (file,) = run_edit(demo_weights, tmp_path, tmp_path / "a.bvh", "20,40").glob("*.bvh")
+    back, source = (Reading(20.0, "cm").joints(path) for path in (file, tmp_path / "a.bvh"))
+    kept = np.r_[0:20, 40:82]
+    assert back.shape == source.shape and np.abs(back - source)[kept, 0].max() < 0.002
+    ahead = [np.cross([0, 1, 0], x[kept, 2] - x[kept, 1]) for x in (back, source)]
+    assert (np.einsum("ti,ti->t", *map(unit, ahead)) > np.cos(np.radians(2))).all()

@@ -1,0 +1,111 @@
+"""Edited rows back in the source's world: closed forms, and what is kept stands where it stood."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from models.LengthEstimator import MAX_TOKENS
+from motion.bvh.rigs import bone_lengths
+from motion.skeletons import SMPL22
+from utils.generation.anchoring import align, anchor, on_bones, runs
+from utils.generation.windows import windows
+from utils.motion_process import recover_from_ric
+
+
+def walk(frames, step=0.05, turn=0.0):
+    """Rows of a body that stands on its path: step along its heading and turn (radians) each frame."""
+    rows = np.zeros((frames, 67))
+    rows[:, 0], rows[:, 2], rows[:, 3] = -turn / 2, step, 1.0
+    rows[:, 4:] = np.random.default_rng(0).standard_normal(63) * 0.3 + 1
+    return rows
+
+
+def joints(rows):
+    return recover_from_ric(torch.from_numpy(rows), 22).numpy()
+
+
+def section(frames, first, last):
+    kept = np.ones(frames, dtype=bool)
+    kept[first:last] = False
+    return kept
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_runs(mask):
+    spans = runs(mask)
+    again = np.zeros(len(mask), dtype=bool)
+    for first, last in spans:
+        again[first:last] = True
+    assert again.tolist() == mask and all(a[1] < b[0] for a, b in zip(spans, spans[1:]))
+
+
+@given(st.integers(0, 30), st.integers(1, 40), st.floats(-0.1, 0.1), st.floats(0, 0.2))
+def test_kept_frames_stand_where_they_stood(first, length, turn, step):
+    source, drawn = walk(60, turn=0.02), walk(60, step, turn)
+    drawn[:, 3:] += 0.05
+    kept = section(60, first, first + length)
+    rows, bends = anchor(drawn, source, kept)
+    assert np.array_equal(rows[kept], source[kept])
+    world = joints(source) @ Rotation.from_rotvec([0, 1.2, 0]).as_matrix().T + [3, 0.4, -2]
+    placed = align(joints(rows), world, kept)
+    assert np.abs(placed - world)[kept].max() < 1e-9
+    assert len(bends) == (first > 0 and first + length < 60)
+
+
+def test_a_section_that_stands_is_moved_over_all_its_frames():
+    """A source goes 2 m straight on, the drawn part stands: the correction is 2 m and no turn, without a jump."""
+    rows, (bend,) = anchor(walk(60, step=0), walk(60), section(60, 10, 50))
+    assert bend.metres == pytest.approx(2, abs=0.6) and bend.degrees == pytest.approx(0, abs=1e-6)
+    steps = np.diff(joints(rows)[:, 0, 2])
+    assert steps.min() > 0.01 and steps.max() < 0.11 and np.abs(np.diff(steps)).max() < 0.02
+    assert np.abs(joints(rows)[:, 0, 0]).max() < 1e-9
+
+
+def test_a_drawn_circle_is_no_correction():
+    """A whole turn ends as no turn does: the heading is left alone."""
+    source, drawn = walk(80, step=0), walk(80, step=0, turn=0)
+    drawn[20:60, 0] = -np.pi / 40
+    rows, (bend,) = anchor(drawn, source, section(80, 20, 60))
+    assert bend.degrees < 30  # what the smooth ends take away
+    assert np.abs(np.diff(joints(rows), axis=0)).max() < 0.8
+
+
+def test_a_section_at_an_end_goes_where_it_was_drawn():
+    source, drawn = walk(40), walk(40, step=0.1)
+    for kept in (section(40, 0, 20), section(40, 20, 40)):
+        rows, bends = anchor(drawn, source, kept)
+        assert not bends and np.allclose(rows[~kept][8:12, 2], 0.1, atol=0.05)
+    assert np.array_equal(anchor(drawn, source, section(40, 0, 40))[0], drawn)
+
+
+@given(st.floats(-3, 3), st.floats(-5, 5), st.floats(-5, 5), st.floats(-1, 1))
+def test_align_undoes_a_place(yaw, x, z, y):
+    points = np.random.default_rng(1).standard_normal((5, 22, 3))
+    world = points @ Rotation.from_rotvec([0, yaw, 0]).as_matrix().T + [x, y, z]
+    frames = np.array([True, False, True, False, False])
+    assert np.abs(align(points, world, frames) - world).max() < 1e-9
+
+
+def test_bones_there_and_back():
+    source = walk(12, turn=0.1)
+    lengths = bone_lengths(joints(source), SMPL22)
+    other = on_bones(source, lengths * 0.8)
+    assert np.allclose(bone_lengths(joints(other), SMPL22), lengths * 0.8)
+    assert np.allclose(other[:, 1:4], source[:, 1:4] * 0.8) and np.array_equal(other[:, 0], source[:, 0])
+    assert np.abs(on_bones(other, lengths) - source).max() < 1e-9
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 120)), min_size=1, max_size=5))
+def test_windows_draw_everything_once_and_see_nothing_that_is_still_hidden(parts):
+    hidden = torch.cat(
+        [torch.tensor([False] * gap + [True] * n) for gap, n in parts] + [torch.zeros(3).bool()]
+    )
+    todo = hidden.clone()
+    for window, mask in windows(hidden):
+        assert window.stop - window.start == len(mask) <= MAX_TOKENS
+        assert torch.equal(todo[window], mask)
+        todo[window] &= ~mask
+    assert not todo.any()

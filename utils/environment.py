@@ -1,0 +1,8 @@
+"""Import this first in a script: without PyTorch it exits with one line that says where it is."""
+
+from importlib.util import find_spec
+
+if find_spec("torch") is None:
+    raise SystemExit(
+        "error: this Python has no PyTorch: source .venv/bin/activate, which `bash run_tests.sh` makes"
+    )

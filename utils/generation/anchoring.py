@@ -1,0 +1,109 @@
+"""Put an edited motion back where its source stood: kept frames exactly, drawn sections in between.
+
+All of it happens on feature rows (utils/motion_process.py), which hold steps and turns instead of places. The
+ground plane is complex here, p = z + ix, so that a turn by theta about +Y is a product with exp(i theta).
+"""
+
+# T frames, J joints, D essential columns
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from motion.bvh.rigs import with_bone_lengths
+from motion.skeletons import SMPL22
+
+BLEND = 12  # frames of a section at either end over which its pose comes away from that of the kept frames
+CREEP = 0.005  # metres a frame: the share in a correction of a body that stands
+
+
+@dataclass(frozen=True)
+class Bend:
+    """How a drawn section was changed to end where the next kept frame stands."""
+
+    first: int  # its frames, `last` exclusive
+    last: int
+    metres: float
+    degrees: float
+
+
+def runs(mask):
+    """bool [N] -> [(first, last)] of the stretches that are True, last exclusive."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, dtype=np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
+
+
+def anchor(drawn, source, kept):
+    """Rows of a drawn motion with the source's own where frames are kept. -> (rows [T,D], list of Bend)
+
+    drawn, source [T,D], kept bool [T]. A section between kept frames begins and ends at the source's places
+    and headings: what its own path lacks is spread over it, most where the body moves and nothing at either
+    end. Its pose starts from that of the kept frame before and returns to that of the one after, over BLEND
+    frames.
+    """
+    drawn, source, kept = np.asarray(drawn, np.float64), np.asarray(source, np.float64), np.asarray(kept)
+    rows, bends = np.where(kept[:, None], source, drawn), []
+    for first, last in runs(~kept):
+        apart = source - drawn
+        if first > 0:
+            rows[first:last] += _faded(apart[max(first - 2, 0) : first], last - first)
+        if last < len(rows):
+            rows[first:last] += _faded(apart[last : last + 2][::-1], last - first)[::-1]
+        if first > 0 and last < len(rows):
+            metres, degrees = _bend(rows[first:last], source[first:last])
+            bends.append(Bend(first, last, metres, degrees))
+    return rows, bends
+
+
+def _faded(apart, frames):
+    """A difference that begins as `apart`, its last 1 or 2 frames [.,D], and ends smoothly at 0 -> [frames,D].
+
+    The cubic Hermite curve from its last value and speed to zero.
+    """
+    n = min(BLEND, frames + 1)
+    s = np.minimum(np.arange(1, frames + 1) / n, 1)[:, None]
+    speed = apart[-1] - apart[0]
+    return (2 * s**3 - 3 * s**2 + 1) * apart[-1] + (s**3 - 2 * s**2 + s) * n * speed
+
+
+def _bend(rows, source):
+    """Change the turns and steps of rows [n,D], in place, so that they lead where the source's lead."""
+    n = len(rows)
+    weight = (np.hypot(rows[:, 1], rows[:, 2]) + CREEP) * np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
+    weight /= weight.sum()
+    turn = -2 * (source[:, 0].sum() - rows[:, 0].sum())
+    turn = (turn + np.pi) % (2 * np.pi) - np.pi
+    rows[:, 0] -= weight * turn / 2
+    steps, facing = _steps(rows)
+    lack = _steps(source)[0].sum() - steps.sum()
+    own = (steps + weight * lack) / facing
+    rows[:, 1], rows[:, 2] = own.imag, own.real
+    return float(abs(lack)), float(np.degrees(abs(turn)))
+
+
+def _steps(rows):
+    """Complex steps [n] on the ground, as seen by the body before them, and its turn [n] after each."""
+    facing = np.exp(-2j * np.cumsum(rows[:, 0]))
+    return (rows[:, 2] + 1j * rows[:, 1]) * facing, facing
+
+
+def align(joints, target, frames):
+    """joints [T,J,3] moved as a whole, by a turn about +Y and a shift, so that `frames` fit the target's best.
+
+    target [T,J,3], frames bool [T], at least one of them. Least squares.
+    """
+    p, q = (x[..., 2] + 1j * x[..., 0] for x in (joints, target))
+    (p_mean, q_mean) = (x[frames].mean() for x in (p, q))
+    facing = ((q[frames] - q_mean) * (p[frames] - p_mean).conj()).sum()
+    moved = (p - p_mean) * np.exp(1j * np.angle(facing)) + q_mean
+    height = joints[..., 1] + (target - joints)[frames][..., 1].mean()
+    return np.stack([moved.imag, height, moved.real], axis=-1)
+
+
+def on_bones(rows, lengths):
+    """Rows [T,67] of a body with other bones, lengths [22]: the same directions, steps as long as its legs."""
+    pelvis = rows[:, None, [1, 3, 2]]  # its step for its place, so that both grow alike
+    body = np.concatenate([pelvis, rows[:, 4:].reshape(len(rows), -1, 3) + pelvis * [1, 0, 1]], axis=1)
+    moved = with_bone_lengths(body, np.asarray(lengths), SMPL22)
+    others = (moved[:, 1:] - moved[:, :1] * [1, 0, 1]).reshape(len(rows), -1)
+    return np.concatenate([rows[:, :1], moved[:, 0, [0, 2, 1]], others], axis=1)

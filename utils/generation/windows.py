@@ -1,0 +1,63 @@
+"""Draw hidden tokens of a motion of any length, in windows that the generator can take."""
+
+# n motions, L tokens, d target width, E text width
+
+import torch
+
+from models.LengthEstimator import MAX_TOKENS
+from utils.generation.anchoring import runs
+
+CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
+
+
+def part_key(sample, repeat):
+    """Key of a motion's noise (MARDM.generate): sample k of a list and part k of a story have the same."""
+    return sample * 100_003 + repeat
+
+
+def window_around(first, last, open_until):
+    """The window of at most MAX_TOKENS with tokens first..last-1 in its middle, within 0..open_until. -> slice"""
+    room = MAX_TOKENS - (last - first)
+    after = min(room // 2, open_until - last)
+    before = min(room - after, first)
+    after = min(room - before, open_until - last)
+    return slice(first - before, last + after)
+
+
+def windows(hidden):
+    """bool [L] -> [(window, bool mask of what to draw in it)], from left to right.
+
+    One for all where the motion fits. Else one for each section, or several where it is longer than a window
+    with its context; none of them sees a token that is still to be drawn.
+    """
+    if len(hidden) <= MAX_TOKENS:
+        return [(slice(0, len(hidden)), hidden)]
+    size = MAX_TOKENS - CONTEXT
+    pieces = [(a, min(a + size, last)) for first, last in runs(hidden) for a in range(first, last, size)]
+    starts = [first for first, _ in pieces[1:]] + [len(hidden)]
+    result = []
+    for (first, last), open_until in zip(pieces, starts):
+        window = window_around(first, last, open_until)
+        mask = torch.zeros(window.stop - window.start, dtype=torch.bool)
+        mask[first - window.start : last - window.start] = True
+        result.append((window, mask))
+    return result
+
+
+@torch.no_grad()
+def draw_hidden(pipeline, text, tokens, hidden, sampling, repeats):
+    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. repeats: n integers."""
+    tokens = tokens.clone()
+    for k, (window, mask) in enumerate(windows(hidden)):
+        keys = [part_key(k, repeat) for repeat in repeats]
+        tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, keys)
+    return tokens
+
+
+def draw_in_window(pipeline, text, tokens, mask, sampling, keys):
+    """text [n,E], tokens [n,L,d], L <= MAX_TOKENS, mask bool [L] -> tokens with the masked ones drawn anew."""
+    n, length, _ = tokens.shape
+    lengths = torch.full((n,), length, device=tokens.device)
+    sections = mask.to(tokens.device).expand(n, -1)
+    edit, ae = pipeline.mardm.edit, pipeline.tokenizer.ae
+    return edit(ae, text, lengths, tokens, sections, sampling, keys)
