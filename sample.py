@@ -6,8 +6,11 @@ python sample.py ... --text_path prompts.txt        # one a line; prompt#120 set
 python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 import hashlib
 import json
+import math
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +25,8 @@ from utils.cli import Parser, count, run, start, write_text
 from utils.errors import BadInput
 from utils.flags import decoding, generator_flags, output_flags
 from utils.generation.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
-from utils.generation.stitch import draw_story, part_key
+from utils.generation.stitch import draw_story
+from utils.generation.windows import part_key
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 from utils.plain import parse_json
@@ -56,26 +60,39 @@ def flags():
     group.add_argument(
         "--transition",
         type=count(STRIDE, MAX_FRAMES // 2),
-        default=32,
-        help="frames that are drawn anew at every join of --stitch [%(default)s]",
+        default=8,
+        help="frames around every join of --stitch drawn anew, cut to a multiple of 4 and to a third "
+        "of either part [%(default)s]",
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
 
 
-def skate(joints, spec):
-    return foot_skate([joints * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps)
+class Record:
+    """The entry of one call in samples.json: what it takes to draw its motions again, and their files."""
 
+    PAUSE = 1.0  # seconds between two writings
 
-def record_of(args, pipeline, sampling):
-    """What it takes to draw these motions again. The motions themselves join as they are written."""
-    return {
-        "flags": vars(args),
-        "decoding": asdict(sampling),
-        "text_encoder": pipeline.text_encoder,
-        "sha256": {str(path): sha256(path) for path in pipeline.paths},
-        "motions": [],
-    }
+    def __init__(self, path, **fields):
+        self.path, self.written = path, -math.inf
+        self.call = fields | {"motions": []}
+        try:
+            self.before = parse_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.before = []
+        except ValueError:
+            print(f"{path} was not readable and is begun anew")
+            self.before = []
+
+    def add(self, motion):
+        """A motion whose files are written. On disk at once, or with the next one after a pause."""
+        self.call["motions"].append(motion)
+        if time.monotonic() - self.written > self.PAUSE:
+            self.write()
+
+    def write(self):
+        write_text(self.path, json.dumps([*self.before, self.call], indent=1, ensure_ascii=False) + "\n")
+        self.written = time.monotonic()
 
 
 def sha256(path):
@@ -83,24 +100,13 @@ def sha256(path):
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def append_record(path, record):
-    """samples.json is a list with an entry per call of this script."""
-    try:
-        calls = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        calls = []
-    except ValueError:
-        print(f"{path} was not readable and is begun anew")
-        calls = []
-    write_text(path, json.dumps([*calls, record], indent=1, ensure_ascii=False) + "\n")
-
-
-def draw_each(pipeline, prompts, text, m_lens, sampling, args):
+def draw_each(pipeline, prompts, m_lens, sampling, repeats, batch_size):
     """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
-    jobs = [(i, r) for i in range(len(prompts)) for r in range(args.repeat_times)]
+    text = pipeline.embed([prompt.text for prompt in prompts])
+    jobs = [(i, r) for i in range(len(prompts)) for r in range(repeats)]
     jobs.sort(key=lambda job: int(m_lens[job[0]]))
-    for first in range(0, len(jobs), args.batch_size):
-        batch = jobs[first : first + args.batch_size]
+    for first in range(0, len(jobs), batch_size):
+        batch = jobs[first : first + batch_size]
         rows = torch.tensor([i for i, _ in batch])
         keys = [part_key(i, r) for i, r in batch]  # a repeat is another motion of the same prompt
         features, joints = pipeline.draw(text[rows.to(text.device)], m_lens[rows], sampling, keys)
@@ -108,17 +114,18 @@ def draw_each(pipeline, prompts, text, m_lens, sampling, args):
             yield {"prompt": prompts[i].text, "sample": i, "repeat": r}, rows, one
 
 
-def draw_stories(pipeline, prompts, text, m_lens, sampling, args):
-    """As draw_each, but every repeat is one motion of all prompts."""
+def draw_stories(pipeline, prompts, m_lens, sampling, repeats, transition):
+    """As draw_each, but every repeat is one motion of all prompts. transition: tokens."""
+    text = pipeline.embed([prompt.text for prompt in prompts])
     parts = [{"prompt": p.text, "frames": STRIDE * int(n)} for p, n in zip(prompts, m_lens)]
-    for r in range(args.repeat_times):
-        rows, one = draw_story(pipeline, text, m_lens, sampling, args.transition // STRIDE, r)
+    for r in range(repeats):
+        rows, one = draw_story(pipeline, text, m_lens, sampling, transition, r)
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    prompts = read_prompts(args)
+    prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
         raise BadInput("--stitch joins prompts: give two or more in --text_path")
     device = start(args)
@@ -128,27 +135,38 @@ def main(argv=None):
     sampling = decoding(args, spec)
     print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
-    warn_of_unknown_letters(texts, pipeline.text_encoder)
-    text = pipeline.embed(texts)
-    m_lens = pipeline.lengths(text, [prompt.frames for prompt in prompts], args.seed)
+    warn_of_unknown_letters(texts)
+    m_lens = pipeline.lengths(pipeline.embed(texts), [prompt.frames for prompt in prompts], args.seed)
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
-    names = Names(folder, plain=args.plain_names)
-    draw = draw_stories if args.stitch else draw_each
-    total = args.repeat_times * (1 if args.stitch else len(prompts))
-    record, skates = record_of(args, pipeline, sampling), []
-    drawn = draw(pipeline, prompts, text, m_lens, sampling, args)
-    for made, rows, one in tqdm(drawn, desc="motions", unit="motion", total=total):
-        if args.fix_feet:
-            as_drawn, one = one, fix_feet(one, spec.fps, spec.skeleton)
-            skates.append([skate(joints, spec) for joints in (as_drawn, one)])
-        stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(one))
-        caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
-        files = export_motion(stem, one, caption, spec.fps, spec.skeleton, args.export, rows)
-        made |= {"frames": len(one), "files": [path.name for path in files.values()]}
-        record["motions"].append(made)
-    append_record(folder / "samples.json", record)
+    names = Names(folder, plain=not args.mardm_names)
+    record = Record(
+        folder / "samples.json",
+        flags=vars(args),
+        decoding=asdict(sampling),
+        text_encoder=pipeline.text_encoder,
+        sha256={str(path): sha256(path) for path in pipeline.paths},
+    )
+    if args.stitch:
+        total, draw, last = args.repeat_times, draw_stories, args.transition // STRIDE
+    else:
+        total, draw, last = args.repeat_times * len(prompts), draw_each, args.batch_size
+    drawn = draw(pipeline, prompts, m_lens, sampling, args.repeat_times, last)
+    skates = []
+    try:
+        for made, rows, joints in tqdm(drawn, desc="motions", unit="motion", total=total):
+            if args.fix_feet:
+                fixed = fix_feet(joints, spec.fps, spec.skeleton)
+                pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
+                skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
+                joints = fixed
+            stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(joints))
+            caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
+            files = export_motion(stem, joints, caption, spec.fps, spec.skeleton, args.export, rows)
+            record.add(made | {"frames": len(joints), "files": [path.name for path in files.values()]})
+    finally:
+        record.write()  # also of an interrupted run
     if skates:
         before, after = np.mean(skates, axis=0)
         print(f"foot skate {before:.3f}, after --fix_feet {after:.3f} (mean of {len(skates)} motions)")

@@ -292,7 +292,7 @@ def test_recovery_takes_both_precisions():
 def test_a_length_below_one_token_is_refused(frames):
     args = sample.flags().parse_args(["--text_prompt", "walk", "--motion_length", frames])
     with pytest.raises(BadInput, match="4 to 196"):
-        sample.read_prompts(args)
+        sample.read_prompts("walk", None, args.motion_length)
     with pytest.raises(BadInput, match="4 to 196"):
         parse_prompt(f"walk#{frames}", 0, "prompts.txt:1")
 
@@ -301,7 +301,8 @@ def test_a_prompt_files_lengths_are_read_line_by_line(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"walk#120\r\njump # high#60\nsit\nrun#NA\nturn#80\n")
     args = sample.flags().parse_args(["--text_path", str(path), "--motion_length", "40"])
-    prompts = [(p.text, p.frames) for p in sample.read_prompts(args)]
+    read = sample.read_prompts(args.text_prompt, args.text_path, args.motion_length)
+    prompts = [(p.text, p.frames) for p in read]
     assert prompts == [("walk", 120), ("jump # high", 60), ("sit", 40), ("run", 0), ("turn", 80)]
 
 

@@ -5,10 +5,10 @@ import argparse
 import torch
 
 from models.MARDM import SamplingConfig
+from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, name, number
 from utils.errors import BadInput
 
-TEXT_ENCODERS = ("clip-vit-b32", "minilm")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -55,7 +55,7 @@ def checkpoint_flag(parser):
 def text_encoder_flag(parser):
     parser.add_argument(
         "--text_encoder",
-        choices=TEXT_ENCODERS,
+        choices=tuple(TEXT_ENCODERS),
         help="frozen text encoder [clip-vit-b32 for t2m and kit, minilm else; recorded in the checkpoint]",
     )
 
@@ -103,7 +103,7 @@ def output_flags(parser, folder, formats):
         "--export", choices=formats, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
     )
     group.add_argument(
-        "--plain_names", action="store_true", help="file names without characters Windows forbids"
+        "--mardm_names", action="store_true", help="MARDM's file names, with `caption:` before the text"
     )
 
 

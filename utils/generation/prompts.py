@@ -1,4 +1,4 @@
-"""What a user wants to see: prompts and their lengths, from the command line or a file."""
+"""Prompts and their lengths, from the command line or a file."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from motion.captions import clean_text
 from utils.errors import BadInput
 
 MAX_FRAMES = MAX_TOKENS * STRIDE
-ALPHABETS = {"clip-vit-b32": "LATIN", "minilm": "LATIN"}  # of the texts that an encoder has learned from
+ALPHABET = "LATIN"  # of the texts that the encoders have learned from
 
 
 @dataclass(frozen=True)
@@ -20,23 +20,23 @@ class Prompt:
     frames: int  # 0 = let the length estimator decide
 
 
-def read_prompts(args):
-    """--text_prompt, or the lines of --text_path. A line's #frames beats --motion_length. -> [Prompt]"""
-    if 0 < args.motion_length < STRIDE:
-        raise BadInput(f"--motion_length {args.motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
-    if args.text_path is None:
-        return [_prompt(args.text_prompt, args.motion_length, "--text_prompt")]
+def read_prompts(text_prompt, text_path, motion_length):
+    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length. -> [Prompt]"""
+    if 0 < motion_length < STRIDE:
+        raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
+    if text_path is None:
+        return [_prompt(text_prompt, motion_length, "--text_prompt")]
     try:
-        lines = Path(args.text_path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(text_path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise BadInput(f"--text_path {args.text_path!r} cannot be read as UTF-8 text: {error}") from None
+        raise BadInput(f"--text_path {text_path!r} cannot be read as UTF-8 text: {error}") from None
     prompts = [
-        parse_prompt(line, args.motion_length, f"{args.text_path}:{number}")
+        parse_prompt(line, motion_length, f"{text_path}:{number}")
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
     if not prompts:
-        raise BadInput(f"--text_path {args.text_path} holds no prompt: write one a line")
+        raise BadInput(f"--text_path {text_path} holds no prompt: write one a line")
     return prompts
 
 
@@ -60,16 +60,14 @@ def _prompt(text, frames, where):
     return Prompt(text, frames)
 
 
-def unknown_letters(texts, text_encoder):
-    """Those of the texts with letters that the encoder hardly knows: it embeds them without their sense."""
-    known = ALPHABETS[text_encoder]
-    return [text for text in texts if any(c.isalpha() and known not in unicodedata.name(c, "") for c in text)]
+def unknown_letters(texts):
+    """Those of the texts with letters that the encoders hardly know: they embed them without their sense."""
+    return [t for t in texts if any(c.isalpha() and ALPHABET not in unicodedata.name(c, "") for c in t)]
 
 
-def warn_of_unknown_letters(texts, text_encoder):
+def warn_of_unknown_letters(texts):
     """One line on the console, if there are any."""
-    found = unknown_letters(texts, text_encoder)
-    if found:
-        which = "the prompt" if len(texts) == 1 else f"{len(found)} of {len(texts)} prompts"
-        shown = found[0] if len(found[0]) <= 40 else found[0][:40] + "…"
-        print(f"warning: {text_encoder} learned from English; {which} will not be understood: {shown!r}")
+    if unknown := unknown_letters(texts):
+        which = "the prompt" if len(texts) == 1 else f"{len(unknown)} of {len(texts)} prompts"
+        first = unknown[0] if len(unknown[0]) <= 40 else unknown[0][:40] + "…"
+        print(f"warning: the text encoder learned from English; {which} will not be understood: {first!r}")
