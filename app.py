@@ -68,7 +68,7 @@ def build(studio):
 
     def generate(*values):
         result = answer(lambda: studio.draw(Request.of(spec, *values)))
-        if unknown_letters([result.request.prompt], studio.pipeline.text_encoder):
+        if unknown_letters([result.request.prompt]):
             gr.Warning("The text encoder has learned from English: it does not know this script.", title="")
         page = framed(result.page.read_text(encoding="utf-8"), rows=-(-result.request.variations // 2))
         return page, list(map(str, result.files)), result.line, studio.again(result.request), result

@@ -53,7 +53,7 @@ def flags():
         nargs="+",
         required=True,
         metavar="a,b",
-        help="sections to draw anew: fractions of the motion where written with a point (0.3,0.6), else frames "
+        help="sections to draw anew: fractions of the motion if written with a point (0.3,0.6), else frames "
         "(40,80)",
     )
     group.add_argument("--repeat_times", type=count(1, 10**4), default=1, help="edits to draw [%(default)s]")

@@ -56,7 +56,7 @@ def test_kept_frames_stand_where_they_stood(first, length, turn, step):
 
 
 def test_a_section_that_stands_is_moved_over_all_its_frames():
-    """A source goes 2 m straight on, the drawn part stands: the correction is 2 m and no turn, without a jump."""
+    """The source goes 2 m straight on, the drawn part stands: it is moved by 2 m, without turn or jump."""
     rows, (bend,) = anchor(walk(60, step=0), walk(60), section(60, 10, 50))
     assert bend.metres == pytest.approx(2, abs=0.6) and bend.degrees == pytest.approx(0, abs=1e-6)
     steps = np.diff(joints(rows)[:, 0, 2])

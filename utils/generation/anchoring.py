@@ -56,9 +56,9 @@ def anchor(drawn, source, kept):
 
 
 def _faded(apart, frames):
-    """A difference that begins as `apart`, its last 1 or 2 frames [.,D], and ends smoothly at 0 -> [frames,D].
+    """A difference that goes on from `apart`, its last 1 or 2 frames [.,D], to 0 -> [frames,D].
 
-    The cubic Hermite curve from its last value and speed to zero.
+    A cubic Hermite curve from its last value and speed to rest.
     """
     n = min(BLEND, frames + 1)
     s = np.minimum(np.arange(1, frames + 1) / n, 1)[:, None]
@@ -88,7 +88,7 @@ def _steps(rows):
 
 
 def align(joints, target, frames):
-    """joints [T,J,3] moved as a whole, by a turn about +Y and a shift, so that `frames` fit the target's best.
+    """joints [T,J,3] turned about +Y and shifted as a whole, so that `frames` fit the target's best.
 
     target [T,J,3], frames bool [T], at least one of them. Least squares.
     """
@@ -101,7 +101,7 @@ def align(joints, target, frames):
 
 
 def on_bones(rows, lengths):
-    """Rows [T,67] of a body with other bones, lengths [22]: the same directions, steps as long as its legs."""
+    """Rows [T,67] on a body with bones of other lengths [22]; steps grow as its legs do."""
     pelvis = rows[:, None, [1, 3, 2]]  # its step for its place, so that both grow alike
     body = np.concatenate([pelvis, rows[:, 4:].reshape(len(rows), -1, 3) + pelvis * [1, 0, 1]], axis=1)
     moved = with_bone_lengths(body, np.asarray(lengths), SMPL22)

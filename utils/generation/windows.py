@@ -16,7 +16,7 @@ def part_key(sample, repeat):
 
 
 def window_around(first, last, open_until):
-    """The window of at most MAX_TOKENS with tokens first..last-1 in its middle, within 0..open_until. -> slice"""
+    """At most MAX_TOKENS tokens around first..last-1, within 0..open_until. -> slice"""
     room = MAX_TOKENS - (last - first)
     after = min(room // 2, open_until - last)
     before = min(room - after, first)
@@ -55,7 +55,7 @@ def draw_hidden(pipeline, text, tokens, hidden, sampling, repeats):
 
 
 def draw_in_window(pipeline, text, tokens, mask, sampling, keys):
-    """text [n,E], tokens [n,L,d], L <= MAX_TOKENS, mask bool [L] -> tokens with the masked ones drawn anew."""
+    """text [n,E], tokens [n,L,d], L <= MAX_TOKENS, mask bool [L] -> the same, masked ones drawn anew."""
     n, length, _ = tokens.shape
     lengths = torch.full((n,), length, device=tokens.device)
     sections = mask.to(tokens.device).expand(n, -1)
