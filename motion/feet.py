@@ -1,72 +1,101 @@
-"""Feet that slide while they stand: found, and held to the floor by bending the leg."""
+"""Foot-skate clean-up: find standing feet, hold them in place by bending the leg."""
 
-# T frames; a leg is hip, knee, ankle, toe
+# T frames
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
-from motion.rotations import unit
+from motion.rotations import shortest_arc, unit
 
 LOW = 0.05  # metres above the lowest foot of the clip: a joint below may stand
 SLOW = 0.9  # metres a second: a joint above swings, it does not slide
+GLIDE = (
+    0.4  # metres in a second: a low foot that goes further, and the hip with it, belongs to a gliding body
+)
 SHORTEST = 0.1  # seconds of standing that count
+STRETCH = 0.999  # of a leg's length: held no straighter than this (5 degrees), lest the knee snap
 BLEND = 0.25  # seconds over which a held foot is let go
 
 
 def fix_feet(joints, fps, skeleton):
     """joints [T,J,3] -> the same motion with standing feet held in place, [T,J,3].
 
-    While a toe stands, it stays where it stood on average; hips, heights and the lengths of bones stay as
-    they are, the knee bends as it did. A foot that is beyond the leg's reach is held as far as it goes.
+    While a toe stands, it stays where it stood on average. Hips, all heights and the lengths of bones stay as
+    they are, and the knee bends to the side to which it bent. Where that place is beyond the leg's reach, the
+    foot is moved towards it as far as the leg goes.
     """
     joints = np.array(joints, dtype=np.float64)
-    unit_m = skeleton.unit_m
-    for ankle, toe in (skeleton.feet[:2], skeleton.feet[2:]):
-        knee = skeleton.parents[ankle]
-        hip = skeleton.parents[knee]
-        moved = _corrections(joints[:, toe], joints[:, list(skeleton.feet), 1].min(), fps, unit_m)
-        _bend(joints, (hip, knee, ankle, toe), joints[:, ankle] + moved)
+    floor = joints[:, list(skeleton.feet), 1].min()
+    for toe in skeleton.feet[1::2]:
+        leg = [toe]
+        while leg[0] not in skeleton.hips:
+            leg.insert(0, skeleton.parents[leg[0]])
+        _bend(joints, leg, _corrections(joints[:, toe], joints[:, leg[0]], floor, fps, skeleton.unit_m))
     return joints
 
 
-def standing(toe, floor, fps, unit_m=1.0):
-    """Stretches [start, end) in which a toe [T,3] is low and slow, as pairs."""
-    step = np.linalg.norm(np.diff(toe[:, [0, 2]], axis=0), axis=-1)
-    speed = np.concatenate([step, step[-1:]]) * fps * unit_m if len(step) else np.zeros(len(toe))
-    stands = ((toe[:, 1] - floor) * unit_m < LOW) & (speed < SLOW)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], stands.astype(int), [0]])))
-    return [(a, b) for a, b in zip(edges[::2], edges[1::2]) if b - a >= SHORTEST * fps]
+def standing(toe, hip, floor, fps, unit_m=1.0):
+    """Stretches [start, end) in which a toe [T,3] is low and slow and the body does not glide, as pairs."""
+    toe, low = toe[:, [0, 2]] * unit_m, (toe[:, 1] - floor) * unit_m < LOW
+    hip = hip[:, [0, 2]] * unit_m
+    step = np.linalg.norm(np.diff(toe, axis=0), axis=-1)
+    slow = low & (np.append(step, step[-1:] if len(step) else 0) * fps < SLOW)
+    second = max(1, round(fps))
+    for start, end in _stretches(slow):
+        first = np.clip(np.arange(start, end) - second // 2, start, max(start, end - 1 - second))
+        last = np.minimum(first + second, end - 1)
+        way = np.linalg.norm(toe[last] - toe[first], axis=-1)
+        way_from_hip = np.linalg.norm((toe - hip)[last] - (toe - hip)[first], axis=-1)
+        slow[start:end] = (way < GLIDE) | (way_from_hip > way / 2)
+    return [(start, end) for start, end in _stretches(slow) if end - start >= SHORTEST * fps]
 
 
-def _corrections(toe, floor, fps, unit_m):
+def _stretches(mask):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
+    return list(zip(edges[::2], edges[1::2]))
+
+
+def _corrections(toe, hip, floor, fps, unit_m):
     """How far to move the foot at each frame [T,3], horizontally: all the way while it stands, less and less
     around.
     """
-    count, blend = len(toe), max(1, round(BLEND * fps))
-    known_at, known = [-blend], [np.zeros(3)]
-    for start, end in standing(toe, floor, fps, unit_m):
-        if start - known_at[-1] > 2 * blend:
-            known_at += [known_at[-1] + blend, start - blend]
-            known += [np.zeros(3)] * 2
-        frames = np.arange(start, end)
-        known_at += list(frames)
-        known += list((toe[start:end].mean(axis=0) - toe[start:end]) * [1, 0, 1])
-    known_at.append(known_at[-1] + blend)
-    known.append(np.zeros(3))
-    known = np.array(known)
-    return np.stack([np.interp(np.arange(count), known_at, known[:, axis]) for axis in range(3)], axis=1)
+    moved, known = np.zeros_like(toe), np.zeros(len(toe), dtype=bool)
+    for start, end in standing(toe, hip, floor, fps, unit_m):
+        moved[start:end] = (toe[start:end].mean(axis=0) - toe[start:end]) * [1, 0, 1]
+        known[start:end] = True
+    known |= ~binary_dilation(known, np.ones(2 * max(1, round(BLEND * fps)) - 1))
+    frames = np.arange(len(toe))
+    return np.stack([np.interp(frames, frames[known], moved[known, axis]) for axis in range(3)], axis=1)
 
 
-def _bend(joints, leg, target):
-    """Two-bone inverse kinematics, in place: the ankle to target [T,3], the knee on the side where it was."""
-    hip, knee, ankle, toe = (joints[:, joint].copy() for joint in leg)
+def _bend(joints, leg, moved):
+    """Two-bone inverse kinematics, in place: move the ankle by `moved` [T,3] or as much of it as is in reach.
+
+    leg: hip, knee, ankle and what is below. The plane of the bend is carried over by the shortest arc from
+    the old way hip-ankle to the new one: measured against the new way, a nearly straight knee could flip.
+    """
+    hip, knee, ankle, toe = (joints[:, joint].copy() for joint in (*leg[:3], leg[-1]))
     thigh, shin = np.linalg.norm(knee - hip, axis=-1), np.linalg.norm(ankle - knee, axis=-1)
-    way = target - hip
-    reach = np.clip(np.linalg.norm(way, axis=-1), np.abs(thigh - shin) + 1e-9, thigh + shin)
-    way = unit(way)
+    old = ankle - hip
+    new = old + moved * _share_in_reach(old, moved, STRETCH * (thigh + shin))[:, None]
+    way, reach = unit(new), np.clip(np.linalg.norm(new, axis=-1), np.abs(thigh - shin) + 1e-9, thigh + shin)
     along = (thigh**2 - shin**2 + reach**2) / (2 * np.maximum(reach, 1e-9))
     aside = np.sqrt(np.maximum(thigh**2 - along**2, 0))
-    bulge = knee - hip
+    bulge = shortest_arc(unit(old), way).apply(knee - hip)
+    bulge -= (bulge * way).sum(axis=-1, keepdims=True) * way
+    straight = np.linalg.norm(bulge, axis=-1, keepdims=True) < 1e-6 * thigh[:, None]
+    bulge = np.where(straight, toe - ankle, bulge)  # a knee bends towards the toes
     bulge = unit(bulge - (bulge * way).sum(axis=-1, keepdims=True) * way)
     joints[:, leg[1]] = hip + way * along[:, None] + bulge * aside[:, None]
-    joints[:, leg[2]] = hip + way * reach[:, None]
-    joints[:, leg[3]] = joints[:, leg[2]] + toe - ankle
+    joints[:, leg[2:]] += (way * reach[:, None] - old)[:, None]
+
+
+def _share_in_reach(old, moved, reach):
+    """The largest share s <= 1 of a move [T] with |old + s moved| <= the larger of reach and |old|."""
+    a, b = (moved**2).sum(axis=-1), (old * moved).sum(axis=-1)
+    room = np.maximum(reach**2 - (old**2).sum(axis=-1), 0)
+    # s = (-b + sqrt(b^2 + a room)) / a, written so that a = 0 is no matter
+    root = np.sqrt(b**2 + a * room)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.where(b > 0, room / (b + root), (root - b) / a)
+    return np.where(a > 0, np.minimum(share, 1), 1.0)
