@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from motion.bvh import read_bvh
+from motion.bvh.rigs import map_joints
 
 ORDERS = ["".join(order) for order in itertools.permutations("XYZ")]
 CHAIN = """HIERARCHY
@@ -335,3 +336,16 @@ def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, se
         assert re.fullmatch(r"[^\n]{5,250}", str(error))
     else:
         assert np.isfinite(bvh.global_positions()).all() or np.abs(bvh.offsets).max() > 1e20
+
+
+def test_character_creator_s_names_are_known():
+    """Its prefix holds an underscore: CC_Base_Hip."""
+    names = ["Hip", "Pelvis", "Waist", "Spine01", "Spine02", "NeckTwist01", "NeckTwist02", "Head"]
+    for side in "LR":
+        names += [
+            f"{side}_{bone}"
+            for bone in ["Thigh", "Calf", "Foot", "ToeBase", "Clavicle", "Upperarm", "Forearm", "Hand"]
+        ]
+    found = map_joints([f"CC_Base_{name}" for name in names])
+    assert [names[i] for (i,) in found[:4]] == ["Hip", "L_Thigh", "R_Thigh", "Waist"]
+    assert [names[i] for (i,) in found[10:13]] == ["L_ToeBase", "R_ToeBase", "NeckTwist01"]

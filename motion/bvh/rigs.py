@@ -29,6 +29,7 @@ SPINES = (
     "Pelvis Spine Spine1 Spine2 Neck Head",
     "Pelvis Spine Spine+Spine1 Spine1 Neck Head",
     "pelvis spine_01 spine_02 spine_03 neck_01 head",  # Unreal
+    "Hip Waist Spine01 Spine02 NeckTwist01 Head",  # Character Creator
     "hip abdomen abdomen+chest chest neck head",  # Poser, DAZ
 )
 LEG = ("hip", "knee", "ankle", "foot")
@@ -38,7 +39,7 @@ LEGS = (
     "{}UpperLeg {}LowerLeg {}Foot {}Toes|{}Toe|{}ToeBase|{}Foot_end",  # Unity, VRM
     "UpperLeg{} LowerLeg{} Foot{} Toes{}|Toe{}|Foot{}_end",  # Bandai-Namco
     "{}Hip {}Knee {}Ankle {}Toe|{}Foot|{}Ankle_end",  # Xsens
-    "{}Thigh {}Calf {}Foot {}Toe0|{}Toe|{}Foot_end",  # 3ds Max Biped
+    "{}Thigh {}Calf {}Foot {}Toe0|{}ToeBase|{}Toe|{}Foot_end",  # 3ds Max Biped, Character Creator
     "{}Thigh {}Shin {}Foot {}Toe|{}ToeBase|{}Foot_end",  # Rokoko, Poser
     "Thigh{} Calf{} Foot{} Ball{}|Foot{}_end",  # Unreal
 )
@@ -48,34 +49,19 @@ ARMS = (
     "{}Shoulder {}Arm {}ForeArm {}Hand|{}ForeArm_end",  # Mixamo, MotionBuilder, CMU, LAFAN1, Rokoko
     "{}Shoulder {}UpperArm {}LowerArm {}Hand|{}LowerArm_end",  # Unity, VRM
     "Shoulder{} UpperArm{} LowerArm{} Hand{}|LowerArm{}_end",  # Bandai-Namco
-    "{}Clavicle {}UpperArm {}Forearm {}Hand|{}Forearm_end",  # 3ds Max Biped
+    "{}Clavicle {}UpperArm {}Forearm {}Hand|{}Forearm_end",  # 3ds Max Biped, Character Creator
     "{}Collar {}Shldr {}ForeArm {}Hand",  # Poser
     "Clavicle{} UpperArm{} LowerArm{} Hand{}",  # Unreal
 )
 SIDES = {"left": ("left", "l"), "right": ("right", "r")}
 
-UNITS = {
-    "m": 1.0,
-    "cm": 0.01,
-    "mm": 0.001,
-    "inch": 0.0254,
-    "foot": 0.3048,
-    "cmu": 0.0254 / 0.45,
-}  # metres in one
+# metres in one
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048, "cmu": 0.0254 / 0.45}
 BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that a person can have: 1.2 to 1.5, mostly
 # metres; HumanML3D's skeleton (the bone that ends at each joint)
-HUMANML3D_BONES = (0.0, 0.1031, 0.1099, 0.1316, 0.3936, 0.3902, 0.1432, 0.4324, 0.4256, 0.0574, 0.1434) + (
-    0.1494,
-    0.2194,
-    0.1375,
-    0.1434,
-    0.103,
-    0.1316,
-    0.123,
-    0.2568,
-    0.2631,
-    0.266,
-    0.2699,
+HUMANML3D_BONES = (
+    *(0.0, 0.1031, 0.1099, 0.1316, 0.3936, 0.3902, 0.1432, 0.4324, 0.4256, 0.0574, 0.1434),
+    *(0.1494, 0.2194, 0.1375, 0.1434, 0.103, 0.1316, 0.123, 0.2568, 0.2631, 0.266, 0.2699),
 )
 
 
@@ -140,7 +126,7 @@ def _first(known, cell):
 def _plain(name):
     """A joint's name without its program's prefix, blanks, signs and capitals."""
     name = name.rsplit(":", 1)[-1].lower()
-    name = re.sub(r"^(mixamorig|bip|character|ccbase|def[-_])\d*[ _]?", "", name)
+    name = re.sub(r"^(mixamorig|bip|character|cc_base_|def[-_])\d*[ _]?", "", name)
     return re.sub(r"[^a-z0-9]", "", name)
 
 
