@@ -69,7 +69,7 @@ def validate(estimator, text, lengths, min_tokens):
     with inference(estimator):
         logits = estimator(text)
         likeliest = length_distribution(logits, min_tokens).argmax(dim=1)
-        return {"loss": cross_entropy(logits, lengths).item()} | errors(likeliest, lengths)
+        return {"loss": cross_entropy(logits, lengths).item()} | errors(likeliest, lengths.cpu())
 
 
 def train_epoch(estimator, text, lengths, optimizer, scheduler, args):

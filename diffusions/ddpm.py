@@ -61,8 +61,11 @@ class Schedule:
 
 def diffuse(schedule, x0, t, noise):
     """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise. x0, noise [N,D]; t int64 [N]."""
-    alpha_bar = schedule.alphas_cumprod.to(x0.device)[t][:, None]
-    return alpha_bar.sqrt().to(x0.dtype) * x0 + (1 - alpha_bar).sqrt().to(x0.dtype) * noise
+    alpha_bar = schedule.alphas_cumprod  # float64, which not every device has: rounded before it is moved
+    signal, spread = (
+        scale.to(x0.dtype).to(x0.device)[t][:, None] for scale in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+    )
+    return signal * x0 + spread * noise
 
 
 def loss(net, schedule, x0, z, t=None, noise=None):

@@ -36,25 +36,25 @@ class LengthEstimator(nn.Module):
 
 
 def length_distribution(logits, min_tokens, max_tokens=MAX_TOKENS):
-    """softmax over the classes min_tokens..max_tokens, zero elsewhere. logits [B,C] -> [B,C] float64"""
-    classes = torch.arange(logits.shape[1], device=logits.device)
-    legal = (classes >= min_tokens) & (classes <= max_tokens)
-    if not legal.any():
-        raise ValueError(
-            f"no length between {min_tokens} and {max_tokens} tokens among {logits.shape[1]} classes"
-        )
-    return logits.double().masked_fill(~legal, -torch.inf).softmax(dim=1)
+    """softmax over the classes min_tokens..max_tokens, zero elsewhere. logits [B,C] -> [B,C] float64, on the
+    host: Apple's GPUs have no float64.
+    """
+    n = logits.shape[1]
+    if min_tokens > min(max_tokens, n - 1):
+        raise ValueError(f"no length between {min_tokens} and {max_tokens} tokens among {n} classes")
+    classes = torch.arange(n)
+    illegal = (classes < min_tokens) | (classes > max_tokens)
+    return logits.cpu().double().masked_fill(illegal, -torch.inf).softmax(dim=1)
 
 
 def sample_lengths(logits, min_tokens, seed, indices=None):
-    """Draw a length in tokens for each row: logits [B,C] -> int64 [B], each in min_tokens..MAX_TOKENS.
+    """Draw a length in tokens for each row: logits [B,C] -> int64 [B] on the host, in min_tokens..MAX_TOKENS.
 
     Row i draws from (seed, indices[i]) [i itself], so a prompt's length does not depend on its batch.
     """
     share = length_distribution(logits, min_tokens).cumsum(dim=1)
     indices = range(len(logits)) if indices is None else indices
     draws = [rng(Purpose.LENGTH, seed, index).random() for index in indices]
-    draws = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None]
-    return torch.searchsorted(share, draws * share[:, -1:], right=True)[
-        :, 0
-    ]  # the first class whose share exceeds it
+    draws = torch.tensor(draws, dtype=torch.float64)[:, None]
+    # the first class whose share exceeds the draw
+    return torch.searchsorted(share, draws * share[:, -1:], right=True)[:, 0]

@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusions import flow
+from diffusions import ddpm, flow
 from diffusions.samplers import FIXED_STEP, guided, integrate
+from models.LengthEstimator import length_distribution
 
 
 def test_the_path_leads_from_noise_to_data_along_its_velocity():
@@ -69,3 +72,22 @@ def test_guidance_extrapolates_and_skips_the_second_pass_at_one():
     for scale, value in ((0.0, 1.5), (1.0, 4.5), (4.5, 15.0)):
         torch.testing.assert_close(guided(net, z, z_null, scale)(x, t), torch.full((2, 1), value))
     assert rows == [4, 2, 4]
+
+
+class Float64Off(TorchDispatchMode):
+    """Refuses float64 anywhere but on the host, as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if torch.is_tensor(out) and out.dtype == torch.float64:
+            assert out.device.type == "cpu", function
+        return out
+
+
+def test_no_float64_reaches_a_device():
+    with Float64Off():
+        x0 = torch.randn(5, 3, device="meta")
+        ddpm.loss(lambda x, t, z: x, ddpm.Schedule.cosine(50), x0, None)
+        ddpm.sample(lambda x, t: x, ddpm.Schedule.cosine(4), x0, torch.randn(5, 4, 3, device="meta"))
+    with FakeTensorMode(), Float64Off():
+        assert length_distribution(torch.randn(2, 50, device="cuda"), 6).device.type == "cpu"
