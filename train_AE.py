@@ -164,7 +164,7 @@ def main(argv=None):
                 total, recons = train_step(ae, batch.to(device), args, usage)
                 loop.backward(total * frames, frames, recons=recons * frames)
             loop.optimizer_step(optimizer)
-            distributed.broadcast(ae.restarted())
+            ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)
         if ae.codebook_size:
             loop.scalars("Train", usage.report())
         loop.scalars("Val", validate(ae, val_set, args, device))

@@ -32,6 +32,7 @@ class AE(nn.Module):
     options = ()  # the flags of this bottleneck
     codebook_size = None
     precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32
+    real_tokens = None  # [N,D] to draw replacements from; None: standard normal numbers, as MARDM
 
     def __init__(self, dim=67, width=512, mask_padding=True):
         super().__init__()
@@ -49,7 +50,7 @@ class AE(nn.Module):
     def decode(self, latents, m_lens=None):
         """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames."""
         with autocast_to(self.precision, latents):
-            motion = self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE)).mT
+            motion = self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE, latents.device)).mT
         return motion.to(latents.dtype)
 
     def forward(self, motion, m_lens=None):
@@ -72,9 +73,8 @@ class AE(nn.Module):
         for part in (self.encoder, self.decoder):
             compile_module(part)
 
-    def restarted(self):
-        """Tensors that a training pass changes without a gradient, for several processes to agree on."""
-        return ()
+    def finish_step(self, optimizer, all_reduce_sum, broadcast):
+        """What the bottleneck does after an optimizer's step: see VectorQuantizer.finish_step."""
 
     # the tokenizer contract
 
@@ -96,15 +96,25 @@ class AE(nn.Module):
     def detokenize(self, targets, m_lens=None, snap=True):
         """[B,L,target_dim], frames [B] -> motion [B,4L,dim], zero past each end."""
         motion = self.decode(self.embed_codes(self.quantize(targets) if snap else targets), m_lens)
-        return motion if m_lens is None else zero_past(motion, m_lens)
+        return motion if m_lens is None else zero_past(motion, m_lens.to(motion.device))
 
     def random_replacements(self, latents, keys):
-        """Wrong latents in the place of [B,D,L], for BERT's 10% random tokens: standard normal, as MARDM's.
+        """Wrong latents in the place of [B,D,L], for BERT's 10% random tokens.
 
         keys [B]: see models/counter_rng.py.
+        Continuous latents have no code book to draw from: theirs are drawn from `real_tokens`, the same at
+        every step, so that a clip's replacements do not depend on its batch.
         """
         _, D, L = latents.shape
-        return normal(keys.to(latents.device), REPLACEMENT, (L, D)).mT.to(latents.dtype)
+        keys = keys.to(latents.device)
+        if self.real_tokens is None:
+            return normal(keys, REPLACEMENT, (L, D)).mT.to(latents.dtype)
+        return self.real_tokens[integers(keys, REPLACEMENT, (L,), len(self.real_tokens))].mT.to(latents.dtype)
+
+    def keep_real_tokens(self, motion, m_lens):
+        """Draw replacements from the tokens of these clips [B,T,dim], frames [B]."""
+        latents = self.tokenize(motion, m_lens)[0].detach().mT
+        self.real_tokens = latents[lengths_to_mask((m_lens // STRIDE).to(latents.device), latents.shape[1])]
 
     def _random_codes(self, latents, keys):
         """Indices [B,L] into the code book."""
@@ -119,18 +129,18 @@ class AE(nn.Module):
 
     def _latents(self, motion, m_lens):
         with autocast_to(self.precision, motion):
-            latents = self.encoder(motion.mT, self._ends(m_lens, motion.shape[1]))
+            latents = self.encoder(motion.mT, self._ends(m_lens, motion.shape[1], motion.device))
         return latents.to(motion.dtype)
 
-    def _ends(self, m_lens, frames):
-        """What `Chain` needs to zero padding; None where there is none. Only lengths on the host are
-        compared: another device's answer would have to be waited for.
+    def _ends(self, m_lens, frames, device):
+        """What `Chain` needs to zero padding; None where there is none. Pass lengths on the host: those of
+        another device are not compared, because its answer would have to be waited for.
         """
         if m_lens is None or not self.mask_padding:
             return None
         if m_lens.device.type == "cpu" and bool((m_lens >= frames).all()):
             return None
-        return m_lens, frames
+        return m_lens.to(device, non_blocking=True), frames
 
 
 class FSQ_AE(AE):
@@ -177,33 +187,23 @@ class VQ_AE(AE):
     """Encoder -> nearest code of a learned code book -> decoder. Targets are code vectors."""
 
     kind = "VQ"
-    options = ("codebook_size", "commitment_cost", "restart_after")
+    options = ("codebook_size", "commitment_cost")
 
-    def __init__(
-        self,
-        dim=67,
-        width=512,
-        codebook_size=512,
-        commitment_cost=0.25,
-        restart_after=100,
-        mask_padding=True,
-    ):
+    def __init__(self, dim=67, width=512, codebook_size=512, commitment_cost=0.25, mask_padding=True):
         super().__init__(dim, width, mask_padding)
-        self.vq = VectorQuantizer(codebook_size, width, commitment_cost, restart_after)
+        self.vq = VectorQuantizer(codebook_size, width, commitment_cost)
         self.codebook_size, self.commitment_cost = codebook_size, commitment_cost
-        self.restart_after = restart_after
 
     def training_pass(self, motion, m_lens=None):
         z = self._latents(motion, m_lens).mT
         inside = None
         if m_lens is not None:
-            inside = lengths_to_mask(m_lens // STRIDE, z.shape[1])
+            inside = lengths_to_mask((m_lens // STRIDE).to(z.device), z.shape[1])
         z_q, index, loss = self.vq(z, inside)
         return self.decode(self.embed_codes(z_q), m_lens), loss, index
 
-    def restarted(self):
-        """Codes restart at vectors of a process's own share; those of the main process count."""
-        return self.vq.state_dict().values()
+    def finish_step(self, optimizer, all_reduce_sum, broadcast):
+        self.vq.finish_step(optimizer, all_reduce_sum, broadcast)
 
     def quantize(self, targets):
         return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)

@@ -12,8 +12,8 @@ class VectorQuantizer(nn.Module):
 
     ||sg(z) - e||^2 trains the codes, commitment_cost * ||z - sg(e)||^2 the encoder, and z + sg(e - z) goes
     on. Both losses are taken on the code itself: taken on the straight-through output, they would give the
-    codes no gradient. Codes that no token has used for `patience` training steps restart at vectors of the
-    current batch.
+    codes no gradient. Codes start at vectors of the first batch; those that no token has used for `patience`
+    training steps restart at vectors of the current one (`finish_step`).
     """
 
     def __init__(self, num_embeddings=512, embedding_dim=512, commitment_cost=0.25, patience=100):
@@ -23,6 +23,8 @@ class VectorQuantizer(nn.Module):
         nn.init.uniform_(self.codebook, -1 / num_embeddings, 1 / num_embeddings)
         self.register_buffer("idle", torch.zeros(num_embeddings, dtype=torch.int64))  # steps since last used
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("used", torch.zeros(num_embeddings, dtype=torch.int64), persistent=False)
+        self.vectors = None  # of the last piece of the step under way [N,D]
 
     @property
     def codebook_size(self):
@@ -41,8 +43,8 @@ class VectorQuantizer(nn.Module):
     def forward(self, z, inside=None):
         """z [B,L,D], inside bool [B,L] (real tokens; None = all) -> (z_q [B,L,D], indices [B,L], loss [])."""
         real = z.flatten(end_dim=-2) if inside is None else z[inside]
-        if self.training:
-            self._restart(real.detach())
+        if self.training and len(real):
+            self._note(real.detach())
         index = self.nearest(z)
         e = self.lookup(index)
         e_real = e.flatten(end_dim=-2) if inside is None else e[inside]
@@ -50,15 +52,39 @@ class VectorQuantizer(nn.Module):
         return z + (e - z).detach(), index, loss
 
     @torch.no_grad()
-    def _restart(self, vectors):
-        """Start all codes at vectors of the first batch, and idle ones at vectors of this batch. vectors
-        [N,D]
+    def _note(self, vectors):
+        """Count the codes that vectors [N,D] use; before the first step, start all codes at some of them."""
+        if self.vectors is None:
+            self._restart(~self.started.expand(self.codebook_size), vectors)
+        self.vectors = vectors
+        self.used[self.nearest(vectors)] += 1
+
+    @torch.no_grad()
+    def finish_step(
+        self, optimizer=None, all_reduce_sum=lambda tensor: tensor, broadcast=lambda tensors: None
+    ):
+        """Once a training step, after the optimizer's: restart codes that were idle for too long.
+
+        optimizer: that of the codes, Adam or AdamW; a restarted code's moments are set to zero.
+        all_reduce_sum(tensor) -> the sum over processes; broadcast(tensors): make them the main process's,
+        whose vectors the codes restart at.
         """
-        dead = self.idle >= self.patience if self.started else torch.ones_like(self.idle, dtype=torch.bool)
-        pick = torch.randint(len(vectors), (len(dead),), device=vectors.device)
-        jitter = 1e-3 * vectors.std() * torch.randn_like(self.codebook)  # so that two codes never coincide
-        self.codebook.copy_(torch.where(dead[:, None], vectors[pick] + jitter, self.codebook))
+        used = all_reduce_sum(self.used.clone()) > 0
+        first = ~self.started  # processes began with codes of their own
+        self.idle.copy_(torch.where(used, 0, self.idle + 1))
+        dead = self.idle >= self.patience
+        if self.vectors is not None:
+            self._restart(dead, self.vectors)
+        self.idle.masked_fill_(dead, 0)
         self.started.fill_(True)
-        used = torch.zeros_like(dead)
-        used[self.nearest(vectors)] = True
-        self.idle.copy_(torch.where(used | dead, 0, self.idle + 1))
+        self.used.zero_()
+        broadcast(self.state_dict().values())
+        state = optimizer.state.get(self.codebook, {}) if optimizer else {}
+        for name in {"exp_avg", "exp_avg_sq"} & set(state):
+            state[name].masked_fill_((dead | first)[:, None], 0)
+
+    def _restart(self, which, vectors):
+        """Put the codes of the mask `which` [K] at random vectors [N,D], without waiting for the device."""
+        pick = torch.randint(len(vectors), (len(which),), device=vectors.device)
+        jitter = 1e-3 * vectors.std() * torch.randn_like(self.codebook)  # so that two codes never coincide
+        self.codebook.copy_(torch.where(which[:, None], vectors[pick] + jitter, self.codebook))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import models.AE
 from models.AE import FSQ_LEVELS, AE_models, make_ae
 from models.counter_rng import Purpose, sample_keys
 
@@ -53,11 +54,11 @@ def test_a_padded_clip_comes_out_as_if_it_were_alone(ae):
 
 
 def test_whole_clips_come_out_as_without_lengths(ae):
-    """Bit for bit, so that asking for it may depend on the device."""
+    """Bit for bit, so that it may be left out where lengths on the host say so."""
     motion, whole = torch.randn(3, 32, 67), torch.full((3,), 32)
     with torch.no_grad():
         latents, targets = ae.tokenize(motion, whole)
-        ends = whole, 32  # what a device that has to be waited for is given
+        ends = whole, 32
         assert torch.equal(ae.encoder(motion.mT, ends), ae.encoder(motion.mT))
         assert torch.equal(targets, ae.tokenize(motion)[1])
         assert torch.equal(ae.decoder(latents, ends), ae.decoder(latents))
@@ -91,6 +92,40 @@ def test_snap_off_decodes_what_it_is_given():
         torch.testing.assert_close(off, ae.decode_from_fsq(coords))
         torch.testing.assert_close(on, ae.decode_from_fsq(ae.quantize(coords)))
         assert (off - on).abs().max() > 1e-4
+
+
+def test_whole_clips_on_a_device_are_not_masked(monkeypatch):
+    """Lengths on the host, all else on a device (meta stands for it): masks only where there is padding."""
+    ae, masked = make_ae("AE_Model", width=8).to("meta"), []
+
+    def mask(x, lengths, dim):
+        masked.append(lengths.device.type)
+        return x
+
+    monkeypatch.setattr(models.AE, "zero_past", mask)
+    motion = torch.zeros(2, 32, 67, device="meta")
+    ae.tokenize(motion, torch.tensor([32, 32]))
+    assert masked == []
+    ae.tokenize(motion, torch.tensor([32, 20]))
+    assert set(masked) == {"meta"}
+
+
+def test_replacements_of_continuous_latents_are_real_tokens():
+    torch.manual_seed(0)
+    ae = make_ae("AE_Model", width=16).eval()
+    motion, m_lens = torch.randn(3, 32, 67), torch.tensor([32, 20, 8])
+    latents = torch.zeros(4, 16, 9)
+    keys = sample_keys(torch.arange(4), Purpose.TRAINING, 1)
+    normal = ae.random_replacements(latents, keys)
+    assert normal.std() == pytest.approx(1, abs=0.1)  # MARDM's
+    ae.keep_real_tokens(motion, m_lens)
+    with torch.no_grad():
+        tokens = ae.tokenize(motion, m_lens)[1]
+    real = torch.cat([tokens[i, : n // 4] for i, n in enumerate(m_lens.tolist())])
+    replaced = ae.random_replacements(latents, keys)
+    assert (replaced.mT[:, :, None] == real).all(dim=-1).any(dim=-1).all()
+    assert len(replaced.mT.flatten(0, 1).unique(dim=0)) > 8  # of 15
+    assert torch.equal(ae.random_replacements(latents[:1, :, :5], keys[2:3])[0], replaced[2, :, :5])
 
 
 def test_random_replacements_are_legal():

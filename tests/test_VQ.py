@@ -58,6 +58,7 @@ def test_training_moves_the_codes_onto_the_data():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        vq.finish_step(optimizer)
     distance = torch.cdist(centres, vq.codebook.detach()).min(dim=1).values
     assert (distance < 0.3).all()
 
@@ -66,11 +67,53 @@ def test_a_dead_code_is_revived_where_the_data_lie():
     vq = VectorQuantizer(3, 2, patience=3).train()
     z = torch.randn(1, 40, 2)
     vq(z)
+    vq.finish_step()
     vq.codebook.data[1] = 1e4  # no token will ever choose it
     for _ in range(4):
         vq(z)
+        vq.finish_step()
     assert vq.codebook[1].abs().max() < 10
     assert vq.started and int(vq.idle.max()) < 3
+
+
+def two_codes(patience=2):
+    """Codes at 0 and 10, and the vectors of a batch that uses the first alone."""
+    vq = VectorQuantizer(2, 1, patience=patience).train()
+    vq.codebook.data = torch.tensor([[0.0], [10.0]])
+    vq.started.fill_(True)
+    return vq, torch.tensor([[[0.5], [-0.5]]])
+
+
+def test_a_step_counts_once_however_many_pieces_it_has():
+    vq, z = two_codes()
+    for _ in range(3):
+        vq(z)
+    vq.finish_step()
+    assert vq.idle.tolist() == [0, 1] and vq.codebook[1] == 10
+
+
+def test_a_code_that_another_process_uses_is_not_idle():
+    vq, z = two_codes()
+    for _ in range(5):
+        vq(z)
+        vq.finish_step(all_reduce_sum=lambda used: used + torch.tensor([0, 3]))
+    assert vq.idle.tolist() == [0, 0] and vq.codebook[1] == 10
+
+
+def test_a_restarted_code_leaves_its_moments_behind():
+    vq, z = two_codes()
+    optimizer = torch.optim.AdamW(vq.parameters(), 1e-3, fused=True)
+    vq(torch.tensor([[[0.5], [9.0]]]))[2].backward()
+    optimizer.step()
+    state = optimizer.state[vq.codebook]
+    assert (state["exp_avg"] != 0).all() and (state["exp_avg_sq"] != 0).all()
+    for _ in range(3):
+        vq.finish_step(optimizer)
+        vq(z)
+    vq.finish_step(optimizer)
+    assert vq.codebook[1].abs() < 1
+    for moment in (state["exp_avg"], state["exp_avg_sq"]):
+        assert moment[1] == 0 and moment[0] != 0
 
 
 def test_padding_trains_no_code():
