@@ -28,8 +28,9 @@ from tqdm import tqdm
 from utils.analysis import latent_perturbation as topology
 from utils.analysis.output import check_picture
 from utils.analysis.topology_figure import draw, table
-from utils.checkpoints import Run, load_ae, load_state
+from utils.checkpoints import load_ae
 from utils.cli import Parser, count, name, run, start, write_text
+from utils.config import WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
@@ -71,8 +72,9 @@ def parse(argv):
 def analyse(args, device):
     """-> everything that `table` and `draw` need, as plain data"""
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    models = args.ae_models or [trained_as(args, one) for one in args.ae_names]
-    parts = {one: load_ae(args, device, one, model) for one, model in zip(args.ae_names, models)}
+    source = from_flags(WeightsConfig, args, name="")
+    models = args.ae_models or [None] * len(args.ae_names)
+    parts = {one: load_ae(source, device, one, model) for one, model in zip(args.ae_names, models)}
     clips = load_clips(next(iter(parts.values())).spec, root, args.split)
     tokens = {
         one: topology.encode(part.ae, TextMotionSet(clips, part.normalizer)) for one, part in parts.items()
@@ -95,19 +97,11 @@ def analyse(args, device):
             ae, part.normalizer, part.spec.skeleton.unit_m, topology.reach(ae.decoder)
         )
         generator = torch.Generator().manual_seed(args.seed + 1)
-        found[one] = describe(one, models[args.ae_names.index(one)], decoding, tokens[one])
+        found[one] = describe(one, parts[one].model, decoding, tokens[one])
         found[one] |= topology.examine(decoding, samples[one], kept, generator, norms or topology.NORMS)
         norms |= grid_norms(found)
     facts = {"split": args.split, "clips": len(clips), "samples": args.samples, "seed": args.seed}
     return facts | {"autoencoders": {one: found[one] for one in args.ae_names}}
-
-
-def trained_as(args, one):
-    path = Run.of(args, one).choose(args.checkpoint)
-    config = load_state(path).get("config")
-    if config is None:
-        raise BadInput(f"{path} does not say which model it holds: pass --ae_models")
-    return config["model"]
 
 
 def grid_norms(found):

@@ -15,8 +15,9 @@ import tempfile
 
 from models.AE import STRIDE
 from utils.cli import Parser, count, run, start
+from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
-from utils.flags import DEMO, decoding, generator_flags
+from utils.flags import DEMO, generator_flags, sampling_config
 from utils.generation.app_backend import (
     GUIDANCE,
     PROMPT_LETTERS,
@@ -153,10 +154,10 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     device = start(args)
-    pipeline = Pipeline.from_args(args, device)
+    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
     with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:
-        studio = Studio(pipeline, decoding(args, pipeline.spec), folder, changed(args), args.fix_feet)
+        studio = Studio(pipeline, sampling_config(args, pipeline.spec), folder, changed(args), args.fix_feet)
         page = build(studio)
         pipeline.embed([EXAMPLES[0]])  # a missing encoder is told now, not to the first visitor
         serve(page, args.host, args.port)

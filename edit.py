@@ -21,11 +21,11 @@ from motion.export import FORMATS, Names, export_motion
 from motion.render.rendering import render_video
 from motion.skeletons import SMPL22
 from utils.cli import Parser, count, run, start
-from utils.config import from_flags
+from utils.config import WeightsConfig, from_flags
 from utils.data.bvh_dataset import Reading, read_joint_map, reading_flags
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
-from utils.flags import decoding, generator_flags, output_flags
+from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.anchoring import align, anchor, on_bones, runs
 from utils.generation.prompts import warn_of_unknown_letters
 from utils.generation.windows import draw_hidden
@@ -209,8 +209,8 @@ def main(argv=None):
     if not prompt:
         raise BadInput("--text_prompt is empty")
     device = start(args)
-    pipeline = Pipeline.from_args(args, device)
-    spec, sampling = pipeline.spec, decoding(args, pipeline.spec)
+    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
+    spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec)
     reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
     source = read_source(args.source_motion, spec, reading)
     frames = len(source.joints)

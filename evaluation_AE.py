@@ -12,9 +12,10 @@ import torch
 
 from models.AE import STRIDE, AE_models
 from models.masking import lengths_to_mask
-from utils.checkpoints import Run, check_name, load_ae
+from utils import distributed
+from utils.checkpoints import Run, load_ae
 from utils.cli import Parser, run, start
-from utils.config import EvaluationConfig, RunConfig, from_flags
+from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset, loader
 from utils.eval_utils import interval
@@ -28,7 +29,7 @@ FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Cod
 def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="AE")
-    parser.add_argument("--model", default="AE_Model", help=f"one of {', '.join(AE_models)} [%(default)s]")
+    parser.add_argument("--model", help=f"one of {', '.join(AE_models)} [what the checkpoint says]")
     checkpoint_flag(parser)
     evaluation_flags(parser)
     return parser
@@ -55,15 +56,16 @@ def code_usage(ae, evaluation):
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    check_name(args.model, AE_models, "--model")
+    distributed.refuse_several("evaluation_AE.py")
     device = start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    tokenizer = load_ae(args, device, args.name, args.model)
+    source = from_flags(WeightsConfig, args, model=None, ae_name=args.name, ae_model=args.model)
+    tokenizer = load_ae(source, device)
     ae, clips = tokenizer.ae, load_clips(tokenizer.spec, root, config.split)
     evaluation = make_evaluation(this_run, config, tokenizer, clips, device)
     report = Report(Run.of(this_run).eval, vars(args))
-    report.log(describe(args.model, ae))
+    report.log(describe(tokenizer.model, ae))
 
     repeats = config.repeat_times
     columns = {

@@ -7,16 +7,17 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 
 from functools import partial
 
-from models.MARDM import MARDM_models
-from utils.checkpoints import Run, check_name, load_ae, load_mardm
+from utils import distributed
+from utils.checkpoints import Run
 from utils.cli import Parser, run, start
-from utils.config import EvaluationConfig, RunConfig, from_flags
+from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import interval
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
-from utils.flags import decoding, evaluation_flags, generator_flags, speed_up
+from utils.flags import evaluation_flags, generator_flags, sampling_config
+from utils.pipeline import Pipeline
 from utils.text_embeddings import embed_captions
 
 
@@ -35,28 +36,28 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    check_name(args.model, MARDM_models, "--model")
+    distributed.refuse_several("evaluation_MARDM.py")
     device = start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    tokenizer = load_ae(args, device)
-    ae, spec = tokenizer.ae, tokenizer.spec
-    mardm, stored = load_mardm(args, tokenizer, device)
-    speed_up(mardm, args)
-    sampling = decoding(args, spec)
+    source = from_flags(WeightsConfig, args)
+    pipeline = Pipeline.open(source, device)
+    tokenizer, mardm, spec = pipeline.tokenizer, pipeline.mardm, pipeline.spec
+    ae = tokenizer.ae
+    sampling = sampling_config(args, spec)
     clips = load_clips(spec, root, config.split)
-    encoder = args.text_encoder or stored.get("text_encoder", spec.text_encoder)
-    embeddings, width = embed_captions([clips], encoder, root, device)
-    if width != stored.get("text_dim", width):
+    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device)
+    if width != pipeline.text_dim:
         raise BadInput(
-            f"--text_encoder {encoder} is {width} wide, {args.name} was trained on {stored['text_dim']}"
+            f"--text_encoder {pipeline.text_encoder} is {width} wide, {args.name} was trained on "
+            f"{pipeline.text_dim}: leave the flag out"
         )
     evaluation = make_evaluation(this_run, config, tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
     report = Report(Run.of(this_run).eval, vars(args))
     report.log(
-        f"Evaluating {args.model}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {args.ae_model}"
+        f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {tokenizer.model}"
     )
     report.log(mardm.cost(sampling))
 

@@ -22,8 +22,9 @@ from models.AE import STRIDE
 from motion.export import FORMATS, Names, export_motion
 from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start, write_text
+from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
-from utils.flags import decoding, generator_flags, output_flags
+from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
 from utils.generation.stitch import draw_story
 from utils.generation.windows import part_key
@@ -130,9 +131,9 @@ def main(argv=None):
         raise BadInput("--stitch joins prompts: give two or more in --text_path")
     device = start(args)
 
-    pipeline = Pipeline.from_args(args, device)
+    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec = pipeline.spec
-    sampling = decoding(args, spec)
+    sampling = sampling_config(args, spec)
     print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
     warn_of_unknown_letters(texts)

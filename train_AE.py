@@ -15,20 +15,31 @@ from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name
 from utils.cli import Parser, count, number, run, start
+from utils.config import (
+    AutoencoderConfig,
+    LoaderConfig,
+    MachineConfig,
+    ReconstructionLoss,
+    RunConfig,
+    TrainingConfig,
+    as_plain,
+    from_flags,
+)
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_flags, speed_up
+from utils.randomness import reseed
 from utils.training.train_utils import (
     CodeUsage,
     RunningMean,
     adamw,
+    format_scalars,
     inference,
-    reseed,
     warm_up_then_milestones,
 )
-from utils.training.training_loop import TrainingLoop
+from utils.training.training_loop import Best, TrainingLoop
 
 DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
 
@@ -49,12 +60,6 @@ def flags():
         type=number(float, 0, 1e3),
         default=0.25,
         help="beta of VQ_AE_Model: how strongly the encoder is held to its codes [%(default)s]",
-    )
-    group.add_argument(
-        "--restart_after",
-        type=count(1),
-        default=100,
-        help="steps without use after which a code of VQ_AE_Model restarts [%(default)s]",
     )
     group.add_argument(
         "--width", type=count(8, 4096), default=512, help="channels of the networks [%(default)s]"
@@ -83,75 +88,77 @@ def flags():
     return parser
 
 
-def reconstruction_loss(motion, recons, m_lens, args):
+def bottleneck_options(design):
+    """The options of an AutoencoderConfig that make_ae hands to the bottleneck that has them."""
+    return {key: value for key, value in vars(design).items() if key != "model"}
+
+
+def reconstruction_loss(motion, recons, m_lens, objective):
     """recons + aux * recons(local joint positions), over real frames. motion, recons [B,T,dim], m_lens [B] ->
     [].
     """
-    each = DISTANCES[args.recons_loss](recons, motion, reduction="none")
+    each = DISTANCES[objective.recons_loss](recons, motion, reduction="none")
     inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None]
     each = each * inside[..., None]
     root, joints = each[..., :4].sum(), each[..., 4:].sum()
     frames, dim = inside.sum(), motion.shape[2]
-    return (args.root_weight * root + joints) / (frames * dim) + args.aux_loss_joints * joints / (
+    return (objective.root_weight * root + joints) / (frames * dim) + objective.aux_loss_joints * joints / (
         frames * (dim - 4)
     )
 
 
-def train_step(ae, batch, args, usage):
+def train_step(ae, batch, objective, usage):
     """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames."""
     recons, bottleneck_loss, codes = ae.training_pass(batch.motion, batch.m_lens)
     if codes is not None:
         usage.add(codes, lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1]))  # real tokens only
-    loss = reconstruction_loss(batch.motion, recons, batch.m_lens, args)
+    loss = reconstruction_loss(batch.motion, recons, batch.m_lens, objective)
     return loss + bottleneck_loss, loss
 
 
-def validate(ae, val_set, args, device):
+def validate(ae, val_set, objective, loading, device):
     """Loss and code usage over the whole validation clips. -> dict"""
     means, usage = RunningMean(), CodeUsage(ae.codebook_size or 1)
     with inference(ae):
-        for batch in chain.from_iterable(shared_loader(val_set, args, device)):
+        for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             frames = int(batch.m_lens.sum())
-            means.add(frames, loss=train_step(ae, batch.to(device), args, usage)[1] * frames)
+            means.add(frames, loss=train_step(ae, batch.to(device), objective, usage)[1] * frames)
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, AE_models, "--model")
-    device = distributed.init_distributed(start(args))
+    run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
+    training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
+    design, objective = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
+    device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     normalizer = Normalizer.load(root, spec.dim)
     with distributed.main_first():
-        train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, args.window_size)
+        train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, objective.window_size)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
-        evaluator = TextMotionEvaluator.load(args, spec, device)
+        evaluator = TextMotionEvaluator.load(run_config, spec, device)
         if evaluator:
             evaluated_set = TextMotionSet(load_clips(spec, root, "val"), normalizer)
             evaluation = EvaluationRun(evaluator, evaluated_set, spec, device)
 
     reseed(args.seed)  # whatever was built before, an evaluator or not
-    ae = make_ae(
-        args.model,
-        spec.dim,
-        args.width,
-        fsq_levels=args.fsq_levels,
-        codebook_size=args.codebook_size,
-        commitment_cost=args.commitment_cost,
-        restart_after=args.restart_after,
-    ).to(device)
+    ae = make_ae(design.model, spec.dim, **bottleneck_options(design)).to(device)
     speed_up(ae, args)
-    optimizer = adamw(ae, args)
-    scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
-    config = vars(args) | {"dataset": spec.as_dict()} | {key: getattr(ae, key) for key in ae.options}
+    optimizer = adamw(ae, training)
+    scheduler = warm_up_then_milestones(optimizer, training)
+    config = as_plain(run_config, machine, training, loading, design, objective)
+    config |= {"dataset": spec.as_dict()} | {key: getattr(ae, key) for key in ae.options}
     loop = TrainingLoop(
-        args,
-        Run.of(args),
+        training,
+        loading,
+        Run.of(run_config),
         device,
         parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
         constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
-        best_parts=["ae"],
+        best=Best(parts=("ae",)),
     )
     size = sum(p.numel() for p in ae.parameters())
     print(f"{args.model}: {size:,} parameters, {ae.codebook_size or 'no'} codes; {len(train_set):,} windows")
@@ -161,19 +168,19 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 frames = int(batch.m_lens.sum())
-                total, recons = train_step(ae, batch.to(device), args, usage)
+                total, recons = train_step(ae, batch.to(device), objective, usage)
                 loop.backward(total * frames, frames, recons=recons * frames)
             loop.optimizer_step(optimizer)
             ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)
         if ae.codebook_size:
             loop.scalars("Train", usage.report())
-        loop.scalars("Val", validate(ae, val_set, args, device))
+        loop.scalars("Val", validate(ae, val_set, objective, loading, device))
         metrics = None
         if evaluator:
             with inference(ae):
                 pred = evaluation.reconstructed(ae)
             metrics = evaluation.compare(evaluation.real(), pred, paired=True).as_dict()
-            print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
+            print(f"epoch {epoch}: {format_scalars(metrics)}")
         loop.finish_epoch(metrics)
 
 

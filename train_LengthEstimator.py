@@ -6,17 +6,19 @@ writes checkpoints/<dataset>/length_estimator/model/finest.tar, which sample.py 
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import trange
 
 from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribution
-from utils.checkpoints import FORMAT, Run, save_state
-from utils.cli import Parser, count, number, record, run, start
-from utils.data.clips import UNIT, load_clips
-from utils.datasets import find_dataset
-from utils.flags import common_flags, text_encoder_flag
+from utils import distributed
+from utils.checkpoints import Run
+from utils.cli import Parser, run, start
+from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
+from utils.data.clips import UNIT, Clip, load_clips
+from utils.datasets import Normalizer, TextMotionSet, find_dataset
+from utils.flags import common_flags, optimizer_flags, text_encoder_flag
+from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
-from utils.training.train_utils import RunningMean, gradient_step, inference, reseed, warm_up_then_milestones
+from utils.training.train_utils import adamw, format_scalars, inference, warm_up_then_milestones
+from utils.training.training_loop import Best, TrainingLoop
 
 WITHIN = 2  # tokens; 0.4 s at 20 fps
 
@@ -25,33 +27,20 @@ def flags():
     parser = Parser(__doc__)
     common_flags(parser)
     text_encoder_flag(parser)
-    group = parser.add_argument_group("optimisation")
-    group.add_argument("--batch_size", type=count(1, 10**6), default=64, help="captions [%(default)s]")
-    group.add_argument("--epoch", type=count(1), default=40, help="passes over the captions [%(default)s]")
-    group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
-    group.add_argument("--lr", type=number(float, 0, 10), default=3e-4, help="learning rate [%(default)s]")
-    group.add_argument(
-        "--weight_decay", type=number(float, 0, 10), default=1e-2, help="AdamW's [%(default)s]"
-    )
-    group.add_argument(
-        "--warm_up_iter", type=count(), default=100, help="steps to the full rate [%(default)s]"
-    )
-    group.add_argument("--milestones", type=count(), nargs="*", default=[], help="steps [none]")
-    group.add_argument(
-        "--lr_decay", type=number(float, 0, 1), default=0.1, help="factor at each milestone [%(default)s]"
+    optimizer_flags(
+        parser, batch_size=64, epoch=40, weight_decay=1e-2, milestones=[], log_every=50, lr=3e-4, warm_up=100
     )
     return parser
 
 
-def pairs(clips, embeddings, device):
-    """One row for each caption of each clip. -> text [N,E], lengths in tokens int64 [N]"""
-    rows = [
-        (embeddings[c.text], min(len(clip.motion) // UNIT, MAX_TOKENS))
+def caption_lengths(clips, embeddings):
+    """A set with an entry for each caption of each clip. Only the number of frames counts: no feature is kept."""
+    entries = [
+        Clip(f"{clip.name}#{k}", clip.motion[:, :0], (caption,))
         for clip in clips
-        for c in clip.captions
+        for k, caption in enumerate(clip.captions)
     ]
-    text, lengths = zip(*rows)
-    return torch.stack(text).to(device), torch.tensor(lengths, device=device)
+    return TextMotionSet(entries, Normalizer([], []), embeddings, MAX_TOKENS * UNIT)
 
 
 def errors(predicted, lengths):
@@ -68,74 +57,60 @@ def validate(estimator, text, lengths, min_tokens):
     """Cross-entropy of the raw classes, and how far off the likeliest legal length is. -> dict"""
     with inference(estimator):
         logits = estimator(text)
-        likeliest = length_distribution(logits, min_tokens).argmax(dim=1)
-        return {"loss": cross_entropy(logits, lengths).item()} | errors(likeliest, lengths.cpu())
-
-
-def train_epoch(estimator, text, lengths, optimizer, scheduler, args):
-    """One pass over the captions in a new order, or what --max_iters leaves of it. -> mean loss"""
-    means = RunningMean()
-    for rows in torch.randperm(len(lengths)).to(text.device).split(args.batch_size):
-        loss = cross_entropy(estimator(text[rows]), lengths[rows])
-        gradient_step(loss, optimizer, scheduler)
-        means.add(loss=loss)
-        if scheduler.last_epoch == args.max_iters:  # counts steps
-            break
-    return means.pop()["loss"]
-
-
-def show(values):
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        likeliest = length_distribution(logits, min_tokens).argmax(dim=1).to(lengths.device)
+        return {"loss": cross_entropy(logits, lengths).item()} | errors(likeliest, lengths)
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    device = start(args)
+    run_config, machine = (
+        from_flags(RunConfig, args, name="length_estimator"),
+        from_flags(MachineConfig, args),
+    )
+    training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
+    device = distributed.init_distributed(start(machine))
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
-    clip_sets = [load_clips(spec, root, split) for split in ("train", "val")]
-    args.text_encoder = args.text_encoder or spec.text_encoder
-    embeddings, text_dim = embed_captions(clip_sets, args.text_encoder, root, device)
-    (text, lengths), val = (pairs(clips, embeddings, device) for clips in clip_sets)
+    encoder = args.text_encoder or spec.text_encoder
+    with distributed.main_first():
+        clip_sets = [load_clips(spec, root, split) for split in ("train", "val")]
+        embeddings, text_dim = embed_captions(clip_sets, encoder, root, device)
+    train_set, val_set = (caption_lengths(clips, embeddings) for clips in clip_sets)
+    val_text = torch.stack([embeddings[clip.captions[0].text] for clip in val_set.clips]).to(device)
+    val_lengths = torch.from_numpy(val_set.lengths // UNIT).to(device)
     min_tokens = -(-spec.min_frames // UNIT)
 
+    reseed(args.seed)
     estimator = LengthEstimator(text_dim).to(device)
-    optimizer = torch.optim.AdamW(estimator.parameters(), args.lr, weight_decay=args.weight_decay)
-    scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
-    folder = Run.of(args, "length_estimator")
-    record(args, folder.root)
-    config = vars(args) | {"text_dim": text_dim, "dataset": spec.as_dict()}
-    print(f"{len(lengths):,} captions to train on, {len(val[1]):,} to validate")
+    optimizer = adamw(estimator, training)
+    scheduler = warm_up_then_milestones(optimizer, training)
+    config = as_plain(run_config, machine, training, loading)
+    config |= {"text_encoder": encoder, "text_dim": text_dim, "dataset": spec.as_dict()}
+    loop = TrainingLoop(
+        training,
+        loading,
+        Run.of(run_config),
+        device,
+        parts={"estimator": estimator, "opt_estimator": optimizer, "scheduler": scheduler},
+        constants={"config": config},
+        best=Best(("estimator",), "finest.tar", "loss"),
+    )
+    print(f"{len(train_set):,} captions to train on, {len(val_set):,} to validate")
 
-    best = None
-    with (
-        SummaryWriter(folder.model) as writer,
-        trange(args.epoch, desc="length estimator", unit="epoch") as bar,
-    ):
-        for epoch in bar:
-            reseed(args.seed, epoch)
-            loss = train_epoch(estimator, text, lengths, optimizer, scheduler, args)
-            found, step = validate(estimator, *val, min_tokens), scheduler.last_epoch
-            writer.add_scalar("Train/loss", loss, step)
-            writer.add_scalar("Train/lr", scheduler.get_last_lr()[0], step)
-            for name, value in found.items():
-                writer.add_scalar(f"Val/{name}", value, step)
-            bar.set_postfix_str(show(found))
-            if best is None or found["loss"] < best["loss"]:
-                best = found | {"ep": epoch + 1, "total_it": step}
-                state = {
-                    "estimator": estimator.state_dict(),
-                    "best": best,
-                    "config": config,
-                    "format": FORMAT,
-                }
-                save_state(folder.model / "finest.tar", state | {"ep": epoch + 1, "total_it": step})
-            if step == args.max_iters:
-                break
+    for _ in loop.epochs():
+        for micro_batches in loop.batches(train_set):
+            for batch in micro_batches:
+                batch = batch.to(device)
+                loss = cross_entropy(estimator(batch.text), batch.m_lens // UNIT, reduction="sum")
+                loop.backward(loss, len(batch))
+            loop.optimizer_step(optimizer)
+        loop.finish_epoch(validate(estimator, val_text, val_lengths, min_tokens), group="Val")
 
-    constant = lengths.median().expand_as(val[1])
-    print(f"best epoch, on the validation captions: {show(best)}")
-    print(f"always {constant[0]} tokens, the training median:  {show(errors(constant, val[1]))}")
-    print(f"wrote {folder.model / 'finest.tar'}")
+    constant = torch.from_numpy(train_set.lengths // UNIT).median().to(device).expand_as(val_lengths)
+    print(f"best epoch, on the validation captions: {format_scalars(loop.progress.best)}")
+    print(
+        f"always {constant[0]} tokens, the training median:  {format_scalars(errors(constant, val_lengths))}"
+    )
+    print(f"wrote {loop.run.finest}")
 
 
 if __name__ == "__main__":

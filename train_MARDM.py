@@ -11,12 +11,21 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
-from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
+from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws, TrainingOptions
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, number, run, start
-from utils.config import EvaluationConfig
+from utils.config import (
+    EvaluationConfig,
+    GeneratorConfig,
+    LoaderConfig,
+    MachineConfig,
+    TrainingConfig,
+    WeightsConfig,
+    as_plain,
+    from_flags,
+)
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
@@ -31,15 +40,23 @@ from utils.flags import (
     speed_up,
     text_encoder_flag,
 )
+from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
-from utils.training.train_utils import EMA, RunningMean, adamw, inference, reseed, warm_up_then_milestones
-from utils.training.training_loop import TrainingLoop
+from utils.training.train_utils import (
+    EMA,
+    RunningMean,
+    adamw,
+    format_scalars,
+    inference,
+    warm_up_then_milestones,
+)
+from utils.training.training_loop import Best, TrainingLoop
 
 
 def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="MARDM")
-    autoencoder_flags(parser)
+    autoencoder_flags(parser, ae_name="AE")
     checkpoint_flag(parser)
     text_encoder_flag(parser)
     group = parser.add_argument_group("model")
@@ -74,13 +91,12 @@ def flags():
     )
     group.add_argument(
         "--no_neighbour_init",
-        action="store_true",
-        help="begin with attention that sees all tokens alike, as MARDM does; ablation [off]",
+        dest="neighbour_init",
+        action="store_false",
+        help="begin with attention that weighs all tokens alike, as MARDM does; ablation [off]",
     )
     group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
-    group.add_argument(
-        "--unit_length", type=count(4, 4), default=4, help="frames per token, fixed by the AE [4]"
-    )
+    group.add_argument("--unit_length", type=count(4, 4), default=4, help="frames per token [4, always]")
     optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000], log_every=50)
     speed_flags(parser)
     group = parser.add_argument_group("averaging and evaluation")
@@ -94,10 +110,10 @@ def flags():
     return parser
 
 
-def measure_targets(ae, train_set, args, device):
+def measure_targets(ae, train_set, loading, device):
     """Mean and standard deviation [target_dim] of all training tokens."""
     sums = torch.zeros(3, ae.target_dim, dtype=torch.float64, device=device)
-    steps = tqdm(shared_loader(train_set, args, device), desc="measuring tokens", unit="it", leave=False)
+    steps = tqdm(shared_loader(train_set, loading, device), desc="measuring tokens", unit="it", leave=False)
     for batch in chain.from_iterable(steps):
         batch = batch.to(device)
         targets = ae.tokenize(batch.motion, batch.m_lens)[1].double()
@@ -109,7 +125,7 @@ def measure_targets(ae, train_set, args, device):
     return (first / n).float(), variance.clamp(min=0).sqrt().float()
 
 
-def loss_of(mardm, ae, batch, keys, room):
+def masked_loss(mardm, ae, batch, keys, room):
     """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
     there = batch.to(mardm.target_mean.device)
     latents, targets = ae.tokenize(there.motion, there.m_lens)
@@ -117,13 +133,13 @@ def loss_of(mardm, ae, batch, keys, room):
     return mardm.summed_loss(latents, targets, there.text, batch.m_lens // STRIDE, draws)
 
 
-def validate(mardm, ae, val_set, args, device):
+def validate(mardm, ae, val_set, loading, device):
     """The training loss on the validation clips, with the same draws at every call."""
     means = RunningMean()
     with inference(mardm):
-        for batch in chain.from_iterable(shared_loader(val_set, args, device)):
-            keys = sample_keys(batch.index, Purpose.VALIDATION, args.seed)
-            loss, count = loss_of(mardm, ae, batch, keys, val_set.longest)
+        for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
+            keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
+            loss, count = masked_loss(mardm, ae, batch, keys, val_set.longest)
             means.add(count, loss=loss)
     return means.pop()
 
@@ -131,50 +147,47 @@ def validate(mardm, ae, val_set, args, device):
 def main(argv=None):
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
-    device = distributed.init_distributed(start(args))
+    source, machine = from_flags(WeightsConfig, args), from_flags(MachineConfig, args)
+    training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
+    device = distributed.init_distributed(start(machine))
 
-    tokenizer = load_ae(args, device)
+    tokenizer = load_ae(source, device)
     ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
-    _, root = find_dataset(args.dataset_name, args.dataset_dir)
-    args.text_encoder = args.text_encoder or spec.text_encoder
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    encoder = args.text_encoder or spec.text_encoder
     with distributed.main_first():
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
-        text, text_dim = embed_captions([train_clips, val_clips], args.text_encoder, root, device)
-    train_set = TextMotionSet(
-        train_clips, normalizer, text, args.max_motion_length, crop=True, seed=args.seed
-    )
-    val_set = TextMotionSet(val_clips, normalizer, text, args.max_motion_length)
-    evaluator = TextMotionEvaluator.load(args, spec, device) if args.need_evaluation else None
+        text, text_dim = embed_captions([train_clips, val_clips], encoder, root, device)
+    frames = args.max_motion_length
+    train_set = TextMotionSet(train_clips, normalizer, text, frames, crop=True, seed=args.seed)
+    val_set = TextMotionSet(val_clips, normalizer, text, frames)
+    evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None
     if args.need_evaluation and evaluator is None:
         raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
+    design = from_flags(
+        GeneratorConfig, args, text_encoder=encoder, text_dim=text_dim, autoencoder=tokenizer.tie()
+    )
     reseed(args.seed)  # whatever was built before, an evaluator or not
-    mardm = make_mardm(
-        args.model,
-        ae,
-        text_dim,
-        args.ae_name,
-        ddpm_steps=args.ddpm_steps,
-        cond_drop_prob=args.cond_drop_prob,
-        diffmlps_batch_mul=args.diffmlps_batch_mul,
-        dropout=args.dropout,
-        neighbour_init=not args.no_neighbour_init,
-    ).to(device)
-    if not (args.raw_targets or args.is_continue):  # a pass over all clips; a resumed run keeps its own
-        mardm.set_target_stats(*measure_targets(ae, train_set, args, device))
-    ema = EMA(mardm, args.ema_decay)
+    options = vars(from_flags(TrainingOptions, args))
+    mardm = make_mardm(design.model, ae, text_dim, design.ddpm_steps, **options).to(device)
+    if not (design.raw_targets or training.is_continue):  # a pass over all clips; a resumed run keeps its own
+        mardm.set_target_stats(*measure_targets(ae, train_set, loading, device))
+    ema = EMA(mardm, design.ema_decay)
     speed_up(mardm, args)
-    optimizer = adamw(mardm, args)
-    scheduler = warm_up_then_milestones(optimizer, args.warm_up_iter, args.milestones, args.lr_decay)
-    config = vars(args) | {"text_dim": text_dim, "dataset": spec.as_dict()}
+    optimizer = adamw(mardm, training)
+    scheduler = warm_up_then_milestones(optimizer, training)
+    config = as_plain(source, machine, training, loading, design)
+    config |= {"dataset": spec.as_dict(), "ae_model": tokenizer.model}
     loop = TrainingLoop(
-        args,
-        Run.of(args),
+        training,
+        loading,
+        Run.of(source),
         device,
         parts={"mardm": mardm, "ema_mardm": ema.model, "opt_mardm": optimizer, "scheduler": scheduler},
         constants={"config": config, "target_stats": mardm.target_stats},
-        best_parts=["mardm", "ema_mardm"],
+        best=Best(parts=("mardm", "ema_mardm")),
     )
     for model in (mardm, ema.model):  # a resumed run keeps those it began with
         model.set_target_stats(**loop.constants["target_stats"])
@@ -185,16 +198,16 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 keys = sample_keys(batch.index, Purpose.TRAINING, args.seed, loop.progress.total_it)
-                loop.backward(*loss_of(mardm, ae, batch, keys, train_set.longest))
+                loop.backward(*masked_loss(mardm, ae, batch, keys, train_set.longest))
             loop.optimizer_step(optimizer)
             ema.update(mardm, loop.progress.total_it)
         metrics = None
-        loop.scalars("Val", validate(mardm, ae, val_set, args, device))
-        if evaluator and (epoch % args.eval_every == 0 or loop.done or epoch == args.epoch):
+        loop.scalars("Val", validate(mardm, ae, val_set, loading, device))
+        if evaluator and (epoch % args.eval_every == 0 or loop.last):
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
             pred = evaluation.generated(ema.model, ae, sampling)
             metrics = evaluation.compare(evaluation.real(), pred).as_dict()
-            print(f"epoch {epoch}: " + "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if v is not None))
+            print(f"epoch {epoch}: {format_scalars(metrics)}")
         loop.finish_epoch(metrics)
 
 

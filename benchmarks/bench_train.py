@@ -39,8 +39,8 @@ from models.AE import STRIDE
 from models.DiffMLPs import HEAD_SIZES
 from utils.cli import Parser, count, number, run, write_text
 from utils.flags import speed_flags
+from utils.randomness import reseed
 from utils.training.monitoring import Meter
-from utils.training.train_utils import reseed
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL = 2048  # rows and columns

@@ -22,18 +22,18 @@ from benchmarks.training_reference import (
 from models.AE import STRIDE, make_ae
 from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models
+from utils.config import TrainingConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import Batch, Normalizer, TextMotionSet, WindowSet, loader
 from utils.distributed import pool_gradients
 from utils.flags import speed_up
+from utils.randomness import reseed
 from utils.training.train_utils import (
     EMA,
     CodeUsage,
     adamw,
-    gradient_step,
     optimizer_step,
     parameters_of,
-    reseed,
     warm_up_then_milestones,
 )
 
@@ -69,7 +69,9 @@ class Bench:
         self.flags = train_AE.flags().parse_args(["--lr", "1e-6", "--batch_size", str(batch_size)])
         ours = adamw(module, self.flags)
         parents = torch.optim.AdamW(module.parameters(), self.flags.lr, betas=(0.9, 0.99))
-        self.fast, self.plain = ((o, warm_up_then_milestones(o, 1, [], 0.1)) for o in (ours, parents))
+        self.fast, self.plain = (
+            (o, warm_up_then_milestones(o, TrainingConfig(epoch=1, warm_up_iter=1))) for o in (ours, parents)
+        )
 
     def batches(self):
         return islice(
@@ -89,6 +91,13 @@ class Bench:
         pool_gradients(parameters_of(optimizer), count)
         optimizer_step(optimizer, scheduler)
         optimizer.zero_grad(set_to_none=True)
+
+    def plain_step(self, loss):
+        """As MARDM: backward, step, schedule."""
+        optimizer, scheduler = self.plain
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer_step(optimizer, scheduler)
 
 
 class AutoencoderBench(Bench):
@@ -111,9 +120,7 @@ class AutoencoderBench(Bench):
     def reference(self, given):
         motion = given.batch.motion.to(self.device)
         recons = self.ae.training_pass(motion)[0]
-        gradient_step(
-            smooth_l1_loss(recons, motion) + smooth_l1_loss(recons[..., 4:], motion[..., 4:]), *self.plain
-        )
+        self.plain_step(smooth_l1_loss(recons, motion) + smooth_l1_loss(recons[..., 4:], motion[..., 4:]))
 
 
 class GeneratorBench(Bench):
@@ -160,7 +167,7 @@ class GeneratorBench(Bench):
         batch, keys = given.batch, sample_keys(given.batch.index, Purpose.TRAINING, 0)
         self.ae.requires_grad_(False)
         ae = Given(self.ae, given.tokens) if tokens else self.ae
-        self.gradient_step(*train_MARDM.loss_of(self.mardm, ae, batch, keys, FRAMES // STRIDE))
+        self.gradient_step(*train_MARDM.masked_loss(self.mardm, ae, batch, keys, FRAMES // STRIDE))
         self.average.update(self.mardm, 10**5)
 
     @plain_products()
@@ -176,7 +183,7 @@ class GeneratorBench(Bench):
             averages, modules = [*averages, its_average], [*modules, tower]
         m_lens = batch.m_lens // STRIDE
         loss = repeat_then_gather_loss(self.mardm, latents, targets, condition, m_lens, keys)
-        gradient_step(loss, *self.plain)
+        self.plain_step(loss)
         average_one_by_one(averages, modules)
 
 

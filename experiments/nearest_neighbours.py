@@ -20,16 +20,17 @@ import numpy as np
 import scipy.stats
 
 from utils.analysis.output import new_figure, save
-from utils.checkpoints import Run, load_ae, load_mardm
+from utils.checkpoints import Run
 from utils.cli import Parser, count, run, start, write_text
-from utils.config import EvaluationConfig, from_flags
+from utils.config import EvaluationConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import decoding, evaluator_flags, generator_flags
+from utils.flags import evaluator_flags, generator_flags, sampling_config
 from utils.metrics import distances, kid
+from utils.pipeline import Pipeline
 from utils.text_embeddings import embed_captions
 
 FRAMES = 16  # to which every clip is resampled
@@ -52,10 +53,9 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     begun, device = time.time(), start(args)
-    tokenizer = load_ae(args, device)
+    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
+    tokenizer, mardm, encoder = pipeline.tokenizer, pipeline.mardm, pipeline.text_encoder
     spec, root = tokenizer.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
-    mardm, config = load_mardm(args, tokenizer, device)
-    encoder = args.text_encoder or config.get("text_encoder", spec.text_encoder)
     evaluator = TextMotionEvaluator.load(args, spec, device, args.eval_mean_std, args.glove_dir)
     if evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
@@ -70,7 +70,7 @@ def main(argv=None):
     motions = {
         "test": evaluation.real(),
         "reconstruction": evaluation.reconstructed(tokenizer.ae),
-        "generated": evaluation.generated(mardm, tokenizer.ae, decoding(args, spec)),
+        "generated": evaluation.generated(mardm, tokenizer.ae, sampling_config(args, spec)),
     }
     train, embeddings = examine(train_clips).real(), {name: x.embeddings for name, x in motions.items()}
     local = {name: postures(x.joints) for name, x in motions.items()}

@@ -8,12 +8,11 @@ checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's 
 them like any other run.
 """
 
-from argparse import Namespace
-
 import torch
 
-from utils.checkpoints import Run, load_state, save_state
+from utils.checkpoints import Run, load_state, save_state, weights_hash
 from utils.cli import Parser, name, run
+from utils.errors import BadInput
 
 KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config
 
@@ -45,15 +44,20 @@ def packed(state, weights, **config):
 def main(argv=None):
     args = flags().parse_args(argv)
     generator = load_state(Run.of(args).choose(args.checkpoint))
-    ae = load_state(Run.of(args, generator["config"]["ae_name"]).choose(args.checkpoint))
-    estimator = load_state(Run.of(args, "length_estimator").model / "finest.tar")
-    # The raw weights are of use to training only; whoever looks for them finds the average.
-    released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae)
+    tie = generator["config"]["autoencoder"]
+    ae = load_state(Run.of(args, tie["name"]).model / tie["file"])
+    if weights_hash(ae["ae"]) != tie["sha256"]:
+        raise BadInput(f"{tie['name']}/model/{tie['file']} is not the autoencoder of {args.name} any more")
+    estimator = load_state(Run.of(args, "length_estimator").finest)
+    released_ae = packed(ae, ["ae"], name=args.to_ae)
+    released_ae_path, path = Run.of(args, args.to_ae).best, Run.of(args, args.to).best
+    tie |= {"name": args.to_ae, "file": path.name, "sha256": weights_hash(released_ae["ae"])}
+    # The raw weights are of use to training only: the average is kept alone.
+    released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae, autoencoder=tie)
     released |= {"estimator": half(estimator["estimator"])}
-    for target, state in ((args.to_ae, packed(ae, ["ae"], name=args.to_ae)), (args.to, released)):
-        path = Run.of(Namespace(**vars(args) | {"name": target})).best
-        save_state(path, state)
-        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+    for file, state in ((released_ae_path, released_ae), (path, released)):
+        save_state(file, state)
+        print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

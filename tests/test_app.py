@@ -72,7 +72,7 @@ def pipeline(demo_weights):
 @pytest.fixture
 def at_work(pipeline, tmp_path):
     args = app.flags().parse_args(["--time_steps", "3"])
-    return Studio(pipeline, app.decoding(args, pipeline.spec), tmp_path, app.changed(args))
+    return Studio(pipeline, app.sampling_config(args, pipeline.spec), tmp_path, app.changed(args))
 
 
 def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path):

@@ -21,15 +21,16 @@ from tests.conftest import ROOT
 from utils import metrics
 from utils.checkpoints import Run, load_state, save_state
 from utils.cli import Parser
+from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.clips import Caption, Clip, load_clips, parse_caption, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet, loader
 from utils.errors import BadInput
-from utils.flags import decoding, sampling_flags
+from utils.flags import sampling_config, sampling_flags
 from utils.generation.prompts import parse_prompt
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.training.train_utils import EMA, warm_up_then_milestones
-from utils.training.training_loop import TrainingLoop
+from utils.training.training_loop import Best, TrainingLoop
 
 DOC = ROOT / "docs/mardm_failures.md"
 ITEMS = {"1": 9, "2": 14, "3": 9, "4": 15, "5": 10}  # section -> its number of failures
@@ -71,7 +72,7 @@ def test_fid_is_free_of_deprecated_functions():
 
 @pytest.mark.parametrize("main", [sample.main, edit.main])
 def test_a_missing_prompt_is_one_line_before_anything_is_loaded(main, capsys, monkeypatch):
-    monkeypatch.setattr(Pipeline, "from_args", None)
+    monkeypatch.setattr(Pipeline, "open", None)
     with pytest.raises(SystemExit) as left:
         main([])
     assert left.value.code == 2 and len(capsys.readouterr().err.strip().splitlines()) == 1
@@ -103,9 +104,11 @@ def loop_in(folder, **flags):
     )
     net = torch.nn.Linear(67, 1)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3)
-    schedule = warm_up_then_milestones(optimizer, 2, [], 0.1)
+    training = from_flags(TrainingConfig, args, warm_up_iter=2)
+    schedule = warm_up_then_milestones(optimizer, training)
     parts = {"net": net, "opt_net": optimizer, "scheduler": schedule}
-    return TrainingLoop(args, Run.of(args), torch.device("cpu"), parts, constants={}), net
+    loading, best, cpu = from_flags(LoaderConfig, args), Best(tuple(parts)), torch.device("cpu")
+    return TrainingLoop(training, loading, Run.of(args), cpu, parts, {}, best), net
 
 
 def run_epoch(loop, net, clips=3, metrics=None, spoil=1.0):
@@ -159,7 +162,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_file(tmp_path):
 
 def rates(warm_up, milestones, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = warm_up_then_milestones(optimizer, warm_up, milestones, 0.1)
+    schedule = warm_up_then_milestones(
+        optimizer, TrainingConfig(1, warm_up_iter=warm_up, milestones=milestones)
+    )
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -361,7 +366,7 @@ def test_without_guidance_by_text_the_head_still_draws(pair):
 
 
 def test_given_lengths_need_no_length_estimator():
-    pipeline = Pipeline(tokenizer=None, mardm=None, text_encoder="", device="cpu", args=None)
+    pipeline = Pipeline(None, None, "", "", 0, device="cpu", source=None, paths=[])
     assert pipeline.lengths(None, [120, 43], seed=0).tolist() == [30, 10]
 
 
@@ -385,6 +390,9 @@ def test_guidance_follows_the_data_set_and_no_path(tmp_path):
     parser = Parser(None)
     sampling_flags(parser)
     args = Namespace(seed=0, out_dir="my_kitchen_run", name="kit_kit", **vars(parser.parse_args([])))
-    assert decoding(args, DATASETS["t2m"]).cfg == 4.5 and decoding(args, DATASETS["kit"]).cfg == 2.5
+    assert (
+        sampling_config(args, DATASETS["t2m"]).cfg == 4.5
+        and sampling_config(args, DATASETS["kit"]).cfg == 2.5
+    )
     own = DatasetSpec("my_kitchen", "my_kitchen", DATASETS["t2m"].skeleton, 20.0, 24, cfg=3.0)
-    assert decoding(args, own).cfg == 3.0
+    assert sampling_config(args, own).cfg == 3.0

@@ -7,7 +7,6 @@ checked.
 
 import json
 import pickle
-from argparse import Namespace
 from functools import partial
 
 import numpy as np
@@ -27,12 +26,12 @@ from utils.checkpoints import (
     Run,
     finished_epochs,
     load_ae,
+    load_generator,
     load_length_estimator,
-    load_mardm,
     make_mardm,
     statistics_of,
 )
-from utils.config import EvaluationConfig
+from utils.config import EvaluationConfig, LoaderConfig, TrainingConfig, WeightsConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import DATASETS, Normalizer, TextMotionSet
 from utils.errors import BadInput
@@ -40,7 +39,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
-from utils.training.training_loop import TrainingLoop
+from utils.training.training_loop import Best, TrainingLoop
 
 CPU = torch.device("cpu")
 
@@ -75,7 +74,7 @@ def write(home, dataset, run, file, **state):
 
 
 def flags(home, dataset="t2m", model="MARDM-SiT-XL", checkpoint="parent", **more):
-    return Namespace(
+    return WeightsConfig(
         checkpoints_dir=home / "checkpoints",
         dataset_dir=home / "datasets",
         dataset_name=dataset,
@@ -131,13 +130,14 @@ def test_generators_load_at_official_size(home, classes, name):
     write(home, "t2m", "MARDM", "latest.tar", **state)
     with torch.device("meta"):
         ae = make_ae("AE_Model", mask_padding=False)
-        tokenizer = checkpoints.Tokenizer(ae, DATASETS["t2m"], None, {}, home)
-        mardm, config = load_mardm(flags(home, model=name), tokenizer, "meta")
-        assert config == {} and sum(p.numel() for p in mardm.parameters()) == 290_816_512
+        tokenizer = checkpoints.Tokenizer(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
+        generator = load_generator(flags(home, model=name), "meta", tokenizer)
+        assert generator.config.fields == {}
+        assert sum(p.numel() for p in generator.mardm.parameters()) == 290_816_512
         del weights["cond_emb.bias"]
         write(home, "t2m", "MARDM", "latest.tar", **state)
         with pytest.raises(BadInput, match="cond_emb.bias"):
-            load_mardm(flags(home, model=name), tokenizer, "meta")
+            load_generator(flags(home, model=name), "meta", tokenizer)
 
 
 @pytest.fixture(params=["SiT", "DDPM"])
@@ -165,8 +165,8 @@ def published(request, home, goldens, monkeypatch):
 def test_a_loaded_pair_draws_the_parents_motion(published):
     """From files to tokens: the averaged weights, no target statistics, its padding, its loop."""
     args, recorded = published
-    tokenizer = load_ae(args, CPU)
-    mardm, _ = load_mardm(args, tokenizer, CPU)
+    generator = load_generator(args, CPU)
+    tokenizer, mardm = generator.tokenizer, generator.mardm
     assert (mardm.target_mean == 0).all() and (mardm.target_std == 1).all()
     assert tokenizer.ae.mask_padding is False
     loop = recorded["generate"]
@@ -283,10 +283,11 @@ def test_epochs_are_converted():
 def test_a_parents_run_is_not_continued(home):
     """Its optimizer numbers CLIP too, its schedule is another class, its targets have no statistics."""
     write(home, "t2m", "MARDM", "latest.tar", **parent_state(mardm={}, ema_mardm={}, opt_mardm={}))
-    args = flags(home, is_continue=True)
+    args = flags(home)
+    training, loading = TrainingConfig(epoch=1, is_continue=True), LoaderConfig(batch_size=1, seed=0)
     before = sorted(home.rglob("*"))
     with pytest.raises(BadInput, match="MARDM.*train anew under another --name"):
-        TrainingLoop(args, Run.of(args), torch.device("cpu"), parts={}, constants={})
+        TrainingLoop(training, loading, Run.of(args), CPU, parts={}, constants={}, best=Best(()))
     assert sorted(home.rglob("*")) == before
 
 
@@ -309,7 +310,7 @@ def test_missing_statistics_are_named_with_the_remedy(home, monkeypatch):
 
 def ddpm(**options):
     ae = make_ae("AE_Model", width=8)
-    return make_mardm("MARDM-DDPM-XS", ae, 16, "AE", **options)
+    return make_mardm("MARDM-DDPM-XS", ae, 16, **options)
 
 
 @pytest.mark.parametrize(
@@ -331,20 +332,20 @@ def test_a_ddpm_head_may_have_a_longer_schedule(options, trained, sampled):
 
 def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     ae = make_ae("AE_Model", width=8)
-    tokenizer = checkpoints.Tokenizer(ae, DATASETS["t2m"], None, {}, home)
+    tokenizer = checkpoints.Tokenizer(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
     weights = ddpm().state_dict()
     config = {"text_dim": 16, "ddpm_steps": 1000}
     write(home, "t2m", "MARDM", "latest.tar", format=1, ema_mardm=weights, config=config)
     asked = partial(flags, home, model="MARDM-DDPM-XS", checkpoint="latest")
-    head = load_mardm(asked(), tokenizer, CPU)[0].DiffMLPs
+    head = load_generator(asked(), CPU, tokenizer).mardm.DiffMLPs
     assert (len(head.schedule), len(head.sampling)) == (1000, 50)
-    mardm = load_mardm(asked(sampler_steps=25), tokenizer, CPU)[0]
+    mardm = load_generator(asked(sampler_steps=25), CPU, tokenizer).mardm
     assert len(mardm.DiffMLPs.sampling) == 25
     drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), SamplingConfig(time_steps=2))
     assert drawn.shape == (2, 3, 8) and torch.isfinite(drawn).all()
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
-            load_mardm(asked(sampler_steps=steps), tokenizer, CPU)
+            load_generator(asked(sampler_steps=steps), CPU, tokenizer)
 
 
 def test_training_records_the_length_of_the_diffusion():

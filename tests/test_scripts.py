@@ -296,10 +296,10 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(trained, tmp_path, capsy
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "canary"),)
 
-    folder = tmp_path / "checkpoints/Tiny/AE/model"
+    folder = tmp_path / "checkpoints/Tiny/MARDM/model"
     folder.mkdir(parents=True)
-    torch.save({"ae": Canary()}, folder / "latest.tar")
-    (folder / "net_best_fid.tar").write_bytes(pickle.dumps({"ae": Canary()}))
+    torch.save({"ema_mardm": Canary()}, folder / "latest.tar")
+    (folder / "net_best_fid.tar").write_bytes(pickle.dumps({"ema_mardm": Canary()}))
     flags = common(trained).replace(f"{trained}/checkpoints", f"{tmp_path}/checkpoints")
     for which in ("latest", "best"):
         line = f"{flags} {GENERATOR} --checkpoint {which} --text_prompt walk --motion_length 16"

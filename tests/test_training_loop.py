@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections import namedtuple
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from models.counter_rng import Purpose
+from models.counter_rng import rng as addressed
 from tests.conftest import ROOT
 from utils import distributed
 from utils.checkpoints import Run
+from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.clips import Caption, Clip
 from utils.datasets import (
     AddressedBatches,
@@ -28,9 +30,8 @@ from utils.datasets import (
 )
 from utils.errors import BadInput
 from utils.safe_load import load_state
-from utils.training.monitoring import check_room
 from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, warm_up_then_milestones
-from utils.training.training_loop import TrainingLoop
+from utils.training.training_loop import Best, TrainingLoop
 
 CPU = torch.device("cpu")
 FLAGS = {"dataset_name": "t2m", "name": "run", "is_continue": False, "epoch": 9, "max_iters": 0}
@@ -48,14 +49,16 @@ SET = TextMotionSet(clips(*[8, 20, 12, 40, 16] * 4), Normalizer(np.zeros(5), np.
 class Rehearsal:
     """A run over one linear layer. spoil: step -> what the loss is multiplied with."""
 
-    def __init__(self, folder, spoil=None, **flags):
+    def __init__(self, folder, spoil=None, constants=None, **flags):
         args = Namespace(checkpoints_dir=str(folder), **FLAGS | flags)
         torch.manual_seed(0)
         self.net, self.spoil, self.run = torch.nn.Linear(5, 1), spoil or {}, Run.of(args)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-2, fused=True)
-        schedule = warm_up_then_milestones(self.optimizer, 2, [], 0.1)
+        training = from_flags(TrainingConfig, args, warm_up_iter=2)
+        schedule = warm_up_then_milestones(self.optimizer, training)
         parts = {"net": self.net, "opt_net": self.optimizer, "scheduler": schedule}
-        self.loop = TrainingLoop(args, self.run, CPU, parts, constants={})
+        loading, best = from_flags(LoaderConfig, args), Best(tuple(parts))
+        self.loop = TrainingLoop(training, loading, self.run, CPU, parts, constants or {}, best)
 
     def train(self, metrics=None):
         for _ in self.loop.epochs():
@@ -79,7 +82,7 @@ def test_what_is_not_finite_stops_at_the_next_report_with_the_steps_own_clips(tm
         rehearsal.train()
     assert rehearsal.loop.progress.total_it == 9  # --log_every 3
     epoch, first = 1, (7 - 5 - 1) * 4  # the second batch of the second epoch
-    named = [SET.clips[i].name for i in np.random.default_rng((1, epoch)).permutation(20)[first : first + 4]]
+    named = [SET.clips[i].name for i in addressed(Purpose.ORDER, 1, epoch).permutation(20)[first : first + 4]]
     assert all(name in str(stopped.value) for name in named)
     now = load_state(rehearsal.run.latest)
     assert now["total_it"] == 5 and torch.equal(now["net"]["weight"], kept["net"]["weight"])
@@ -103,26 +106,6 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, moment, monkeypat
     with pytest.raises(BadInput, match="gradient norm is nan at step 3 .*nothing was saved yet"):
         rehearsal.train()
     assert not rehearsal.run.latest.exists()
-
-
-def test_a_full_disk_is_told_before_it_costs_the_checkpoint(tmp_path, monkeypatch):
-    Rehearsal(tmp_path, max_iters=5).train()
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(100))
-    rehearsal = Rehearsal(tmp_path, is_continue=True)
-    with pytest.raises(
-        BadInput, match="0 MB free, a checkpoint wants 1; latest.tar is as it was.*--is_continue"
-    ):
-        rehearsal.train()
-    assert load_state(rehearsal.run.latest)["total_it"] == 5
-    state = {"a": [torch.zeros(25)], "b": {"c": torch.zeros(10, dtype=torch.int64)}}  # 180 bytes
-    for free, fits in ((2**20 + 217, True), (2**20 + 215, False)):
-        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: usage(free))
-        if fits:
-            check_room(tmp_path / "x.tar", state)
-        else:
-            with pytest.raises(BadInput, match="nothing was saved yet"):
-                check_room(tmp_path / "x.tar", state)
 
 
 def flip(data, tensor):
@@ -198,7 +181,7 @@ def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_b
     lengths, n, batch = SET.lengths, len(SET), 7
     alone = list(AddressedBatches(n, batch, seed=3, epoch=2, start=1))
     shares = [
-        list(AddressedBatches(n, batch, 3, 2, 1, lengths=lengths, share=slice(r, None, size)))
+        list(AddressedBatches(n, batch, 3, 2, 1, lengths=lengths, shard=slice(r, None, size)))
         for r in range(size)
     ]
     for whole, *parts in zip(alone, *shares):
@@ -281,3 +264,75 @@ def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
     usage = CodeUsage(5)
     usage.add(torch.tensor([[0, 1, 4], [1, 2, 2]]), torch.tensor([[True, True, False], [True, False, False]]))
     assert usage.counts.tolist() == [1, 2, 0, 0, 0] and usage.report()["codes_used"] == 2
+
+
+def test_a_resumed_run_takes_the_rates_that_are_asked_for(tmp_path):
+    """The message on divergence advises a lower --lr: it has to be heard."""
+    Rehearsal(tmp_path, max_iters=4).train()
+    loop = Rehearsal(tmp_path, is_continue=True, lr=1e-5, weight_decay=0.5, epoch=9).loop
+    group = loop.parts["opt_net"].param_groups[0]
+    assert group["lr"] == 1e-5 and group["weight_decay"] == 0.5
+    assert loop.parts["scheduler"].get_last_lr() == [1e-5]
+    loop.parts["opt_net"].step()
+    loop.parts["scheduler"].step()
+    assert group["lr"] == 1e-5
+
+
+@pytest.mark.parametrize("key, other", [("batch_size", 8), ("seed", 2), ("dropout", 0.5), ("model", "B")])
+def test_a_run_is_continued_as_it_was_begun(tmp_path, key, other):
+    config = {"batch_size": 4, "seed": 1, "dropout": 0.1, "model": "A", "lr": 1e-3, "epoch": 9}
+    Rehearsal(tmp_path, constants={"config": config}, max_iters=2).train()
+    Rehearsal(tmp_path, constants={"config": config | {"lr": 1, "epoch": 99}}, is_continue=True)
+    with pytest.raises(BadInput, match=f"was trained with {key} {config[key]}, not {other}"):
+        Rehearsal(tmp_path, constants={"config": config | {key: other}}, is_continue=True)
+
+
+@pytest.mark.parametrize("max_iters, epoch, last", [(5, 9, 1), (10, 9, 2), (7, 9, 2), (0, 3, 3)])
+def test_the_last_epoch_is_known_before_it_is_closed(tmp_path, max_iters, epoch, last):
+    """5 batches an epoch; --max_iters on its border as well: the evaluation at the end depends on it."""
+    loop = Rehearsal(tmp_path, max_iters=max_iters, epoch=epoch).loop
+    said = []
+    for _ in loop.epochs():
+        for _ in loop.batches(SET):
+            pass
+        said.append(loop.last)
+        loop.finish_epoch()
+    assert said == [False] * (last - 1) + [True]
+
+
+def test_only_our_own_loading_processes_are_ended(tmp_path):
+    """A program that imports this one has children of its own."""
+    code = (
+        "import multiprocessing, os, sys, time\n"
+        "child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=False)\n"
+        "child.start()\n"
+        "import utils.datasets\n"
+        "utils.datasets.end_loaders()\n"
+        "time.sleep(0.2)\n"
+        "print(child.is_alive(), flush=True)\n"
+        "child.kill()"
+    )
+    made = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert made.stdout.strip() == "True", made.stderr[-1000:]
+
+
+def test_a_group_on_cuda_has_a_backend_for_both_kinds_of_tensor(monkeypatch):
+    """NCCL alone knows no CPU tensors, and counts travel as such."""
+    joined = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: joined.update(device=device))
+    monkeypatch.setattr(
+        distributed.dist, "init_process_group", lambda backend: joined.update(backend=backend)
+    )
+    device = distributed.init_distributed(torch.device("cuda"))
+    assert device == torch.device("cuda", 1) == joined["device"]
+    assert joined["backend"] == "cuda:nccl,cpu:gloo"
+
+
+def test_integers_and_lists_stay_off_the_device(monkeypatch):
+    """A stand-in for a group in which CUDA tensors alone have NCCL, and CPU tensors gloo."""
+    seen = []
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor, *_: seen.append(tensor.device.type))
+    assert distributed.all_reduce_max(3) == 3 and seen == ["cpu"]

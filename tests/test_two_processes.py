@@ -29,7 +29,7 @@ def in_default_dtype(samples):
 def finish_and_keep(loop, metrics=None):
     finish(loop, metrics)
     state = {name: part.state_dict() for name, part in loop.parts.items()} | {"metrics": metrics}
-    torch.save(state, f"{kept}/{loop.args.name}-{distributed.rank()}.pt")
+    torch.save(state, f"{kept}/{loop.run.root.name}-{distributed.rank()}.pt")
 utils.datasets.collate, TrainingLoop.finish_epoch = in_default_dtype, finish_and_keep
 for line in lines:
     script, *flags = line.split()
@@ -47,14 +47,14 @@ def home(tmp_path_factory):
 
 
 def launch(home, processes, lines, dtype="float64"):
-    """These commands in so many processes, with the environment that `accelerate launch` would give them."""
+    """These commands in so many processes, with the environment that `torchrun` would give them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     where = f"--dataset_name Tiny --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
     lines = [f"{line} {where} --device cpu --num_workers 0 --warm_up_iter 2" for line in lines]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(processes)}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", LAUNCHER, str(home), dtype, *lines],
@@ -114,7 +114,7 @@ def test_code_books_and_metrics_are_those_of_all_processes(home):
     where = f"--dataset_name Tiny --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
     flags = f"{where} --device cpu --num_workers 0"
     assert call(train_Evaluators.main, f"{flags} --max_iters 4 --batch_size 32 --dim 16") == 0
-    vq = AE.format("VQ_AE_Model") + " --codebook_size 32 --restart_after 2 --max_iters 8"
+    vq = AE.format("VQ_AE_Model") + " --codebook_size 32 --max_iters 8"
     launch(home, 1, [f"{vq} --name alone"], "float32")
     launch(home, 2, [f"{vq} --name both", f"{vq} --name pieces --grad_accum 2"], "float32")
     for name in ("both", "pieces"):

@@ -1,10 +1,14 @@
 """Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
 
-Layout and keys follow MARDM (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`,
-`total_it`), plus `config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is the
-parent's: its padding, no target statistics, and `ep` counted from 0.
+Layout and keys follow MARDM (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`, `total_it`), plus
+`config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is MARDM's: its padding,
+no target statistics, and `ep` counted from 0.
+
+A generator is tied to the autoencoder whose tokens it learned: `config["autoencoder"]` names that run and
+file and holds a hash of its weights. The tie is followed when the generator is loaded; a mismatch is refused.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import torch
 
 from models.AE import AE_models, make_ae
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM_models
+from models.MARDM import MARDM, MARDM_models
 from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
@@ -30,26 +34,28 @@ class Run:
     root: Path
 
     @classmethod
-    def of(cls, args, name=None):
-        return cls(Path(args.checkpoints_dir) / args.dataset_name / (name or args.name))
+    def of(cls, config, name=None):
+        """config: a RunConfig; name: another run beside it."""
+        return cls(Path(config.checkpoints_dir) / config.dataset_name / (name or config.name))
 
     model = property(lambda self: self.root / "model")
     eval = property(lambda self: self.root / "eval")
     latest = property(lambda self: self.model / "latest.tar")
     previous = property(lambda self: self.model / "latest.prev.tar")
     best = property(lambda self: self.model / "net_best_fid.tar")
+    finest = property(lambda self: self.model / "finest.tar")  # of evaluators and length estimators
 
-    def choose(self, which, parent="latest"):
+    def choose(self, which, mardm="latest"):
         """The file that --checkpoint {best,latest,parent} means. Raises BadInput where there is none."""
         if which == "parent":
-            which = {"latest": "latest", "net_best_fid": "best"}[parent]
-        order = [self.best, self.latest] if which == "best" else [getattr(self, which)]
-        if which == "best" or order[0].is_file():
-            for file in order:
-                if file.is_file():
-                    return file
+            which = {"latest": "latest", "net_best_fid": "best"}[mardm]
+        candidates = [self.best, self.latest] if which == "best" else [getattr(self, which)]
+        for file in candidates:
+            if file.is_file():
+                return file
         raise BadInput(
-            f"no checkpoint {order[-1]}: train that run first, or name another with --name / --ae_name"
+            f"no checkpoint {candidates[-1]}: train that run first, name another with --name or --ae_name, "
+            "or use the demo weights with --demo"
         )
 
 
@@ -60,7 +66,7 @@ def save_state(path, state):
 
 
 def load_into(module, state, path):
-    """Strict: the first difference is named."""
+    """Strict load_state_dict; BadInput names the first difference."""
     try:
         module.load_state_dict(check_weights(state, path), strict=True)
     except (RuntimeError, AttributeError, TypeError) as error:
@@ -73,31 +79,61 @@ def check_name(model, registry, flag):
         raise BadInput(f"{flag} {model}: not one of {', '.join(registry)}")
 
 
+def weights_hash(state_dict):
+    """sha256 over names, shapes and values of a state_dict, as the loaded module holds them (float32)."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state_dict.items()):
+        values = tensor.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+        digest.update(f"{name} {tuple(values.shape)}".encode())
+        digest.update(values.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @dataclass
 class Tokenizer:
     """A trained autoencoder with what belongs to it: data set, statistics, how it was configured."""
 
     ae: torch.nn.Module
+    model: str  # its entry in AE_models
     spec: DatasetSpec
     normalizer: Normalizer
     config: dict
     path: Path
+    step: int
+
+    def tie(self):
+        """What a generator keeps of the autoencoder whose tokens it learns."""
+        return {
+            "name": self.path.parent.parent.name,
+            "model": self.model,
+            "file": self.path.name,
+            "step": self.step,
+            "sha256": weights_hash(self.ae.state_dict()),
+        }
 
 
-def load_ae(args, device, name=None, model=None):
-    """The autoencoder of run `name` [args.ae_name], on `device`, frozen, in eval mode. -> Tokenizer"""
-    name, model = name or args.ae_name, model or args.ae_model
+def load_ae(source, device, name=None, model=None):
+    """The autoencoder of run `name`, on `device`, frozen, in eval mode. -> Tokenizer
+
+    source: a WeightsConfig, which also says run (ae_name) and model where these are not given. A model that
+    is None is what the checkpoint says.
+    """
+    run = Run.of(source, name or source.ae_name)
+    published = DATASETS.get(source.dataset_name, DatasetSpec)  # a set of one's own need not be there
+    path = run.choose(source.checkpoint, mardm=published.mardm_ae)
+    return _open_ae(State(load_state(path), path), source, device, model or source.ae_model)
+
+
+def _open_ae(state, source, device, model):
+    config, path = state.part("config"), state.path
+    stored = config.text("model")
+    model = model or stored or "AE_Model"
     check_name(model, AE_models, "--ae_model")
-    published = DATASETS.get(args.dataset_name, DatasetSpec)  # a set of one's own need not be there
-    path = Run.of(args, name).choose(args.checkpoint, parent=published.mardm_ae)
-    state = State(load_state(path), path)
-    config = state.part("config")
-    if config.text("model", model) != model:
-        raise BadInput(
-            f"{path} holds a {config.text('model')}, not a {model}: pass the one or the other --ae_name"
-        )
+    if stored not in (None, model):
+        raise BadInput(f"{path} holds a {stored}, not a {model}: pass the one or the other --ae_name")
     weights = state.weights("ae", "an autoencoder")
-    spec = _spec(args, config)
+    spec = _spec(source, config)
     ae = make_ae(
         model,
         dim=spec.dim,
@@ -109,47 +145,95 @@ def load_ae(args, device, name=None, model=None):
     load_into(ae, weights, path)
     print(f"autoencoder: {model} from {path}")
     return Tokenizer(
-        ae.to(device).eval().requires_grad_(False), spec, _normalizer(args, spec, state), config.fields, path
+        ae=ae.to(device).eval().requires_grad_(False),
+        model=model,
+        spec=spec,
+        normalizer=_normalizer(source, spec, state),
+        config=config.fields,
+        path=path,
+        step=state.whole("total_it", 0, 10**12, 0),
     )
 
 
-def load_mardm(args, tokenizer, device):
-    """The generator of run args.name, averaged unless args.no_ema. -> (MARDM in eval mode, config)"""
-    check_name(args.model, MARDM_models, "--model")
-    path = Run.of(args).choose(args.checkpoint)
+def _own_ae(config, source, device):
+    """The autoencoder of which a generator's checkpoint holds the hash. Training it on moves its files, so
+    the hash is looked for in each of them. Raises BadInput where none bears it.
+    """
+    tie = config.part("autoencoder")
+    if tie.text("sha256") is None:  # MARDM's checkpoints, and ours of before
+        ae_name = source.ae_name or config.text("ae_name", "AE")
+        return load_ae(source, device, ae_name, source.ae_model or config.text("ae_model"))
+    run = Run.of(source, source.ae_name or tie.text("name"))
+    files = dict.fromkeys(
+        [run.model / (tie.text("file") or "latest.tar"), run.best, run.latest, run.previous]
+    )
+    present = [file for file in files if file.is_file()]
+    for file in present:
+        state = State(load_state(file), file)
+        if weights_hash(state.weights("ae", "an autoencoder")) == tie.text("sha256"):
+            return _open_ae(state, source, device, source.ae_model)
+    own = f"{tie.text('name')} ({tie.text('file')}, step {tie.whole('step', 0, 10**12, 0)})"
+    raise BadInput(
+        f"{tie.path} was trained on the tokens of autoencoder {own}, and {run.model} "
+        + ("holds other weights" if present else "is not there")
+        + ": give it back its own, or train the generator anew"
+    )
+
+
+@dataclass
+class Generator:
+    """A trained generator, with the autoencoder that it belongs to."""
+
+    mardm: MARDM
+    model: str  # its entry in MARDM_models
+    tokenizer: Tokenizer
+    config: State  # of its checkpoint
+    path: Path
+    estimator: dict | None  # weights of the length estimator that released generators carry
+
+
+def load_generator(source, device, tokenizer=None):
+    """The generator that `source` (a WeightsConfig) names, with its own autoencoder, both in eval mode.
+
+    tokenizer: the autoencoder, where the caller has it.
+    """
+    path = Run.of(source).choose(source.checkpoint)
     state = State(load_state(path), path)
     config = state.part("config")
-    if config.text("model", args.model) != args.model:
+    model = source.model or config.text("model") or "MARDM-SiT-XL"  # MARDM's files do not say what they hold
+    check_name(model, MARDM_models, "--model")
+    if config.text("model", model) != model:
         kind = config.text("model")
-        raise BadInput(f"{path} holds a {kind}, not a {args.model}: pass --model {kind}")
+        raise BadInput(f"{path} holds a {kind}, not a {model}: leave --model out, or pass --model {kind}")
     config.text("text_encoder")  # whoever reads it later finds a name
-    weights = state.weights("mardm" if getattr(args, "no_ema", False) else "ema_mardm", "a generator")
+    weights = state.weights("mardm" if source.no_ema else "ema_mardm", "a generator")
+
+    tokenizer = tokenizer or _own_ae(config, source, device)
     mardm = make_mardm(
-        args.model,
+        model,
         tokenizer.ae,
         config.whole("text_dim", 1, 10**5, 512),
-        args.name,
         ddpm_steps=config.whole("ddpm_steps", 2, 10**4, DDPM_STEPS),
-        sample_steps=getattr(args, "sampler_steps", None),
+        sample_steps=source.sampler_steps,
     )
-    found = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
-    if found and found != (mardm.target_dim,):
+    width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
+    if width and width != (mardm.target_dim,):
         raise BadInput(
-            f"{path} was trained on {found[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: "
+            f"{path} was trained on {width[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: "
             "pass its own --ae_name"
         )
     load_into(mardm, weights, path)
-    statistics = state.part("target_stats")
+    statistics, dim = state.part("target_stats"), mardm.target_dim
     if statistics.fields:
-        dim = mardm.target_dim
         mardm.set_target_stats(statistics.row("mean", dim), statistics.row("std", dim, positive=True))
-    print(f"generator: {args.model} from {path}")
-    return mardm.to(device).eval().requires_grad_(False), config.fields
+    print(f"generator: {model} from {path}")
+    mardm = mardm.to(device).eval().requires_grad_(False)
+    return Generator(mardm, model, tokenizer, config, path, state.fields.get("estimator"))
 
 
-def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=None, **options):
+def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **options):
     """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not
-    belong.
+    belong together.
 
     ddpm_steps, sample_steps: a DDPM head's diffusion, and how many of its steps are sampled [at most 50].
     """
@@ -165,19 +249,18 @@ def make_mardm(model, ae, text_dim, name, ddpm_steps=DDPM_STEPS, sample_steps=No
     return mardm
 
 
-def load_length_estimator(args, text_dim, device):
-    """That of the released generator, else <ds>/length_estimator/model/finest.tar. In eval mode."""
-    path = Run.of(args).best
-    state = load_state(path) if path.is_file() else {}
-    if "estimator" not in state:
-        path = Run.of(args, "length_estimator").model / "finest.tar"
+def load_length_estimator(source, text_dim, device, bundled=None):
+    """`bundled` weights where a generator carries them, else <ds>/length_estimator's. In eval mode."""
+    path, weights = Run.of(source).best, bundled
+    if weights is None:
+        path = Run.of(source, "length_estimator").finest
         if not path.is_file():
             raise BadInput(
                 f"{path} does not exist: train_LengthEstimator.py makes it; or pass --motion_length"
             )
-        state = load_state(path)
+        weights = load_state(path).get("estimator", {})
     estimator = LengthEstimator(text_dim, 50)
-    load_into(estimator, state.get("estimator", {}), path)
+    load_into(estimator, weights, path)
     return estimator.to(device).eval().requires_grad_(False)
 
 
@@ -186,28 +269,26 @@ def finished_epochs(state):
     return state["ep"] + (0 if "format" in state else 1)
 
 
-def _spec(args, config):
+def _spec(source, config):
     described = config.part("dataset")
     if described.fields:
         try:
             return DatasetSpec.from_dict(described.fields)
         except (ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{config.path}: its data set is not described well ({error!r})") from None
-    if args.dataset_name in DATASETS:
-        return DATASETS[args.dataset_name]
-    return find_dataset(args.dataset_name, args.dataset_dir)[0]
+    return DATASETS.get(source.dataset_name) or find_dataset(source.dataset_name, source.dataset_dir)[0]
 
 
-def _normalizer(args, spec, state):
+def _normalizer(source, spec, state):
     """Statistics travel in the checkpoint; MARDM's do not."""
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
-    return statistics_of(args, spec)
+    return statistics_of(source, spec)
 
 
-def statistics_of(args, spec):
+def statistics_of(source, spec):
     """The data set's Mean and Std; where it is absent, those that the user keeps for published weights."""
-    own, kept = Path(args.dataset_dir) / spec.folder, FALLBACK_STATISTICS / spec.name
+    own, kept = Path(source.dataset_dir) / spec.folder, FALLBACK_STATISTICS / spec.name
     for folder in (own, kept):
         if (folder / "Mean.npy").is_file() or (folder / "eval_mean.npy").is_file():
             return Normalizer.load(folder, spec.dim)

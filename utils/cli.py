@@ -15,7 +15,7 @@ import torch
 
 from motion.files import write_text
 from utils.errors import BadInput, system_error
-from utils.training.train_utils import reseed
+from utils.randomness import reseed
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,34 +63,35 @@ def name(text):
     return text
 
 
-def start(args):
-    """Seed, precision and device of a run. -> torch.device"""
-    reseed(args.seed)
+def start(machine):
+    """Seed, precision and device of a command. machine: a MachineConfig; -> torch.device"""
+    reseed(machine.seed)
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        backend.allow_tf32 = not args.no_tf32
-    deterministic(args.deterministic)
+        backend.allow_tf32 = not machine.no_tf32
+    deterministic(machine.deterministic)
+    if machine.device == "auto":  # not mps, on which nothing was run yet
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if args.device == "auto":
-        return torch.device(next(kind for kind, here in available.items() if here))
-    if not available[args.device]:
-        raise BadInput(f"--device {args.device}: not available here; use --device cpu or auto")
-    return torch.device(args.device)
+    if not available[machine.device]:
+        raise BadInput(f"--device {machine.device}: not available here; use --device cpu or auto")
+    return torch.device(machine.device)
 
 
 def deterministic(on):
     """Kernels whose sums have one order. Where PyTorch has none it warns, and the run goes on."""
-    torch.use_deterministic_algorithms(on, warn_only=True)
+    if on or torch.are_deterministic_algorithms_enabled():  # the call imports a compiler: a second
+        torch.use_deterministic_algorithms(on, warn_only=True)
     if on:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
         torch.backends.cudnn.benchmark = False
 
 
-def record(args, folder):
-    """Write the command and every flag beside the run: opt.json."""
+def record(config, folder):
+    """Write the command and what it was asked for (plain data) beside the run: opt.json."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    write_text(folder / "opt.json", json.dumps({"command": command, "flags": vars(args)}, indent=1))
+    write_text(folder / "opt.json", json.dumps({"command": command, "flags": config}, indent=1))
 
 
 def run(main, argv=None):

@@ -14,6 +14,16 @@ def from_flags(cls, args, **more):
 
 
 @dataclass(frozen=True)
+class MachineConfig:
+    """Where a command computes, and the seed of all that it draws."""
+
+    seed: int = 3407
+    device: str = "auto"
+    no_tf32: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where a run and its data lie."""
 
@@ -21,6 +31,21 @@ class RunConfig:
     dataset_name: str
     dataset_dir: str = "./datasets"
     checkpoints_dir: str = "./checkpoints"
+
+
+@dataclass(frozen=True)
+class WeightsConfig(RunConfig):
+    """Which trained weights are meant. What is None is what the generator's checkpoint says."""
+
+    checkpoint: str = "best"  # net_best_fid.tar where present, else latest.tar
+    ae_name: str | None = None
+    ae_model: str | None = None
+    model: str | None = None  # of a generator: an entry of MARDM_models
+    text_encoder: str | None = None
+    sampler_steps: int | None = None  # of a DDPM head, which is respaced when it is loaded
+    no_ema: bool = False  # the weights as trained, not their moving average
+    precision: str = "fp32"
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +94,7 @@ class GeneratorConfig:
     raw_targets: bool = False  # targets are not standardised (ablation)
     max_motion_length: int = 196  # frames
     ema_decay: float = 0.9999  # at most
+    autoencoder: dict | None = None  # the one whose tokens it learns: see utils.checkpoints.Tokenizer.tie
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import atexit
 import math
 import multiprocessing
 import signal
+import weakref
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property, partial
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from models.counter_rng import Purpose, rng
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
 from utils.data.clips import MAX_FRAMES, UNIT
@@ -238,7 +240,7 @@ class TextMotionSet(Dataset):
     def __getitem__(self, address):
         epoch, index = address
         clip, motion = self.clips[index], self.clips[index].motion
-        draw = np.random.default_rng((self.seed, epoch, index))
+        draw = rng(Purpose.CROP, self.seed, epoch, index)
         caption = clip.captions[draw.integers(len(clip.captions))]
         frames = min(len(motion), self.max_frames) // UNIT * UNIT
         start = 0
@@ -259,14 +261,14 @@ class AddressedBatches(Sampler):
     with.
 
     lengths [n]: within a batch the clips are sorted by them, so that a piece of a batch holds clips of like
-    length. share: the entries of each batch that are wanted, for one of several processes. Neither changes
+    length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
     which clips make a batch.
     """
 
-    def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True, lengths=None, share=slice(None)):
+    def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True, lengths=None, shard=slice(None)):
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.epoch, self.start, self.shuffle = epoch, start, shuffle
-        self.lengths, self.share = lengths, share
+        self.lengths, self.shard = lengths, shard
 
     def __len__(self):
         return max(math.ceil(self.n / self.batch_size) - self.start, 0)
@@ -274,12 +276,12 @@ class AddressedBatches(Sampler):
     def __iter__(self):
         order = np.arange(self.n)
         if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+            order = rng(Purpose.ORDER, self.seed, self.epoch).permutation(self.n)
         for first in range(self.start * self.batch_size, self.n, self.batch_size):
             rows = order[first : first + self.batch_size]
             if self.lengths is not None:
                 rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            yield [(self.epoch, int(i)) for i in rows[self.share]]
+            yield [(self.epoch, int(i)) for i in rows[self.shard]]
 
 
 def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_workers=0):
@@ -296,29 +298,42 @@ class Loader(DataLoader):
 
     def __iter__(self):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        others = set(multiprocessing.active_children())
         try:
             return super().__iter__()
         finally:
+            WORKERS.update(set(multiprocessing.active_children()) - others)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@atexit.register  # before multiprocessing's own: that sends SIGTERM and waits, for ever
+WORKERS = weakref.WeakSet()  # data loading processes of ours; a host program has others
+
+
+@atexit.register  # before multiprocessing's own: that sends SIGTERM, which they block, and waits for ever
 def end_loaders():
-    for process in multiprocessing.active_children():
-        process.kill()
+    for process in WORKERS:
+        if process.is_alive():
+            process.kill()
 
 
-def shared_loader(dataset, args, device, epoch=0, start=0, shuffle=False):
-    """As `loader`, for one of several processes: each item is the list of its pieces of a global batch."""
-    lengths, micro_batches = getattr(dataset, "lengths", None), args.grad_accum
-    share = distributed.shard()
+def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):
+    """The batches of one epoch for one of several processes, each a list of its micro-batches of the global
+    batch. loading: a LoaderConfig.
+    """
     batches = AddressedBatches(
-        len(dataset), args.batch_size, args.seed, epoch, start, shuffle, lengths, share
+        len(dataset),
+        loading.batch_size,
+        loading.seed,
+        epoch,
+        start,
+        shuffle,
+        lengths=getattr(dataset, "lengths", None),
+        shard=distributed.shard(),
     )
     return Loader(
         dataset,
         batch_sampler=batches,
-        collate_fn=partial(in_micro_batches, micro_batches=micro_batches),
-        num_workers=args.num_workers,
+        collate_fn=partial(in_micro_batches, micro_batches=loading.grad_accum),
+        num_workers=loading.num_workers,
         pin_memory=device.type == "cuda",
     )

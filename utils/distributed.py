@@ -1,18 +1,18 @@
 """Several processes as one training: who this one is; sums, lists and decisions over all of them.
 
-`accelerate launch` starts the processes and its PartialState joins them. Its wrappers of models and loaders
-stay unused: they average the gradients of processes, where a step here is a sum over the global batch over
-its global count, and they would choose the data order. A single process runs the same code; every function
-below then gives back what it got. All processes see the same folders, and all call these functions alike.
+`torchrun` starts the processes, `init_distributed` joins them. Nothing wraps models or loaders: a step here
+is a sum over the global batch over its global count. A single process runs the same code; every function
+below then returns what it was given. All processes see the same folders and call these functions alike.
 """
 
 import contextlib
-import io
 import os
 import sys
 
 import torch
 import torch.distributed as dist
+
+from utils.errors import BadInput
 
 
 def world_size():
@@ -29,15 +29,20 @@ def shard():
 
 
 def init_distributed(device):
-    """Join the processes that were launched together, if there are several. -> this one's device"""
+    """Join the processes that were launched together, if there are several. -> this one's device
+
+    On CUDA tensors travel over NCCL; NCCL knows no CPU tensors, so counts and Python objects take gloo.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world_size() > 1:
         return device
-    from accelerate import PartialState
-
-    state = PartialState(cpu=device.type == "cpu")
+    backend = "gloo"
+    if device.type == "cuda":
+        backend, device = "cuda:nccl,cpu:gloo", torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend)
     if rank():
-        sys.stdout = io.StringIO()  # one of us speaks
-    return state.device
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one of the processes prints
+    return device
 
 
 def all_reduce_sum(tensor):
@@ -57,12 +62,12 @@ def all_gather(items):
 
 
 def all_reduce_max(number):
-    """The largest of all processes' integers, without a word to the device."""
+    """Max over processes of a Python int; over gloo, so that no GPU is waited for."""
     if world_size() == 1:
         return number
-    found = torch.tensor(number)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return int(found)
+    largest = torch.tensor(number)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
 
 
 def broadcast(tensors):
@@ -73,9 +78,10 @@ def broadcast(tensors):
 
 
 def pool_gradients(parameters, count):
-    """Gradients become the sum over all processes' pieces over the sum of their counts, in one message.
+    """Gradients become the sum over all micro-batches of all processes over the sum of their counts.
 
-    A process without a piece, at the end of an epoch, brings zeros: every parameter takes part in the loss.
+    One message. A process without a micro-batch, at the end of an epoch, brings zeros: every parameter takes
+    part in the loss.
     """
     if world_size() > 1:
         for p in parameters:
@@ -100,6 +106,12 @@ def main_first():
     finally:
         if not waits:
             all_reduce_max(0)
+
+
+def refuse_several(what):
+    """BadInput where several processes were launched for what one alone can do."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise BadInput(f"{what} runs in one process: start it without torchrun")
 
 
 def on_main(action, *given, **named):

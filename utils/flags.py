@@ -31,7 +31,7 @@ def common_flags(parser, run_name=None):
         "--device",
         choices=("auto", "cuda", "cpu", "mps"),
         default="auto",
-        help="where to compute [%(default)s]",
+        help="where to compute; auto: cuda where there is one, else cpu [%(default)s]",
     )
     group.add_argument(
         "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as MARDM]"
@@ -60,19 +60,14 @@ def text_encoder_flag(parser):
     )
 
 
-def autoencoder_flags(parser, ae_name="AE"):
+def autoencoder_flags(parser, ae_name=None):
     group = parser.add_argument_group("autoencoder")
-    group.add_argument("--ae_name", type=name, default=ae_name, help="its run [%(default)s]")
-    group.add_argument("--ae_model", default="AE_Model", help="its entry in AE_models [%(default)s]")
+    group.add_argument("--ae_name", type=name, default=ae_name, help=f"its run [{ae_name or BY_CHECKPOINT}]")
+    group.add_argument("--ae_model", help="its entry in AE_models [what its checkpoint says]")
 
 
-DEMO = {  # the weights that come with the repository
-    "dataset_name": "Demo",
-    "ae_name": "demo_AE",
-    "ae_model": "FSQ_AE_High",
-    "name": "demo_MARDM",
-    "model": "FSQ-MARDM-SiT-XS",
-}
+BY_CHECKPOINT = "the one that the generator was trained on"
+DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
 
 
 class UseDemo(argparse.Action):
@@ -86,7 +81,7 @@ class UseDemo(argparse.Action):
 def generator_flags(parser):
     """Everything that names a trained generator and says how to draw from it."""
     common_flags(parser, run_name="MARDM")
-    parser.add_argument("--model", default="MARDM-SiT-XL", help="an entry of MARDM_models [%(default)s]")
+    parser.add_argument("--model", help="an entry of MARDM_models [what the checkpoint says]")
     parser.add_argument("--demo", action=UseDemo, nargs=0, help="use the demo weights of the repository")
     autoencoder_flags(parser)
     checkpoint_flag(parser)
@@ -107,7 +102,7 @@ def output_flags(parser, folder, formats):
     )
 
 
-def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every):
+def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every, lr=2e-4, warm_up=2000):
     group = parser.add_argument_group("optimisation")
     group.add_argument(
         "--batch_size",
@@ -119,19 +114,19 @@ def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_
         "--grad_accum",
         type=count(1, 10**4),
         default=1,
-        help="micro-batches, by length, in which a process takes its share of a batch: less memory, less padding, "
-        "the same step [%(default)s]",
+        help="micro-batches, by length, in which a process takes its share of a batch: less memory, "
+        "less padding, the same step [%(default)s]",
     )
     group.add_argument(
         "--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]"
     )
     group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
-    group.add_argument("--lr", type=number(float, 0, 10), default=2e-4, help="learning rate [%(default)s]")
+    group.add_argument("--lr", type=number(float, 0, 10), default=lr, help="learning rate [%(default)s]")
     group.add_argument(
         "--weight_decay", type=number(float, 0, 10), default=weight_decay, help="AdamW's [%(default)s]"
     )
     group.add_argument(
-        "--warm_up_iter", type=count(), default=2000, help="steps up to the full rate [%(default)s]"
+        "--warm_up_iter", type=count(), default=warm_up, help="steps up to the full rate [%(default)s]"
     )
     group.add_argument(
         "--milestones", type=count(), nargs="*", default=milestones, help="steps [%(default)s]"
@@ -162,12 +157,12 @@ def speed_flags(parser):
     )
 
 
-def speed_up(mardm, args):
-    """What `speed_flags` ask for, on a generator that is on its device. Raises BadInput."""
-    mardm.set_precision(PRECISIONS[args.precision])
-    if args.compile:
+def speed_up(model, config):
+    """Precision and compilation of a model that is on its device. config has both; raises BadInput."""
+    model.set_precision(PRECISIONS[config.precision])
+    if config.compile:
         try:
-            mardm.compile_parts()
+            model.compile_parts()
         except ValueError as error:
             raise BadInput(f"--compile: {error}") from None
 
@@ -236,7 +231,7 @@ def evaluator_flags(parser):
     parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
 
 
-def decoding(args, spec):
+def sampling_config(args, spec):
     """The sampling flags as a value; --cfg defaults to what suits the data set."""
     return SamplingConfig(
         time_steps=args.time_steps,

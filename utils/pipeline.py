@@ -3,11 +3,12 @@
     from utils.pipeline import load
     walk, jump = load("Demo/MARDM").generate(["a person walks forward", "a man jumps"], seconds=[4, None])
 
-Scripts build the same parts from their flags with `Pipeline.from_args`.
+Scripts open the same pipeline with `Pipeline.open(from_flags(WeightsConfig, args), device)`.
 """
 
-from argparse import Namespace
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import dataclass, fields, replace
+from numbers import Real
 
 import torch
 
@@ -15,44 +16,57 @@ from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
 from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
-from utils.checkpoints import Run, Tokenizer, load_ae, load_length_estimator, load_mardm
+from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
+from utils.config import WeightsConfig
 from utils.errors import BadInput
 from utils.flags import speed_up
 from utils.generation.prompts import MAX_FRAMES
 from utils.motion_process import check_finite, recover_from_ric
-from utils.safe_load import State, load_state
 from utils.text_embeddings import embed_prompts
 
 
 @dataclass
 class Pipeline:
-    """A trained generator with all it needs: tokenizer, text encoder, length estimator."""
+    """A trained generator with all it needs: tokenizer, text encoder, length estimator. Files are read once;
+    several threads may ask one pipeline.
+    """
 
     tokenizer: Tokenizer
     mardm: MARDM
+    model: str  # the generator's entry in MARDM_models
     text_encoder: str
+    text_dim: int
     device: torch.device
-    args: Namespace  # where the run lies
+    source: WeightsConfig  # where the weights lie
+    paths: list  # of the checkpoints in use: autoencoder, generator
+    bundled: dict | None = None  # weights of the length estimator that the generator carries
+    estimator: LengthEstimator | None = None  # made when the first length is asked for
+
+    def __post_init__(self):
+        self.lock = threading.Lock()
 
     @classmethod
-    def from_args(cls, args, device):
-        """args: the flags of `common_flags`, `autoencoder_flags`, `checkpoint_flag`, plus model and
-        text_encoder.
-        """
-        tokenizer = load_ae(args, device)
-        mardm, config = load_mardm(args, tokenizer, device)
-        speed_up(mardm, args)
-        encoder = args.text_encoder or config.get("text_encoder") or tokenizer.spec.text_encoder
+    def open(cls, source, device):
+        """source: a WeightsConfig; BadInput names what is missing or does not belong together."""
+        generator = load_generator(source, device)
+        speed_up(generator.mardm, source)
+        tokenizer, config = generator.tokenizer, generator.config
+        encoder = source.text_encoder or config.text("text_encoder") or tokenizer.spec.text_encoder
         if encoder not in TEXT_ENCODERS:
             raise BadInput(
-                f"{args.name} was trained with a text encoder {encoder!r}, which is not known here"
+                f"{source.name} was trained with a text encoder {encoder!r}, which is not known here"
             )
-        return cls(tokenizer, mardm, encoder, device, args)
-
-    @property
-    def paths(self):
-        """The checkpoints in use."""
-        return [self.tokenizer.path, Run.of(self.args).choose(self.args.checkpoint)]
+        return cls(
+            tokenizer=tokenizer,
+            mardm=generator.mardm,
+            model=generator.model,
+            text_encoder=encoder,
+            text_dim=config.whole("text_dim", 1, 10**5, 512),
+            device=device,
+            source=source,
+            paths=[tokenizer.path, generator.path],
+            bundled=generator.estimator,
+        )
 
     @property
     def spec(self):
@@ -60,7 +74,13 @@ class Pipeline:
 
     def embed(self, prompts):
         """N strings -> [N,E] on the device."""
-        return embed_prompts(prompts, self.text_encoder, self.device).to(self.device)
+        text = embed_prompts(prompts, self.text_encoder, self.device).to(self.device)
+        if text.shape[1] != self.text_dim:
+            raise BadInput(
+                f"--text_encoder {self.text_encoder} is {text.shape[1]} wide, {self.source.name} was trained "
+                f"on {self.text_dim}: leave the flag out"
+            )
+        return text
 
     def lengths(self, text, frames, seed):
         """Tokens per motion int64 [N]: frames[i] / 4 where asked for (cut), else drawn from the length
@@ -69,9 +89,11 @@ class Pipeline:
         asked = torch.tensor([(n or 0) // STRIDE for n in frames])
         if (asked > 0).all():
             return asked
-        estimator: LengthEstimator = load_length_estimator(self.args, text.shape[1], self.device)
+        with self.lock:
+            if self.estimator is None:
+                self.estimator = load_length_estimator(self.source, text.shape[1], self.device, self.bundled)
         shortest = -(-self.spec.min_frames // STRIDE)
-        return torch.where(asked > 0, asked, sample_lengths(estimator(text), shortest, seed).cpu())
+        return torch.where(asked > 0, asked, sample_lengths(self.estimator(text), shortest, seed).cpu())
 
     @torch.no_grad()
     def draw(self, text, lengths, sampling, keys):
@@ -94,44 +116,76 @@ class Pipeline:
         ends = m_lens.tolist()
         return tuple([x[:n] for x, n in zip(rows.cpu().numpy(), ends)] for rows in (motion, joints))
 
-    def generate(self, prompts, seconds=None, seed=3407, cfg=None, **decoding):
+    def generate(self, prompts, seconds=None, seed=3407, cfg=None, **settings):
         """Motions for a list of prompts -> list of joints [n,J,3], in the skeleton's unit (metres).
 
-        seconds: one per prompt, None = estimated from the text. cfg and the other fields of `Decoding` by
-        name. A prompt gives the same motion alone or in any list, at the same place in it.
+        seconds: one for all or one per prompt; None = estimated from the text. cfg and the other fields of
+        `SamplingConfig` by name. A prompt gives the same motion alone or in any list, at the same place in it.
         """
-        sampling = replace(
-            SamplingConfig(cfg=self.spec.cfg, seed=seed), **decoding, **({} if cfg is None else {"cfg": cfg})
-        )
-        frames = [0 if s is None else round(s * self.spec.fps) for s in seconds or [None] * len(prompts)]
-        if len(frames) != len(prompts):
-            raise BadInput(f"{len(prompts)} prompts but {len(frames)} lengths")
-        if any(n and not STRIDE <= n <= MAX_FRAMES for n in frames):
-            raise BadInput(f"a motion lasts {STRIDE / self.spec.fps} to {MAX_FRAMES / self.spec.fps} seconds")
+        if isinstance(prompts, str):
+            raise BadInput(f"prompts is one string: pass a list, [{prompts[:40]!r}]")
+        prompts = list(prompts)
+        if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+            raise BadInput("prompts needs to be a list of texts, none of them empty")
+        frames = self._frames(seconds, len(prompts))
+        sampling = self._sampling(settings | {"seed": seed} | ({} if cfg is None else {"cfg": cfg}))
         text = self.embed(prompts)
         return self.draw(text, self.lengths(text, frames, seed), sampling, range(len(prompts)))[1]
+
+    def _frames(self, seconds, n):
+        """seconds as given -> frames per prompt, 0 = to be estimated."""
+        fps = self.spec.fps
+        each = list(seconds) if isinstance(seconds, (list, tuple)) else [seconds] * n
+        if len(each) != n:
+            raise BadInput(f"{n} prompts but {len(each)} lengths")
+        if not all(s is None or (isinstance(s, Real) and not isinstance(s, bool)) for s in each):
+            raise BadInput(f"seconds is {seconds!r}: a number, a list of numbers, or None")
+        if any(s is not None and not STRIDE / fps <= s <= MAX_FRAMES / fps for s in each):
+            raise BadInput(f"a motion lasts {STRIDE / fps:g} to {MAX_FRAMES / fps:g} seconds")
+        return [0 if s is None else round(s * fps) for s in each]
+
+    def _sampling(self, settings):
+        """Settings by name -> SamplingConfig; BadInput for a name or a value that it does not know."""
+        known = {field.name for field in fields(SamplingConfig)}
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            raise BadInput(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
+        for name, (low, high) in SETTING_BOUNDS.items():
+            value = settings.get(name, low)
+            if not (isinstance(value, Real) and low <= value <= high):
+                raise BadInput(f"{name} is {value!r}, not a number from {low} to {high}")
+        for name, allowed in SETTING_NAMES.items():
+            if settings.get(name, allowed[0]) not in allowed:
+                raise BadInput(f"{name} is {settings[name]!r}, not one of {', '.join(allowed)}")
+        return replace(SamplingConfig(cfg=self.spec.cfg), **settings)
+
+
+SETTING_BOUNDS = {
+    "time_steps": (1, 1000),
+    "cfg": (0, 100),
+    "temperature": (0, 10),
+    "sampler_steps": (1, 1000),
+}
+SETTING_NAMES = {"snap": ("step", "end", "off"), "sampler": ("midpoint", "heun", "euler", "dopri5")}
 
 
 def load(
     run, checkpoints_dir="./checkpoints", device="cpu", checkpoint="best", precision="fp32", compile=False
 ):
     """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint says which autoencoder it
-    belongs to.
+    belongs to. device: "auto" takes a CUDA device where there is one.
     """
     dataset_name, _, name = run.partition("/")
-    args = Namespace(
+    if not name:
+        raise BadInput(f"{run!r}: name a run as <dataset>/<name>, e.g. Demo/demo_MARDM")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = WeightsConfig(
         name=name,
         dataset_name=dataset_name,
-        dataset_dir="./datasets",
         checkpoints_dir=checkpoints_dir,
         checkpoint=checkpoint,
-        text_encoder=None,
         precision=precision,
         compile=compile,
     )
-    path = Run.of(args).choose(checkpoint)
-    config = State(load_state(path), path).part("config")
-    args.ae_name, args.ae_model, args.model = map(config.text, ("ae_name", "ae_model", "model"))
-    if not (args.ae_name and args.ae_model and args.model):
-        raise BadInput(f"{path} does not say which autoencoder it belongs to: use sample.py with its flags")
-    return Pipeline.from_args(args, torch.device(device))
+    return Pipeline.open(source, torch.device(device))

@@ -32,7 +32,6 @@ from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
 from models.MARDM import SamplingConfig, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
-from utils.checkpoints import Run, load_state
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import UNIT, load_clips
@@ -176,7 +175,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     facts = {
         "run": name,
         "family": mardm.kind,
-        "model": load_state(Run.of(run_config).choose(checkpoint))["config"]["model"],
+        "model": pipeline.model,
         "dataset": dataset_name,
         "split": config.split,
         "clips": len(clips),

@@ -71,13 +71,22 @@ class Matching(nn.Module):
         distance = torch.cdist(text, motion, compute_mode="donot_use_mm_for_euclid_dist")
         return self.distance_loss(distance, same_caption(batch.captions, distance.device))
 
+    @property
+    def parts(self):
+        """name in the checkpoint -> module"""
+        return dict(self.networks.items())
+
+    @property
+    def constants(self):
+        """What the checkpoint holds besides weights."""
+        return {} if self.words.source == "glove" else {"vocabulary": self.words.vocabulary}
+
     def load(self, state):
         for name, network in self.networks.items():
             network.load_state_dict(state[name])
 
     def state(self):
-        state = {name: network.state_dict() for name, network in self.networks.items()}
-        return state if self.words.source == "glove" else state | {"vocabulary": self.words.vocabulary}
+        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
 
 
 class Contrast(nn.Module):
@@ -113,11 +122,19 @@ class Contrast(nn.Module):
         distance = -self.model.logit_scale.exp() * text @ motion.T
         return info_nce(distance, same_caption(batch.captions, distance.device))
 
+    @property
+    def parts(self):
+        return {"contrast_model": self.model}
+
+    @property
+    def constants(self):
+        return {"vocabulary": self.vocabulary}
+
     def load(self, state):
         self.model.load_state_dict(state["contrast_model"])
 
     def state(self):
-        return {"contrast_model": self.model.state_dict(), "vocabulary": self.vocabulary}
+        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
 
 
 def r_precision(model, dataset, batch_size, seed, device, repeats):

@@ -1,18 +1,12 @@
-"""What keeps a night of training from being lost: is the loss still a number, does the next save fit the
-disk, how fast does it go and what does it wait for.
-"""
+"""Training monitors: non-finite loss, throughput, memory."""
 
 import math
-import shutil
 import sys
 import time
 
 import torch
 
 from utils import distributed
-from utils.errors import BadInput
-
-SPARE = 1.2, 2**20  # a save wants so many times its tensors' size, and so many bytes for the rest
 
 
 class Watch:
@@ -32,18 +26,18 @@ class Watch:
     def look(self):
         """None if all is finite on all processes; else a line on the first step where it was not."""
         values = torch.stack(self.values).tolist() if self.values else []
-        found = [
+        broken = [
             (*step, *pair) for step, pair in zip(self.steps, values) if not all(map(math.isfinite, pair))
         ]
         self.__init__()
-        found = distributed.all_gather(found[:1])
-        if not found:
+        broken = distributed.all_gather(broken[:1])
+        if not broken:
             return None
-        first = min(step for step, *_ in found)
-        found = [entry for entry in found if entry[0] == first]
-        losses = [entry for entry in found if not math.isfinite(entry[2])]
-        what, value = ("loss", losses[0][2]) if losses else ("gradient norm", found[0][3])
-        names = [name for entry in losses or found for name in entry[1]]
+        first = min(step for step, *_ in broken)
+        broken = [entry for entry in broken if entry[0] == first]
+        losses = [entry for entry in broken if not math.isfinite(entry[2])]
+        what, value = ("loss", losses[0][2]) if losses else ("gradient norm", broken[0][3])
+        names = [name for entry in losses or broken for name in entry[1]]
         names = names[:8] + ["..."] * (len(names) > 8)
         return f"the {what} is {value} at step {first} (clips: {', '.join(names)})"
 
@@ -77,13 +71,13 @@ class Meter:
 
     def report(self):
         seconds = max(time.perf_counter() - self.start, 1e-9)
-        found = {
+        rates = {
             "clips_per_second": self.clips / seconds,
             "data_wait": self.waited / seconds,
             "memory_mb": memory_mb(self.device),
         }
         self._restart()
-        return found
+        return rates
 
 
 def memory_mb(device):
@@ -96,23 +90,3 @@ def memory_mb(device):
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def check_room(path, state):
-    """BadInput where the disk has no room for this state and a fifth more."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    need, free = SPARE[0] * bytes_of(state) + SPARE[1], shutil.disk_usage(path.parent).free
-    if free < need:
-        kept = f"{path.name} is as it was" if path.is_file() else "nothing was saved yet"
-        raise BadInput(
-            f"{path.parent}: {free / 2**20:,.0f} MB free, a checkpoint wants {need / 2**20:,.0f}; {kept}: "
-            "make room and go on with --is_continue"
-        )
-
-
-def bytes_of(tree):
-    """Of all tensors in nested dicts and lists."""
-    if torch.is_tensor(tree):
-        return tree.nbytes
-    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (list, tuple)) else ()
-    return sum(map(bytes_of, values))

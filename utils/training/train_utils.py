@@ -1,48 +1,38 @@
-"""What all training loops share: seeding by address, the schedule, EMA, one step, running means."""
+"""What all training loops share: optimizer and schedules, EMA, running means, graceful stops."""
 
 import contextlib
 import copy
-import random
+import math
 import signal
 from collections import defaultdict
 
-import numpy as np
 import torch
 
 from utils import distributed
 
 
-def reseed(*address):
-    """Seed every generator from an address, e.g. (args.seed, step): a resumed run draws what the first would
-    have.
-    """
-    seed = int(np.random.SeedSequence(address).generate_state(1)[0])
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def warm_up_then_milestones(optimizer, warm_up_iter, milestones, lr_decay):
-    """Linear warm-up to the full rate over `warm_up_iter` steps; times `lr_decay` at each milestone (in
-    steps).
-    """
+def warm_up_then_milestones(optimizer, training):
+    """Linear warm-up to the full rate; times `lr_decay` at each milestone. All in steps, of a TrainingConfig."""
 
     def factor(step):
-        warm = min(1.0, (step + 1) / max(warm_up_iter, 1))
-        return warm * lr_decay ** sum(step >= milestone for milestone in milestones)
+        warm = min(1.0, (step + 1) / max(training.warm_up_iter, 1))
+        return warm * training.lr_decay ** sum(step >= milestone for milestone in training.milestones)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def gradient_step(loss, optimizer, scheduler, max_norm=None):
-    """One optimizer step on a loss []. -> gradient norm [] (before clipping to `max_norm`, where given)."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    return optimizer_step(optimizer, scheduler, max_norm)
+def warm_up_then_cosine(optimizer, training, steps):
+    """Linear warm-up over training.warm_up_iter, then half a cosine down to 0 at `steps`."""
+
+    def factor(step):
+        warm = min(1.0, (step + 1) / max(training.warm_up_iter, 1))
+        return warm * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def optimizer_step(optimizer, scheduler, max_norm=None):
-    """One optimizer step on gradients that are there. -> their norm []"""
+    """One step of optimizer and schedule. -> the gradients' norm [] (before clipping to `max_norm`, if given)"""
     parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if max_norm:
@@ -56,12 +46,12 @@ def parameters_of(optimizer):
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def adamw(module, args):
-    """The optimizer of both stages. Fused takes a fifth of the time on a CPU as well (13 million parameters:
+def adamw(module, training):
+    """The optimizer of both stages; training: a TrainingConfig. Fused takes a fifth of the time on a CPU as well (13 million parameters:
     8 ms, else 43); a run that was begun without goes on without.
     """
     return torch.optim.AdamW(
-        module.parameters(), args.lr, betas=(0.9, 0.99), weight_decay=args.weight_decay, fused=True
+        module.parameters(), training.lr, betas=(0.9, 0.99), weight_decay=training.weight_decay, fused=True
     )
 
 
@@ -122,6 +112,11 @@ class RunningMean:
             totals[name] += total
             counts[name] += count
         return {name: total / max(counts[name], 1) for name, total in totals.items()}
+
+
+def format_scalars(values):
+    """dict of numbers -> "name 1.234  name 5.678"; None is left out."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
 
 
 class CodeUsage:

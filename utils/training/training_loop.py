@@ -1,7 +1,7 @@
-"""The bookkeeping of a training run, so that the scripts hold only the algorithm: position, micro-batches, saves,
-scalars, signals.
+"""The bookkeeping of a training run, so that the scripts hold only the algorithm: position, micro-batches,
+saves, scalars, signals.
 
-    loop = TrainingLoop(args, run, device, parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler}, ...)
+    loop = TrainingLoop(training, loading, run, device, parts={"ae": ae, "opt_ae": optimizer, ...}, ...)
     for epoch in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
@@ -9,8 +9,8 @@ scalars, signals.
             loop.optimizer_step(optimizer)
         loop.finish_epoch(metrics)
 
-A step is one global batch of --batch_size clips, whatever the number of processes and of --grad_accum: each
-process has its share of it, cut into micro-batches, and the gradient is that of all sums over all counts.
+A step is one global batch of `loading.batch_size` clips, whatever the number of processes and of grad_accum:
+each process has its share of it, cut into micro-batches, and the gradient is that of all sums over all counts.
 
 Everything random in a step follows from (seed, step), and what a clip draws from (seed, step, clip) or, in
 the loader, (seed, epoch, clip): a resumed run ends with the tensors of an uninterrupted one.
@@ -31,9 +31,18 @@ from utils.checkpoints import FORMAT, save_state
 from utils.cli import record
 from utils.datasets import shared_loader
 from utils.errors import BadInput
+from utils.randomness import reseed
 from utils.safe_load import State, load_state
-from utils.training.monitoring import Meter, Watch, check_room
-from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of, reseed
+from utils.training.monitoring import Meter, Watch
+from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of
+
+# What a run may be continued with although it was begun otherwise: none of it changes what was learned so far.
+MAY_CHANGE = {
+    *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
+    *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
+    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay"),  # apply from here on
+    *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
+}
 
 
 @dataclass
@@ -45,28 +54,43 @@ class Progress:
     seconds: float = 0.0  # spent in steps, over all sittings
 
 
-class TrainingLoop:
-    """parts: name -> anything with a state_dict, the keys of latest.tar. constants: further keys, e.g.
-    config.
+@dataclass(frozen=True)
+class Best:
+    """Which weights of a run are kept beside the latest: those with the lowest (or highest) `metric`."""
 
-    best_parts: the parts that net_best_fid.tar keeps (all if None).
+    parts: tuple  # names of what the file keeps
+    file: str = "net_best_fid.tar"
+    metric: str = "fid"
+    highest: bool = False
+
+    def better(self, metrics, best):
+        if best is None:
+            return True
+        new, old = metrics[self.metric], best[self.metric]
+        return new > old if self.highest else new < old
+
+
+class TrainingLoop:
+    """training: TrainingConfig; loading: LoaderConfig; run: Run, its folder.
+
+    parts: name -> anything with a state_dict, the keys of latest.tar; one is called "scheduler". constants:
+    further keys of the files, among them config, the plain data by which a resumed run is compared.
     """
 
-    def __init__(self, args, run, device, parts, constants, best_parts=None):
-        self.args, self.run, self.device, self.parts = args, run, device, parts
-        self.constants = {"format": FORMAT, **constants}
-        self.best_parts = best_parts or list(parts)
-        if not args.is_continue and run.latest.is_file():
+    def __init__(self, training, loading, run, device, parts, constants, best):
+        self.training, self.loading, self.run, self.device = training, loading, run, device
+        self.parts, self.best, self.constants = parts, best, {"format": FORMAT, **constants}
+        if not training.is_continue and run.latest.is_file():
             remedy = "go on with --is_continue, choose another --name, or remove it"
             distributed.on_main(refuse, f"{run.latest} exists: {remedy}")
-        self.progress = self._restore() if args.is_continue else Progress()
+        self.progress = self._restore() if training.is_continue else Progress()
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
         self.watch, self.meter, self.count = Watch(), Meter(device), 0
         self.writer = None
         distributed.on_main(self._open)
 
     def _open(self):
-        record(self.args, self.run.root)
+        record(self.constants.get("config", {}), self.run.root)
         for leftover in self.run.model.glob(".part-*"):  # of a save that was killed
             leftover.unlink()
         resumed = self.progress.total_it or None
@@ -75,7 +99,7 @@ class TrainingLoop:
     def epochs(self):
         """Yields the numbers of the epochs still to run, from 1."""
         try:
-            while self.progress.ep < self.args.epoch and not self.done:
+            while self.progress.ep < self.training.epoch and not self.done:
                 yield self.progress.ep + 1
             if self.writer:
                 self.writer.close()
@@ -85,22 +109,27 @@ class TrainingLoop:
                 with contextlib.suppress(OSError):  # left on an error, which the caller has in hand
                     self.writer.close()
 
+    @property
+    def last(self):
+        """Whether no epoch follows the one whose batches have just ended."""
+        return self.done or self._enough() or self.progress.ep + 1 >= self.training.epoch
+
     def batches(self, dataset):
-        """The rest of the current epoch: for each step the micro-batches of this process, on the host. Saves on the
-        way, and stops where it is told to.
+        """The rest of the current epoch: for each step the micro-batches of this process, on the host. Saves
+        on the way, and stops where it is told to.
         """
-        args, progress = self.args, self.progress
+        progress, seed = self.progress, self.loading.seed
         if self._enough():
             self.done = True
             return
-        steps = shared_loader(dataset, args, self.device, progress.ep, progress.batch, shuffle=True)
+        steps = shared_loader(dataset, self.loading, self.device, progress.ep, progress.batch, shuffle=True)
         first, total = progress.batch, len(steps) + progress.batch
-        title = f"epoch {progress.ep + 1}/{args.epoch}"
+        title = f"epoch {progress.ep + 1}/{self.training.epoch}"
         with tqdm(
             total=total, initial=first, desc=title, unit="it", disable=distributed.rank() > 0
         ) as self.bar:
             for micro_batches in self.meter.waiting(steps):
-                reseed(args.seed, progress.total_it, distributed.rank())
+                reseed(seed, progress.total_it, distributed.rank())
                 self.names = [name for batch in micro_batches for name in batch.names]
                 self.loss, self.clips = torch.zeros((), device=self.device), self._clips(dataset)
                 yield micro_batches
@@ -111,16 +140,16 @@ class TrainingLoop:
                     break
 
     def backward(self, loss, count, **more):
-        """Gradients of a piece. loss: the sum [] over its `count` of entries; more: further sums to log."""
+        """Gradients of a micro-batch. loss: the sum [] over its `count` of entries; more: sums to log."""
         loss.backward()
         self.count += count
         self.loss = self.loss + loss.detach()
         self.means.add(count, loss=loss, **more)
 
-    def optimizer_step(self, optimizer):
-        """The step itself, on the gradients of all micro-batches of all processes over all that they count."""
+    def optimizer_step(self, optimizer, max_norm=None):
+        """One step on the gradients of all micro-batches of all processes over all that they count."""
         distributed.pool_gradients(parameters_of(optimizer), self.count)
-        norm = optimizer_step(optimizer, self.parts["scheduler"])
+        norm = optimizer_step(optimizer, self.parts["scheduler"], max_norm)
         self.means.add(grad_norm=norm)
         self.watch.note(self.progress.total_it + 1, self.names, self.loss, norm)
         optimizer.zero_grad(set_to_none=True)
@@ -130,20 +159,21 @@ class TrainingLoop:
         """Write values at the current step as <group>/<name>; None is left out."""
         for name, value in values.items():
             if value is not None and self.writer:
-                self.writer.add_scalar(f"{group}/{name}", value, self.progress.total_it)
+                title = "FID" if name == "fid" else name
+                self.writer.add_scalar(f"{group}/{title}", value, self.progress.total_it)
 
-    def finish_epoch(self, metrics=None):
-        """Close the epoch, keep the weights if `metrics` (a dict with fid) is the best so far, and save."""
+    def finish_epoch(self, metrics=None, group="Test"):
+        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far, and save."""
         progress = self.progress
         if not self.done:
             progress.ep, progress.batch = progress.ep + 1, 0
             self.done = self._enough()
-        if metrics and metrics.get("fid") is not None:
+        if metrics and metrics.get(self.best.metric) is not None:
             self._check()
-            self.scalars("Test", {"FID" if name == "fid" else name: value for name, value in metrics.items()})
-            if progress.best is None or metrics["fid"] < progress.best["fid"]:
+            self.scalars(group, metrics)
+            if self.best.better(metrics, progress.best):
                 progress.best = {**metrics, "ep": progress.ep, "total_it": progress.total_it}
-                distributed.on_main(self._write, self.run.best, self.best_parts)
+                distributed.on_main(self._write, self.run.model / self.best.file, self.best.parts)
         self.save()
         self.meter = Meter(self.device)  # what an epoch's end takes is no part of the next step
 
@@ -166,22 +196,20 @@ class TrainingLoop:
 
     def _write(self, path, names):
         state = {name: self.parts[name].state_dict() for name in names}
-        state |= asdict(self.progress) | self.constants
-        check_room(path, state)
-        save_state(path, state)
+        save_state(path, state | asdict(self.progress) | self.constants)
 
     def _after_step(self):
-        args, progress = self.args, self.progress
+        progress = self.progress
         progress.total_it += 1
         progress.batch += 1
         progress.seconds += self.meter.lap()
         self.meter.clips += self.clips
-        if progress.total_it % args.log_every == 0:
+        if progress.total_it % self.training.log_every == 0:
             self._write_means()
         stop = distributed.all_reduce_max(self.stop.signal or 0)
         if stop:
             self._leave(stop)
-        if progress.total_it % args.save_every == 0:
+        if progress.total_it % self.training.save_every == 0:
             self.save()
 
     def _write_means(self):
@@ -206,11 +234,11 @@ class TrainingLoop:
 
     def _clips(self, dataset):
         """In the step under way, all processes counted."""
-        size = self.args.batch_size
+        size = self.loading.batch_size
         return min(size, len(dataset) - self.progress.batch * size)
 
     def _enough(self):
-        return 0 < self.args.max_iters <= self.progress.total_it
+        return 0 < self.training.max_iters <= self.progress.total_it
 
     def _restore(self):
         latest, state = self.run.latest, read_back(self.run)
@@ -223,14 +251,11 @@ class TrainingLoop:
         missing = [name for name in self.parts if name not in state]
         if missing:
             raise BadInput(f"{latest} cannot be continued: it has no {', '.join(missing)}")
+        self._compare(checked.part("config").fields)
         counts = {key: checked.whole(key, 0, 10**12, 0) for key in ("ep", "total_it", "batch")}
         best = checked.numbers("best") or {}
-        best = best if best.get("fid") is not None else None
+        best = best if best.get(self.best.metric) is not None else None
         place = Progress(**counts, best=best, seconds=checked.number("seconds", 0.0))
-        asked, stored = self.constants.get("config", {}), checked.part("config").fields
-        for key in ("model", "width", "fsq_levels", "codebook_size", "text_encoder", "ae_name", "ddpm_steps"):
-            if key in asked and key in stored and asked[key] != stored[key]:
-                raise BadInput(f"{latest} was trained with {key} {stored[key]}, not {asked[key]}")
         for name, part in self.parts.items():
             try:
                 part.load_state_dict(state[name])
@@ -238,9 +263,34 @@ class TrainingLoop:
                 raise BadInput(
                     f"{latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
                 ) from None
+        self._apply_rates()
         self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
         print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
         return place
+
+    def _compare(self, stored):
+        """The config asked for against the stored one; BadInput names the first difference that matters."""
+        for key, asked in self.constants.get("config", {}).items():
+            before = stored.get(key)
+            if isinstance(asked, dict) and isinstance(before, dict):  # an autoencoder: its weights count
+                asked, before = asked.get("sha256"), before.get("sha256")
+            if key not in MAY_CHANGE and key in stored and before != asked:
+                raise BadInput(
+                    f"{self.run.latest} was trained with {key} {before}, not {asked}: "
+                    "continue it as it was begun, or train anew under another --name"
+                )
+
+    def _apply_rates(self):
+        """--lr and --weight_decay hold from here on, whatever the run was begun with."""
+        scheduler, (lr, weight_decay) = (
+            self.parts["scheduler"],
+            (self.training.lr, self.training.weight_decay),
+        )
+        scheduler.base_lrs = [lr] * len(scheduler.base_lrs)
+        rates = [lr * factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
+        for group, rate in zip(scheduler.optimizer.param_groups, rates):
+            group |= {"initial_lr": lr, "lr": rate, "weight_decay": weight_decay}
+        scheduler._last_lr = rates
 
 
 def read_back(run):

@@ -1,0 +1,148 @@
+"""A generator and its autoencoder belong together, whatever files and names they have by now."""
+
+import contextlib
+import io
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import MODEL, train_demo
+from utils import checkpoints
+from utils.checkpoints import Run, load_generator, save_state, weights_hash
+from utils.config import RunConfig, WeightsConfig
+from utils.errors import BadInput
+from utils.pipeline import load
+from utils.safe_load import load_state
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder of checkpoints: runs AE and MARDM of 2 steps, and the two packed as released weights are."""
+    return train_demo(tmp_path_factory.mktemp("tied"))
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "checkpoints")
+    return tmp_path / "checkpoints"
+
+
+def source(runs, name="MARDM", **more):
+    return WeightsConfig(name=name, dataset_name="Demo", checkpoints_dir=str(runs), **more)
+
+
+def run(runs, name):
+    return Run.of(RunConfig(name=name, dataset_name="Demo", checkpoints_dir=str(runs)))
+
+
+def change(path):
+    """Other weights in an autoencoder's file, as further training would leave."""
+    state = load_state(path)
+    state["ae"] = {name: x + 0.1 if x.is_floating_point() else x for name, x in state["ae"].items()}
+    save_state(path, state)
+
+
+@pytest.mark.parametrize("name", ["MARDM", "demo_MARDM"])
+def test_a_generator_finds_its_own_autoencoder(runs, name):
+    """Its name is enough: which model it is and which autoencoder it decodes with stand in its checkpoint."""
+    generator = load_generator(source(runs, name), CPU)
+    assert generator.model == MODEL
+    assert generator.config.part("autoencoder").text("sha256") == weights_hash(
+        generator.tokenizer.ae.state_dict()
+    )
+
+
+def test_another_autoencoder_of_equal_shape_is_refused(runs):
+    shutil.copytree(runs / "Demo/AE", runs / "Demo/Other")
+    for file in (run(runs, "Other").model).glob("*.tar"):
+        change(file)
+    with pytest.raises(BadInput, match="trained on the tokens of autoencoder AE .*Other/model holds other"):
+        load_generator(source(runs, ae_name="Other"), CPU)
+
+
+def test_the_autoencoder_may_be_trained_on(runs):
+    """What was its best or latest file is another by then: the one with its weights is looked for."""
+    ae = run(runs, "AE")
+    for file in ae.model.glob("*.tar"):
+        if file != ae.latest:
+            file.unlink()
+    shutil.move(ae.latest, ae.previous)
+    shutil.copy(ae.previous, ae.latest)
+    change(ae.latest)
+    assert load_generator(source(runs), CPU).tokenizer.path == ae.previous
+    ae.previous.unlink()
+    with pytest.raises(BadInput, match="holds other weights"):
+        load_generator(source(runs), CPU)
+    shutil.rmtree(ae.root)
+    with pytest.raises(BadInput, match="is not there"):
+        load_generator(source(runs), CPU)
+
+
+def test_a_generators_file_is_read_once(runs, monkeypatch):
+    """Lengths too: the estimator that it carries is kept, not looked up in the file at each request."""
+    opened = []
+    monkeypatch.setattr(
+        checkpoints, "load_state", lambda path, *rest: (opened.append(path), load_state(path, *rest))[1]
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        pipeline = load("Demo/demo_MARDM", checkpoints_dir=str(runs))
+        for seed in (1, 2):
+            pipeline.generate(["a person walks"], seed=seed, time_steps=1)
+    assert sorted(path.parent.parent.name for path in opened) == ["demo_AE", "demo_MARDM"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(trained):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return load("Demo/demo_MARDM", checkpoints_dir=str(trained))
+
+
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        ({"prompts": "a person walks"}, r"pass a list"),
+        ({"prompts": []}, "list of texts"),
+        ({"prompts": [""]}, "none of them empty"),
+        ({"prompts": [3]}, "list of texts"),
+        ({"prompts": ["walk", "run"], "seconds": [1]}, "2 prompts but 1 lengths"),
+        ({"prompts": ["walk"], "seconds": "4"}, "seconds is '4'"),
+        ({"prompts": ["walk"], "seconds": 100}, r"0.2 to 9.8 seconds"),
+        ({"prompts": ["walk"], "cfg": -3}, "cfg is -3"),
+        ({"prompts": ["walk"], "time_steps": 0}, "time_steps is 0"),
+        ({"prompts": ["walk"], "temperature": float("nan")}, "temperature is nan"),
+        ({"prompts": ["walk"], "sampler": "midpiont"}, "sampler is 'midpiont', not one of midpoint"),
+        ({"prompts": ["walk"], "stpes": 3}, "stpes: no such setting; there are .*time_steps"),
+    ],
+)
+def test_a_programs_mistakes_get_one_line_in_its_own_words(pipeline, given, line):
+    with pytest.raises(BadInput, match=line) as refused:
+        pipeline.generate(**given)
+    assert "\n" not in str(refused.value) and "--" not in str(refused.value)
+
+
+def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, trained):
+    made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1)
+    assert [len(joints) for joints in made] == [40, 40]
+    with pytest.raises(BadInput, match="<dataset>/<name>"):
+        load("Demo")
+    assert load("Demo/demo_MARDM", checkpoints_dir=str(trained), device="auto").device.type in ("cpu", "cuda")
+
+
+def test_threads_draw_what_one_draws(pipeline):
+    alone = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0]
+    results = [None] * 4
+
+    def draw(k):
+        results[k] = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0]
+
+    threads = [threading.Thread(target=draw, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(one, alone) for one in results)
