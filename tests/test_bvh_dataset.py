@@ -17,7 +17,8 @@ from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files
 from utils.data.caption_text import Described
-from utils.data.clips import load_clips
+from utils.data.clips import SPLITS, load_clips
+from utils.data.shared_motion import joints_in_root_frame
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.motion_process import joints_to_features, place
@@ -36,48 +37,37 @@ def prepare(tmp_path, folder, *flags):
 
 def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data_dir, capsys):
     spec, root = prepare(tmp_path, samples, "--preset", "bandai_namco")
-    sets = {
-        split: {clip.name: clip for clip in load_clips(spec, root, split)}
-        for split in ("train", "val", "test")
-    }
+    sets = {split: {clip.name: clip for clip in load_clips(spec, root, split)} for split in SPLITS}
     clips = {name: clip for members in sets.values() for name, clip in members.items()}
     assert len(clips) == 34 and all(sets.values())
     for members in sets.values():
-        assert {name for name in members if name[0] != "M"} == {
-            name[1:] for name in members if name[0] == "M"
-        }
+        originals = {name for name in members if name[0] != "M"}
+        assert members.keys() == originals | {f"M{name}" for name in originals}
     text = capsys.readouterr().out
     assert "skipped 2, shorter than 24 feature rows" in text and "cut 4 clips" in text
     assert [path.name for path in root.parent.iterdir()] == ["Own"]
     assert json.loads((root / "spec.json").read_text())["licence"] == "CC BY-NC 4.0"
 
-    with np.load(
-        data_dir / "bandai_namco" / "motions.npz"
-    ) as packed:  # the same clip, made by another program
+    with np.load(data_dir / "bandai_namco/motions.npz") as packed:  # the same clip, by another program
         name = "dataset-2_walk-turn-left_exhausted_010"
         at = list(packed["names"]).index(name)
         joints = packed["joints"][packed["offsets"][at] : packed["offsets"][at + 1]] * float(packed["unit_m"])
     assert np.abs(joints_to_features(joints, SMPL22)[:, :67] - clips[name].motion).max() < 2e-3
     twin = joints_to_features(mirror_joints(place(joints, SMPL22), SMPL22), SMPL22)
     assert np.abs(twin[:, :67] - clips[f"M{name}"].motion).max() < 2e-3
-    assert (
-        "turns left" in clips[name].captions[0].text and "turns right" in clips[f"M{name}"].captions[0].text
-    )
+    said, mirrored = (clips[m + name].captions[0].text for m in ("", "M"))
+    assert "turns left" in said and "turns right" in mirrored
     labels = (root / "labels.csv").read_text()
     assert f"\n{name},walk-turn-left,exhausted,\nM{name},walk-turn-right,exhausted,{name}\n" in labels
 
 
 def test_bone_lengths_by_flag(tmp_path, samples):
-    spec, root = prepare(
-        tmp_path, samples, "--preset", "bandai_namco", "--skeleton", "humanml3d", "--no_mirror"
-    )
-    clips = [clip for split in ("train", "val", "test") for clip in load_clips(spec, root, split)]
+    flags = "--preset bandai_namco --skeleton humanml3d --no_mirror"
+    spec, root = prepare(tmp_path, samples, *flags.split())
+    clips = [clip for split in SPLITS for clip in load_clips(spec, root, split)]
     assert len(clips) == 17
     for clip in clips:
-        local = np.concatenate([np.zeros((len(clip.motion), 3)), clip.motion[:, 4:67]], axis=1).reshape(
-            -1, 22, 3
-        )
-        local[:, 0, 1] = clip.motion[:, 3]
+        local = joints_in_root_frame(clip.motion, SMPL22)
         assert np.allclose(rigs.bone_lengths(local, SMPL22), rigs.HUMANML3D_BONES, atol=1e-4)
 
 
@@ -99,9 +89,8 @@ def test_a_run_goes_on_where_it_stopped_and_notices_a_change(tmp_path, samples, 
     times = {name: file.stat().st_mtime_ns for name, file in first.items()}
     assert convert(files, Reading(), tmp_path / "work", 1, None) == first
     assert {name: file.stat().st_mtime_ns for name, file in first.items()} == times
-    assert set(convert(files, Reading(fps=30.0), tmp_path / "work", 1, None).values()).isdisjoint(
-        first.values()
-    )
+    faster = convert(files, Reading(fps=30.0), tmp_path / "work", 1, None)
+    assert set(faster.values()).isdisjoint(first.values())
     files["a"].write_text(files["a"].read_text() + "\n")
     again = convert(files, Reading(), tmp_path / "work", 1, None)
     assert again["a"] != first["a"] and again["b"] == first["b"]
@@ -122,7 +111,7 @@ def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, sampl
     (folder / "unsaid.bvh").write_text(GOOD)
     (tmp_path / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
     spec, root = prepare(tmp_path, tmp_path / "in", "--captions", str(tmp_path / "captions.jsonl"))
-    names = [clip.name for split in ("train", "val", "test") for clip in load_clips(spec, root, split)]
+    names = [clip.name for split in SPLITS for clip in load_clips(spec, root, split)]
     assert sorted(names) == sorted(f"{m}deep_er_good_{i}" for i in range(4) for m in ("", "M"))
     text = capsys.readouterr().out
     assert "no captions: deep er/unsaid" in text and "captions, but no BVH file: absent" in text
@@ -157,10 +146,8 @@ def test_rigs_are_recognised_by_name_left_stays_left(rig):
     for left, right in SMPL22.mirror:
         lefts = [names[i] for i in sources[SMPL22.joints[left]]]
         rights = [names[i] for i in sources[SMPL22.joints[right]]]
-        swapped = [
-            name.replace("Left", "Right").replace("left", "right").replace(" L ", " R ") for name in lefts
-        ]
-        assert swapped == rights and lefts != rights
+        swapped = (name.replace("Left", "Right").replace("left", "right") for name in lefts)
+        assert [name.replace(" L ", " R ") for name in swapped] == rights and lefts != rights
     assert len({tuple(source) for source in sources.values()}) == 22  # no joint stands for two
     for joint, part in (("left_elbow", "arm|elbow"), ("left_knee", "leg|calf|knee|shin"), ("head", "head")):
         (source,) = sources[joint]
@@ -171,12 +158,8 @@ def test_what_is_not_recognised_is_listed_and_a_map_helps():
     names = [name.replace("LeftForeArm", "Mystery") for name in RIG_NAMES["mixamo"]]
     with pytest.raises(ValueError, match="left_collar, left_shoulder, left_elbow, left_wrist;.*Mystery"):
         rigs.map_joints(names)
-    part = {
-        "left_collar": "LeftShoulder",
-        "left_shoulder": ["LeftArm"],
-        "left_elbow": "Mystery",
-        "left_wrist": "LeftHand",
-    }
+    part = {"left_collar": "LeftShoulder", "left_shoulder": ["LeftArm"], "left_elbow": "Mystery"}
+    part["left_wrist"] = "LeftHand"
     sources = rigs.map_joints(names, joint_map=part)
     assert names[sources[SMPL22.joints.index("left_elbow")][0]] == "mixamorig:Mystery"
     for wrong in ({"left_elbow": "Nobody"}, {"tail": "Mystery"}, {"left_elbow": []}):
@@ -276,18 +259,14 @@ def test_words_without_spacy_agree_with_careful_tokens_nearly_always(data_dir, m
 
 
 def test_caption_files_in_both_forms(tmp_path):
-    (tmp_path / "c.csv").write_text(
-        "file,caption,split,content\na/b.bvh,one walks,train,walk\na/b.bvh,two # walk,train,\n"
-    )
-    (tmp_path / "c.jsonl").write_text(
-        '\n{"name": "a/b", "captions": ["one walks", "two walk"], "split": "train", "content": "walk"}\n'
-    )
+    rows = "file,caption,split,content\na/b.bvh,one walks,train,walk\na/b.bvh,two # walk,train,\n"
+    (tmp_path / "c.csv").write_text(rows)
+    row = {"name": "a/b", "captions": ["one walks", "two walk"], "split": "train", "content": "walk"}
+    (tmp_path / "c.jsonl").write_text(f"\n{json.dumps(row)}\n")
     tables = [words.read_captions(tmp_path / name) for name in ("c.csv", "c.jsonl")]
     assert tables[0] == tables[1]
-    assert tables[0]["a/b"].captions == ("one walks", "two walk") and tables[0]["a/b"].tokens[0] == (
-        "one/NUM",
-        "walk/VERB",
-    )
+    assert tables[0]["a/b"].captions == ("one walks", "two walk")
+    assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +289,7 @@ def test_bad_caption_files_name_the_line(tmp_path, content, message):
 def test_a_split_at_random_is_one_of_the_shares_and_the_seed():
     described = {f"n{i}": Described(("x",), ((),)) for i in range(200)}
     splits = assign_splits(described, described, (80, 5, 15), 1)
-    counts = [list(splits.values()).count(split) for split in ("train", "val", "test")]
+    counts = [list(splits.values()).count(split) for split in SPLITS]
     assert counts == [160, 10, 30]
     assert splits == assign_splits(described, list(described)[::-1], (80, 5, 15), 1)
     assert splits != assign_splits(described, described, (80, 5, 15), 2)
@@ -391,18 +370,12 @@ def test_the_preset_splits_in_blocks_and_knows_the_relabelled():
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--input", "nowhere", "--preset", "bandai_namco"), "no folder"),
-        (("--input", "empty", "--preset", "bandai_namco"), "no .bvh"),
-        (("--input", "other", "--preset", "bandai_namco"), "no caption belongs"),
-        (("--input", "other", "--captions", "none.jsonl"), "none.jsonl does not exist"),
-        (
-            ("--input", "other", "--preset", "bandai_namco", "--joint_map", "none.json"),
-            "none.json does not exist",
-        ),
-        (
-            ("--input", "other", "--preset", "bandai_namco", "--joint_map", "map.json"),
-            "tail is none of the 22",
-        ),
+        ("--input nowhere --preset bandai_namco", "no folder"),
+        ("--input empty --preset bandai_namco", "no .bvh"),
+        ("--input other --preset bandai_namco", "no caption belongs"),
+        ("--input other --captions none.jsonl", "none.jsonl does not exist"),
+        ("--input other --preset bandai_namco --joint_map none.json", "none.json does not exist"),
+        ("--input other --preset bandai_namco --joint_map map.json", "tail is none of the 22"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, message):
@@ -412,5 +385,5 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, 
     (tmp_path / "other/x.bvh").write_text(GOOD)
     (tmp_path / "map.json").write_text('{"tail": "Tail"}')
     with pytest.raises(BadInput, match=message) as caught:
-        prepare_dataset.main(["bvh", "--name", "Own", *flags])
+        prepare_dataset.main(["bvh", "--name", "Own", *flags.split()])
     assert "\n" not in str(caught.value) and not (tmp_path / "datasets").exists()

@@ -50,21 +50,15 @@ def test_bones_keep_their_length_in_every_clip(everything):
 def test_a_clip_is_the_same_whatever_is_asked_beside_it(clips):
     alone = demo_clip(37)
     np.testing.assert_array_equal(alone.joints, clips[37].joints)
-    assert (alone.captions, alone.split, alone.label) == (
-        clips[37].captions,
-        clips[37].split,
-        clips[37].label,
-    )
+    for field in ("captions", "split", "label"):
+        assert getattr(alone, field) == getattr(clips[37], field)
     assert [demo_clip(i, seed=1).label for i in range(9)] != [clip.label for clip in clips[:9]]
 
 
 def test_labels_and_splits_are_balanced(everything):
     splits = Counter(clip.split for clip in everything)
-    assert (
-        splits["test"] >= 200
-        and abs(splits["train"] / ALL - 0.8) < 0.02
-        and abs(splits["val"] / ALL - 0.05) < 0.02
-    )
+    assert splits["test"] >= 200 and abs(splits["train"] / ALL - 0.8) < 0.02
+    assert abs(splits["val"] / ALL - 0.05) < 0.02
     for split, least in (("train", 25), ("val", 1), ("test", 4)):
         counted = Counter(clip.label for clip in everything if clip.split == split)
         assert all(counted[label] >= least for label in LABELS), split
@@ -114,9 +108,8 @@ def test_knees_bend_forwards_and_legs_stay_in_their_limits(everything, hip, knee
     for clip in everything:
         joints = clip.joints
         _, left = ahead_and_left(joints)
-        forward = np.cross(
-            joints[:, ankle] - joints[:, hip], left
-        )  # ahead for a hanging leg, up for a raised one
+        # ahead for a hanging leg, up for a raised one
+        forward = np.cross(joints[:, ankle] - joints[:, hip], left)
         bulge = joints[:, knee] - (joints[:, hip] + joints[:, ankle]) / 2
         assert np.sum(forward * bulge, axis=1).min() > 0, clip.label
         assert angle(joints, hip, knee, ankle).min() > 50 and angle(joints, hip, knee, ankle).max() < 172
@@ -129,10 +122,8 @@ def test_arms_bend_and_stay_in_their_limits(clips, shoulder, elbow, wrist, sign)
         bend = angle(clip.joints, shoulder, elbow, wrist)
         assert bend.min() > 30 and bend.max() < 176, clip.label
         ahead, left = ahead_and_left(clip.joints)
-        upper, fore = (
-            clip.joints[:, elbow] - clip.joints[:, shoulder],
-            clip.joints[:, wrist] - clip.joints[:, elbow],
-        )
+        upper = clip.joints[:, elbow] - clip.joints[:, shoulder]
+        fore = clip.joints[:, wrist] - clip.joints[:, elbow]
         hanging = upper[:, 1] < -0.8 * 0.26
         assert np.all(np.sum((fore - upper * 0.268 / 0.26) * ahead, axis=1)[hanging] > -0.01), clip.label
         assert np.all(sign * np.sum(upper * left, axis=1) > -0.12), clip.label  # no arm through the chest
@@ -162,10 +153,8 @@ def test_arms_swing_against_the_legs(clips):
     for clip in named(clips, "walk", "walk_fast", "run"):
         ahead, _ = ahead_and_left(clip.joints)
         for ankle, wrist in ((7, 20), (8, 21)):
-            foot, hand = (
-                np.sum((clip.joints[:, joint] - clip.joints[:, 0]) * ahead, axis=1)
-                for joint in (ankle, wrist)
-            )
+            limbs = clip.joints[:, [ankle, wrist]] - clip.joints[:, :1]
+            foot, hand = np.einsum("tkj,tj->kt", limbs, ahead)
             assert np.corrcoef(foot, hand)[0, 1] < -0.6, clip.label
 
 

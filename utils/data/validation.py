@@ -18,6 +18,8 @@ from utils.plain import parse_csv, read_utf8
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted
 KNOWN_NAN = {"t2m": {"007975", "M007975"}}
+OUTSIDE = "caption section outside its clip"
+TEXT_PROBLEMS = ("no text file", "malformed text line", "no usable caption", OUTSIDE)
 UNUSABLE = 0.05  # a larger share than this is no accident
 HEIGHT = (0.1, 2.0)  # metres, of the root: mean over a set
 MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
@@ -52,19 +54,12 @@ def check_dataset(spec, root):
     _check_ids(spec, root, ids, findings)
     lengths, offending, train, poses = _look_at_clips(spec, root, ids)
     known = KNOWN_NAN.get(spec.name, set())
-    nan = set(offending.pop("NaN or infinite values", ()))
+    nan = set(offending["NaN or infinite values"])
     if known & nan:
         findings.add(OK, "known NaN files", f"{', '.join(sorted(known & nan))}: skipped, as everywhere")
     findings.expect(sorted(nan - known), "NaN or infinite values")
-    for what in ("no motion file", "unreadable motion", f"fewer than {spec.dim} columns"):
-        findings.expect(offending.pop(what, ()), what)
-    for what in (
-        "no text file",
-        "malformed text line",
-        "no usable caption",
-        "caption section outside its clip",
-    ):
-        findings.expect(offending.pop(what, ()), what)
+    for what in ("no motion file", "unreadable motion", f"fewer than {spec.dim} columns", *TEXT_PROBLEMS):
+        findings.expect(offending[what], what)
     _check_lengths(spec, ids, lengths, findings)
     _check_shared_motion(poses, findings)
     _check_statistics(spec, root, train, findings)
@@ -156,7 +151,7 @@ def _text_problems(spec, file, frames):
             continue
         usable += 1
         if end and int(end * spec.fps) > frames + spec.fps:  # a second of slack: the published ones round up
-            problems.append(("caption section outside its clip", f"{file.name}:{number}"))
+            problems.append((OUTSIDE, f"{file.name}:{number}"))
     return problems if usable else [*problems, ("no usable caption", file.stem)]
 
 
