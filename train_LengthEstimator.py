@@ -7,12 +7,13 @@ writes checkpoints/<dataset>/length_estimator/model/finest.tar, which sample.py 
 import torch
 from torch.nn.functional import cross_entropy
 
+from models.AE import STRIDE
 from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribution
 from utils import distributed
 from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
-from utils.data.clips import UNIT, Clip, load_clips
+from utils.data.clips import Clip, load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset
 from utils.flags import common_flags, optimizer_flags, text_encoder_flag
 from utils.randomness import reseed
@@ -40,7 +41,7 @@ def caption_lengths(clips, embeddings):
         for clip in clips
         for k, caption in enumerate(clip.captions)
     ]
-    return TextMotionSet(entries, Normalizer([], []), embeddings, MAX_TOKENS * UNIT)
+    return TextMotionSet(entries, Normalizer([], []), embeddings, MAX_TOKENS * STRIDE)
 
 
 def errors(predicted, lengths):
@@ -76,8 +77,8 @@ def main(argv=None):
         embeddings, text_dim = embed_captions(clip_sets, encoder, root, device)
     train_set, val_set = (caption_lengths(clips, embeddings) for clips in clip_sets)
     val_text = torch.stack([embeddings[clip.captions[0].text] for clip in val_set.clips]).to(device)
-    val_lengths = torch.from_numpy(val_set.lengths // UNIT).to(device)
-    min_tokens = -(-spec.min_frames // UNIT)
+    val_lengths = torch.from_numpy(val_set.lengths // STRIDE).to(device)
+    min_tokens = -(-spec.min_frames // STRIDE)
 
     reseed(args.seed)
     estimator = LengthEstimator(text_dim).to(device)
@@ -100,12 +101,12 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 batch = batch.to(device)
-                loss = cross_entropy(estimator(batch.text), batch.m_lens // UNIT, reduction="sum")
+                loss = cross_entropy(estimator(batch.text), batch.m_lens // STRIDE, reduction="sum")
                 loop.backward(loss, len(batch))
             loop.optimizer_step(optimizer)
         loop.finish_epoch(validate(estimator, val_text, val_lengths, min_tokens), group="Val")
 
-    constant = torch.from_numpy(train_set.lengths // UNIT).median().to(device).expand_as(val_lengths)
+    constant = torch.from_numpy(train_set.lengths // STRIDE).median().to(device).expand_as(val_lengths)
     print(f"best epoch, on the validation captions: {format_scalars(loop.progress.best)}")
     print(
         f"always {constant[0]} tokens, the training median:  {format_scalars(errors(constant, val_lengths))}"

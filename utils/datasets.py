@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from models.AE import STRIDE
 from models.counter_rng import Purpose, rng
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
-from utils.data.clips import MAX_FRAMES, UNIT
+from utils.data.clips import MAX_FRAMES
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
 from utils.plain import is_number, parse_json
@@ -52,9 +53,9 @@ class DatasetSpec:
         """Raises ValueError for what no data set can be."""
         if not (is_number(self.fps) and 0.1 <= self.fps <= 1000):
             raise ValueError(f"fps {self.fps!r}, not between 0.1 and 1000")
-        if not UNIT <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_FRAMES:
+        if not STRIDE <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_FRAMES:
             raise ValueError(
-                f"min_frames {self.min_frames!r}, not between {UNIT} and max_frames {self.max_frames!r}"
+                f"min_frames {self.min_frames!r}, not between {STRIDE} and max_frames {self.max_frames!r}"
             )
         if not (is_number(self.cfg) and 0 <= self.cfg <= 100):
             raise ValueError(f"cfg {self.cfg!r}, not between 0 and 100")
@@ -211,7 +212,7 @@ class WindowSet(Dataset):
         clip = int(np.searchsorted(self.ends, index, side="right"))
         start = index - (int(self.ends[clip - 1]) if clip else 0)
         motion = self.motions[clip][start : start + self.window]
-        rows = tensor(motion[: len(motion) // UNIT * UNIT])
+        rows = tensor(motion[: len(motion) // STRIDE * STRIDE])
         return self.normalizer(rows), self.names[clip], None, None, index
 
 
@@ -230,22 +231,22 @@ class TextMotionSet(Dataset):
     @cached_property
     def lengths(self):
         """Frames that each clip gives [N], but for the random loss of a token."""
-        return np.minimum([len(clip.motion) for clip in self.clips], self.max_frames) // UNIT * UNIT
+        return np.minimum([len(clip.motion) for clip in self.clips], self.max_frames) // STRIDE * STRIDE
 
     @property
     def longest(self):
         """Tokens of the longest clip."""
-        return int(self.lengths.max()) // UNIT
+        return int(self.lengths.max()) // STRIDE
 
     def __getitem__(self, address):
         epoch, index = address
         clip, motion = self.clips[index], self.clips[index].motion
         draw = rng(Purpose.CROP, self.seed, epoch, index)
         caption = clip.captions[draw.integers(len(clip.captions))]
-        frames = min(len(motion), self.max_frames) // UNIT * UNIT
+        frames = min(len(motion), self.max_frames) // STRIDE * STRIDE
         start = 0
         if self.crop:
-            frames = max(frames - UNIT * int(draw.random() < 1 / 3), UNIT)
+            frames = max(frames - STRIDE * int(draw.random() < 1 / 3), STRIDE)
             start = int(draw.integers(len(motion) - frames + 1))
         text = None if self.embeddings is None else self.embeddings[caption.text]
         return self.normalizer(tensor(motion[start : start + frames])), clip.name, caption, text, index

@@ -30,11 +30,12 @@ from tqdm import tqdm
 
 from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
+from models.AE import STRIDE
 from models.MARDM import SamplingConfig, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
-from utils.data.clips import UNIT, load_clips
+from utils.data.clips import load_clips
 from utils.datasets import collate, find_dataset
 from utils.errors import BadInput
 from utils.evaluation_report import make_evaluation
@@ -104,7 +105,7 @@ def measure(evaluation, pipeline, real, sampling, repeat):
     finally:
         hook.remove()
     seconds = time.perf_counter() - begun
-    tokens = sum(len(evaluation.dataset[(repeat, i)][0]) // UNIT for i in range(len(evaluation.dataset)))
+    tokens = sum(len(evaluation.dataset[(repeat, i)][0]) // STRIDE for i in range(len(evaluation.dataset)))
     metrics = evaluation.compare(real, drawn, repeat).as_dict()
     figures = {name: float(f"{metrics[name]:.6g}") for name in KEPT if metrics[name] is not None}
     evaluations = sum(rows) / tokens / (2 if sampling.cfg != 1 else 1)
@@ -120,7 +121,7 @@ def teacher_forced(pipeline, evaluation, sampling):
     mardm, ae, n = pipeline.mardm, pipeline.tokenizer.ae, len(evaluation.dataset)
     chosen = np.linspace(0, n - 1, min(LANDING_CLIPS, n)).astype(int).tolist()
     batch = collate([evaluation.dataset[(0, i)] for i in chosen]).to(evaluation.device)
-    targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // UNIT
+    targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // STRIDE
     inside = lengths_to_mask(m_lens, targets.shape[1])
     noise = SamplingNoise(sampling.seed, chosen, targets.device)
     order = noise.order(targets.shape[1])

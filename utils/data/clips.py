@@ -87,8 +87,8 @@ def load_clips(spec, root, split, texts=True):
             skipped.add(files.problem, name)
         elif texts:
             clips += _captioned(spec, name, files, skipped)
-        elif len(files.motion) < UNIT:
-            skipped.add(f"shorter than {UNIT} frames", name)
+        elif len(files.motion) < STRIDE:
+            skipped.add(f"shorter than {STRIDE} frames", name)
         else:
             clips.append(Clip(name, files.motion))
     skipped.report(f"{root}/{split}.txt")

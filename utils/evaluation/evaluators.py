@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from models.AE import STRIDE
 from models.masking import lengths_to_mask
 from utils.checkpoints import Run, load_into, statistics_of
-from utils.data.clips import UNIT
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluation.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
@@ -120,9 +120,9 @@ def embed_rows(networks, motion, m_lens):
     The second convolution reads what the first makes of the zeros after a clip, so there must always be some:
     the published evaluators were trained on 196 frames, and a few zeros after the longest clip give the same.
     """
-    room = max(min(motion.shape[1] + UNIT, MAX_FRAMES) - motion.shape[1], 0)
+    room = max(min(motion.shape[1] + STRIDE, MAX_FRAMES) - motion.shape[1], 0)
     movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
-    return networks["motion_encoder"](movements, m_lens // UNIT)
+    return networks["motion_encoder"](movements, m_lens // STRIDE)
 
 
 def _statistics(run, spec, state, eval_mean_std):
