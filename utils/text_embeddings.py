@@ -1,11 +1,11 @@
-"""Captions and prompts -> embeddings, with the encoder's complaints turned into one line for the user."""
+"""Captions and prompts -> embeddings, with a disk cache; BadInput where an encoder has no weights."""
 
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
-from models.TextEncoder import TEXT_ENCODERS, first_line, load_text_encoder
+from models.TextEncoder import TEXT_ENCODERS, TextEncoder, first_line
 from motion.files import Unwritten
 from utils.checkpoints import save_state
 from utils.errors import BadInput
@@ -13,27 +13,32 @@ from utils.safe_load import load_state, sound
 
 
 def embed_prompts(texts, encoder_name, device):
-    """list of N strings -> [N,E] on the device. BadInput where the weights are not to be had."""
+    """N strings -> [N,E] on the device. Raises BadInput."""
     try:
         return _encoder(encoder_name, device).encode(texts)
     except ValueError as error:
         raise BadInput(str(error)) from error
 
 
+def truncated_texts(texts, encoder_name, device):
+    """Those of the texts whose ends the encoder does not read, because they have too many tokens."""
+    return _encoder(encoder_name, device).truncated(texts)
+
+
 @lru_cache(maxsize=1)
 def _encoder(name, device):
-    """A program that asks again and again loads its weights once."""
-    return load_text_encoder(name, device)
+    """Loads the weights once for many calls."""
+    return TextEncoder(name, device)
 
 
 def embed_captions(clip_sets, encoder_name, root, device):
-    """Every distinct caption of these lists of clips, encoded once and kept in the data set's folder.
+    """Every distinct caption of these lists of clips -> (dict caption -> [E] on the CPU, E).
 
-    -> (dict caption -> [E] on the CPU, E)
+    Kept in the data set's folder. Raises BadInput.
     """
     captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
     try:
-        encoder = load_text_encoder(encoder_name, device)
+        encoder = TextEncoder(encoder_name, device)
         cache_file = Path(root) / "cache" / f"text_{encoder_name}.pt"
         return cached_embeddings(encoder, captions, cache_file), encoder.dim
     except ValueError as error:
@@ -41,10 +46,10 @@ def embed_captions(clip_sets, encoder_name, root, device):
 
 
 def cached_embeddings(encoder, captions, cache_file):
-    """caption -> row [dim] on the CPU, for every caption; computed once and kept in `cache_file`.
+    """Captions -> dict caption -> row [dim] on the CPU, computed once and kept in `cache_file`.
 
-    The file holds {encoder name: {"captions": [...], "rows": [N,dim]}}; captions that it lacks are added. It
-    does not know which weights a name stood for: remove it after pointing the encoder's variable to others.
+    The file holds {encoder name: {"captions": [...], "rows": [N,dim]}}; missing captions are added. It does
+    not know the weights behind a name: remove it after pointing the encoder's variable to others.
     """
     cache_file = Path(cache_file)
     cache = read_cache(cache_file)
@@ -70,15 +75,13 @@ def read_cache(cache_file):
             if not isinstance(captions, list) or not sound(rows):
                 raise ValueError(f"{name}: captions are no list, or rows not finite")
         return cache
-    except (
-        Exception
-    ) as error:  # a damaged file fails in as many ways as unpickling can; all mean: compute again
+    except Exception as error:  # a damaged file can fail in any way; all mean: compute again
         print(f"{cache_file}: not a readable cache ({first_line(error)[:100]}); embedding the captions again")
         return {}
 
 
 def write_cache(cache_file, cache):
-    """A folder that cannot be written costs the next start some time, nothing else."""
+    """Save the cache; where it cannot be written, only say so."""
     try:
         save_state(cache_file, cache)
     except Unwritten as error:

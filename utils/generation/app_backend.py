@@ -1,4 +1,4 @@
-"""What the page in the browser asks for, checked, and what it gets: motions as files in one folder."""
+"""Requests of the browser page, checked, and what they give: motions as files in one folder."""
 
 import html
 import shlex
@@ -26,7 +26,7 @@ KEPT_RESULTS = 30
 
 @dataclass(frozen=True)
 class Request:
-    """What the page asks for, checked: whoever sends it, a browser or a program."""
+    """A request within its bounds, whoever sends it, a browser or a program."""
 
     prompt: str
     frames: int  # 0 = estimated from the text
@@ -35,24 +35,27 @@ class Request:
     steps: int
     variations: int
 
-    @classmethod
-    def of(cls, spec, prompt, estimate, seconds, seed, cfg, steps, variations):
-        """Raises BadInput with a line for the user."""
-        if not isinstance(prompt, str) or not clean_text(prompt[: PROMPT_LETTERS + 1]):
-            raise BadInput("Write what the person does.")
-        if len(prompt) > PROMPT_LETTERS:
-            raise BadInput(f"The text has {len(prompt)} letters: {PROMPT_LETTERS} are the most.")
-        frames = 0
-        if not estimate:
-            frames = round(bounded(seconds, "The length", *shortest_and_longest(spec)) * spec.fps)
-        return cls(
-            clean_text(prompt),
-            min(frames // STRIDE * STRIDE, MAX_FRAMES),
-            int(bounded(seed, "The seed", *SEED, whole=True)),
-            bounded(cfg, "The guidance", *GUIDANCE),
-            int(bounded(steps, "The number of rounds", *STEPS, whole=True)),
-            int(bounded(variations, "The number of variations", *VARIATIONS, whole=True)),
-        )
+
+def check_request(spec, fields):
+    """The page's values, a dict -> Request. Raises BadInput with a line for the user."""
+    prompt, estimate = fields["prompt"], fields["estimate"]
+    if not isinstance(prompt, str) or not clean_text(prompt[: PROMPT_LETTERS + 1]):
+        raise BadInput("Write what the person does.")
+    if len(prompt) > PROMPT_LETTERS:
+        raise BadInput(f"The text has {len(prompt)} letters, {PROMPT_LETTERS} are the most: shorten it.")
+    if not isinstance(estimate, bool):
+        raise BadInput("Whether the length is estimated must be true or false.")
+    frames = 0
+    if not estimate:
+        frames = round(bounded(fields["seconds"], "The length in seconds", *duration_range(spec)) * spec.fps)
+    return Request(
+        clean_text(prompt),
+        min(frames // STRIDE * STRIDE, MAX_FRAMES),
+        int(bounded(fields["seed"], "The seed", *SEED, whole=True)),
+        bounded(fields["cfg"], "The guidance", *GUIDANCE),
+        int(bounded(fields["steps"], "The number of rounds", *STEPS, whole=True)),
+        int(bounded(fields["variations"], "The number of variations", *VARIATIONS, whole=True)),
+    )
 
 
 def bounded(value, what, low, high, whole=False):
@@ -65,15 +68,15 @@ def bounded(value, what, low, high, whole=False):
     return number
 
 
-def shortest_and_longest(spec):
-    """Seconds, whole tokens."""
+def duration_range(spec):
+    """The shortest and the longest motion in seconds, both of whole tokens."""
     shortest = -(-spec.min_frames // STRIDE) * STRIDE
     return shortest / spec.fps, MAX_FRAMES / spec.fps
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was drawn for a request, and where its files lie."""
+    """The motions of a request and where their files are."""
 
     request: Request
     folder: Path
@@ -85,20 +88,17 @@ class Result:
         return self
 
 
-class Studio:
-    """Draws what is asked for. The latest results lie in one folder, each in a folder of its own."""
+@dataclass(frozen=True)
+class Backend:
+    """Generates motions on request and keeps the files of the latest, each result in a folder of its own."""
 
-    def __init__(self, pipeline, sampling, folder, command=(), fix_feet=False):
-        """command: the flags with which sample.py finds the same weights and does the same with the feet."""
-        self.pipeline, self.sampling, self.folder, self.command = (
-            pipeline,
-            sampling,
-            Path(folder),
-            list(command),
-        )
-        self.fix_feet = fix_feet
+    pipeline: object
+    sampling: object
+    folder: Path
+    command: tuple = ()  # flags with which sample.py finds the same weights and does the same with the feet
+    fix_feet: bool = False
 
-    def draw(self, request):
+    def generate(self, request):
         began, pipeline, spec = time.perf_counter(), self.pipeline, self.pipeline.spec
         text = pipeline.embed([request.prompt])
         lengths = pipeline.lengths(text, [request.frames], request.seed)
@@ -108,18 +108,16 @@ class Studio:
         if self.fix_feet:
             joints = [fix_feet(one, spec.fps, spec.skeleton) for one in joints]
         line = f"{len(joints[0]) / spec.fps:.1f} s of motion ({len(joints[0])} frames), "
-        line += f"drawn in {time.perf_counter() - began:.1f} s"
+        line += f"generated in {time.perf_counter() - began:.1f} s"
 
-        self.prune()
+        self.remove_oldest()
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result_"))
-        names, files = Names(folder, plain=True), []
+        names, files, prompt = Names(folder), [], request.prompt
         for r, one in enumerate(joints):
-            stem = names.stem(request.prompt, 0, r, len(one))
-            files += export_motion(
-                stem, one, request.prompt, spec.fps, spec.skeleton, ("npy", "bvh")
-            ).values()
-        page = folder / f"{safe_caption(request.prompt, 150, plain=True)}.html"
-        write_html(page, joints, request.prompt, spec.fps, spec.skeleton)
+            stem = names.stem(prompt, 0, r, len(one))
+            files += export_motion(stem, one, prompt, spec.fps, spec.skeleton, ("npy", "bvh")).values()
+        page = folder / f"{safe_caption(prompt, 150, plain=True)}.html"
+        write_html(page, joints, prompt, spec.fps, spec.skeleton)
         return Result(request, folder, [*files, page], page, line)
 
     def video(self, result):
@@ -131,7 +129,7 @@ class Studio:
         spec, path = self.pipeline.spec, result.page.with_suffix(".mp4")
         return render_video(path, motions, spec.skeleton, spec.fps, result.request.prompt, titles)
 
-    def again(self, request):
+    def command_line(self, request):
         """The command that makes the same motions."""
         flags = {
             "--text_prompt": request.prompt,
@@ -144,17 +142,17 @@ class Studio:
         parts = [str(part) for pair in flags.items() for part in pair]
         return shlex.join(["python", "sample.py", *self.command, *parts])
 
-    def prune(self):
-        """Removes what is oldest, until one more result fits."""
-        found = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in found[: max(len(found) - KEPT_RESULTS + 1, 0)]:
+    def remove_oldest(self):
+        """Remove old results until one more fits."""
+        folders = sorted(Path(self.folder).iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in folders[: max(len(folders) - KEPT_RESULTS + 1, 0)]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def framed(page, rows=1):
+def viewer_frame(page, rows=1):
     """The viewer as part of another page: in a frame that may run its script and nothing else.
 
-    rows: of panels, two in a row, that should be seen without scrolling.
+    rows: of panels, two in a row, visible without scrolling.
     """
     page, height = html.escape(page), 160 + 400 * rows
     return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
