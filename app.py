@@ -1,7 +1,7 @@
 """A page in the browser: write what a person does, see it move, download it as mp4, npy, bvh or html.
 
 python app.py                     # the demo weights of this repository, at http://127.0.0.1:7860
-python app.py --dataset_name t2m --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
+python app.py --dataset_name t2m --name FSQ_MARDM    # a trained generator
 
 The page is for this computer alone unless --host says otherwise. All it writes goes into one temporary
 folder that is removed at the end.

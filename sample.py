@@ -1,7 +1,7 @@
 """Text in, motion out: mp4 and npy in generation/<name>_<dataset>/.
 
-python sample.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL \\
-    --text_prompt "a person walks forward" --motion_length 120
+python sample.py --demo --text_prompt "a person walks forward" --motion_length 120
+python sample.py --name FSQ_MARDM ...               # a trained generator
 python sample.py ... --text_path prompts.txt        # one a line; prompt#120 sets its frames, prompt#NA none
 python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
 """
@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,29 +98,40 @@ class Record:
 
 def sha256(path):
     with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
 
 
-def draw_each(pipeline, prompts, m_lens, sampling, repeats, batch_size):
+@dataclass(frozen=True)
+class Texts:
+    """N prompts, with what the models make of them."""
+
+    prompts: list  # of str
+    rows: torch.Tensor  # [N,E]
+    m_lens: torch.Tensor  # [N] tokens
+
+
+def draw_each(pipeline, texts, sampling, repeats, batch_size):
     """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
-    text = pipeline.embed([prompt.text for prompt in prompts])
-    jobs = [(i, r) for i in range(len(prompts)) for r in range(repeats)]
-    jobs.sort(key=lambda job: int(m_lens[job[0]]))
+    jobs = [(i, r) for i in range(len(texts.prompts)) for r in range(repeats)]
+    jobs.sort(key=lambda job: int(texts.m_lens[job[0]]))
     for first in range(0, len(jobs), batch_size):
         batch = jobs[first : first + batch_size]
         rows = torch.tensor([i for i, _ in batch])
         keys = [part_key(i, r) for i, r in batch]  # a repeat is another motion of the same prompt
-        features, joints = pipeline.draw(text[rows.to(text.device)], m_lens[rows], sampling, keys)
+        text, m_lens = texts.rows[rows.to(texts.rows.device)], texts.m_lens[rows]
+        features, joints = pipeline.draw(text, m_lens, sampling, keys)
         for (i, r), rows, one in zip(batch, features, joints):
-            yield {"prompt": prompts[i].text, "sample": i, "repeat": r}, rows, one
+            yield {"prompt": texts.prompts[i], "sample": i, "repeat": r}, rows, one
 
 
-def draw_stories(pipeline, prompts, m_lens, sampling, repeats, transition):
+def draw_stories(pipeline, texts, sampling, repeats, transition):
     """As draw_each, but every repeat is one motion of all prompts. transition: tokens."""
-    text = pipeline.embed([prompt.text for prompt in prompts])
-    parts = [{"prompt": p.text, "frames": STRIDE * int(n)} for p, n in zip(prompts, m_lens)]
+    parts = [{"prompt": p, "frames": STRIDE * int(n)} for p, n in zip(texts.prompts, texts.m_lens)]
     for r in range(repeats):
-        rows, one = draw_story(pipeline, text, m_lens, sampling, transition, r)
+        rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
@@ -137,7 +148,9 @@ def main(argv=None):
     print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
     warn_of_unknown_letters(texts)
-    m_lens = pipeline.lengths(pipeline.embed(texts), [prompt.frames for prompt in prompts], args.seed)
+    rows = pipeline.embed(texts)
+    m_lens = pipeline.lengths(rows, [prompt.frames for prompt in prompts], args.seed)
+    texts = Texts(texts, rows, m_lens)
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +166,7 @@ def main(argv=None):
         total, draw, last = args.repeat_times, draw_stories, args.transition // STRIDE
     else:
         total, draw, last = args.repeat_times * len(prompts), draw_each, args.batch_size
-    drawn = draw(pipeline, prompts, m_lens, sampling, args.repeat_times, last)
+    drawn = draw(pipeline, texts, sampling, args.repeat_times, last)
     skates = []
     try:
         for made, rows, joints in tqdm(drawn, desc="motions", unit="motion", total=total):

@@ -80,7 +80,7 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     alone = torch.cat(draw_parts(pipeline, text, lengths, sampling, repeat=0))
     changed = (tokens != alone).any(dim=1).nonzero().flatten().tolist()
     joined = {*range(8, 16), *range(48, 56)}
-    assert set(changed) <= joined and len(changed) > 8
+    assert set(changed) <= joined and min(changed) < 16 and max(changed) >= 48
     others = draw_parts(pipeline, text, lengths, sampling, repeat=1)
     assert not any(torch.equal(a, b) for a, b in zip(others, alone.split([12, 40, 20])))
     again = draw_story(pipeline, text, lengths, sampling, transition=8)[1]
