@@ -1,0 +1,231 @@
+"""Check and measure what only a GPU can tell.
+
+  bash benchmarks/gpu.sh                 all of it; writes results/gpu.md and results/gpu.json
+  bash benchmarks/gpu.sh --minutes 5     the checks, and the timings that begin within 5 minutes
+
+Parity: every network and a whole generation on the GPU against the same weights and inputs on the CPU, in
+float32 (without TF32) and float64; the largest difference relative to the largest value. NCCL: the collectives
+of a training in one process, in two where there are two GPUs. Timings: FSQ-MARDM-SiT, 196 frames, random
+weights; generation of XL at batch 1 and 64 with decoding, training steps of S and XL at batch 64; bf16 and
+torch.compile on and off; peak memory. Exits with 1 where parity or NCCL fails, with 0 without a GPU.
+"""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+import torch.distributed as dist
+
+from benchmarks import bench_train
+from benchmarks.bench_generate import awake, build
+from benchmarks.machine import machine, seconds, write_record
+from benchmarks.training_modes import GeneratorBench
+from models.AE import make_ae
+from models.counter_rng import Purpose, sample_keys
+from models.DiffMLPs import HEADS
+from models.LengthEstimator import LengthEstimator
+from models.MARDM import MARDM_models, SamplingConfig
+from models.masking import lengths_to_mask
+from utils.analysis.output import markdown
+from utils.cli import Parser, number, run, write_text
+from utils.distributed import all_gather, all_reduce_max, all_reduce_sum, broadcast
+from utils.evaluation import evaluator_networks as evaluators
+from utils.flags import PRECISIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMITS = {torch.float32: 1e-3, torch.float64: 1e-8}  # of a relative difference
+MODES = list(itertools.product(PRECISIONS, (False, True)))  # precision, compiled
+TRAINED, GENERATED, BATCH, TOKENS = ("S", "XL"), "XL", 64, 49
+
+
+def outputs(device, dtype):
+    """Every network on fixed weights and inputs. -> name -> output, on the CPU"""
+    generator = torch.Generator().manual_seed(0)
+    m_lens = torch.tensor([64, 40, 12])
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+
+    def ready(make, *given, **options):
+        torch.manual_seed(1)
+        return awake(make(*given, **options)).to(device, dtype).eval()
+
+    motion, text, lengths, results = draw(3, 64, 67), draw(3, 512), (m_lens // 4).to(device), {}
+    for name in ("AE_Model", "FSQ_AE_High", "VQ_AE_Model"):
+        ae = ready(make_ae, name, width=64)
+        results[f"{name}, encoder"] = ae.encoder(motion.mT)
+        results[f"{name}, decoder"] = ae.decode(draw(3, 64, 16), m_lens.to(device))
+    for head in HEADS:
+        mardm = ready(MARDM_models[f"FSQ-MARDM-{head}-XS"], ae_dim=64, target_dim=6, dropout=0.0)
+        latents, targets = draw(3, 64, 16), draw(3, 16, 6)
+        z = mardm.transformer(latents.mT, text, lengths_to_mask(lengths, 16))
+        noise = draw(48, *mardm.DiffMLPs.noise_shape)
+        drawn = mardm.DiffMLPs.sample(z.flatten(0, 1), None, noise, SamplingConfig(cfg=1))
+        results |= {"Transformer": z, f"{head} head, sample": drawn}
+        mardm.train()  # without dropout; texts are dropped by key
+        keys = sample_keys(torch.arange(3), Purpose.TRAINING, 0)
+        with torch.enable_grad():
+            loss = mardm.forward_loss(latents, targets, text, m_lens // 4, keys=keys)
+            loss.backward()
+        results[f"{head} head, loss"] = loss
+        results[f"{head}, gradients"] = torch.cat([p.grad.flatten() for p in mardm.parameters()])
+    results["length estimator"] = ready(LengthEstimator, 512)(text)
+    results["evaluator, movement"] = ready(evaluators.MovementConvEncoder, 63)(motion[..., :63])
+    results["evaluator, motion"] = ready(evaluators.MotionEncoderBiGRUCo)(draw(3, 16, 512), m_lens // 4)
+    words = draw(3, 16, 300), draw(3, 16, 15), m_lens // 4
+    results["evaluator, text"] = ready(evaluators.TextEncoderBiGRUCo)(*words)
+    clip = ready(evaluators.MotionCLIP, 67, layers=2)
+    results["evaluator, CLIP motion"] = clip.motion_encoder(motion, m_lens.to(device))
+    # float32 decides between neighbouring grid points by its last bits, so it draws without snapping
+    ae = ready(make_ae, "FSQ_AE_High", width=64)
+    mardm = ready(MARDM_models["FSQ-MARDM-SiT-XS"], ae_dim=64, target_dim=6)
+    snap = "step" if dtype == torch.float64 else "off"
+    codes = mardm.generate(ae, text, lengths, SamplingConfig(cfg=2.5, snap=snap))
+    results["whole generation"] = ae.detokenize(codes, m_lens.to(device), snap=snap == "step")
+    return {name: x.detach().cpu() for name, x in results.items()}
+
+
+def compare(ours, reference, dtype):
+    """Rows of the parity table for two results of `outputs`. NaN and another shape fail."""
+    rows = []
+    for name, expected in reference.items():
+        difference = float("nan")
+        if ours[name].shape == expected.shape:
+            difference = float((ours[name] - expected).abs().max() / expected.abs().max())
+        row = {"what": name, "dtype": str(dtype).removeprefix("torch."), "difference": difference}
+        rows.append(row | {"limit": LIMITS[dtype], "ok": difference <= LIMITS[dtype]})
+    return rows
+
+
+def parity(device):
+    """The device against the CPU, without TF32 -> rows of the parity table."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    rows = []
+    with torch.no_grad():
+        for dtype in LIMITS:
+            rows += compare(outputs(device, dtype), outputs(torch.device("cpu"), dtype), dtype)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True  # the scripts' default
+    return rows
+
+
+def check_collectives(kind):
+    """The collectives that a training needs, in the processes that torchrun started."""
+    backend, device = "gloo", torch.device(kind)
+    if kind == "cuda":
+        backend, device = "cuda:nccl,cpu:gloo", torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend)
+    rank, n = dist.get_rank(), dist.get_world_size()
+    total, first = torch.full((3,), rank + 1.0, device=device), torch.full((3,), float(rank), device=device)
+    dist.all_reduce(total)  # utils.distributed passes over its collectives where one process runs alone
+    dist.broadcast(first, src=0)
+    assert total.tolist() == [n * (n + 1) / 2] * 3 and first.tolist() == [0.0] * 3
+    broadcast([first])
+    assert all_reduce_sum(first + 1).tolist() == [float(n)] * 3
+    assert all_reduce_max(rank) == n - 1 and sorted(all_gather([rank])) == list(range(n))
+    dist.destroy_process_group()
+
+
+def collectives(kind="cuda", processes=1):
+    """`check_collectives` under torchrun -> row."""
+    line = f"torch.distributed.run --standalone --nproc_per_node={processes} -m benchmarks.gpu --collectives"
+    command = [sys.executable, "-m", *line.split(), kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return {"processes": processes, "ok": done.returncode == 0, "error": done.stderr[-2000:]}
+
+
+def timed(work, device, warm_up=3):
+    """-> dict of the median seconds of three calls and the peak memory in GiB, after warming up."""
+    for _ in range(warm_up):
+        work()
+    torch.cuda.reset_peak_memory_stats()
+    took = [seconds(work, device) for _ in range(3)]
+    return {"seconds": median(took), "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+
+
+def timings(device):
+    """Yields the rows of the timings one by one."""
+    for precision, compiled in MODES:
+        mode = {"mode": precision + "+compile" * compiled}
+        mardm, ae = build(GENERATED, "FSQ", device)
+        mardm.set_precision(PRECISIONS[precision])
+        try:
+            if compiled:
+                mardm.compile_parts()
+        except ValueError as error:
+            print(f"left out: {error}")
+            continue
+        for batch in (1, BATCH):
+            text, m_lens = torch.randn(batch, 512, device=device), torch.full((batch,), TOKENS, device=device)
+            with torch.no_grad():
+                work = timed(
+                    lambda x=text, n=m_lens, g=mardm, ae=ae: ae.detokenize(g.generate(ae, x, n), n * 4),
+                    device,
+                )
+            yield {"what": f"generation, {GENERATED}", "batch": batch} | mode | work
+        del mardm, ae
+        for size in TRAINED:
+            line = f"--no_ae --batch {BATCH} --kind FSQ --rounds 3 --precision {precision}"
+            bench = GeneratorBench(
+                bench_train.flags().parse_args(line.split() + ["--compile"] * compiled), size, device
+            )
+            rounds = list(bench.rounds())
+            work = timed(lambda bench=bench, rounds=rounds: [bench.ours(one) for one in rounds], device)
+            work["seconds"] /= len(rounds)
+            yield {"what": f"training step, {size}", "batch": BATCH} | mode | work
+            del bench, rounds
+
+
+def page(checks, nccl, times, words):
+    """results/gpu.md"""
+    verdict = {True: "ok", False: "**FAILED**"}
+    speed = [[*list(t.values())[:3], f"{1e3 * t['seconds']:.1f}", f"{t['peak_gib']:.2f}"] for t in times]
+    rows = [[c["what"], c["dtype"], f"{c['difference']:.1e}", c["limit"], verdict[c["ok"]]] for c in checks]
+    parts = [
+        "# GPU: speed and parity",
+        f"{words}. Made by `bash benchmarks/gpu.sh`; its `--help` explains it.",
+    ]
+    parts += ["## Speed", markdown(["", "batch", "mode", "ms", "peak GiB"], speed)]
+    parts += ["## NCCL", markdown(["processes", ""], [[x["processes"], verdict[x["ok"]]] for x in nccl])]
+    parts += ["## Parity with the CPU", markdown(["", "dtype", "relative difference", "limit", ""], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--minutes", type=number(float, 0), default=22, help="timings may begin [%(default)s]"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "results/gpu", help=".md, .json [results/gpu]")
+    parser.add_argument("--collectives", choices=("cpu", "cuda"), help="what torchrun runs for the NCCL part")
+    args = parser.parse_args(argv)
+    if args.collectives:
+        return check_collectives(args.collectives)
+    if not torch.cuda.is_available():
+        return print("benchmarks/gpu.sh: no GPU here, nothing was measured")
+    device, end = torch.device("cuda"), time.monotonic() + 60 * args.minutes
+    checks = parity(device)
+    nccl = [collectives("cuda", n) for n in (1, 2) if n <= torch.cuda.device_count()]
+    times, jobs = [], timings(device)
+    while time.monotonic() < end and (row := next(jobs, None)):
+        times.append(row)
+        print(
+            f"{row['what']}, batch {row['batch']}, {row['mode']}: {1e3 * row['seconds']:.1f} ms", flush=True
+        )
+    results = {"parity": checks, "nccl": nccl, "timings": times}
+    write_record(args.output.with_suffix(".json"), "benchmarks.gpu", argv, device, **results)
+    write_text(args.output.with_suffix(".md"), page(checks, nccl, times, machine(device)))
+    failed = [row for row in checks + nccl if not row["ok"]]
+    for row in failed:
+        print(f"FAILED: {row}", file=sys.stderr)
+    print(f"{len(checks) + len(nccl) - len(failed)} checks passed, {len(failed)} failed: {args.output}.md")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run(main)

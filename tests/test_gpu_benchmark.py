@@ -1,0 +1,34 @@
+"""What benchmarks/gpu.sh can show without a GPU: its comparison, here of the CPU with itself, and its refusal."""
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+
+@pytest.fixture(scope="module")
+def result():
+    with torch.no_grad():
+        return gpu.outputs(torch.device("cpu"), torch.float64)
+
+
+def test_the_cpu_agrees_with_itself(result):
+    with torch.no_grad():
+        again = gpu.compare(gpu.outputs(torch.device("cpu"), torch.float64), result, torch.float64)
+    assert len(again) > 15 and all(row["ok"] and row["difference"] < 1e-12 for row in again)
+    assert all(x.isfinite().all() and x.abs().max() > 1e-6 for x in result.values())  # no network is idle
+
+
+@pytest.mark.parametrize("name", ["Transformer", "whole generation", "SiT, gradients"])
+def test_a_difference_fails(result, name):
+    for wrong in (result[name] * (1 + 1e-6), result[name] * float("nan"), result[name].flatten()[:1]):
+        rows = gpu.compare(result | {name: wrong}, result, torch.float64)
+        assert [row["what"] for row in rows if not row["ok"]] == [name]
+    text = gpu.page(rows, [], [], "a machine")
+    assert text.count("**FAILED**") == 1 and f"| {name} | float64 |" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
+    assert not gpu.main(["--output", str(tmp_path / "gpu")])
+    assert len(capsys.readouterr().out.splitlines()) == 1 and not list(tmp_path.iterdir())
