@@ -108,11 +108,15 @@ def reconstruction_loss(motion, recons, m_lens, objective):
 
 
 def train_step(ae, batch, objective, usage):
-    """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames."""
-    recons, bottleneck_loss, codes = ae.training_pass(batch.motion, batch.m_lens)
+    """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames.
+
+    batch: on the host, where its lengths say whether there is padding to mask.
+    """
+    there = batch.to(next(ae.parameters()).device)
+    recons, bottleneck_loss, codes = ae.training_pass(there.motion, batch.m_lens)
     if codes is not None:
-        usage.add(codes, lengths_to_mask(batch.m_lens // STRIDE, codes.shape[1]))  # real tokens only
-    loss = reconstruction_loss(batch.motion, recons, batch.m_lens, objective)
+        usage.add(codes, lengths_to_mask(there.m_lens // STRIDE, codes.shape[1]))  # real tokens only
+    loss = reconstruction_loss(there.motion, recons, there.m_lens, objective)
     return loss + bottleneck_loss, loss
 
 
@@ -122,7 +126,7 @@ def validate(ae, val_set, objective, loading, device):
     with inference(ae):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             frames = int(batch.m_lens.sum())
-            means.add(frames, loss=train_step(ae, batch.to(device), objective, usage)[1] * frames)
+            means.add(frames, loss=train_step(ae, batch, objective, usage)[1] * frames)
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
@@ -168,7 +172,7 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 frames = int(batch.m_lens.sum())
-                total, recons = train_step(ae, batch.to(device), objective, usage)
+                total, recons = train_step(ae, batch, objective, usage)
                 loop.backward(total * frames, frames, recons=recons * frames)
             loop.optimizer_step(optimizer)
             ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)

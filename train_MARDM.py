@@ -27,7 +27,7 @@ from utils.config import (
     from_flags,
 )
 from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, find_dataset, shared_loader
+from utils.datasets import TextMotionSet, collate, find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
@@ -90,10 +90,16 @@ def flags():
         help="leave the targets as they are, as MARDM does; ablation of their standardisation [off]",
     )
     group.add_argument(
-        "--no_neighbour_init",
-        dest="neighbour_init",
-        action="store_false",
-        help="begin with attention that weighs all tokens alike, as MARDM does; ablation [off]",
+        "--attention",
+        choices=("neighbours", "relative_bias", "flat"),
+        default="neighbours",
+        help="how it begins: heads at neighbouring tokens, the same by a learned bias of each offset, or all "
+        "tokens alike, as MARDM [%(default)s]",
+    )
+    group.add_argument(
+        "--noise_replacements",
+        action="store_true",
+        help="replacements of continuous latents are noise, as MARDM's, not real tokens; ablation [off]",
     )
     group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
     group.add_argument("--unit_length", type=count(4, 4), default=4, help="frames per token [4, always]")
@@ -112,11 +118,10 @@ def flags():
 
 def measure_targets(ae, train_set, loading, device):
     """Mean and standard deviation [target_dim] of all training tokens."""
-    sums = torch.zeros(3, ae.target_dim, dtype=torch.float64, device=device)
+    sums = torch.zeros(3, ae.target_dim, dtype=torch.float64)  # on the host: not every device has float64
     steps = tqdm(shared_loader(train_set, loading, device), desc="measuring tokens", unit="it", leave=False)
     for batch in chain.from_iterable(steps):
-        batch = batch.to(device)
-        targets = ae.tokenize(batch.motion, batch.m_lens)[1].double()
+        targets = ae.tokenize(batch.motion.to(device), batch.m_lens)[1].cpu().double()
         inside = lengths_to_mask(batch.m_lens // STRIDE, targets.shape[1])[..., None].double()
         powers = inside, targets * inside, targets.square() * inside
         sums += torch.stack([x.sum(dim=(0, 1)).expand(ae.target_dim) for x in powers])
@@ -125,22 +130,34 @@ def measure_targets(ae, train_set, loading, device):
     return (first / n).float(), variance.clamp(min=0).sqrt().float()
 
 
+def keep_real_tokens(ae, train_set, device, clips=256):
+    """Random replacements of continuous latents are tokens of these many clips, spread over the set."""
+    chosen = torch.linspace(0, len(train_set) - 1, min(clips, len(train_set))).long().tolist()
+    batch = collate([train_set[0, i] for i in chosen])
+    ae.keep_real_tokens(batch.motion.to(device), batch.m_lens)
+
+
 def masked_loss(mardm, ae, batch, keys, room):
     """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
     there = batch.to(mardm.target_mean.device)
-    latents, targets = ae.tokenize(there.motion, there.m_lens)
+    latents, targets = ae.tokenize(there.motion, batch.m_lens)
     draws = TrainingDraws(keys, room, random_replacements=ae.random_replacements(latents, keys))
     return mardm.summed_loss(latents, targets, there.text, batch.m_lens // STRIDE, draws)
 
 
 def validate(mardm, ae, val_set, loading, device):
-    """The training loss on the validation clips, with the same draws at every call."""
+    """The training loss on the validation clips, with the same draws at every call, and the attention of
+    hidden tokens to their neighbours.
+    """
     means = RunningMean()
     with inference(mardm):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
             loss, count = masked_loss(mardm, ae, batch, keys, val_set.longest)
             means.add(count, loss=loss)
+            latents, m_lens = ae.tokenize(batch.motion.to(device), batch.m_lens)[0], batch.m_lens // STRIDE
+            near = mardm.neighbour_attention(latents, batch.text.to(device), m_lens)
+            means.add(len(batch), neighbour_attention=near * len(batch))
     return means.pop()
 
 
@@ -174,6 +191,8 @@ def main(argv=None):
     mardm = make_mardm(design.model, ae, text_dim, design.ddpm_steps, **options).to(device)
     if not (design.raw_targets or training.is_continue):  # a pass over all clips; a resumed run keeps its own
         mardm.set_target_stats(*measure_targets(ae, train_set, loading, device))
+    if not design.noise_replacements:
+        keep_real_tokens(ae, train_set, device)
     ema = EMA(mardm, design.ema_decay)
     speed_up(mardm, args)
     optimizer = adamw(mardm, training)

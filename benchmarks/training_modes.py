@@ -114,7 +114,7 @@ class AutoencoderBench(Bench):
 
     def ours(self, given):
         frames = int(given.batch.m_lens.sum())
-        loss, _ = train_AE.train_step(self.ae, given.batch.to(self.device), self.flags, self.usage)
+        loss, _ = train_AE.train_step(self.ae, given.batch, self.flags, self.usage)
         self.gradient_step(loss * frames, frames)
 
     def reference(self, given):

@@ -85,12 +85,17 @@ class TrainingDraws:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What of a generator matters to its training alone."""
+    """How a generator is trained.
+
+    attention: how it begins. "neighbours": queries and keys of each head match at one offset (-1, +1, -2,
+    ...). "relative_bias": a learned bias of each head and offset has its maximum there, which training does
+    not lose; it is part of the state_dict. "flat": all tokens alike, as MARDM.
+    """
 
     cond_drop_prob: float = 0.1  # share of texts left out
     diffmlps_batch_mul: int = 4  # noise draws per hidden token
     dropout: float = 0.2  # of the Transformer
-    neighbour_init: bool = True  # attention begins at the neighbours, not, as MARDM's, with all tokens alike
+    attention: str = "neighbours"
 
 
 @dataclass(frozen=True)
@@ -142,14 +147,14 @@ class MARDM(nn.Module):
             Block(H, shape.heads, shape.ff, options.dropout) for _ in range(shape.layers)
         )
         self.cond_emb = Linear(text_dim, H)
-        self._initialise(options.neighbour_init)
+        self._initialise(options.attention)
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
         self.inference_weights = InferenceWeights()
 
-    def _initialise(self, neighbour_init):
+    def _initialise(self, attention):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -157,8 +162,10 @@ class MARDM(nn.Module):
         nn.init.normal_(self.mask_latent, std=0.02)
         for block in self.MARTransformer:
             nn.init.zeros_(block.adaLN_modulation[1].weight)
-            if neighbour_init:
+            if attention == "neighbours":
                 block.attn.init_neighbour_attention()
+            elif attention == "relative_bias":
+                block.attn.add_relative_bias()
 
     @property
     def target_stats(self):
@@ -194,14 +201,48 @@ class MARDM(nn.Module):
         with autocast_to(self.precision, latents):
             x = self.position_enc(self.input_process(latents))
             c = nn.functional.silu(self.cond_emb(text))[:, None]
+            index = None
             if order is not None:
                 index = order.argsort(dim=1)
                 x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
             for block in self.MARTransformer:
-                x = block(x, c, inside)
+                x = block(x, c, inside, index)
             if order is not None:
                 x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
         return x.to(latents.dtype)
+
+    @torch.no_grad()
+    def neighbour_attention(self, latents, text, m_lens):
+        """Attention of hidden tokens to the tokens before and after them [], 0 to 1: a scalar to watch.
+
+        Every second token is hidden. For each offset, -1 and +1, the head with the most attention counts; the
+        mean over both and over layers. Without neighbour heads it is about 1 / L. Arguments: see
+        `forward_loss`.
+        """
+        latents = latents.mT
+        inside = lengths_to_mask(m_lens.to(latents.device), latents.shape[1])
+        hidden = torch.arange(latents.shape[1], device=latents.device) % 2 == 1
+        x = torch.where(hidden[:, None], self.mask_latent, latents) * inside[..., None]
+        maps = []
+        hooks = [
+            block.attn.register_forward_pre_hook(lambda attn, args: maps.append(attn.weights(*args)))
+            for block in self.MARTransformer
+        ]
+        try:
+            self.transformer(x, text, inside)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        queries = (hidden & inside)[:, 1:-1] & inside[:, 2:]  # both neighbours are real
+        best = [
+            weights.diagonal(offset, dim1=-2, dim2=-1)[..., start : start + queries.shape[1]]
+            .masked_fill(~queries[:, None], 0)
+            .sum(dim=(0, 2))
+            .max()
+            for weights in maps
+            for offset, start in ((-1, 0), (1, 1))
+        ]
+        return torch.stack(best).mean() / queries.sum().clamp(min=1)
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
         """The training loss [] over hidden real tokens: the mean of `summed_loss`, 0 where none is hidden."""

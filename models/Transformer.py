@@ -33,7 +33,13 @@ class PositionalEncoding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over real tokens."""
+    """Multi-head self-attention over real tokens.
+
+    relative_bias [heads, 2 REACH + 1], where there is one: a learned term of the logits for each offset of
+    key and query, from -REACH to REACH (those beyond share the last). Published checkpoints have none.
+    """
+
+    REACH = 64  # tokens; the longest motion has 49
 
     def __init__(self, dim, heads, dropout):
         super().__init__()
@@ -41,6 +47,22 @@ class Attention(nn.Module):
         self.key, self.query, self.value = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
         self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
+        self.register_parameter("relative_bias", None)
+
+    @property
+    def offsets(self):
+        """Where each head begins to attend to: -1, +1, -2, +2, ..."""
+        return [(head // 2 + 1) * (-1 if head % 2 == 0 else 1) for head in range(self.heads)]
+
+    def add_relative_bias(self, logit=6.0):
+        """Give every head a bias: `logit` at its offset, 0 elsewhere. 6 is 0.9 of the attention of 49 tokens.
+
+        Large steps undo `init_neighbour_attention`, because queries and keys serve every logit; a bias serves
+        one offset and moves by about a learning rate a step.
+        """
+        bias = torch.zeros(self.heads, 2 * self.REACH + 1)
+        bias[range(self.heads), [self.REACH + offset for offset in self.offsets]] = logit
+        self.relative_bias = nn.Parameter(bias)
 
     @torch.no_grad()
     def init_neighbour_attention(self, logit=12.0):
@@ -56,23 +78,44 @@ class Attention(nn.Module):
         gain = (logit / d**0.5) ** 0.5
         used = torch.arange(d // 2) * max(self.heads // 4, 1)
         columns = torch.stack([2 * used, 2 * used + 1], dim=1).flatten()
-        heads = zip(self.query.weight.split(d), self.key.weight.split(d))
-        for head, (query, key) in enumerate(heads):
-            offset = (head // 2 + 1) * (-1 if head % 2 == 0 else 1)
+        for offset, query, key in zip(self.offsets, self.query.weight.split(d), self.key.weight.split(d)):
             angle = offset * sinusoid_frequencies(dim)[used]
             sin, cos = angle.sin(), angle.cos()
             turns = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
             query[:, columns] += gain * torch.block_diag(*turns)
             key[:, columns] += gain * torch.eye(d)
 
-    def forward(self, x, inside):
-        """x [B,L,H], inside bool [B,L] -> [B,L,H]."""
-        q, k, v = (
-            f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value)
-        )
-        p = self.p if self.training else 0.0
-        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=inside[:, None, None], dropout_p=p)
+    def forward(self, x, inside, positions=None):
+        """x [B,L,H], inside bool [B,L], positions int64 [B,L] (0, 1, ... if None) -> [B,L,H]."""
+        q, k, v = (self._split(layer(x)) for layer in (self.query, self.key, self.value))
+        mask, p = self._mask(inside, positions, q.dtype), self.p if self.training else 0.0
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
+
+    def weights(self, x, inside, positions=None):
+        """The attention itself [B,heads,L,L], query by key. Arguments as those of `forward`."""
+        q, k = self._split(self.query(x)), self._split(self.key(x))
+        bias = self._bias(x.shape[1], positions)
+        logits = q @ k.mT / q.shape[-1] ** 0.5 + (0 if bias is None else bias)
+        return logits.float().masked_fill(~inside[:, None, None], -torch.inf).softmax(dim=-1)
+
+    def _split(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B,L,H] -> [B,heads,L,H / heads]
+
+    def _mask(self, inside, positions, dtype):
+        bias = self._bias(inside.shape[1], positions)
+        if bias is None:
+            return inside[:, None, None]
+        return bias.to(dtype).masked_fill(~inside[:, None, None], -torch.inf)
+
+    def _bias(self, L, positions):
+        """[B or 1,heads,L,L], or None without a relative bias."""
+        if self.relative_bias is None:
+            return None
+        if positions is None:
+            positions = torch.arange(L, device=self.relative_bias.device)[None]
+        offsets = positions[:, None] - positions[:, :, None]  # key minus query [B,L,L]
+        return self.relative_bias[:, offsets.clamp(-self.REACH, self.REACH) + self.REACH].transpose(0, 1)
 
 
 class FeedForward(nn.Module):
@@ -95,8 +138,8 @@ class Block(nn.Module):
         self.mlp = FeedForward(dim, ff)
         self.adaLN_modulation = modulation(dim, 6)
 
-    def forward(self, x, c, inside):
-        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L] -> [B,L,H]."""
+    def forward(self, x, c, inside, positions=None):
+        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L], positions int64 [B,L] -> [B,L,H]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside)
+        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

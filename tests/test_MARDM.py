@@ -56,11 +56,65 @@ def test_heads_begin_at_the_neighbours(size):
 
 def test_only_queries_and_keys_know_of_it():
     states = []
-    for neighbour_init in (True, False):
+    for attention in ("neighbours", "flat"):
         torch.manual_seed(0)
-        states.append(MARDM(size="XS", ae_dim=16, neighbour_init=neighbour_init).state_dict())
+        states.append(MARDM(size="XS", ae_dim=16, attention=attention).state_dict())
     changed = [name for name, value in states[0].items() if not torch.equal(value, states[1][name])]
     assert changed == [f"MARTransformer.0.attn.{name}.weight" for name in ("key", "query")]
+
+
+def masses(attention, **options):
+    torch.manual_seed(0)
+    mardm = MARDM(size="XS", ae_dim=16, target_dim=5, text_dim=8, attention=attention, **options).eval()
+    return mardm, lambda: float(mardm.neighbour_attention(torch.zeros(3, 16, 49), torch.zeros(3, 8), M_LENS))
+
+
+M_LENS = torch.tensor([49, 20, 7])
+
+
+def test_attention_begins_where_it_is_asked_to():
+    assert masses("flat")[1]() < 0.1
+    assert masses("neighbours")[1]() > 0.6
+    assert masses("relative_bias")[1]() > 0.85
+
+
+def test_a_relative_bias_of_zero_is_no_bias():
+    """So a published checkpoint is one whose bias is 0."""
+    plain, biased = masses("flat")[0], masses("relative_bias")[0]
+    missing, extra = biased.load_state_dict(plain.state_dict(), strict=False)
+    assert missing == ["MARTransformer.0.attn.relative_bias"] and not extra
+    biased.MARTransformer[0].attn.relative_bias.data.zero_()
+    x, text, inside = torch.randn(3, 49, 16), torch.randn(3, 8), lengths_to_mask(M_LENS, 49)
+    a, b = (model.transformer(x, text, inside) for model in (plain, biased))
+    torch.testing.assert_close(a[inside], b[inside])
+
+
+def test_a_relative_bias_keeps_its_positions_when_tokens_are_sorted():
+    mardm = awake(masses("relative_bias")[0]).double()
+    x, text = torch.randn(3, 49, 16).double(), torch.randn(3, 8).double()
+    inside = lengths_to_mask(M_LENS, 49)
+    plain, sorted_ = (mardm.transformer(x, text, inside, order) for order in (None, torch.rand(3, 49)))
+    torch.testing.assert_close(plain[inside], sorted_[inside], atol=1e-9, rtol=0)
+
+
+def test_a_relative_bias_learns_and_is_not_lost():
+    """Copy the left neighbour, at a rate that is large for XS."""
+    mardm, mass = masses("relative_bias", dropout=0.0)
+    bias = mardm.MARTransformer[0].attn.relative_bias
+    before = bias.detach().clone()
+    optimizer = torch.optim.AdamW(mardm.parameters(), 2e-3, betas=(0.9, 0.99))
+    losses = []
+    for step in range(60):
+        targets = torch.randn(8, 20, 5, generator=torch.Generator().manual_seed(step))
+        latents = torch.nn.functional.pad(targets, (0, 11)).roll(-1, dims=1).mT
+        loss = mardm.forward_loss(latents, targets, torch.zeros(8, 8), torch.full((8,), 20))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert (bias.grad != 0).any() and not torch.equal(bias, before)
+    assert sum(losses[-10:]) < sum(losses[:10])
+    assert mass() > 0.5
 
 
 def test_xl_has_the_published_size():

@@ -215,6 +215,7 @@ def load_generator(source, device, tokenizer=None):
         config.whole("text_dim", 1, 10**5, 512),
         ddpm_steps=config.whole("ddpm_steps", 2, 10**4, DDPM_STEPS),
         sample_steps=source.sampler_steps,
+        attention=config.text("attention", "flat"),
     )
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if width and width != (mardm.target_dim,):

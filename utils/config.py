@@ -90,7 +90,8 @@ class GeneratorConfig:
     cond_drop_prob: float = 0.1  # share of texts left out in training
     diffmlps_batch_mul: int = 4  # noise draws per hidden token and step
     dropout: float = 0.2  # of the Transformer
-    neighbour_init: bool = True  # attention begins at the neighbouring tokens
+    attention: str = "neighbours"  # how it begins: see models.MARDM.TrainingOptions
+    noise_replacements: bool = False  # MARDM's random replacement tokens: see models.AE
     raw_targets: bool = False  # targets are not standardised (ablation)
     max_motion_length: int = 196  # frames
     ema_decay: float = 0.9999  # at most

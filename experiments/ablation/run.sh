@@ -114,9 +114,9 @@ for seed in $seeds; do # drawn and trained otherwise: each of its own effects, o
     setting "${grid[@]}" snap_end --snap end
     setting "${grid[@]}" no_ema --no_ema
     setting "MARDM_$seed" "AE_Model_$seed" MARDM-SiT-XS AE_Model no_ema --no_ema
-    for tokenizer in "${tokens[@]}"; do generator "$tokenizer" "$seed" _flat --no_neighbour_init; done
-    generator FSQ_AE_High "$seed" _flat_raw --no_neighbour_init --raw_targets
-    generator AE_Model "$seed" _flat_raw --no_neighbour_init --raw_targets
+    for tokenizer in "${tokens[@]}"; do generator "$tokenizer" "$seed" _flat --attention flat; done
+    generator FSQ_AE_High "$seed" _flat_raw --attention flat --raw_targets
+    generator AE_Model "$seed" _flat_raw --attention flat --raw_targets
 done
 if [ $budget = full ]; then
     for tokenizer in "${tokens[@]}"; do # 30 motions of each of 96 captions
