@@ -6,13 +6,9 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 
 from itertools import chain
 
-import torch
-from tqdm import tqdm
-
 from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws, TrainingOptions
-from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, number, run, start
@@ -27,7 +23,7 @@ from utils.config import (
     from_flags,
 )
 from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, collate, find_dataset, shared_loader
+from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
@@ -42,6 +38,7 @@ from utils.flags import (
 )
 from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
+from utils.training.token_statistics import keep_real_tokens, measure_targets
 from utils.training.train_utils import (
     EMA,
     RunningMean,
@@ -114,27 +111,6 @@ def flags():
         "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"
     )
     return parser
-
-
-def measure_targets(ae, train_set, loading, device):
-    """Mean and standard deviation [target_dim] of all training tokens."""
-    sums = torch.zeros(3, ae.target_dim, dtype=torch.float64)  # on the host: not every device has float64
-    steps = tqdm(shared_loader(train_set, loading, device), desc="measuring tokens", unit="it", leave=False)
-    for batch in chain.from_iterable(steps):
-        targets = ae.tokenize(batch.motion.to(device), batch.m_lens)[1].cpu().double()
-        inside = lengths_to_mask(batch.m_lens // STRIDE, targets.shape[1])[..., None].double()
-        powers = inside, targets * inside, targets.square() * inside
-        sums += torch.stack([x.sum(dim=(0, 1)).expand(ae.target_dim) for x in powers])
-    n, first, second = distributed.all_reduce_sum(sums)
-    variance = (second - first.square() / n) / (n - 1)
-    return (first / n).float(), variance.clamp(min=0).sqrt().float()
-
-
-def keep_real_tokens(ae, train_set, device, clips=256):
-    """Random replacements of continuous latents are tokens of these many clips, spread over the set."""
-    chosen = torch.linspace(0, len(train_set) - 1, min(clips, len(train_set))).long().tolist()
-    batch = collate([train_set[0, i] for i in chosen])
-    ae.keep_real_tokens(batch.motion.to(device), batch.m_lens)
 
 
 def masked_loss(mardm, ae, batch, keys, room):

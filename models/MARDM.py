@@ -17,15 +17,13 @@ from itertools import product
 import torch
 from torch import nn
 
-from models.counter_rng import Purpose, bits, normal, random_keys, sample_keys, uniform
+from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
+from models.draws import CONDITION, CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
 from models.precision import InferenceWeights, autocast_to, compile_module
 from models.Transformer import Block, InputProcess, PositionalEncoding
-
-# streams of a clip's key; 0 is `models.AE.REPLACEMENT`
-MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE = range(1, 7)
 
 
 @dataclass(frozen=True)
@@ -40,47 +38,6 @@ class SamplingConfig:
     sampler_steps: int = 4
     hard_pseudo_reorder: bool = False
     seed: int = 3407
-
-
-class SamplingNoise:
-    """What is random in generation: from (seed, key, token) alone, so that a motion is the same in any batch.
-
-    keys: B integers, of motions; device: where the head's noise is made.
-    """
-
-    def __init__(self, seed, keys, device="cpu"):
-        self.host = sample_keys(torch.tensor(list(keys), dtype=torch.int64), Purpose.SAMPLING, seed)
-        self.keys = self.host.to(device)
-
-    def order(self, L):
-        """Uniform numbers float64 [B,L] on the host: which tokens stay hidden the longest."""
-        return (bits(self.host, ORDER, (L,)) & 2**53 - 1).double() * 2**-53  # float32 would have ties
-
-    def rows(self, b, at, shape):
-        """Standard normal float32 [N,*shape] for the tokens `at` [N] of the motions b [N]."""
-        return normal(self.keys[b], NOISE, shape, at)
-
-
-@dataclass
-class TrainingDraws:
-    """What is random in a training pass, but dropout: keys to draw it by, or values that a caller fixes.
-
-    keys [B] int64 (models/counter_rng.py): where all below comes from that is None; random if None itself.
-    room: the padded length R >= L over which masks are drawn (`training_masks`), L if None.
-    random_replacements [B,D,L]: latents for a tenth of the hidden tokens; standard normal if None.
-    masks: the three of `training_masks`. t [N], noise [N,target_dim]: of the head's rows, N = hidden tokens x
-    diffmlps_batch_mul.
-
-    keys may lie on the host: then no step waits for the device, since which tokens are hidden is known before
-    anything is computed.
-    """
-
-    keys: torch.Tensor | None = None
-    room: int | None = None
-    random_replacements: torch.Tensor | None = None
-    masks: tuple | None = None
-    t: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
