@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_TOKENS
 from models.masking import lengths_to_mask
 from utils.checkpoints import Run, load_into, statistics_of
 from utils.datasets import Normalizer
@@ -20,7 +21,7 @@ from utils.evaluation.glove import ClipTokens, WordTokens, WordVectors, has_publ
 from utils.safe_load import State, load_state
 
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
-MAX_FRAMES = 196
+MAX_FRAMES = MAX_TOKENS * STRIDE
 CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
 
 
