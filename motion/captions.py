@@ -1,20 +1,20 @@
-"""Captions as pictures show them: one clean line, or a few that fit."""
+"""Clean and wrap captions for pictures and pages."""
 
 import textwrap
 import unicodedata
 
 CAPTION_LINES = 3
-LONGEST = 2000  # characters that are looked at
+LONGEST = 2000  # characters of a caption that are used
 
 
 def clean_text(text):
-    """One line of printable characters."""
+    """Text as one line of printable characters."""
     kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
     return " ".join("".join(kept).split())
 
 
 def wrap_caption(caption, width, max_lines=CAPTION_LINES):
-    """At most `max_lines` lines of `width` columns (a CJK character takes two), cut with an ellipsis."""
+    """Split into at most `max_lines` lines of `width` columns (CJK counts double), cut with an ellipsis."""
     text = clean_text(caption[:LONGEST])
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text) / max(len(text), 1)
     columns = max(8, int(width / (1 + wide)))

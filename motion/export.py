@@ -18,14 +18,13 @@ LONGEST_SUFFIX = ".features.npy"
 NAMELESS = "untitled"
 SEPARATORS = "/\\"
 FORBIDDEN = '<>:"|?*'
-DIRECTION_MARKS = (
-    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they can disguise a name
-)
+# they can disguise a name
+DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What a format may need of one motion."""
+    """A motion and what formats need beside it."""
 
     joints: np.ndarray  # [T,J,3] in the skeleton's unit
     caption: str
@@ -37,7 +36,7 @@ class Motion:
 def export_motion(
     path_stem, joints, caption, fps, skeleton=SMPL22, formats=("npy", "mp4"), features=None
 ) -> dict:
-    """Writes one motion in each of `formats` to `path_stem` + suffix -> dict format -> path.
+    """Write one motion in each of `formats` to `path_stem` + suffix -> dict format: path.
 
     In the order of FORMATS, whatever order was asked for: the motion is on disk before anything is drawn.
     """
@@ -53,7 +52,7 @@ def export_motion(
 
 
 def check_formats(formats, has_features=True):
-    """Refuses an unknown format, and feature rows where there are none, before anything is written."""
+    """Raise ValueError for an unknown format, or for feature rows where there are none."""
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise ValueError(f"unknown export format {', '.join(unknown)}: choose from {', '.join(FORMATS)}")
@@ -61,39 +60,22 @@ def check_formats(formats, has_features=True):
         raise ValueError("export format features needs the feature rows of the motion, and none were given")
 
 
-def write_joints(path, motion):
-    """joints float32 [T,J,3], in the skeleton's unit (metres for smpl22)."""
-    _write_array(path, motion.joints)
-
-
-def write_features(path, motion):
-    _write_array(path, motion.features)
-
-
-def write_video(path, motion):
-    render_video(path, motion.joints, motion.skeleton, motion.fps, motion.caption)
-
-
-def write_page(path, motion):
-    write_html(path, motion.joints, motion.caption, motion.fps, motion.skeleton)
-
-
-def write_skeleton(path, motion):
-    write_bvh(path, motion.joints, motion.fps, motion.skeleton)
-
-
 def _write_array(path, array):
     with whole_file(path) as part, open(part, "wb") as file:
         np.save(file, np.asarray(array, dtype=np.float32))
 
 
-FORMATS = {  # what is data comes before what is drawn
-    "npy": (".npy", write_joints),
-    "features": (".features.npy", write_features),
-    "bvh": (".bvh", write_skeleton),
-    "mp4": (".mp4", write_video),
-    "gif": (".gif", write_video),
-    "html": (".html", write_page),
+def _write_video(path, motion):
+    render_video(path, motion.joints, motion.skeleton, motion.fps, motion.caption)
+
+
+FORMATS = {  # data before pictures
+    "npy": (".npy", lambda path, motion: _write_array(path, motion.joints)),
+    "features": (".features.npy", lambda path, motion: _write_array(path, motion.features)),
+    "bvh": (".bvh", lambda path, motion: write_bvh(path, motion.joints, motion.fps, motion.skeleton)),
+    "mp4": (".mp4", _write_video),
+    "gif": (".gif", _write_video),
+    "html": (".html", lambda path, m: write_html(path, m.joints, m.caption, m.fps, m.skeleton)),
 }
 
 
@@ -151,6 +133,6 @@ def _key(name):
 
 
 def _stems(name):
-    """What may stand before the suffix: "a.features.npy" -> "a", "a.features", and the whole name."""
+    """Possible stems of a file: "a.features.npy" -> "a", "a.features", and the whole name."""
     key = _key(name)
     return [key] + [key[:i] for i, character in enumerate(key) if character == "."]

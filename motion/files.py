@@ -1,4 +1,4 @@
-"""The one way in which files are written here: whole or not at all, and never without a word."""
+"""Atomic file writing."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 class Unwritten(OSError):
-    """Something could not be written. The message is one line for the user; what stood there is untouched."""
+    """A file or folder could not be written; the message is one line, the old content is untouched."""
 
 
 @contextmanager
 def whole_file(path):
-    """Yields a temporary path beside `path`, with its suffix; it takes the name only if the block succeeds.
+    """Yield a temporary path beside `path`, with its suffix; it is renamed only if the block succeeds.
 
     Raises Unwritten where the disk or its rights refuse, so the block should do nothing but write. The
     temporary name is short and plain: a caption may fill the whole length that a file name can have, and
@@ -23,7 +23,7 @@ def whole_file(path):
     path = Path(path).absolute()
     part = path.parent / f".part-{uuid.uuid4().hex[:12]}{path.suffix}"
     try:
-        with telling(path):
+        with _unwritten(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
             with open(part, "rb+") as file:
@@ -36,14 +36,12 @@ def whole_file(path):
 
 @contextmanager
 def whole_folder(path):
-    """Yields an empty hidden folder beside `path`, which takes its place, also of what stood there, if the
-    block succeeds.
-    """
+    """Yield an empty hidden folder beside `path` that replaces it if the block succeeds."""
     path = Path(path).absolute()
     part, old = (path.with_name(f".{path.name}.{kind}") for kind in ("part", "old"))
 
     def tidy():
-        """What a failed or a killed process leaves; one may stop between the two renames below."""
+        """Remove what a failed or killed process left; it may have stopped between the two renames."""
         if old.exists() and not path.exists():
             old.rename(path)
         for leftover in (part, old):
@@ -51,7 +49,7 @@ def whole_folder(path):
                 shutil.rmtree(leftover)
 
     try:
-        with telling(path):
+        with _unwritten(path):
             tidy()
             part.mkdir(parents=True)
             yield part
@@ -64,8 +62,8 @@ def whole_folder(path):
 
 
 @contextmanager
-def telling(path):
-    """What the system has against writing `path` becomes Unwritten, also where a library has wrapped it."""
+def _unwritten(path):
+    """Convert write errors, also wrapped ones, to Unwritten."""
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -74,9 +72,8 @@ def telling(path):
             cause = cause.__context__
         if cause is None or isinstance(cause, Unwritten):
             raise
-        reason = " ".join(
-            (cause.strerror or f"{cause}; is there space left?").split()
-        )  # NumPy's has no errno
+        # NumPy's error has no errno
+        reason = " ".join((cause.strerror or f"{cause}; is there space left?").split())
         raise Unwritten(f"cannot write {path}: {reason}; what was there before is untouched") from error
 
 

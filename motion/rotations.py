@@ -1,4 +1,4 @@
-"""Rotations from vectors, many at a time."""
+"""Rotations from vectors, batched."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation

@@ -1,7 +1,4 @@
-"""The text of a BVH file: tokens, hierarchy, numbers. Bounded in time and memory whatever the file holds.
-
-Whatever is wrong becomes a ValueError of one line.
-"""
+"""Parse the text of a BVH file, bounded in time and memory; any fault is a ValueError of one line."""
 
 import numpy as np
 
@@ -14,7 +11,7 @@ CHANNELS = {
 
 
 def header_tokens(file):
-    """Tokens up to MOTION, which is consumed, and the number of lines read."""
+    """Read up to and with the line MOTION -> tokens before it, number of lines read."""
     header, size = [], 0
     for number, line in enumerate(_lines(file), start=1):
         size += len(line)
@@ -45,13 +42,13 @@ def _text(word):
         return word.decode("latin-1")
 
 
-def _shown(word):
-    """A piece of the file, fit to stand in a message."""
+def _quote(word):
+    """A piece of the file for an error message, shortened."""
     return repr(word if len(word) <= 40 else word[:37] + "...")
 
 
 class Hierarchy:
-    """The HIERARCHY section, token by token; no recursion, so no depth is too deep for the stack."""
+    """Parser of the HIERARCHY section, without recursion: depth is no danger to the stack."""
 
     def __init__(self, tokens):
         self.tokens, self.at = tokens, 0
@@ -73,16 +70,16 @@ class Hierarchy:
             elif key == "OFFSET":
                 self.offsets[stack[-1]] = self.offset()
             elif key == "CHANNELS":
-                self.read_channels(stack[-1])
+                self.channel_list(stack[-1])
             elif key == "END":
                 self.end_site(stack[-1])
             else:
-                raise ValueError(f"{_shown(word)} where JOINT, OFFSET, CHANNELS, End Site or }} is due")
+                raise ValueError(f"{_quote(word)} where JOINT, OFFSET, CHANNELS, End Site or }} is due")
         if self.at < len(self.tokens):
             rest = self.tokens[self.at]
             second = rest.upper() == "ROOT"
             raise ValueError(
-                "a second ROOT: one body a file" if second else f"{_shown(rest)} after the last }}"
+                "a second ROOT: one body a file" if second else f"{_quote(rest)} after the last }}"
             )
         return tuple(self.names), tuple(self.parents), np.array(self.offsets), self.channels, self.end_sites
 
@@ -95,7 +92,7 @@ class Hierarchy:
     def expect(self, wanted):
         word = self.next()
         if word.upper() != wanted:
-            raise ValueError(f"{_shown(word)} where {wanted} is due")
+            raise ValueError(f"{_quote(word)} where {wanted} is due")
 
     def name(self):
         """Everything up to the brace: names may contain blanks."""
@@ -114,7 +111,7 @@ class Hierarchy:
 
     def close(self, joint):
         if self.offsets[joint] is None:
-            raise ValueError(f"joint {_shown(self.names[joint])} has no OFFSET")
+            raise ValueError(f"joint {_quote(self.names[joint])} has no OFFSET")
         self.channels[joint] = self.channels[joint] or []
 
     def numbers(self, count, what):
@@ -124,35 +121,35 @@ class Hierarchy:
         except ValueError:
             values = [np.nan]
         if not np.isfinite(values).all():
-            raise ValueError(f"{what} {_shown(' '.join(words))}: {count} finite numbers are due")
+            raise ValueError(f"{what} {_quote(' '.join(words))}: {count} finite numbers are due")
         return values
 
     def offset(self):
         return np.array(self.numbers(3, "OFFSET"))
 
-    def read_channels(self, joint):
+    def channel_list(self, joint):
         (count,) = self.numbers(1, "CHANNELS")
         if count not in range(10):
             raise ValueError(f"CHANNELS {count:g}: up to 9 make sense")
         words = [self.next() for _ in range(int(count))]
         unknown = [word for word in words if word.lower() not in CHANNELS]
         if unknown:
-            raise ValueError(f"unknown channel {_shown(unknown[0])} of joint {_shown(self.names[joint])}")
+            raise ValueError(f"unknown channel {_quote(unknown[0])} of joint {_quote(self.names[joint])}")
         if self.channels[joint] is not None:
-            raise ValueError(f"joint {_shown(self.names[joint])} has two lists of channels")
+            raise ValueError(f"joint {_quote(self.names[joint])} has two lists of channels")
         self.channels[joint] = [CHANNELS[word.lower()] for word in words]
 
     def end_site(self, joint):
         self.name()  # "Site", or whatever stands there
         while (word := self.next()) != "}":
             if word.upper() != "OFFSET":
-                raise ValueError(f"{_shown(word)} in an End Site, where OFFSET is due")
+                raise ValueError(f"{_quote(word)} in an End Site, where OFFSET is due")
             self.end_sites[joint] = self.offset()
 
 
 def frame_lines(file, number):
-    """`Frames: n` and `Frame Time: seconds` -> n, seconds, the number of lines read."""
-    found = {}
+    """Read `Frames: n` and `Frame Time: seconds` -> n, seconds, number of lines read."""
+    values = {}
     for line in _lines(file):
         number += 1
         words = line.replace(b":", b" : ").split()
@@ -160,26 +157,23 @@ def frame_lines(file, number):
             continue
         key = b" ".join(words[:-1]).rstrip(b" :").lower()
         if key not in (b"frames", b"frame time"):
-            wrong = _shown(_text(line.strip()))
+            wrong = _quote(_text(line.strip()))
             raise ValueError(f"line {number}: {wrong} where Frames: or Frame Time: is due")
-        try:
-            found[key] = int(words[-1]) if key == b"frames" else float(words[-1])
-        except ValueError:
-            raise ValueError(f"line {number}: {_shown(_text(words[-1]))} is no number") from None
-        if len(found) == 2:
+        values[key] = _float(words[-1], number)
+        if len(values) == 2:
             break
     else:
         raise ValueError("Frames: or Frame Time: is missing: the file is truncated")
-    frames, frame_time = found[b"frames"], found[b"frame time"]
-    if frames < 1:
-        raise ValueError(f"Frames: {frames}: there is no motion in the file")
+    frames, frame_time = values[b"frames"], values[b"frame time"]
+    if not frames >= 1 or frames % 1:
+        raise ValueError(f"Frames: {frames:g}: a whole number of at least 1 is due")
     if not 1e-4 <= frame_time <= 10:  # NaN fails as well
         raise ValueError(f"Frame Time: {frame_time}: between 0.0001 and 10 seconds make sense")
-    return frames, frame_time, number
+    return int(frames), frame_time, number
 
 
 def read_values(file, frames, count, number):
-    """The numbers of all frames [F,C]. A frame may run over several lines."""
+    """Read the numbers of all frames [F,C]; a frame may run over several lines."""
     values, filled = np.empty(frames * count), 0
     for line in _lines(file):
         number += 1
@@ -187,11 +181,7 @@ def read_values(file, frames, count, number):
         end = filled + len(words)
         if end > len(values):
             raise ValueError(f"line {number}: more values than {frames} frames of {count} channels take")
-        try:
-            values[filled:end] = [float(word) for word in words]
-        except ValueError:
-            wrong = next(word for word in words if not _is_number(word))
-            raise ValueError(f"line {number}: {_shown(_text(wrong))} is no number") from None
+        values[filled:end] = [_float(word, number) for word in words]
         filled = end
     if filled < len(values):
         raise ValueError(f"truncated: {filled // count} of {frames} frames of {count} channels")
@@ -202,9 +192,8 @@ def read_values(file, frames, count, number):
     return values
 
 
-def _is_number(word):
+def _float(word, line_number):
     try:
-        float(word)
+        return float(word)
     except ValueError:
-        return False
-    return True
+        raise ValueError(f"line {line_number}: {_quote(_text(word))} is no number") from None

@@ -1,8 +1,7 @@
-"""BVH files in: the hierarchy, the channels, the positions of every joint at every frame.
+"""Read BVH files: hierarchy, channels, positions of every joint at every frame.
 
 Angles are degrees in the file; a joint's local rotation is the product of its rotation channels in the order
-in which they are listed, whatever that order is (column vectors). A file that is not sound gives a ValueError
-of one line.
+in which they are listed, whatever that order is (column vectors).
 """
 
 # F frames, J joints, C channels
@@ -21,9 +20,7 @@ MAX_BYTES = 200 * 2**20  # a file of this size holds about an hour at 120 fps
 
 @dataclass(frozen=True)
 class Bvh:
-    """A BVH file. Lengths are in the file's own unit; a parent always comes before its children, joint 0 is
-    the root.
-    """
+    """A parsed BVH file, in its own unit of length. Parents precede children; joint 0 is the root."""
 
     names: tuple[str, ...]
     parents: tuple[int, ...]  # -1 for the root
@@ -73,10 +70,10 @@ class Bvh:
 
 
 def read_bvh(path, position_channels="auto"):
-    """A BVH file -> Bvh. Raises ValueError with a one-line reason, OSError where the file cannot be read.
+    """Read a BVH file -> Bvh. Raises ValueError with a one-line reason, OSError where it cannot be read.
 
-    position_channels: "replace" or "add" says how position channels of joints below the root meet their
-    OFFSET; "auto" looks which of the two most joints mean.
+    position_channels: whether position channels below the root "replace" their OFFSET or "add" to it; "auto"
+    decides by the values of most joints.
     """
     size = os.path.getsize(path)
     if size > MAX_BYTES:
@@ -96,7 +93,7 @@ def read_bvh(path, position_channels="auto"):
 
 
 def _rate(frame_time):
-    """Frames a second; 0.0333333 is meant to be 30."""
+    """Frames a second, rounded where that is what was meant: 0.0333333 is 30."""
     fps = 1 / frame_time
     return float(round(fps)) if round(fps) > 0 and abs(fps - round(fps)) < 2e-3 * fps else fps
 

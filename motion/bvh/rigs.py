@@ -1,4 +1,4 @@
-"""Rigs of the world -> the 22 joints: which joint of a BVH file is which, its unit, and bone lengths.
+"""Map the skeletons of other programs to the 22 joints; tell their unit, change bone lengths.
 
 A rig is recognised part by part, by names: a spine of one program with the legs of another is fine.
 """
@@ -66,7 +66,7 @@ HUMANML3D_BONES = (
 
 
 def map_joints(names, end_sites=(), joint_map=None):
-    """Which joints of a file make up each of the 22: a list of 22 lists of indices into names + End Sites.
+    """Joints of a file that make up each of the 22 -> 22 lists of indices into names + End Sites.
 
     names [J]; end_sites: the joints that have one, in order; joint_map: {"pelvis": "Hips", "spine2":
     ["Spine", "Chest"], ...} overrides recognition where it names a joint. Raises ValueError with the joints
@@ -75,7 +75,7 @@ def map_joints(names, end_sites=(), joint_map=None):
     known = {}
     for index, name in enumerate([*names, *(f"{names[joint]}_end" for joint in end_sites)]):
         known.setdefault(_plain(name), index)
-    found = _recognise(known)
+    mapped = _recognise(known)
     for joint, sources in (joint_map or {}).items():
         sources = [sources] if isinstance(sources, str) else sources
         absent = [source for source in sources if _plain(source) not in known]
@@ -83,31 +83,31 @@ def map_joints(names, end_sites=(), joint_map=None):
             raise ValueError(
                 f"joint map: {joint!r}: {', '.join(absent) or 'not one of the 22 joints'} not found"
             )
-        found[joint] = [known[_plain(source)] for source in sources]
-    missing = [joint for joint in SMPL22.joints if joint not in found]
+        mapped[joint] = [known[_plain(source)] for source in sources]
+    missing = [joint for joint in SMPL22.joints if joint not in mapped]
     if missing:
         theirs = ", ".join(names[:60])
         raise ValueError(
             f'unknown rig: pass --joint_map map.json with {{"{missing[0]}": "ITS NAME IN THE FILE", ...}}; '
             f"not recognised: {', '.join(missing)}; the file has {theirs}"
         )
-    return [found[joint] for joint in SMPL22.joints]
+    return [mapped[joint] for joint in SMPL22.joints]
 
 
 def _recognise(known):
-    found = _part(known, SPINE, SPINES, "")
+    mapped = _part(known, SPINE, SPINES, "")
     for side, words in SIDES.items():
         for joints, rows in ((LEG, LEGS), (ARM, ARMS)):
             for word in words:
                 part = _part(known, [f"{side}_{joint}" for joint in joints], rows, word)
                 if part:
-                    found |= part
+                    mapped |= part
                     break
-    return found
+    return mapped
 
 
 def _part(known, joints, rows, side):
-    """The first row of which every joint is there, as joint -> indices; {} if there is none."""
+    """Match the first row of which the file has every joint -> dict joint: indices; {} without a match."""
     for row in rows:
         sources = [_first(known, cell.replace("{}", side)) for cell in row.split()]
         if all(sources):
@@ -131,9 +131,7 @@ def _plain(name):
 
 
 def to_joints22(bvh, joint_map=None, unit=None, up="y"):
-    """A Bvh -> joints [F,22,3] in metres, Y up. unit: a key of UNITS, or None to tell it from the body's
-    height.
-    """
+    """Convert a Bvh -> joints [F,22,3] in metres, Y up. unit: key of UNITS; None: by the body's height."""
     ends = list(bvh.end_sites)
     sources = map_joints(bvh.names, ends, joint_map)
     turns, places = bvh.forward()
@@ -146,7 +144,7 @@ def to_joints22(bvh, joint_map=None, unit=None, up="y"):
 
 
 def guess_unit(joints):
-    """The unit of joints [F,22,3] that makes the body a person. Raises ValueError if there is none."""
+    """Unit in which joints [F,22,3] have the size of a person. Raises ValueError if none does."""
     lengths = bone_lengths(joints, SMPL22)
     chain = [SMPL22.joints.index(joint) for joint in ("spine1", "spine2", "spine3", "neck", "head")]
     legs = [SMPL22.joints.index(f"{side}_{joint}") for side in SIDES for joint in ("knee", "ankle")]
@@ -164,7 +162,7 @@ def bone_lengths(joints, skeleton):
 
 
 def with_bone_lengths(joints, lengths, skeleton):
-    """The same directions of bones with other lengths [J]; the root's path grows as the legs do. [F,J,3]"""
+    """Set bone lengths [J], keep directions; the root's path scales with the legs. joints, result [F,J,3]."""
     legs = [
         joint for foot in (skeleton.feet[0], skeleton.feet[2]) for joint in (foot, skeleton.parents[foot])
     ]

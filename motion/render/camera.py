@@ -1,4 +1,4 @@
-"""Where the viewer stands: a pin-hole camera that looks at a target, and the framing of whole motions.
+"""Pin-hole camera that looks at a target, and the framing of whole motions.
 
 Y is up. Azimuth 0 looks into the face of a person who faces +Z; positive azimuth moves to the left side (+X).
 """
@@ -42,9 +42,8 @@ def follow(root, fps):
     """Root positions on the floor [T,2] -> the same path, smoothed over about SMOOTH_S seconds [T,2]."""
     radius = max(1, round(2 * SMOOTH_S * fps))
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / (SMOOTH_S * fps)) ** 2)
-    padded = np.pad(
-        root, ((radius, radius), (0, 0)), mode="reflect", reflect_type="odd"
-    )  # no lag at the ends
+    # odd reflection: no lag at the ends
+    padded = np.pad(root, ((radius, radius), (0, 0)), mode="reflect", reflect_type="odd")
     return np.stack([np.convolve(padded[:, k], kernel / kernel.sum(), mode="valid") for k in (0, 1)], axis=1)
 
 
@@ -61,9 +60,7 @@ def stand_still(motions):
     """The closest view that shows all of every motion at once -> Camera, list of [T,3], constant over T."""
     centres = [0.5 * (m.min(axis=(0, 1)) + m.max(axis=(0, 1))) for m in motions]
     targets = [np.repeat(centre[None], len(m), axis=0) for centre, m in zip(centres, motions)]
-    for _ in range(
-        3
-    ):  # perspective draws what is near larger: move the middle of the picture onto the target
+    for _ in range(3):  # perspective enlarges what is near: move the middle of the picture onto the target
         camera = _widen(motions, targets)
         targets = [_recentre(camera, m, t) for m, t in zip(motions, targets)]
     return _widen(motions, targets), targets

@@ -1,4 +1,4 @@
-"""The figure that pictures and viewer draw: which bones, on which side, how thick; where it faces. Metres."""
+"""The stick figure that pictures and viewer draw: bones, sides, thickness, facing. Metres."""
 
 import numpy as np
 

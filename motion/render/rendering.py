@@ -1,7 +1,7 @@
-"""Joints -> mp4, gif, contact sheet. Left limbs are blue, right limbs orange, trunk and head grey.
+"""Draw motions as mp4, gif or contact sheet. Left limbs are blue, right limbs orange, trunk and head grey.
 
-Own perspective projection (motion/render/camera.py) onto flat Matplotlib artists: they are made once and updated in
-place, only they are drawn per frame, and the raw frames go straight into FFmpeg. No pyplot, no global state.
+Own perspective projection onto flat Matplotlib artists, which are made once and updated in place; only they
+are drawn per frame, and the raw frames go straight into FFmpeg. No pyplot, no global state.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ CJK_FONTS += ("Microsoft YaHei", "SimHei", "Arial Unicode MS")
 
 
 def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, panel=PANEL):
-    """Writes .mp4 or .gif (by the suffix of `path`). motions: one [T,J,3] or a list, side by side.
+    """Write .mp4 or .gif (by the suffix of `path`). motions: one [T,J,3] or a list, side by side.
 
     A motion that ends before the longest keeps its last pose, faded. Returns the path.
     """
@@ -63,9 +63,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     titles = titles or [""] * len(motions)
     columns = min(len(motions), MAX_COLUMNS)
     canvas, axes = _page(len(motions), columns, panel, caption, titles)
-    actors = [
-        _Actor(ax, motion, target, camera, skeleton) for ax, motion, target in zip(axes, motions, targets)
-    ]
+    actors = [_Actor(ax, *scene, camera, skeleton) for ax, *scene in zip(axes, motions, targets)]
     width, height = canvas.get_width_height()
     clock = canvas.figure.text(10 / width, 8 / height, "", animated=True, **_font(13))
     n_frames = max(len(motion) for motion in motions)
@@ -84,7 +82,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
 
 
 def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, n_frames=8, panel=256):
-    """Writes one picture: a row per motion, `n_frames` moments spread over its length. Returns the path."""
+    """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path."""
     path = Path(path)
     motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)
@@ -139,18 +137,18 @@ class _Actor:
         """A grid that stays where it is in the world and fades out with the distance from the target."""
         lines, alpha = _floor_lines(target, radius=max(2.5, 2.2 * self.camera.span))
         picture, scale = self.camera.project(lines, target)
-        seen = (scale > 0).all(axis=1)
-        self.floor.set_segments(picture[seen])
-        self.floor.set_alpha(alpha[seen])
+        visible = (scale > 0).all(axis=1)
+        self.floor.set_segments(picture[visible])
+        self.floor.set_alpha(alpha[visible])
 
     def _set_path(self, t):
         """Where the root has been (strong) and will be (faint), laid on the floor."""
         ground = self.motion[:, 0] * (1, 0, 1)
         picture, scale = self.camera.project(ground, self.target[t])
         steps = np.stack([picture[:-1], picture[1:]], axis=1)
-        seen = (scale[:-1] > 0) & (scale[1:] > 0)
-        self.past.set_segments(steps[:t][seen[:t]])
-        self.future.set_segments(steps[t:][seen[t:]])
+        visible = (scale[:-1] > 0) & (scale[1:] > 0)
+        self.past.set_segments(steps[:t][visible[:t]])
+        self.future.set_segments(steps[t:][visible[t:]])
 
     def _set_body(self, t, fade):
         joints, target = self.motion[t], self.target[t]
@@ -208,22 +206,14 @@ def _page(n_panels, columns, panel, caption, titles):
         ax = figure.add_axes((column * panel / width, bottom / height, panel / width, panel / height))
         ax.set(xlim=(-1, 1), ylim=(-1, 1))
         ax.set_axis_off()
-        ax.text(
-            0.02,
-            0.97,
-            "".join(wrap_caption(title, panel / LETTER, max_lines=1)),
-            transform=ax.transAxes,
-            va="top",
-            **_font(13),
-        )
+        title = "".join(wrap_caption(title, panel / LETTER, max_lines=1))
+        ax.text(0.02, 0.97, title, transform=ax.transAxes, va="top", **_font(13))
         axes.append(ax)
     for i, line in enumerate(lines):
         figure.text(0.5, 1 - (6 + LINE * i) / height, line, ha="center", va="top", **_font(14))
     right = 1 - 10 / width
-    figure.text(right, 8 / height, "right", ha="right", **_font(13) | {"color": SIDE_COLOURS[RIGHT]})
-    figure.text(
-        right - 40 / width, 8 / height, "left", ha="right", **_font(13) | {"color": SIDE_COLOURS[LEFT]}
-    )
+    for x, side, label in ((right, RIGHT, "right"), (right - 40 / width, LEFT, "left")):
+        figure.text(x, 8 / height, label, ha="right", **_font(13) | {"color": SIDE_COLOURS[side]})
     return canvas, axes
 
 
@@ -256,16 +246,16 @@ VIDEO_OPTIONS = {
 
 @contextmanager
 def _ffmpeg(path, size, fps):
-    """Yields a function that takes one RGBA frame; the file is complete when the block ends.
+    """Yield a function that takes one RGBA frame; the file is complete when the block ends.
 
-    OSError where FFmpeg ends before its time or in failure: what it leaves then may look like a video.
+    OSError where FFmpeg fails or ends early: what it leaves may look like a video.
     """
     options = f"-v error -f rawvideo -vcodec rawvideo -s {size[0]}x{size[1]} -pix_fmt rgba -r {fps:.2f} -i - "
     options += f"-an -y {VIDEO_OPTIONS[path.suffix]}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), *options.split(), str(path)]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
         )
         broken = False
         try:
@@ -280,8 +270,8 @@ def _ffmpeg(path, size, fps):
             code = process.wait()
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        said.seek(0)
-        words = [line.rpartition("] ")[2] for line in said.read().decode(errors="replace").splitlines()]
+        log.seek(0)
+        messages = [line.rpartition("] ")[2] for line in log.read().decode(errors="replace").splitlines()]
     if code != 0 or broken:
-        how = f"was ended by signal {-code}" if code < 0 else next(iter(words), f"failed with code {code}")
+        how = f"was ended by signal {-code}" if code < 0 else next(iter(messages), f"failed with code {code}")
         raise OSError(f"FFmpeg {how}")

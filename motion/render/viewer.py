@@ -1,4 +1,4 @@
-"""Joints -> one HTML file that plays them: no network, works from a folder, a mail or a web server alike.
+"""Write an HTML file that plays motions, without any other file or network.
 
 Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin). Captions are data: they sit
 in a JSON block that no markup can end, are shown as text, and a content policy lets only our own script run.
@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,7 @@ STEPS = 32767
 
 
 def write_html(path, motions, captions, fps=20, skeleton=SMPL22):
-    """Writes the viewer. motions: one [T,J,3] or a list, side by side; captions: one for each, or one string.
-
-    Returns the path.
-    """
+    """Write the viewer -> path. motions: one [T,J,3] or a list, side by side; captions: one or one each."""
     motions = in_metres(motions, skeleton)
     captions = [captions] * len(motions) if isinstance(captions, str) else list(captions)
     if len(captions) != len(motions):
@@ -45,7 +43,7 @@ def write_html(path, motions, captions, fps=20, skeleton=SMPL22):
 
 
 def scene(motions, captions, fps, skeleton):
-    """All that the page needs to know: motions in metres, the skeleton, both cameras -> plain dict."""
+    """Data of the page as a plain dict: motions in metres, the skeleton, both cameras."""
     still, still_targets = stand_still(motions)
     walk, walk_targets = walk_along(motions, fps)
     pairs, sides, sizes = bones(skeleton)
@@ -94,13 +92,8 @@ def safe_json(value):
 
 
 def fill(template, **parts):
-    """Puts parts into {{name}} places in one pass, so that no part can open a place of its own."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        filled += [parts[name], rest]
-    return "".join(filled)
+    """Replace {{name}} by parts in one pass, so that no part can open a place of its own."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
 def _with_hash(name, file):

@@ -1,5 +1,5 @@
 "use strict";
-// Draws the motions of the page on 2-D canvases with an own perspective projection (the one of motion/camera.py).
+// Draws the motions of the page on 2-D canvases with an own perspective projection (that of motion/render/camera.py).
 // One clock and one camera serve all panels. Lengths in metres, y up, angles in radians.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
@@ -161,9 +161,9 @@ function drawShadow(pen, project, parts) {
 /** Far pieces first; round each limb an edge in the colour of the paper, and along it a light. */
 function drawBody(pen, project, parts) {
   const placed = parts.map((part) => ({ ...part, p: project(part.a), q: project(part.b) }));
-  const seen = placed.filter((part) => part.p && part.q);
-  seen.sort((one, other) => one.p[2] + one.q[2] - other.p[2] - other.q[2]);
-  for (const { p, q, size, colour, edge } of seen) {
+  const visible = placed.filter((part) => part.p && part.q);
+  visible.sort((one, other) => one.p[2] + one.q[2] - other.p[2] - other.q[2]);
+  for (const { p, q, size, colour, edge } of visible) {
     const width = 0.5 * size * (p[2] + q[2]);
     if (edge) line(pen, p, q, colours.card, width + 3 * pen.dpr);
     line(pen, p, q, colour, width);
