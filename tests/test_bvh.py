@@ -277,11 +277,6 @@ def test_a_malformed_file_has_a_one_line_reason_soon_and_in_little_memory(write,
     tracemalloc.stop()
 
 
-def test_the_malformed_files_have_different_reasons():
-    assert len(MALFORMED) >= 50
-    assert read_bvh.__doc__ and GOOD.count("Frames: 3") == 1 and " 7 " in GOOD
-
-
 def test_the_reason_names_what_is_wrong(write):
     for change, reason in (
         ("truncated in the numbers", r"truncated: 2 of 3 frames"),
@@ -307,7 +302,7 @@ def test_the_unharmed_file_is_fine(write):
 def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, seed, edits):
     draw = random.Random(seed)
     content = bytearray(GOOD.encode())
-    micro_batches = [
+    inserts = [
         b"{",
         b"}",
         b"\n",
@@ -319,15 +314,12 @@ def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, se
         b"CHANNELS 2",
         b"\xff",
         b"\0",
-        b":",
-        b"e9",
     ]
+    inserts += [b":", b"e9"]
     for _ in range(edits):
         at = draw.randrange(len(content))
         end = at + draw.choice((0, 0, 1, 3, 40))
-        content[at:end] = (
-            draw.choice(micro_batches) if draw.random() < 0.7 else bytes(draw.sample(range(256), 4))
-        )
+        content[at:end] = draw.choice(inserts) if draw.random() < 0.7 else bytes(draw.sample(range(256), 4))
     path = tmp_path_factory.getbasetemp() / "fuzz.bvh"
     path.write_bytes(content)
     try:
@@ -346,6 +338,6 @@ def test_character_creator_s_names_are_known():
             f"{side}_{bone}"
             for bone in ["Thigh", "Calf", "Foot", "ToeBase", "Clavicle", "Upperarm", "Forearm", "Hand"]
         ]
-    found = map_joints([f"CC_Base_{name}" for name in names])
-    assert [names[i] for (i,) in found[:4]] == ["Hip", "L_Thigh", "R_Thigh", "Waist"]
-    assert [names[i] for (i,) in found[10:13]] == ["L_ToeBase", "R_ToeBase", "NeckTwist01"]
+    mapped = map_joints([f"CC_Base_{name}" for name in names])
+    assert [names[i] for (i,) in mapped[:4]] == ["Hip", "L_Thigh", "R_Thigh", "Waist"]
+    assert [names[i] for (i,) in mapped[10:13]] == ["L_ToeBase", "R_ToeBase", "NeckTwist01"]
