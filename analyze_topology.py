@@ -34,7 +34,7 @@ from utils.config import WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.flags import checkpoint_flag, common_flags
+from utils.flags import common_flags, weights_flags
 from utils.statistics import split_seed
 from utils.training.train_utils import CodeUsage
 
@@ -55,7 +55,7 @@ def parse(argv):
     common_flags(parser)
     parser.add_argument("--ae_names", type=name, nargs="+", required=True, help="runs of train_AE.py")
     parser.add_argument("--ae_models", nargs="+", help="their entries in AE_models [as trained]")
-    checkpoint_flag(parser)
+    weights_flags(parser, "checkpoint")
     parser.add_argument(
         "--samples", type=count(8, 10**5), default=256, help="tokens moved, each every way [%(default)s]"
     )

@@ -20,7 +20,7 @@ from utils.data.clips import load_clips
 from utils.datasets import find_dataset, loader
 from utils.eval_utils import interval
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
-from utils.flags import checkpoint_flag, common_flags, evaluation_flags
+from utils.flags import common_flags, evaluation_flags, weights_flags
 from utils.training.train_utils import CodeUsage
 
 FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
@@ -30,7 +30,7 @@ def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="AE")
     parser.add_argument("--model", help=f"one of {', '.join(AE_models)} [what the checkpoint says]")
-    checkpoint_flag(parser)
+    weights_flags(parser, "checkpoint")
     evaluation_flags(parser)
     return parser
 

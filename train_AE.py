@@ -14,7 +14,7 @@ from models.AE import STRIDE, AE_models, make_ae
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name
-from utils.cli import Parser, count, number, run, start
+from utils.cli import Parser, run, start
 from utils.config import (
     AutoencoderConfig,
     LoaderConfig,
@@ -22,6 +22,7 @@ from utils.config import (
     ReconstructionLoss,
     RunConfig,
     TrainingConfig,
+    add_flags,
     as_plain,
     from_flags,
 )
@@ -29,7 +30,7 @@ from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, speed_flags, speed_up
+from utils.flags import common_flags, optimizer_flags, speed_up
 from utils.randomness import reseed
 from utils.training.train_utils import (
     CodeUsage,
@@ -47,44 +48,9 @@ DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
 def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="AE")
-    group = parser.add_argument_group("model")
-    group.add_argument("--model", default="FSQ_AE_Model", help=f"one of {', '.join(AE_models)} [%(default)s]")
-    group.add_argument(
-        "--fsq_levels", type=count(3, 10**4), nargs="+", default=[8, 5, 5, 5, 5], help="[%(default)s]"
-    )
-    group.add_argument(
-        "--codebook_size", type=count(2, 10**6), default=512, help="of VQ_AE_Model [%(default)s]"
-    )
-    group.add_argument(
-        "--commitment_cost",
-        type=number(float, 0, 1e3),
-        default=0.25,
-        help="beta of VQ_AE_Model: how strongly the encoder is held to its codes [%(default)s]",
-    )
-    group.add_argument(
-        "--width", type=count(8, 4096), default=512, help="channels of the networks [%(default)s]"
-    )
-    optimizer_flags(
-        parser, batch_size=256, epoch=50, weight_decay=0.0, milestones=[150000, 250000], log_every=10
-    )
-    speed_flags(parser)
-    group = parser.add_argument_group("loss")
-    group.add_argument(
-        "--window_size", type=count(4, 10**4), default=64, help="frames of a window [%(default)s]"
-    )
-    group.add_argument("--recons_loss", choices=DISTANCES, default="l1_smooth", help="distance [%(default)s]")
-    group.add_argument(
-        "--aux_loss_joints",
-        type=number(float, 0, 1e3),
-        default=1.0,
-        help="weight of the joints' own loss [%(default)s]",
-    )
-    group.add_argument(
-        "--root_weight",
-        type=number(float, 0, 1e3),
-        default=1.0,
-        help="weight of the four root columns [%(default)s]",
-    )
+    add_flags(parser, "model", AutoencoderConfig)
+    add_flags(parser, "loss", ReconstructionLoss)
+    optimizer_flags(parser, batch_size=256, epoch=50, milestones=[150000, 250000], log_every=10)
     return parser
 
 

@@ -59,7 +59,7 @@ def flags():
         "--glove_dir", default="./glove", help="published word vectors, where present [%(default)s]"
     )
     optimizer_flags(
-        parser, batch_size=64, epoch=24, weight_decay=1e-2, milestones=[], log_every=50, lr=1e-3, warm_up=50
+        parser, batch_size=64, epoch=24, weight_decay=1e-2, log_every=50, lr=1e-3, warm_up_iter=50
     )
     return parser
 

@@ -15,7 +15,7 @@ from utils.cli import Parser, run, start
 from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
 from utils.data.clips import Clip, load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset
-from utils.flags import common_flags, optimizer_flags, text_encoder_flag
+from utils.flags import common_flags, optimizer_flags, weights_flags
 from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
 from utils.training.train_utils import adamw, format_scalars, inference, warm_up_then_milestones
@@ -27,9 +27,9 @@ WITHIN = 2  # tokens; 0.4 s at 20 fps
 def flags():
     parser = Parser(__doc__)
     common_flags(parser)
-    text_encoder_flag(parser)
+    weights_flags(parser, "text_encoder")
     optimizer_flags(
-        parser, batch_size=64, epoch=40, weight_decay=1e-2, milestones=[], log_every=50, lr=3e-4, warm_up=100
+        parser, batch_size=64, epoch=40, weight_decay=1e-2, log_every=50, lr=3e-4, warm_up_iter=100
     )
     return parser
 

@@ -11,7 +11,7 @@ from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws, TrainingOptions
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
-from utils.cli import Parser, count, number, run, start
+from utils.cli import Parser, count, run, start
 from utils.config import (
     EvaluationConfig,
     GeneratorConfig,
@@ -19,6 +19,7 @@ from utils.config import (
     MachineConfig,
     TrainingConfig,
     WeightsConfig,
+    add_flags,
     as_plain,
     from_flags,
 )
@@ -27,15 +28,7 @@ from utils.datasets import TextMotionSet, find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import (
-    autoencoder_flags,
-    checkpoint_flag,
-    common_flags,
-    optimizer_flags,
-    speed_flags,
-    speed_up,
-    text_encoder_flag,
-)
+from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
 from utils.training.token_statistics import keep_real_tokens, measure_targets
@@ -53,59 +46,12 @@ from utils.training.training_loop import Best, TrainingLoop
 def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="MARDM")
-    autoencoder_flags(parser, ae_name="AE")
-    checkpoint_flag(parser)
-    text_encoder_flag(parser)
-    group = parser.add_argument_group("model")
+    weights_flags(parser, "ae_name", "ae_model", "checkpoint", "text_encoder", ae_name="AE")
+    add_flags(parser, "model", GeneratorConfig)
+    optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000])
+    group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--model", default="MARDM-SiT-XL", help="an entry of MARDM_models, KIND-HEAD-SIZE [%(default)s]"
-    )
-    group.add_argument(
-        "--diffmlps_batch_mul",
-        type=count(1, 64),
-        default=4,
-        help="noise draws per hidden token and step [%(default)s]",
-    )
-    group.add_argument(
-        "--ddpm_steps",
-        type=count(2, 10**4),
-        default=50,
-        help="steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling [%(default)s]",
-    )
-    group.add_argument(
-        "--cond_drop_prob",
-        type=number(float, 0, 1),
-        default=0.1,
-        help="share of texts left out [%(default)s]",
-    )
-    group.add_argument(
-        "--dropout", type=number(float, 0, 0.9), default=0.2, help="of the Transformer [%(default)s]"
-    )
-    group.add_argument(
-        "--raw_targets",
-        action="store_true",
-        help="leave the targets as they are, as MARDM does; ablation of their standardisation [off]",
-    )
-    group.add_argument(
-        "--attention",
-        choices=("neighbours", "relative_bias", "flat"),
-        default="neighbours",
-        help="how it begins: heads at neighbouring tokens, the same by a learned bias of each offset, or all "
-        "tokens alike, as MARDM [%(default)s]",
-    )
-    group.add_argument(
-        "--noise_replacements",
-        action="store_true",
-        help="replacements of continuous latents are noise, as MARDM's, not real tokens; ablation [off]",
-    )
-    group.add_argument("--max_motion_length", type=count(4, 10**4), default=196, help="frames [%(default)s]")
-    group.add_argument("--unit_length", type=count(4, 4), default=4, help="frames per token [4, always]")
-    optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000], log_every=50)
-    speed_flags(parser)
-    group = parser.add_argument_group("averaging and evaluation")
-    group.add_argument("--ema_decay", type=number(float, 0, 1), default=0.9999, help="at most [%(default)s]")
-    group.add_argument(
-        "--need_evaluation", action="store_true", help="generate and judge after epochs, keep the best"
+        "--need_evaluation", action="store_true", help="generate and evaluate after epochs, keep the best"
     )
     group.add_argument(
         "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"

@@ -38,7 +38,7 @@ from benchmarks.training_reference import plain_products
 from models.AE import STRIDE
 from models.DiffMLPs import HEAD_SIZES
 from utils.cli import Parser, count, number, run, write_text
-from utils.flags import speed_flags
+from utils.config import SpeedConfig, add_flags
 from utils.randomness import reseed
 from utils.training.monitoring import Meter
 
@@ -201,7 +201,7 @@ def flags():
     parser.add_argument(
         "--peak_tflops", type=number(float, 1, 1e5), help="of the device, for its model FLOP utilisation"
     )
-    speed_flags(parser)
+    add_flags(parser, "speed", SpeedConfig)
     parser.add_argument("--output", help="JSON file [printed only]")
     return parser
 

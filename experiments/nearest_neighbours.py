@@ -22,13 +22,13 @@ import scipy.stats
 from utils.analysis.output import new_figure, save
 from utils.checkpoints import Run
 from utils.cli import Parser, count, run, start, write_text
-from utils.config import EvaluationConfig, WeightsConfig, from_flags
+from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import evaluator_flags, generator_flags, sampling_config
+from utils.flags import generator_flags, sampling_config
 from utils.metrics import distances, kid
 from utils.pipeline import Pipeline
 from utils.text_embeddings import embed_captions
@@ -40,7 +40,7 @@ ROWS = {"test": "C7", "reconstruction": "C0", "generated": "C1"}  # and their co
 def flags():
     parser = Parser(__doc__)
     generator_flags(parser)
-    evaluator_flags(parser)
+    add_flags(parser, "evaluator", EvaluationConfig, only=("eval_mean_std", "glove_dir"))
     parser.add_argument(
         "--batch_size", type=count(1, 10**5), default=64, help="clips at a time [%(default)s]"
     )

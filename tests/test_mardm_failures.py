@@ -98,7 +98,7 @@ def loop_in(folder, **flags):
             "seed": 1,
             "num_workers": 0,
             "log_every": 1,
-            "save_every": 1000,
+            "save_every": 1,
         }
         | flags
     )

@@ -1,132 +1,49 @@
 """What a command was asked for, as values: made once from its flags, checked once, kept in checkpoints.
 
 A script's `main` turns its flags into these and hands them on; nothing below a `main` sees an argparse
-namespace. How motions are drawn is `models.MARDM.SamplingConfig`.
+namespace. A field made by `flag` is a command line flag as well (`add_flags`): its default and its help stand
+here alone. How motions are drawn is `models.MARDM.SamplingConfig`.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
+
+from models.AE import AE_models
+from models.MARDM import MARDM_models
+from models.TextEncoder import TEXT_ENCODERS
+from utils.cli import count, number
+from utils.cli import name as folder_name
+
+
+def flag(help, default=MISSING, **options):
+    """A field of a config that is a flag; options: argparse's type, choices, nargs."""
+    return field(default=default, metadata={"help": help, **options})
+
+
+def add_flags(parser, title, *configs, only=None, skip=(), **defaults):
+    """The flags of some configs as a group of the parser. only, skip: names of fields; defaults: other
+    defaults than the fields' own. A true default makes a flag --no_<name>.
+    """
+    group = parser.add_argument_group(title)
+    known = {one.name: one for config in configs for one in fields(config) if one.metadata}
+    for key, one in known.items():
+        if key in skip or (only and key not in only):
+            continue
+        options, default = dict(one.metadata), defaults.get(key, one.default)
+        if isinstance(default, bool):
+            switch, action = (f"--no_{key}", "store_false") if default else (f"--{key}", "store_true")
+            group.add_argument(switch, dest=key, action=action, help=options["help"] + " [off]")
+            continue
+        default = list(default) if isinstance(default, tuple) else default
+        text, _, stated = options["help"].partition(" [")
+        options["help"] = f"{text} [%(default)s]" if key in defaults or not stated else options["help"]
+        group.add_argument(f"--{key}", default=default, **options)
+    return group
 
 
 def from_flags(cls, args, **more):
     """A config of class `cls` from the flags that bear its fields' names; `more` goes before them."""
-    named = {field.name: getattr(args, field.name) for field in fields(cls) if hasattr(args, field.name)}
+    named = {one.name: getattr(args, one.name) for one in fields(cls) if hasattr(args, one.name)}
     return cls(**named | more)
-
-
-@dataclass(frozen=True)
-class MachineConfig:
-    """Where a command computes, and the seed of all that it draws."""
-
-    seed: int = 3407
-    device: str = "auto"
-    no_tf32: bool = False
-    deterministic: bool = False
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where a run and its data lie."""
-
-    name: str
-    dataset_name: str
-    dataset_dir: str = "./datasets"
-    checkpoints_dir: str = "./checkpoints"
-
-
-@dataclass(frozen=True)
-class WeightsConfig(RunConfig):
-    """Which trained weights are meant. What is None is what the generator's checkpoint says."""
-
-    checkpoint: str = "best"  # net_best_fid.tar where present, else latest.tar
-    ae_name: str | None = None
-    ae_model: str | None = None
-    model: str | None = None  # of a generator: an entry of MARDM_models
-    text_encoder: str | None = None
-    sampler_steps: int | None = None  # of a DDPM head, which is respaced when it is loaded
-    no_ema: bool = False  # the weights as trained, not their moving average
-    precision: str = "fp32"
-    compile: bool = False
-
-
-@dataclass(frozen=True)
-class LoaderConfig:
-    """How batches are made. A step is one global batch, whatever the number of processes."""
-
-    batch_size: int
-    seed: int
-    num_workers: int = 0
-    grad_accum: int = 1  # micro-batches in which a process takes its share of a batch
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """What an autoencoder is. The last three matter to the bottleneck that has them."""
-
-    model: str  # an entry of AE_models
-    width: int = 512  # channels of the networks
-    fsq_levels: tuple[int, ...] = (8, 5, 5, 5, 5)
-    codebook_size: int = 512
-    commitment_cost: float = 0.25  # beta of VQ: how strongly the encoder is held to its codes
-
-
-@dataclass(frozen=True)
-class ReconstructionLoss:
-    """What stage 1 minimises, over windows of `window_size` frames."""
-
-    window_size: int = 64
-    recons_loss: str = "l1_smooth"
-    aux_loss_joints: float = 1.0  # weight of the joints' own loss
-    root_weight: float = 1.0  # weight of the four root columns
-
-
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """What a generator is, and how its conditions and targets are trained."""
-
-    model: str  # an entry of MARDM_models
-    text_encoder: str
-    text_dim: int
-    ddpm_steps: int = 50  # of a DDPM head's diffusion
-    cond_drop_prob: float = 0.1  # share of texts left out in training
-    diffmlps_batch_mul: int = 4  # noise draws per hidden token and step
-    dropout: float = 0.2  # of the Transformer
-    attention: str = "neighbours"  # how it begins: see models.MARDM.TrainingOptions
-    noise_replacements: bool = False  # MARDM's random replacement tokens: see models.AE
-    raw_targets: bool = False  # targets are not standardised (ablation)
-    max_motion_length: int = 196  # frames
-    ema_decay: float = 0.9999  # at most
-    autoencoder: dict | None = None  # the one whose tokens it learns: see utils.checkpoints.Tokenizer.tie
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """The loop and the optimizer of a training."""
-
-    epoch: int
-    lr: float = 2e-4
-    weight_decay: float = 0.0
-    warm_up_iter: int = 2000
-    milestones: tuple[int, ...] = ()
-    lr_decay: float = 0.1
-    max_iters: int = 0  # stop after so many steps, 0 = never
-    log_every: int = 50  # steps between scalars
-    save_every: int = 1000  # steps between saves
-    is_continue: bool = False  # go on from latest.tar
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """The rules of an evaluation."""
-
-    seed: int = 3407
-    repeat_times: int = 20
-    split: str = "test"
-    protocol: str = "full"  # "parent": MARDM's random crops; clips beyond the last pool are left out
-    batch_size: int = 64
-    baselines: bool = False  # rows of clips drawn from the training split
-    record: str | None = None  # figures go to eval/<record>.json
-    eval_mean_std: str | None = None  # folder with the evaluator's own Mean.npy and Std.npy
-    glove_dir: str = "./glove"  # published word vectors
 
 
 def as_plain(*configs):
@@ -135,3 +52,170 @@ def as_plain(*configs):
     for config in configs:
         merged |= asdict(config)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in merged.items()}
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """Where a command computes, and the seed of all that it draws."""
+
+    seed: int = flag("every random draw follows from it", 3407, type=count())
+    device: str = flag(
+        "where to compute; auto: cuda where there is one, else cpu",
+        "auto",
+        choices=("auto", "cuda", "cpu", "mps"),
+    )
+    no_tf32: bool = flag("full float32 products on CUDA, not TF32 as MARDM", False)
+    deterministic: bool = flag("the same bits in every run, slower on CUDA: docs/reproducibility.md", False)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run and its data lie."""
+
+    name: str = flag("name of this run", type=folder_name)
+    dataset_name: str = flag("t2m, kit or a set of your own", "t2m", type=folder_name)
+    dataset_dir: str = flag("where the data sets lie", "./datasets")
+    checkpoints_dir: str = flag("where runs are kept", "./checkpoints")
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Off by default: what it gains depends on the machine (benchmarks/README.md)."""
+
+    precision: str = flag(
+        "of the large products; bf16 is for GPUs that have it", "fp32", choices=("fp32", "bf16")
+    )
+    compile: bool = flag("torch.compile: a minute or more at the start; needs a C++ compiler", False)
+
+
+@dataclass(frozen=True)
+class WeightsConfig(SpeedConfig, RunConfig):
+    """Which trained weights are meant. What is None is what the generator's checkpoint says."""
+
+    checkpoint: str = flag(
+        "net_best_fid.tar where present, else latest.tar; latest.tar; MARDM's rule",
+        "best",
+        choices=("best", "latest", "parent"),
+    )
+    ae_name: str | None = flag(
+        "the autoencoder's run [the one that the generator was trained on]", None, type=folder_name
+    )
+    ae_model: str | None = flag("its entry in AE_models [what its checkpoint says]", None)
+    model: str | None = flag("an entry of MARDM_models [what the checkpoint says]", None)
+    text_encoder: str | None = flag(
+        "frozen text encoder [clip-vit-b32 for t2m and kit, minilm else; recorded in the checkpoint]",
+        None,
+        choices=tuple(TEXT_ENCODERS),
+    )
+    sampler_steps: int | None = None  # of a DDPM head, which is respaced when it is loaded
+    no_ema: bool = False  # the weights as trained, not their moving average
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How batches are made. A step is one global batch, whatever the number of processes."""
+
+    batch_size: int = flag("clips or windows of a step, over all processes", type=count(1, 10**6))
+    seed: int = 3407
+    num_workers: int = flag("data loading processes", 4, type=count(0, 256))
+    grad_accum: int = flag(
+        "micro-batches, by length, in which a process takes its share of a batch: less memory, less "
+        "padding, the same step",
+        1,
+        type=count(1, 10**4),
+    )
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """What an autoencoder is. The last three matter to the bottleneck that has them."""
+
+    model: str = flag(f"one of {', '.join(AE_models)}", "FSQ_AE_Model")
+    width: int = flag("channels of the networks", 512, type=count(8, 4096))
+    fsq_levels: tuple[int, ...] = flag("of FSQ_AE_Model", (8, 5, 5, 5, 5), type=count(3, 10**4), nargs="+")
+    codebook_size: int = flag("of VQ_AE_Model", 512, type=count(2, 10**6))
+    commitment_cost: float = flag(
+        "beta of VQ_AE_Model: how strongly the encoder is held to its codes", 0.25, type=number(float, 0, 1e3)
+    )
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """What stage 1 minimises: recons_loss of rows + aux_loss_joints * recons_loss of the joints alone."""
+
+    window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
+    recons_loss: str = flag("distance", "l1_smooth", choices=("l1_smooth", "mse"))
+    aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
+    root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What a generator is, and how its conditions and targets are trained."""
+
+    text_encoder: str
+    text_dim: int
+    model: str = flag(f"KIND-HEAD-SIZE, one of {', '.join(MARDM_models)}", "MARDM-SiT-XL")
+    diffmlps_batch_mul: int = flag("noise draws per hidden token and step", 4, type=count(1, 64))
+    ddpm_steps: int = flag(
+        "steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling",
+        50,
+        type=count(2, 10**4),
+    )
+    cond_drop_prob: float = flag("share of texts left out", 0.1, type=number(float, 0, 1))
+    dropout: float = flag("of the Transformer", 0.2, type=number(float, 0, 0.9))
+    raw_targets: bool = flag("leave the targets as they are, as MARDM does; not standardised", False)
+    attention: str = flag(
+        "how it begins: heads at neighbouring tokens, the same by a learned bias of each offset, or all "
+        "tokens alike, as MARDM",
+        "neighbours",
+        choices=("neighbours", "relative_bias", "flat"),
+    )
+    noise_replacements: bool = flag(
+        "replace hidden continuous latents by noise, as MARDM, not by real tokens", False
+    )
+    max_motion_length: int = flag("frames", 196, type=count(4, 10**4))
+    unit_length: int = flag("frames per token, always 4", 4, type=count(4, 4))
+    ema_decay: float = flag("of the averaged weights, at most", 0.9999, type=number(float, 0, 1))
+    autoencoder: dict | None = None  # the one whose tokens it learns: see utils.checkpoints.Tokenizer.tie
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The loop and the optimizer of a training."""
+
+    epoch: int = flag("passes over the training set", type=count(1))
+    lr: float = flag("learning rate", 2e-4, type=number(float, 0, 10))
+    weight_decay: float = flag("AdamW's", 0.0, type=number(float, 0, 10))
+    warm_up_iter: int = flag("steps up to the full rate", 2000, type=count())
+    milestones: tuple[int, ...] = flag("steps", (), type=count(), nargs="*")
+    lr_decay: float = flag("factor at each milestone", 0.1, type=number(float, 0, 1))
+    max_iters: int = flag("stop after so many steps, 0 = never", 0, type=count())
+    log_every: int = flag("steps between scalars", 50, type=count(1))
+    save_every: int = flag("steps between saves", 1000, type=count(1))
+    is_continue: bool = flag("go on from latest.tar, exactly", False)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """The rules of an evaluation."""
+
+    seed: int = 3407
+    repeat_times: int = flag("repeats", 20, type=count(1, 10**4))
+    split: str = flag("val: to choose settings on", "test", choices=("test", "val"))
+    protocol: str = flag(
+        "full: every clip counts, from its first frame; parent: MARDM's random crops, and the clips beyond "
+        "the last pool of 32 are left out, others at each repeat",
+        "full",
+        choices=("full", "parent"),
+    )
+    batch_size: int = flag("clips at a time", 64, type=count(1, 10**5))
+    record: str | None = flag(
+        "figures go to eval/RECORD.json, so that several settings of one run stand side by side "
+        "[eval; eval_val for --split val]",
+        None,
+        type=folder_name,
+    )
+    baselines: bool = flag("rows of clips drawn from the training split", False)
+    eval_mean_std: str | None = flag("folder with the evaluator's own Mean.npy and Std.npy [none]", None)
+    glove_dir: str = flag("published word vectors", "./glove")

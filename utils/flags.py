@@ -1,73 +1,35 @@
-"""Flags that several scripts share, in groups."""
+"""Groups of flags that several scripts share; the fields of utils/config.py are their source."""
 
 import argparse
 
 import torch
 
 from models.MARDM import SamplingConfig
-from models.TextEncoder import TEXT_ENCODERS
-from utils.cli import count, name, number
+from utils.cli import count, number
+from utils.config import (
+    EvaluationConfig,
+    LoaderConfig,
+    MachineConfig,
+    RunConfig,
+    SpeedConfig,
+    TrainingConfig,
+    WeightsConfig,
+    add_flags,
+)
 from utils.errors import BadInput
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
 
 
 def common_flags(parser, run_name=None):
-    group = parser.add_argument_group("run")
-    if run_name:
-        group.add_argument("--name", type=name, default=run_name, help="name of this run [%(default)s]")
-    group.add_argument(
-        "--dataset_name", type=name, default="t2m", help="t2m, kit or a set of your own [%(default)s]"
-    )
-    group.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
-    group.add_argument("--checkpoints_dir", default="./checkpoints", help="where runs are kept [%(default)s]")
-    group.add_argument(
-        "--seed", type=count(), default=3407, help="every random draw follows from it [%(default)s]"
-    )
-    group.add_argument(
-        "--num_workers", type=count(0, 256), default=4, help="data loading processes [%(default)s]"
-    )
-    group.add_argument(
-        "--device",
-        choices=("auto", "cuda", "cpu", "mps"),
-        default="auto",
-        help="where to compute; auto: cuda where there is one, else cpu [%(default)s]",
-    )
-    group.add_argument(
-        "--no_tf32", action="store_true", help="full float32 products on CUDA [TF32, as MARDM]"
-    )
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="kernels that give the same bits in every run, slower on CUDA (see docs/reproducibility.md)",
-    )
+    """Where a run lies and where it computes; --name where there is a run to name."""
+    skip = ("batch_size", "grad_accum") if run_name else ("name", "batch_size", "grad_accum")
+    add_flags(parser, "run", RunConfig, MachineConfig, LoaderConfig, skip=skip, name=run_name)
 
 
-def checkpoint_flag(parser):
-    parser.add_argument(
-        "--checkpoint",
-        choices=("best", "latest", "parent"),
-        default="best",
-        help="net_best_fid.tar where present, else latest.tar; latest.tar; MARDM's rule [%(default)s]",
-    )
-
-
-def text_encoder_flag(parser):
-    parser.add_argument(
-        "--text_encoder",
-        choices=tuple(TEXT_ENCODERS),
-        help="frozen text encoder [clip-vit-b32 for t2m and kit, minilm else; recorded in the checkpoint]",
-    )
-
-
-def autoencoder_flags(parser, ae_name=None):
-    group = parser.add_argument_group("autoencoder")
-    group.add_argument("--ae_name", type=name, default=ae_name, help=f"its run [{ae_name or BY_CHECKPOINT}]")
-    group.add_argument("--ae_model", help="its entry in AE_models [what its checkpoint says]")
-
-
-BY_CHECKPOINT = "the one that the generator was trained on"
-DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
+def weights_flags(parser, *only, **defaults):
+    add_flags(parser, "weights", WeightsConfig, only=only, **defaults)
 
 
 class UseDemo(argparse.Action):
@@ -81,13 +43,10 @@ class UseDemo(argparse.Action):
 def generator_flags(parser):
     """Everything that names a trained generator and says how to draw from it."""
     common_flags(parser, run_name="MARDM")
-    parser.add_argument("--model", help="an entry of MARDM_models [what the checkpoint says]")
     parser.add_argument("--demo", action=UseDemo, nargs=0, help="use the demo weights of the repository")
-    autoencoder_flags(parser)
-    checkpoint_flag(parser)
-    text_encoder_flag(parser)
+    weights_flags(parser, "model", "ae_name", "ae_model", "checkpoint", "text_encoder")
     sampling_flags(parser)
-    speed_flags(parser)
+    add_flags(parser, "speed", SpeedConfig)
 
 
 def output_flags(parser, folder, formats):
@@ -102,59 +61,16 @@ def output_flags(parser, folder, formats):
     )
 
 
-def optimizer_flags(parser, *, batch_size, epoch, weight_decay, milestones, log_every, lr=2e-4, warm_up=2000):
-    group = parser.add_argument_group("optimisation")
-    group.add_argument(
-        "--batch_size",
-        type=count(1, 10**6),
-        default=batch_size,
-        help="clips or windows of a step, over all processes and micro-batches [%(default)s]",
+def optimizer_flags(parser, **defaults):
+    add_flags(
+        parser,
+        "optimisation",
+        LoaderConfig,
+        TrainingConfig,
+        skip=("num_workers",),
+        **defaults,
     )
-    group.add_argument(
-        "--grad_accum",
-        type=count(1, 10**4),
-        default=1,
-        help="micro-batches, by length, in which a process takes its share of a batch: less memory, "
-        "less padding, the same step [%(default)s]",
-    )
-    group.add_argument(
-        "--epoch", type=count(1), default=epoch, help="passes over the training set [%(default)s]"
-    )
-    group.add_argument("--max_iters", type=count(), default=0, help="stop after so many steps, 0 = never [0]")
-    group.add_argument("--lr", type=number(float, 0, 10), default=lr, help="learning rate [%(default)s]")
-    group.add_argument(
-        "--weight_decay", type=number(float, 0, 10), default=weight_decay, help="AdamW's [%(default)s]"
-    )
-    group.add_argument(
-        "--warm_up_iter", type=count(), default=warm_up, help="steps up to the full rate [%(default)s]"
-    )
-    group.add_argument(
-        "--milestones", type=count(), nargs="*", default=milestones, help="steps [%(default)s]"
-    )
-    group.add_argument(
-        "--lr_decay", type=number(float, 0, 1), default=0.1, help="factor at each milestone [%(default)s]"
-    )
-    group.add_argument(
-        "--log_every", type=count(1), default=log_every, help="steps between scalars [%(default)s]"
-    )
-    group.add_argument("--save_every", type=count(1), default=1000, help="steps between saves [%(default)s]")
-    group.add_argument("--is_continue", action="store_true", help="go on from latest.tar, exactly")
-
-
-def speed_flags(parser):
-    """Off by default: what they gain depends on the machine (benchmarks/README.md)."""
-    group = parser.add_argument_group("speed")
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of the large products; bf16 is for GPUs that have it [%(default)s]",
-    )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="torch.compile of the networks: a minute or more at the start; needs a C++ compiler",
-    )
+    add_flags(parser, "speed", SpeedConfig)
 
 
 def speed_up(model, config):
@@ -203,32 +119,7 @@ def sampling_flags(parser):
 
 
 def evaluation_flags(parser):
-    group = parser.add_argument_group("evaluation")
-    group.add_argument("--repeat_times", type=count(1, 10**4), default=20, help="repeats [%(default)s]")
-    group.add_argument(
-        "--split", choices=("test", "val"), default="test", help="val: to choose settings on [%(default)s]"
-    )
-    group.add_argument(
-        "--protocol",
-        choices=("full", "parent"),
-        default="full",
-        help="full: every clip counts, from its first frame; parent: random crops, and the clips beyond the "
-        "last pool of 32 are left out, others at each repeat [%(default)s]",
-    )
-    group.add_argument("--batch_size", type=count(1, 10**5), default=64, help="clips at a time [%(default)s]")
-    group.add_argument(
-        "--record",
-        type=name,
-        help="figures go to eval/RECORD.json, so that several settings of one run stand side by side "
-        "[eval; eval_val for --split val]",
-    )
-    group.add_argument("--baselines", action="store_true", help="rows of clips drawn from the training split")
-    evaluator_flags(group)
-
-
-def evaluator_flags(parser):
-    parser.add_argument("--eval_mean_std", help="folder with the evaluator's own Mean.npy and Std.npy")
-    parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
+    add_flags(parser, "evaluation", EvaluationConfig)
 
 
 def sampling_config(args, spec):

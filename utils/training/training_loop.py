@@ -84,6 +84,7 @@ class TrainingLoop:
             remedy = "go on with --is_continue, choose another --name, or remove it"
             distributed.on_main(refuse, f"{run.latest} exists: {remedy}")
         self.progress = self._restore() if training.is_continue else Progress()
+        self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
         self.watch, self.meter, self.count = Watch(), Meter(device), 0
         self.writer = None
@@ -163,7 +164,10 @@ class TrainingLoop:
                 self.writer.add_scalar(f"{group}/{title}", value, self.progress.total_it)
 
     def finish_epoch(self, metrics=None, group="Test"):
-        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far, and save."""
+        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far, and save the last epoch.
+
+        Others are saved every `save_every` steps: XL is 4.6 GB a save, and resuming is exact in mid-epoch.
+        """
         progress = self.progress
         if not self.done:
             progress.ep, progress.batch = progress.ep + 1, 0
@@ -174,13 +178,15 @@ class TrainingLoop:
             if self.best.better(metrics, progress.best):
                 progress.best = {**metrics, "ep": progress.ep, "total_it": progress.total_it}
                 distributed.on_main(self._write, self.run.model / self.best.file, self.best.parts)
-        self.save()
+        if self.done or progress.ep >= self.training.epoch or self._due():
+            self.save()
         self.meter = Meter(self.device)  # what an epoch's end takes is no part of the next step
 
     def save(self):
         """latest.tar, whole; the one before stays as latest.prev.tar. Nothing that is not finite is kept."""
         self._check()
         distributed.on_main(self._save)
+        self.saved = self.progress.total_it
 
     def _save(self):
         if self.run.latest.is_file():
@@ -209,7 +215,7 @@ class TrainingLoop:
         stop = distributed.all_reduce_max(self.stop.signal or 0)
         if stop:
             self._leave(stop)
-        if progress.total_it % self.training.save_every == 0:
+        if self._due():
             self.save()
 
     def _write_means(self):
@@ -236,6 +242,9 @@ class TrainingLoop:
         """In the step under way, all processes counted."""
         size = self.loading.batch_size
         return min(size, len(dataset) - self.progress.batch * size)
+
+    def _due(self):
+        return self.progress.total_it - self.saved >= self.training.save_every
 
     def _enough(self):
         return 0 < self.training.max_iters <= self.progress.total_it
