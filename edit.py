@@ -215,6 +215,7 @@ def main(argv=None):
     source = read_source(args.source_motion, spec, reading)
     frames = len(source.joints)
     sections = parse_sections(args.mask_edit_section, frames)
+    print(f"source: {frames} frames at {spec.fps:g} per second, to which a .bvh is resampled")
     print(*describe_sections(args.mask_edit_section, sections, frames, spec.fps), sep="\n")
     warn_of_unknown_letters([prompt])
     text = pipeline.embed([prompt])

@@ -1,4 +1,4 @@
-"""The page in the browser: what it refuses, what it writes and where, and a real visit with Chromium."""
+"""The browser page: checks of requests, files written, and a visit with Chromium."""
 
 import base64
 import contextlib
@@ -82,39 +82,39 @@ def test_the_page_says_what_the_text_encoder_does_not_read(pipeline):
 
 
 @pytest.fixture
-def at_work(pipeline, tmp_path):
+def backend(pipeline, tmp_path):
     args = app.flags().parse_args(["--time_steps", "3"])
     sampling = app.sampling_config(args, pipeline.spec)
     return Backend(pipeline, sampling, tmp_path, app.sample_flags(vars(args)))
 
 
-def test_a_result_is_the_files_of_each_variation_and_one_page(at_work, tmp_path):
-    result = at_work.generate(request(prompt="../../a: walk?", seconds=2))
+def test_a_result_is_the_files_of_each_variation_and_one_page(backend, tmp_path):
+    result = backend.generate(request(prompt="../../a: walk?", seconds=2))
     assert [file.suffix for file in result.files] == [".npy", ".bvh", ".npy", ".bvh", ".html"]
     first, second = (np.load(file) for file in result.files[:3:2])
     assert first.shape == (40, 22, 3) and not np.array_equal(first, second)
     assert len(read_bvh(result.files[1])) == 40
     assert len({file.name for file in result.files}) == 5
     assert all(file.parent == result.folder and file.parent.parent == tmp_path for file in result.files)
-    video = at_work.video(result)
+    video = backend.video(result)
     assert video.parent == result.folder and video.stat().st_size > 5000
 
 
-def test_standing_feet_are_held_where_that_is_asked_for(at_work, pipeline, tmp_path):
+def test_standing_feet_are_held_where_that_is_asked_for(backend, pipeline, tmp_path):
     """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
     args = app.flags().parse_args(["--fix_feet"])
-    firm = Backend(pipeline, at_work.sampling, tmp_path, app.sample_flags(vars(args)), args.fix_feet)
+    firm = Backend(pipeline, backend.sampling, tmp_path, app.sample_flags(vars(args)), args.fix_feet)
     asked = request(variations=1, steps=3)
-    plain, held = (np.load(one.generate(asked).files[0]) for one in (at_work, firm))
+    plain, held = (np.load(one.generate(asked).files[0]) for one in (backend, firm))
     assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])
-    assert "--fix_feet" in firm.command_line(asked) and "--fix_feet" not in at_work.command_line(asked)
+    assert "--fix_feet" in firm.command_line(asked) and "--fix_feet" not in backend.command_line(asked)
 
 
 @pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
-def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_path, prompt):
+def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_path, prompt):
     asked = request(prompt=prompt, estimate=True, seed=7, steps=3)
-    result = at_work.generate(asked)
-    python, script, *words = shlex.split(at_work.command_line(asked))
+    result = backend.generate(asked)
+    python, script, *words = shlex.split(backend.command_line(asked))
     assert (python, script, words[0]) == ("python", "sample.py", "--demo")
     where = [
         "--checkpoints_dir",
@@ -131,16 +131,16 @@ def test_the_command_beside_a_motion_makes_it_again(at_work, demo_weights, tmp_p
     assert len(again) == 2
 
 
-def test_old_results_go_and_say_so(at_work, tmp_path, monkeypatch):
+def test_old_results_go_and_say_so(backend, tmp_path, monkeypatch):
     monkeypatch.setattr(app_backend, "KEPT_RESULTS", 3)
     results = []
     for seed in range(5):
-        results.append(at_work.generate(request(seconds=2, variations=1, seed=seed)))
+        results.append(backend.generate(request(seconds=2, variations=1, seed=seed)))
         os.utime(results[-1].folder, (seed, seed))
     assert sorted(tmp_path.iterdir()) == sorted(result.folder for result in results[2:])
     for gone in (results[0], None):
         with pytest.raises(BadInput, match="press Generate"):
-            at_work.video(gone)
+            backend.video(gone)
 
 
 def memory():
@@ -149,9 +149,9 @@ def memory():
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_memory_stays_flat_over_20_requests(at_work):
+def test_memory_stays_flat_over_20_requests(backend):
     def ask(seed):
-        at_work.generate(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
+        backend.generate(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
 
     for seed in range(5):
         ask(seed)

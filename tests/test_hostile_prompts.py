@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import sample
+from tests.conftest import ROOT
 from tests.test_export import HOSTILE
 from utils.cli import run
 
@@ -173,3 +176,13 @@ def test_formats_are_checked_before_any_model_is_looked_for(tmp_path, capsys, fo
     assert call([*flags(tmp_path / "nowhere", tmp_path), *formats, "--text_prompt", "walk"]) == 2
     error = capsys.readouterr().err.strip()
     assert "--export" in error and "\n" not in error
+
+
+@pytest.mark.parametrize("script", ["sample.py", "edit.py", "app.py"])
+def test_without_pytorch_one_line_says_where_it_is(script):
+    """-S: a Python that has nothing installed."""
+    words = [sys.executable, "-S", str(ROOT / script), "--demo"]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert "source .venv/bin/activate" in line and "bash run_tests.sh" in line
