@@ -18,7 +18,6 @@ from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset, loader
-from utils.eval_utils import interval
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import common_flags, evaluation_flags, weights_flags
 from utils.training.train_utils import CodeUsage
@@ -68,18 +67,18 @@ def main(argv=None):
     report.log(describe(tokenizer.model, ae))
 
     repeats = config.repeat_times
-    columns = {
+    rows = {
         "real": evaluation.repeats(evaluation.real, repeats),
         "reconstruction": evaluation.repeats(partial(evaluation.reconstructed, ae), repeats, paired=True),
     }
     if config.baselines and evaluation.evaluator is not None:
-        columns |= reference_rows(evaluation, root)
+        rows |= reference_rows(evaluation, root)
     facts = {"parameters": sum(p.numel() for p in ae.parameters())}
     if ae.codebook_size:
         facts["codes"] = code_usage(ae, evaluation)
         report.log("codes of this split: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["codes"].items()))
-    report.finish(evaluation, columns, checkpoint=str(tokenizer.path), **facts)
-    values, n = interval(columns["reconstruction"]), columns["reconstruction"][0].n_pred
+    report.finish(evaluation, rows, checkpoint=str(tokenizer.path), **facts)
+    values, n = rows["reconstruction"].interval(), rows["reconstruction"].repeats[0].n_pred
     if "fid" in values:
         fid = format_interval(values["fid"])
         report.log(f"Reconstruction FID = {fid} (n={n} real, {n} reconstructed, {repeats} repeats)")

@@ -14,7 +14,7 @@ from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import interval
+from utils.eval_utils import Row
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.pipeline import Pipeline
@@ -61,22 +61,25 @@ def main(argv=None):
     )
     report.log(mardm.cost(sampling))
 
-    repeats, generated = config.repeat_times, []
+    repeats, generated = config.repeat_times, Row([])
     for repeat in range(repeats):
         motions = evaluation.generated(mardm, ae, sampling, repeat)
         spread = evaluation.multimodality(mardm, ae, sampling, repeat) if args.cal_mm else None
-        generated.append(evaluation.compare(evaluation.real(repeat), motions, repeat, multimodality=spread))
-        values = generated[-1].as_dict().items()
+        real = evaluation.real(repeat)
+        generated.repeats.append(evaluation.compare(real, motions, repeat, multimodality=spread))
+        if repeat == 0:
+            generated.half_widths = evaluation.half_widths(real, motions)
+        values = generated.repeats[-1].as_dict().items()
         report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in values if v is not None))
-    columns = {
+    rows = {
         "real": evaluation.repeats(evaluation.real, repeats),
         "reconstruction": evaluation.repeats(partial(evaluation.reconstructed, ae), repeats, paired=True),
         "generated": generated,
     }
     if config.baselines:
-        columns |= reference_rows(evaluation, root)
-    report.finish(evaluation, columns, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
-    values, n = interval(generated), generated[0].n_pred
+        rows |= reference_rows(evaluation, root)
+    report.finish(evaluation, rows, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
+    values, n = generated.interval(), generated.repeats[0].n_pred
     if "fid" in values:
         fid = format_interval(values["fid"])
         report.log(f"FID = {fid} (n={n} real, {n} generated, {repeats} repeats)")

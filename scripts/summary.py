@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.cli import Parser, run
 from utils.errors import BadInput
-from utils.evaluation_report import ROWS
+from utils.evaluation_report import MEASURES
 from utils.plain import parse_json
 
 SHARES = ("top1", "top2", "top3")  # measures of which generated motion reaches a share of the real one's
@@ -33,7 +33,7 @@ def read_means(file):
 def table(means):
     """A line per measure that any row has, a column per row."""
     lines = [" " * 20 + "".join(f"{name:>16}" for name in means)]
-    for key, title in ROWS.items():
+    for key, title in MEASURES.items():
         if any(key in values for values in means.values()):
             cells = (f"{values[key]:.4g}" if key in values else "-" for values in means.values())
             lines.append(f"{title:<20}" + "".join(f"{cell:>16}" for cell in cells))

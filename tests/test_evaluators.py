@@ -17,7 +17,7 @@ from utils.config import EvaluationConfig, RunConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Metrics, interval
+from utils.eval_utils import EvaluationRun, Metrics, Row, interval
 from utils.evaluation import glove
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
@@ -358,7 +358,8 @@ def test_the_real_set_is_embedded_once_and_repeats_draw_only_captions_and_pools(
     monkeypatch.setattr(evaluation.evaluator, "embed_motion", lambda *x: calls.append("embed") or embed(*x))
     monkeypatch.setattr(evaluation_report.metrics, "fid", lambda *x: calls.append("fid") or fid(*x))
     pred = evaluation.real().take(np.roll(np.arange(40), 1))
-    column = evaluation.repeats(lambda repeat: pred, 3)
+    monkeypatch.setattr(evaluation, "half_widths", lambda *x: {})
+    column = evaluation.repeats(lambda repeat: pred, 3).repeats
     assert calls == ["embed", "fid"]
     assert column == [evaluation.compare(evaluation.real(), pred, i) for i in range(3)]
     assert len({one.matching for one in column}) == 3 == len({one.diversity for one in column})
@@ -366,7 +367,7 @@ def test_the_real_set_is_embedded_once_and_repeats_draw_only_captions_and_pools(
 
 def test_order_and_batch_size_change_nothing(evaluation):
     expected = evaluation.real()
-    evaluation = replace(evaluation, config=EvaluationConfig(batch_size=7), _real=(None, None))
+    evaluation = replace(evaluation, config=EvaluationConfig(batch_size=7))
     again = evaluation.real()
     assert torch.allclose(again.embeddings, expected.embeddings, atol=1e-5)
     for row, (one, other, clip) in enumerate(zip(again.joints, expected.joints, evaluation.dataset.clips)):
@@ -374,6 +375,20 @@ def test_order_and_batch_size_change_nothing(evaluation):
         sample = collate([evaluation.dataset[(0, row)]])
         alone = evaluation.evaluator.embed_motion(sample.motion, sample.m_lens)[0]
         assert torch.allclose(alone, expected.embeddings[row], atol=1e-5)
+
+
+def test_metrics_are_plain_numbers_and_all_measured(evaluation):
+    """They go into checkpoints, which hold plain data only."""
+    evaluation.labels = [(VERBS[i % len(VERBS)], "") for i in range(40)]
+    real = evaluation.real()
+    pred = real.take(np.roll(np.arange(40), 8))
+    values = evaluation.compare(real, pred).as_dict()
+    assert {type(x) for x in values.values() if x is not None} == {float, int}
+    absent = {"multimodality", "clip_score", "mpjpe", "mpjpe_global", "fid_content"}  # no group of 20 clips
+    assert {name for name, x in values.items() if x is None} - {"path_speed"} == absent
+    halves = evaluation.half_widths(real, pred)
+    assert set(halves) >= {"fid", "kid", "physical", "top1", "label_top3", "jitter", "coverage"}
+    assert all(x >= 0 for x in halves.values()) and halves["matching"] > 0
 
 
 def test_several_processes_are_refused(monkeypatch):
@@ -459,12 +474,32 @@ def test_interval_is_students():
 # the rows beside the result
 
 
-def test_clips_of_the_same_content():
+def test_reference_clips_match_labels_and_lengths():
     offered = ["a"] * 5 + ["b"] * 2 + ["c"]
     asked = ["b", "a", "a", "c", "c", "b"]
-    rows = evaluation_report.same_content(asked, offered, np.random.default_rng(0))
+    rows = evaluation_report.matched_clips(asked, offered, np.random.default_rng(0))
     assert [offered[row] for row in rows] == asked
     assert len(set(rows[[0, 5]])) == 2 and len(set(rows[[1, 2]])) == 2 and rows[3] == rows[4] == 7
+    lengths = np.array([40, 80, 10, 10, 10, 60]), np.array([78, 10, 42, 80, 200, 59, 41, 7])
+    rows = evaluation_report.matched_clips(asked, offered, np.random.default_rng(0), lengths)
+    assert rows.tolist() == [6, 3, 1, 7, 7, 5]
+
+
+def test_a_style_that_is_not_in_training_falls_back_on_its_content():
+    offered = [("walk", "sad"), ("walk", "old"), ("run", "sad")]
+    rows = [
+        evaluation_report.matched_clips(
+            [("walk", None), ("run", "sad")], offered, np.random.default_rng(seed)
+        )
+        for seed in range(20)
+    ]
+    assert {row[0] for row in rows} == {0, 1} and {row[1] for row in rows} == {2}
+
+
+def test_retrieval_draws_among_equal_captions():
+    distances = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, 3.0]])
+    rows = np.array([evaluation_report.nearest_rows(distances, np.random.default_rng(s)) for s in range(30)])
+    assert set(rows[:, 0]) == {1, 2} and set(rows[:, 1]) == {0}
 
 
 def test_labels_are_read_or_left_alone(tmp_path):
@@ -483,7 +518,7 @@ def test_labels_are_read_or_left_alone(tmp_path):
 
 def test_the_table_shows_what_was_measured():
     text = evaluation_report.table(
-        {"real": [Metrics(top1=0.5)] * 2, "generated": [Metrics(fid=1.0), Metrics(fid=3.0)]}
+        {"real": Row([Metrics(top1=0.5)] * 2), "generated": Row([Metrics(fid=1.0), Metrics(fid=3.0)])}
     )
     lines = text.splitlines()
     assert lines[0].split() == ["real", "generated"] and len(lines) == 3

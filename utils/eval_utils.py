@@ -9,19 +9,25 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from models import counter_rng
+from models.counter_rng import Purpose
 from utils import distributed, metrics
 from utils.config import EvaluationConfig
 from utils.data.clips import UNIT
 from utils.datasets import DatasetSpec, TextMotionSet, collate
 from utils.evaluation.evaluators import MAX_FRAMES, TextMotionEvaluator
+from utils.evaluation.motions import Motions, kinematics
+from utils.evaluation.physical import energy_distance, path_distances
 from utils.motion_process import check_finite, recover_from_ric
 from utils.statistics import student
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
-KID_BELOW = 5  # FID is biased where n < 5 D: read KID beside it
+NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
+CLUSTER = 25  # clips in a cluster of captions, on average
 
 
 @dataclass(frozen=True)
@@ -45,31 +51,20 @@ class Metrics:
     label_top1: float | None = None  # a hit is any motion of the caption's own label
     label_top2: float | None = None
     label_top3: float | None = None
+    precision: float | None = None  # the next four: see `metrics.neighbourhoods`
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    fid_content: float | None = None  # mean FID within contents
+    physical: float | None = None  # energy distance of physical features within contents
+    path_displacement: float | None = None  # Wasserstein distances of root paths within contents: m
+    path_turning: float | None = None  # degrees
+    path_speed: float | None = None  # m/s, of walkers
     n_real: int | None = None
     n_pred: int | None = None
 
     def as_dict(self):
         return asdict(self)
-
-
-@dataclass
-class Motions:
-    """A set of motions, in the order of the data set."""
-
-    embeddings: torch.Tensor  # [N,D]
-    contrast: torch.Tensor | None  # [N,512]
-    joints: list  # N of [n,J,3] metres
-
-    def take(self, rows):
-        """The motions of these rows."""
-        contrast = None if self.contrast is None else self.contrast[rows]
-        return Motions(self.embeddings[rows], contrast, [self.joints[row] for row in rows])
-
-    @classmethod
-    def concatenate(cls, parts):
-        contrast = None if parts[0].contrast is None else torch.cat([part.contrast for part in parts])
-        joints = [clip for part in parts for clip in part.joints]
-        return cls(torch.cat([part.embeddings for part in parts]), contrast, joints)
 
 
 @dataclass
@@ -86,7 +81,8 @@ class EvaluationRun:
     device: torch.device
     config: EvaluationConfig = EvaluationConfig()
     labels: list | None = None
-    _real: tuple = field(default=(None, None), repr=False)  # (repeat, its Motions)
+    _real: tuple = field(default=(None, None), init=False, repr=False)  # (repeat, its Motions)
+    _groups: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def motions(self, produce, repeat=0, desc=None):
         """What `produce(batch, rows)` -> z-normalised motion [B,T,dim] makes of every clip. -> Motions
@@ -112,10 +108,12 @@ class EvaluationRun:
         rows = check_finite(self.dataset.normalizer.inverse(motion))
         joints = recover_from_ric(rows, len(self.spec.skeleton)) * self.spec.skeleton.unit_m
         joints = [one[:n] for one, n in zip(joints.cpu().numpy(), m_lens.tolist())]
+        sums, features = kinematics(joints, self.spec)
         if self.evaluator is None:
-            return Motions(torch.zeros(len(motion), 0), None, joints)
+            return Motions(torch.zeros(len(motion), 0), None, joints, features, sums)
         embeddings = self.evaluator.embed_motion(rows, m_lens)
-        return Motions(embeddings, self.evaluator.contrast_motion(rows, m_lens), joints)
+        contrast = self.evaluator.contrast_motion(rows, m_lens)
+        return Motions(embeddings, contrast, joints, features, sums)
 
     def real(self, repeat=0):
         """The set's own motions, embedded once: only random crops make another repeat differ. -> Motions"""
@@ -156,35 +154,49 @@ class EvaluationRun:
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
         """Metrics of the Motions `pred` in answer to the captions of `real`. paired: pred[i] is to equal
-        real[i] (MPJPE). Of the real set itself (pred is real) FID and KID would say nothing and are left out.
+        real[i] (MPJPE). Of the real set itself (pred is real) distances would say nothing and are left out.
         """
         rows, rng = self._rows(repeat)
-        values = self._kinematics(real.take(rows), pred.take(rows), paired)
-        if self.evaluator is not None and pred is not real:
-            values |= self._distances(real.embeddings[rows], pred.embeddings[rows])
+        values = ratios(self._kinematics(real, pred, paired), rows)
+        if pred is not real:
+            values |= self._distances(real, pred, rows)
         fixed = Metrics(**values, multimodality=multimodality, n_real=len(rows), n_pred=len(rows))
-        return replace(fixed, **self._drawn(pred.take(rows), rows, repeat, rng))
+        return replace(fixed, **self._drawn(pred, rows, repeat, rng))
 
     def repeats(self, produce, n, paired=False):
-        """Metrics of n repeats of `produce(repeat)` -> Motions, which draws nothing but crops.
+        """n repeats of `produce(repeat)` -> Motions, which draws nothing but crops. -> Row
 
         What depends on the motions alone is computed once where there are no crops; captions, pools and pairs
         are drawn at each repeat.
         """
         pred = produce(0)
         first = self.compare(self.real(), pred, paired=paired)
+        half_widths = self.half_widths(self.real(), pred, paired)
         column = [first]
         for repeat in range(1, n):
             if self.dataset.crop:
                 column.append(self.compare(self.real(repeat), produce(repeat), repeat, paired))
             else:
                 rows, rng = self._rows(repeat)
-                column.append(replace(first, **self._drawn(pred.take(rows), rows, repeat, rng)))
-        return column
+                column.append(replace(first, **self._drawn(pred, rows, repeat, rng)))
+        return Row(column, half_widths)
+
+    def half_widths(self, real, pred, paired=False):
+        """95% half widths over clips of what `compare` measures in repeat 0, but diversity. -> dict"""
+        kept, rng = self._rows(0)
+        if len(kept) < 4:
+            return {}
+        sums = self._kinematics(real, pred, paired) | self._answers(pred, kept, 0, rng)
+
+        def measure(half):
+            rows = kept[half]
+            return ratios(sums, rows) | (self._distances(real, pred, rows) if pred is not real else {})
+
+        return metrics.half_width(measure, len(kept), counter_rng.rng(Purpose.BOOTSTRAP, self.config.seed))
 
     def multimodality(self, mardm, ae, sampling, repeat=0):
         """Spread of 30 motions of one caption, over 96 captions."""
-        rng = np.random.default_rng((self.config.seed, repeat, 2))
+        rng = counter_rng.rng(Purpose.MULTIMODALITY, self.config.seed, repeat)
         n = len(self.dataset)
         chosen = np.sort(rng.permutation(n)[:MM_CLIPS])
         batch = collate([self.dataset[(repeat, int(i))] for i in chosen]).to(self.device)
@@ -200,53 +212,88 @@ class EvaluationRun:
 
     def _rows(self, repeat):
         """The rows that count, all of them but under MARDM's protocol, and this repeat's generator."""
-        rng, n = np.random.default_rng((self.config.seed, repeat, 1)), len(self.dataset)
+        rng, n = counter_rng.rng(Purpose.EVALUATION, self.config.seed, repeat), len(self.dataset)
         kept = n - n % metrics.POOL if self.config.protocol == "parent" else n
         return (np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])), rng
 
     def _kinematics(self, real, pred, paired):
-        """What needs no evaluator: joints [n,J,3] in metres."""
-        skeleton, fps = self.spec.skeleton, self.spec.fps
-        values = {
-            "foot_skate": metrics.foot_skate(pred.joints, skeleton.feet, fps),
-            "jitter": metrics.jitter(pred.joints, fps),
-            "root_speed": metrics.root_speed(pred.joints, fps),
-        }
+        """Per clip (numerator, denominator) [N,2] of what needs no evaluator."""
+        sums = dict(pred.sums)
         if paired:
-            values["mpjpe"] = 1000 * metrics.mpjpe(pred.joints, real.joints)
-            values["mpjpe_global"] = 1000 * metrics.mpjpe(pred.joints, real.joints, root=None)
+            for name, root in (("mpjpe", 0), ("mpjpe_global", None)):
+                pairs = zip(pred.joints, real.joints, strict=True)
+                errors = np.array([metrics.pose_error_sums(p, r, root) for p, r in pairs])
+                sums[name] = errors * [1000, 1]  # mm
+        return sums
+
+    def _distances(self, real, pred, rows):
+        """Of the sets of these rows: embeddings, physical features, root paths."""
+        groups, n = self.groups()[rows], len(rows)
+        values = path_distances(real.features[rows], pred.features[rows], groups)
+        values["physical"] = energy_distance(real.features[rows], pred.features[rows], groups)
+        if self.evaluator is None or n < 2:
+            return values
+        x, y = real.embeddings[rows], pred.embeddings[rows]
+        values |= {"fid": metrics.fid(x, y), "kid": metrics.kid(x, y)}
+        if n > NEIGHBOURS:
+            values |= metrics.neighbourhoods(x, y, NEIGHBOURS)
+        if self.labels is not None:
+            values["fid_content"] = metrics.fid_within(x, y, groups)
         return values
 
-    def _distances(self, real, pred):
-        """Of embeddings [N,D]."""
-        if len(pred) < 2:
-            return {}
-        values = {"fid": metrics.fid(real, pred)}
-        if len(pred) < KID_BELOW * self.evaluator.width:
-            values["kid"] = metrics.kid(real, pred)
-        return values
+    def groups(self):
+        """Group of each clip [N]: its content; without labels a cluster of captions of repeat 0.
+
+        Not content and style: takes of one session are so alike (on BandaiNamco 8 mm of ankle) that another
+        session of the same label would count as a defect.
+        """
+        if self._groups is None:
+            if self.labels is not None:
+                contents = [content for content, _ in self.labels]
+                self._groups = np.unique(contents, return_inverse=True)[1]
+            elif self.evaluator is not None:
+                text = np.float64(self.captions()[0])
+                k, seed = max(len(text) // CLUSTER, 1), self.config.seed
+                self._groups = kmeans2(text, k, minit="++", seed=seed)[1]
+            else:
+                self._groups = np.zeros(len(self.dataset), dtype=int)
+        return self._groups
 
     def _drawn(self, pred, rows, repeat, rng):
         """What depends on the captions, pools and pairs of a repeat."""
         values, n = {}, len(rows)
-        if self.evaluator is None:
-            return values
-        if n > 1:
+        if self.evaluator is not None and n > 1:
             pairs = metrics.draw_pairs(n, metrics.diversity_pairs(n), rng)
-            values["diversity"] = metrics.diversity(pred.embeddings, *pairs)
-        text, contrast = (x if x is None else x[rows] for x in self.captions(repeat))
-        values["matching"] = metrics.matching_score(text, pred.embeddings)
+            values["diversity"] = metrics.diversity(pred.embeddings[rows], *pairs)
+        return values | ratios(self._answers(pred, rows, repeat, rng), rows)
+
+    def _answers(self, pred, rows, repeat, rng):
+        """Per clip (numerator, denominator) [N,2] of how well it answers its caption."""
+        if self.evaluator is None:
+            return {}
+        text, contrast = self.captions(repeat)
+        values = {"matching": (text - pred.embeddings).double().norm(dim=1).numpy()}
         if contrast is not None:
-            values["clip_score"] = float((contrast * pred.contrast).sum(dim=1).mean())
-        if n >= metrics.POOL:
-            pools = metrics.draw_pools(n, rng, self.config.protocol)
-            values |= metrics.named("top", metrics.r_precision(text, pred.embeddings, pools))
+            values["clip_score"] = (contrast * pred.contrast).sum(dim=1).numpy()
+        if len(rows) >= metrics.POOL:
+            pools = metrics.draw_pools(len(rows), rng, self.config.protocol)
+            pools = [(rows[indices], n_scored) for indices, n_scored in pools]
+            values |= columns("top", metrics.retrieval_hits(text, pred.embeddings, pools))
             if self.labels is not None:
-                labels = ["/".join(self.labels[row]) for row in rows]
-                values |= metrics.named(
-                    "label_top", metrics.r_precision(text, pred.embeddings, pools, labels)
-                )
-        return values
+                labels = ["/".join(label) for label in self.labels]
+                hits = metrics.retrieval_hits(text, pred.embeddings, pools, labels)
+                values |= columns("label_top", hits)
+        return {name: np.stack([x, np.ones(len(x))], axis=1) for name, x in values.items()}
+
+
+def ratios(sums, rows):
+    """name -> per-clip (numerator, denominator) [N,2], over these rows -> name -> number"""
+    return {name: metrics.ratio(x[rows]) for name, x in sums.items()}
+
+
+def columns(prefix, hits):
+    """[N,k] -> {prefix1: [N], ...}"""
+    return {f"{prefix}{k}": column for k, column in enumerate(hits.T, start=1)}
 
 
 def generate(mardm, ae, text, m_lens, sampling, keys):
@@ -255,14 +302,26 @@ def generate(mardm, ae, text, m_lens, sampling, keys):
     return ae.detokenize(targets, m_lens, snap=sampling.snap != "off")
 
 
+@dataclass
+class Row:
+    """Repeats of one set of motions, and the 95% half widths over clips of the first."""
+
+    repeats: list  # of Metrics
+    half_widths: dict = field(default_factory=dict)
+
+    def interval(self):
+        """name -> (mean, half width): over clips where known, else over repeats, NaN for one repeat."""
+        over_repeats = interval(self.repeats)
+        return {name: (mean, self.half_widths.get(name, half)) for name, (mean, half) in over_repeats.items()}
+
+
 def interval(repeats):
     """list of Metrics -> name -> (mean, half width of the 95% interval of the mean; NaN for one repeat).
 
     Student's t. What no repeat measured is left out.
     """
-    intervals = {}
-    for name in (entry.name for entry in fields(Metrics)):
-        values = [x for x in (getattr(one, name) for one in repeats) if x is not None]
-        if values:
-            intervals[name] = student(values)
-    return intervals
+    values = {
+        name: [getattr(one, name) for one in repeats if getattr(one, name) is not None]
+        for name in (entry.name for entry in fields(Metrics))
+    }
+    return {name: student(measured) for name, measured in values.items() if measured}

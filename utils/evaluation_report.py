@@ -7,25 +7,33 @@ import os
 import shlex
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from models import counter_rng
+from models.counter_rng import Purpose
 from motion.files import write_text
 from utils import metrics
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, interval
+from utils.eval_utils import EvaluationRun, Row, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
 
 REFERENCE_DRAWS = 20
 COLUMN = 22
-ROWS = {
+MEASURES = {
     "fid": "FID",
+    "fid_content": "  within contents",
     "kid": "KID",
+    "precision": "Precision",
+    "recall": "Recall",
+    "density": "Density",
+    "coverage": "Coverage",
+    "physical": "Physical distance",
     "top1": "R-precision top 1",
     "top2": "R-precision top 2",
     "top3": "R-precision top 3",
@@ -41,6 +49,9 @@ ROWS = {
     "foot_skate": "Foot skate",
     "jitter": "Jitter (m/s^3)",
     "root_speed": "Root speed (m/s)",
+    "path_displacement": "Path W1 (m)",
+    "path_turning": "Turning W1 (deg)",
+    "path_speed": "Walkers W1 (m/s)",
 }
 
 
@@ -85,37 +96,65 @@ def read_labels(root, clips):
 
 
 def reference_rows(evaluation, root):
-    """Random training clips scored as if generated. -> row name -> list of Metrics
+    """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Row
 
-    "random train" is drawn from all of them, "same content" from those of the content that is asked for.
+    "random train": any clip. "same content", "content + style": one with these labels of the clip that is
+    asked for (of its content where the style is not in training). "nearest length": the same, of the nearest
+    length: what a generator reaches whose motion is real and of the right kind. "retrieval": the clip of the
+    nearest caption in the evaluator's space.
     """
     clips = load_clips(evaluation.spec, root, "train")
-    train_set = TextMotionSet(clips, evaluation.dataset.normalizer)
-    train = replace(evaluation, dataset=train_set, labels=None, _real=(None, None)).real()
-    n, rng = len(evaluation.dataset), np.random.default_rng((evaluation.config.seed, 3))
+    train_set = TextMotionSet(clips, evaluation.dataset.normalizer, seed=evaluation.config.seed)
+    train_run = replace(evaluation, dataset=train_set, labels=read_labels(root, clips))
+    train, real = train_run.real(), evaluation.real()
+    n, rng = len(evaluation.dataset), counter_rng.rng(Purpose.REFERENCE, evaluation.config.seed)
     draws = {"random train": lambda: rng.choice(len(clips), n, replace=n > len(clips))}
-    wanted, offered = evaluation.labels, read_labels(root, clips)
-    if wanted is not None and offered is not None:
-        wanted, offered = ([content for content, _ in labels] for labels in (wanted, offered))
-        if set(wanted) <= set(offered):
-            draws["same content"] = lambda: same_content(wanted, offered, rng)
-    real = evaluation.real()
-    return {
-        name: [evaluation.compare(real, train.take(draw()), repeat) for repeat in range(REFERENCE_DRAWS)]
-        for name, draw in draws.items()
-    }
+    if evaluation.labels is not None and train_run.labels is not None:
+        asked, offered = evaluation.labels, train_run.labels
+        lengths = evaluation.dataset.lengths, train_set.lengths
+        contents = [content for content, _ in asked], [content for content, _ in offered]
+        seen = set(offered)
+        styled = [label if label in seen else (label[0], None) for label in asked]
+        if set(contents[0]) <= set(contents[1]):
+            draws |= {
+                "same content": lambda: matched_clips(*contents, rng),
+                "content + style": lambda: matched_clips(styled, offered, rng),
+                "nearest length": lambda: matched_clips(styled, offered, rng, lengths),
+            }
+    distances = metrics.distances(evaluation.captions()[0], train_run.captions()[0]).numpy()
+    draws["retrieval"] = lambda: nearest_rows(distances, rng)
+    rows = {}
+    for name, draw in draws.items():
+        picked = [train.take(draw()) for _ in range(REFERENCE_DRAWS)]
+        repeats = [evaluation.compare(real, motions, i) for i, motions in enumerate(picked)]
+        rows[name] = Row(repeats, evaluation.half_widths(real, picked[0]))
+    return rows
 
 
-def same_content(wanted, offered, rng):
-    """For each wanted content a row of `offered` that has it, none twice while there are enough. -> [N]"""
+def matched_clips(asked, offered, rng, lengths=None):
+    """For each asked label a row of `offered` with that label, none twice while there are enough. -> [N]
+
+    A label (content, None) accepts any style. lengths: (of asked [N], of offered [M]): the nearest is taken,
+    else any. Clips are served in random order, so that none has the first choice always.
+    """
     rows_of = defaultdict(list)
-    for row, content in enumerate(offered):
-        rows_of[content].append(row)
-    drawn = {
-        content: iter(rng.choice(rows_of[content], count, replace=count > len(rows_of[content])))
-        for content, count in Counter(wanted).items()
-    }
-    return np.array([next(drawn[content]) for content in wanted])
+    for row, label in enumerate(offered):
+        rows_of[label].append(row)
+        if isinstance(label, tuple):
+            rows_of[label[0], None].append(row)
+    left, picked = {}, np.zeros(len(asked), dtype=int)
+    for i in rng.permutation(len(asked)):
+        rows = left.get(asked[i]) or rng.permutation(rows_of[asked[i]]).tolist()
+        distance = [abs(lengths[1][row] - lengths[0][i]) for row in rows] if lengths else [0]
+        picked[i] = rows.pop(int(np.argmin(distance)))
+        left[asked[i]] = rows
+    return picked
+
+
+def nearest_rows(distances, rng):
+    """For each row of distances [N,M] the nearest column, drawn among equals. -> [N]"""
+    equals = distances <= distances.min(axis=1, keepdims=True) + 1e-6
+    return np.where(equals, rng.random(distances.shape), -1).argmax(axis=1)
 
 
 def label_ceiling(evaluation):
@@ -123,7 +162,7 @@ def label_ceiling(evaluation):
     if evaluation.labels is None or len(evaluation.labels) < metrics.POOL:
         return None
     labels, config = ["/".join(label) for label in evaluation.labels], evaluation.config
-    rngs = (np.random.default_rng((config.seed, i)) for i in range(REFERENCE_DRAWS))
+    rngs = (counter_rng.rng(Purpose.LABELS, config.seed, i) for i in range(REFERENCE_DRAWS))
     pools = (metrics.draw_pools(len(labels), rng, config.protocol) for rng in rngs)
     return np.mean([metrics.label_ceiling(labels, drawn) for drawn in pools], axis=0)
 
@@ -134,11 +173,11 @@ def format_interval(value, digits=4):
     return f"{mean:.{digits}f} +- " + ("n/a" if math.isnan(half) else f"{half:.{digits}f}")
 
 
-def table(columns):
-    """column name -> list of Metrics, as text: a line per measure, mean and 95% interval."""
-    intervals = {name: interval(repeats) for name, repeats in columns.items()}
+def table(rows):
+    """name -> Row, as text: a line per measure, a column per row: mean and 95% half width."""
+    intervals = {name: row.interval() for name, row in rows.items()}
     lines = [" " * COLUMN + "".join(f"{name:>{COLUMN}}" for name in intervals)]
-    for key, title in ROWS.items():
+    for key, title in MEASURES.items():
         if any(key in values for values in intervals.values()):
             cells = (format_interval(values[key]) if key in values else "-" for values in intervals.values())
             lines.append(f"{title:<{COLUMN}}" + "".join(f"{cell:>{COLUMN}}" for cell in cells))
@@ -161,10 +200,11 @@ class Report:
         before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
         write_text(file, f"{before}{text}\n")
 
-    def finish(self, evaluation, columns, **more):
-        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. columns as for `table`."""
-        self.log(table(columns))
-        n, config = columns["real"][0].n_real, evaluation.config
+    def finish(self, evaluation, rows, **more):
+        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Row."""
+        self.log(table(rows))
+        n, config = rows["real"].repeats[0].n_real, evaluation.config
+        self.log("+-: 95% over clips (delete-half jackknife); diversity and multimodality: over repeats")
         if evaluation.evaluator is not None:
             width = evaluation.evaluator.width
             self.log(f"n = {n} real, {n} predicted clips; embedding {width} wide; protocol {config.protocol}")
@@ -173,28 +213,25 @@ class Report:
             text = " / ".join(f"{value:.3f}" for value in ceiling)
             self.log(f"ceiling of an oracle that knows the labels, top 1/2/3: {text}")
             more["label_ceiling"] = ceiling.tolist()
-        if "same content" in columns:
-            reference_fid = interval(columns["same content"])["fid"]
-            self.log(
-                f"train/test reference FID (train clips of the test's contents, {REFERENCE_DRAWS} draws): "
-                f"{format_interval(reference_fid)}"
-            )
-            more["reference_fid"] = reference_fid[0]
-        rows = {
-            name: {
-                "interval": {
-                    key: {"mean": mean, "half": None if math.isnan(half) else half}
-                    for key, (mean, half) in interval(repeats).items()
-                },
-                "repeats": [one.as_dict() for one in repeats],
-            }
-            for name, repeats in columns.items()
-        }
+        if "same content" in rows:  # the train/test reference of results/ablation.md
+            more["reference_fid"] = interval(rows["same content"].repeats)["fid"][0]
         record = {
             "command": self.command,
             "date": self.date,
             "flags": self.flags,
             "seconds": time.time() - self.begun,
         }
+        record |= more | {"rows": {name: as_record(row) for name, row in rows.items()}}
         name = config.record or ("eval" if config.split == "test" else f"eval_{config.split}")
-        write_text(self.folder / f"{name}.json", json.dumps(record | more | {"rows": rows}, indent=1))
+        write_text(self.folder / f"{name}.json", json.dumps(record, indent=1))
+
+
+def as_record(row):
+    """A Row as plain data: half over repeats, half_clips over clips."""
+    intervals = {
+        name: {"mean": mean, "half": None if math.isnan(half) else half}
+        for name, (mean, half) in interval(row.repeats).items()
+    }
+    for name, half in row.half_widths.items():
+        intervals[name]["half_clips"] = half
+    return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats]}

@@ -58,6 +58,50 @@ def kid(real, pred):
     return float(within - 2 * between)
 
 
+def neighbourhoods(real, pred, k=5):
+    """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020). -> dict
+
+    real [N,D], pred [M,D], both longer than k. A ball reaches from each row to its k-th nearest of its set.
+    precision: share of pred within some real ball; recall: the reverse; density: real balls around a pred,
+    mean over k (may exceed 1); coverage: share of real balls that hold a pred.
+    """
+    between = distances(real, pred)
+    inside_real = between < _radius(real, k)[:, None]  # [N,M]
+    inside_pred = between < _radius(pred, k)[None]
+    return {
+        "precision": float(inside_real.any(dim=0).double().mean()),
+        "recall": float(inside_pred.any(dim=1).double().mean()),
+        "density": float(inside_real.sum(dim=0).double().mean() / k),
+        "coverage": float(inside_real.any(dim=1).double().mean()),
+    }
+
+
+def _radius(x, k):
+    return distances(x, x).kthvalue(k + 1, dim=1).values  # the first is the row itself
+
+
+def fid_within(real, pred, groups, least=20):
+    """Mean FID within groups [N] of at least `least` rows, weighted by their clips; None without one."""
+    names, counts = np.unique(groups, return_counts=True)
+    large = names[counts >= least]
+    if not len(large):
+        return None
+    values = [fid(real[groups == name], pred[groups == name]) for name in large]
+    return float(np.average(values, weights=counts[counts >= least]))
+
+
+def half_width(measure, n, rng, draws=40):
+    """95% half width over clips of each measure: 1.96 standard deviations over random halves of the clips.
+
+    measure(rows) -> dict of numbers. Halves drawn without replacement spread as much as fresh samples of n
+    (delete-half jackknife, Shao & Wu 1989); the duplicates of a bootstrap would inflate FID and shrink the
+    distances to neighbours.
+    """
+    values = [measure(np.sort(rng.permutation(n)[: n // 2])) for _ in range(draws)]
+    names = [name for name, x in values[0].items() if x is not None]
+    return {name: 1.96 * float(np.std([x[name] for x in values], ddof=1)) for name in names}
+
+
 def distances(a, b):
     """Euclidean distances [N,M] of rows a [N,D], b [M,D], by differences: |a|^2 + |b|^2 - 2ab can be < 0."""
     return torch.cdist(_rows(a), _rows(b), compute_mode="donot_use_mm_for_euclid_dist")
@@ -82,24 +126,29 @@ def draw_pools(n, rng=None, protocol="full", pool=POOL):
 
 
 def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
-    """Share of captions whose motion is among the k nearest of its pool -> [top_k].
+    """Share of captions whose motion is among the k nearest of its pool -> [top_k]; see `retrieval_hits`."""
+    return np.nanmean(retrieval_hits(text, motion, pools, labels, top_k), axis=0)
+
+
+def retrieval_hits(text, motion, pools, labels=None, top_k=TOP_K):
+    """Is a caption's motion among the k nearest of its pool? -> [N,top_k], NaN for captions of no pool.
 
     text, motion [N,D] paired. With labels [N] any motion of the caption's own label is a hit. Ties count by
     their expectation over random orders: collapsed embeddings score as chance does.
     """
     labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
     labels = torch.as_tensor(labels)
-    hits, scored = torch.zeros(top_k, dtype=torch.float64), 0
+    hits = torch.full((len(text), top_k), torch.nan, dtype=torch.float64)
     for indices, n_scored in pools:
         indices = torch.as_tensor(indices)
         asked = indices[:n_scored]
-        hits += _hits(distances(text[asked], motion[indices]), labels[asked, None] == labels[indices], top_k)
-        scored += n_scored
-    return (hits / scored).numpy()
+        wanted = labels[asked, None] == labels[indices]
+        hits[asked] = _hits(distances(text[asked], motion[indices]), wanted, top_k)
+    return hits.numpy()
 
 
 def _hits(distance, wanted, top_k):
-    """distance, wanted [Q,P] -> [top_k]: expected number of queries with a wanted one among the k nearest."""
+    """distance, wanted [Q,P] -> [Q,top_k]: probability that a wanted one is among the k nearest."""
     nearest = distance.masked_fill(~wanted, torch.inf).min(dim=1, keepdim=True).values
     nearer = (distance < nearest).sum(dim=1)  # all of them unwanted
     tied = (distance == nearest).sum(dim=1)
@@ -110,8 +159,8 @@ def _hits(distance, wanted, top_k):
         drawn = rank - nearer
         missed_again = (unwanted - drawn).clamp(min=0) / (tied - drawn).clamp(min=1)
         miss = torch.where(drawn < 0, miss, miss * missed_again)
-        hits.append((1 - miss).sum())
-    return torch.stack(hits)
+        hits.append(1 - miss)
+    return torch.stack(hits, dim=1)
 
 
 def label_ceiling(labels, pools, top_k=TOP_K):
@@ -163,40 +212,59 @@ def pose_errors(pred, real, root=0):
     return (pred - real).norm(dim=-1).mean(dim=-1)
 
 
+def ratio(sums):
+    """Ratio of the totals of [N,2] per-clip (numerator, denominator); 0 where nothing was counted."""
+    numerator, denominator = np.nansum(sums, axis=0)
+    return float(numerator / denominator) if denominator else 0.0
+
+
 def mpjpe(pred_clips, real_clips, root=0):
     """Mean per-joint position error over all frames of all clips [T,J,3]; root = None: global."""
-    return float(
-        torch.cat([pose_errors(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)]).mean()
-    )
+    return ratio([pose_error_sums(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)])
 
 
-def foot_skate(clips, feet, fps, height=0.05, speed=0.5):
+def pose_error_sums(pred, real, root=0):
+    """Of one clip: (sum of its pose errors, frames)."""
+    errors = pose_errors(pred, real, root)
+    return float(errors.sum()), len(errors)
+
+
+def foot_skate(clips, feet, fps):
     """Of all foot-joint frames under 5 cm, the share that moves horizontally faster than 0.5 m/s.
 
     Speed is that to the next frame. clips of joints [T,J,3] in metres, y up, floor at 0; no foot ever low: 0.
     """
-    low, sliding = 0, 0
-    for joints in clips:
-        foot = _rows(joints)[:, list(feet)]
-        moved = (foot[1:] - foot[:-1])[..., [0, 2]].norm(dim=-1) * fps  # [T-1,4], m/s
-        is_low = foot[:-1, :, 1] < height
-        low += int(is_low.sum())
-        sliding += int((is_low & (moved > speed)).sum())
-    return sliding / max(low, 1)
+    return ratio([skate_sums(joints, feet, fps) for joints in clips])
+
+
+def skate_sums(joints, feet, fps, height=0.05, speed=0.5):
+    """Of one clip: (sliding, low) foot-joint frames."""
+    foot = _rows(joints)[:, list(feet)]
+    moved = (foot[1:] - foot[:-1])[..., [0, 2]].norm(dim=-1) * fps  # [T-1,4], m/s
+    low = foot[:-1, :, 1] < height
+    return int((low & (moved > speed)).sum()), int(low.sum())
 
 
 def root_speed(clips, fps):
     """Mean horizontal distance of the root between frames one second apart (m/s); clips [T,J,3] in metres,
     y up. Walking on the spot and swaying do not count.
     """
-    second = round(fps)
-    ways = [(_rows(one)[second:, 0] - _rows(one)[:-second, 0])[:, [0, 2]].norm(dim=-1) for one in clips]
-    ways = torch.cat(ways) if ways else torch.zeros(0)
-    return float(ways.mean()) * fps / second if len(ways) else 0.0
+    return ratio([root_travel_sums(joints, fps) for joints in clips] or [(0, 0)])
+
+
+def root_travel_sums(joints, fps):
+    """Of one clip: (sum of those speeds, how many)."""
+    second, root = round(fps), _rows(joints)[:, 0]
+    ways = (root[second:] - root[:-second])[:, [0, 2]].norm(dim=-1) * fps / second
+    return float(ways.sum()), len(ways)
 
 
 def jitter(clips, fps):
     """Mean norm of the third difference x fps^3 over joints and frames (m/s^3); clips [T,J,3] in metres."""
-    norms = [torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1).flatten() for joints in clips]
-    norms = torch.cat(norms) if norms else torch.zeros(0)
-    return float(norms.mean()) * fps**3 if len(norms) else 0.0
+    return ratio([jitter_sums(joints, fps) for joints in clips] or [(0, 0)])
+
+
+def jitter_sums(joints, fps):
+    """Of one clip: (sum of those norms, how many)."""
+    norms = torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1) * fps**3
+    return float(norms.sum()), norms.numel()

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models import counter_rng
+from models.counter_rng import Purpose
 from utils import metrics
 from utils.datasets import loader
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
@@ -146,7 +148,7 @@ def r_precision(model, dataset, batch_size, seed, device, repeats):
         for repeat in range(repeats):
             pairs = [model.embed(batch.to(device)) for batch in loader(dataset, batch_size, epoch=repeat)]
             text, motion = (torch.cat(side) for side in zip(*pairs))
-            pools = metrics.draw_pools(len(dataset), np.random.default_rng((seed, repeat)))
+            pools = metrics.draw_pools(len(dataset), counter_rng.rng(Purpose.EVALUATION, seed, repeat))
             tops.append(metrics.r_precision(text, motion, pools))
     return np.mean(tops, axis=0)
 
