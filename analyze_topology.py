@@ -43,7 +43,9 @@ def main(argv=None):
     args = parse(argv)
     device = start(args)
     record = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
-    record |= analyse(args, device)
+    source = from_flags(WeightsConfig, args, name="")
+    models = dict(zip(args.ae_names, args.ae_models or [None] * len(args.ae_names)))
+    record |= analyse(source, device, models, args.split, args.samples, args.seed)
     print(table(record))
     write_text(args.json, json.dumps(record))
     draw(record, args.output)
@@ -69,44 +71,43 @@ def parse(argv):
     return args
 
 
-def analyse(args, device):
-    """-> everything that `table` and `draw` need, as plain data"""
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    source = from_flags(WeightsConfig, args, name="")
-    models = args.ae_models or [None] * len(args.ae_names)
-    parts = {one: load_ae(source, device, one, model) for one, model in zip(args.ae_names, models)}
-    clips = load_clips(next(iter(parts.values())).spec, root, args.split)
+def analyse(source, device, models, split, count, seed):
+    """Move `count` tokens of the runs in `models` (name -> model or None, as trained).
+
+    -> everything that `table` and `draw` need, as plain data
+    """
+    root = find_dataset(source.dataset_name, source.dataset_dir)[1]
+    parts = {one: load_ae(source, device, one, model) for one, model in models.items()}
+    clips = load_clips(next(iter(parts.values())).spec, root, split)
     tokens = {
         one: topology.encode(part.ae, TextMotionSet(clips, part.normalizer)) for one, part in parts.items()
     }
     samples = {
-        one: topology.draw_samples(found, args.samples, torch.Generator().manual_seed(args.seed))
-        for one, found in tokens.items()
+        one: topology.draw_samples(encoded, count, torch.Generator().manual_seed(seed))
+        for one, encoded in tokens.items()
     }
     same = [topology.coincide(parts[one].ae, samples[one]) for one in parts]
     kept = ~torch.stack(same).any(dim=0)
     if kept.sum() < 3:
-        raise BadInput(
-            f"--samples {args.samples}: {int(kept.sum())} swaps change every one of them; ask for more"
-        )
-    found, norms = {}, {}
+        raise BadInput(f"--samples {count}: {int(kept.sum())} swaps change every one of them; ask for more")
+    results, norms = {}, {}
     # the grids first: the continuous control goes as far as they do
     for one in tqdm(sorted(parts, key=lambda one: parts[one].ae.kind != "FSQ"), desc="autoencoders"):
         part, ae = parts[one], parts[one].ae
         decoding = topology.Decoding(
             ae, part.normalizer, part.spec.skeleton.unit_m, topology.reach(ae.decoder)
         )
-        generator = torch.Generator().manual_seed(args.seed + 1)
-        found[one] = describe(one, parts[one].model, decoding, tokens[one])
-        found[one] |= topology.examine(decoding, samples[one], kept, generator, norms or topology.NORMS)
-        norms |= grid_norms(found)
-    facts = {"split": args.split, "clips": len(clips), "samples": args.samples, "seed": args.seed}
-    return facts | {"autoencoders": {one: found[one] for one in args.ae_names}}
+        generator = torch.Generator().manual_seed(seed + 1)
+        results[one] = describe(one, parts[one].model, decoding, tokens[one])
+        results[one] |= topology.examine(decoding, samples[one], kept, generator, norms or topology.NORMS)
+        norms |= grid_norms(results)
+    facts = {"split": split, "clips": len(clips), "samples": count, "seed": seed}
+    return facts | {"autoencoders": {one: results[one] for one in models}}
 
 
-def grid_norms(found):
+def grid_norms(results):
     """Relative norm of each number of grid steps, mean over the grids. -> name -> norm"""
-    rows = [move for one in found.values() if one["kind"] == "FSQ" for move in one["moves"][1:]]
+    rows = [move for one in results.values() if one["kind"] == "FSQ" for move in one["moves"][1:]]
     names = dict.fromkeys(move["move"] for move in rows)
     return {n: float(np.mean([move["relative_norm"] for move in rows if move["move"] == n])) for n in names}
 

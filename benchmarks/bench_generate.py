@@ -1,34 +1,29 @@
-"""How fast is generation, and how far from what the machine allows?
+"""Measure the speed of generation, and how far it is from what the machine allows.
 
   python -m benchmarks.bench_generate --quick                 size S: under 40 s on 2 cores
   python -m benchmarks.bench_generate --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
   python -m benchmarks.bench_generate --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
 
-For each case: ms per motion and motions per second, head rows per generated token (counted), the floor and
-the share of it reached, and the same from the reference mode, which draws every hidden token with an adaptive
-solver as MARDM does, in float32. The floor of a layer's call is max(FLOPs / measured matmul rate,
-weight bytes / measured bandwidth). Exits with 1 when the counted rows differ from tokens x evaluations x
-passes, or when drawing everything gives other motions.
+For each case: ms per motion and motions per second, head rows per generated token (counted), share of the
+roofline, and the same from the reference mode, which draws every hidden token with an adaptive solver as
+MARDM does, in float32. The roofline of a layer's call is max(FLOPs / measured matmul rate, weight bytes /
+measured bandwidth), summed over the calls that are made: a bound for this sequence of calls, not for the
+computation. Exits with 1 when the counted rows differ from tokens x evaluations x passes, or when drawing
+everything gives other motions.
 """
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import shlex
-import sys
 import tempfile
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.machine import bandwidth, machine_flags, matmul_rate, seconds, write_record
 from benchmarks.reference import draw_everything
 from diffusions.samplers import EVALUATIONS
-from models import onednn
 from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models, SamplingConfig
@@ -36,50 +31,20 @@ from models.masking import hidden_counts
 from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips
-from utils.cli import Parser, count, number, run, write_text
+from utils.cli import Parser, count, number, run
 from utils.flags import PRECISIONS, speed_up
 
 MODES = [f"{precision}{compiled}" for precision in PRECISIONS for compiled in ("", "+compile")]
 TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a late one
 
 
-def matmul_rate(device, dtype, n=2048):
-    """FLOP/s of n^3 products, best of six; on a CPU also with a factor in oneDNN's layout, as drawing has."""
-    n = n if device.type == "cpu" else 4 * n
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    products = [lambda: a @ b]
-    if device.type == "cpu" and dtype == torch.float32 and onednn.available():
-        laid_out = onednn.pack(b)
-        products.append(lambda: onednn.product(a, laid_out, None))
-    return 2 * n**3 / min(seconds(product, device) for product in products for _ in range(6))
-
-
-def bandwidth(device, megabytes=256):
-    """Bytes/s of reading a large tensor once, best of six."""
-    x = torch.ones(megabytes * 2**18, device=device)
-    return 4 * x.numel() / min(seconds(lambda: x.sum(), device) for _ in range(6))
-
-
-def seconds(work, device):
-    synchronise(device)
-    begun = time.perf_counter()
-    work()
-    synchronise(device)
-    return time.perf_counter() - begun
-
-
-def synchronise(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 class Account:
-    """Counts what a module does while it runs: head rows, FLOPs, and the floor of each linear or convolution
-    call.
+    """Counts what a module does while it runs: head rows, FLOPs, and the roofline time of each linear or
+    convolution call.
     """
 
     def __init__(self, modules, head, rate, bytes_per_second):
-        self.rows = self.calls = self.flops = self.floor = 0
+        self.rows = self.calls = self.flops = self.roofline = 0
         self.rate, self.bytes_per_second = rate, bytes_per_second
         self.hooks = [head.register_forward_hook(self._head)]
         layers = [m for module in modules for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv1d))]
@@ -101,7 +66,7 @@ class Account:
         flops = 2 * outputs * layer.weight.numel()
         self.flops += flops
         size = layer.weight.numel() * layer.weight.element_size()
-        self.floor += max(flops / self.rate, size / self.bytes_per_second)
+        self.roofline += max(flops / self.rate, size / self.bytes_per_second)
 
 
 def awake(module, scale=0.02):
@@ -158,12 +123,12 @@ def cases(size, batch, args, rates, device):
             "solver": args.sampler,
             "evaluations": evaluations,
             "mode": mode,
-            "how": asdict(sampling),
+            "sampling": asdict(sampling),
             "ms_per_motion": 1e3 * took / batch,
             "motions_per_second": batch / took,
             "rows_per_token": account.rows / (batch * tokens),
             "gflop": account.flops / 1e9,
-            "share_of_floor": account.floor / took,
+            "share_of_roofline": account.roofline / took,
             **stages,
         }
         for name, other in (("drawing_all_same_solver", same), ("reference", parent)):
@@ -174,19 +139,19 @@ def cases(size, batch, args, rates, device):
 def beside(ae, m_lens, args, device):
     """ms per motion of what stands around the generator: text encoder, decoder, rendering to mp4."""
     targets = torch.zeros(len(m_lens), int(m_lens.max()), ae.target_dim, device=device)
-    found = {}
+    result = {}
     with torch.no_grad():
         ae.detokenize(targets, m_lens * 4)
-        found["ms_decode"] = 1e3 * seconds(lambda: ae.detokenize(targets, m_lens * 4), device) / len(m_lens)
+        result["ms_decode"] = 1e3 * seconds(lambda: ae.detokenize(targets, m_lens * 4), device) / len(m_lens)
     encoder = TextEncoder("minilm", device)
     prompts = [f"a person walks {n} steps forward and then turns left" for n in range(len(m_lens))]
     encoder.encode(prompts[:1])
-    found["ms_text_encoder"] = 1e3 * seconds(lambda: encoder.encode(prompts), device) / len(prompts)
+    result["ms_text_encoder"] = 1e3 * seconds(lambda: encoder.encode(prompts), device) / len(prompts)
     clip = next(iter(demo_clips(1, 0)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "clip.mp4"
         took = seconds(lambda: render_video(file, clip.joints), torch.device("cpu"))
-    return found | {"ms_render_per_frame": 1e3 * took / len(clip.joints)}
+    return result | {"ms_render_per_frame": 1e3 * took / len(clip.joints)}
 
 
 def timed_reference(mardm, ae, text, m_lens, sampling, args, device):
@@ -222,22 +187,14 @@ def modes_agree(device):
     return float(difference.abs().max()) < 1e-9
 
 
-def told(row):
+def summary(row):
     same, parent = row["drawing_all_same_solver"], row["reference"]
     return (
         f"{row['size']:>2} batch {row['batch']:<3} {row['mode']:12s} {row['ms_per_motion']:8.1f} ms/motion, "
-        f"{row['rows_per_token']:.0f} head rows a token, {100 * row['share_of_floor']:.0f}% of the floor; "
+        f"{row['rows_per_token']:.0f} head rows a token, {100 * row['share_of_roofline']:.0f}% of roofline; "
         f"{same['ratio']:.1f} x drawing all, {parent['ratio']:.1f} x the reference "
         f"({parent['rows_per_token']:.0f} rows a token)"
     )
-
-
-def processor():
-    """What the kernel calls the CPU, and how many of them there are."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {(names or [platform.processor()])[0]}"
 
 
 def flags():
@@ -257,12 +214,8 @@ def flags():
     parser.add_argument("--sampler_steps", type=count(1, 100), default=4, help="[%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), default=4.5, help="[%(default)s]")
     parser.add_argument("--repeats", type=count(1, 100), default=3, help="the best counts [%(default)s]")
-    parser.add_argument(
-        "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
-    )
     parser.add_argument("--whole_reference", action="store_true", help="time all rounds of L and XL too")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
-    parser.add_argument("--output", help="JSON file [printed only]")
+    machine_flags(parser)
     return parser
 
 
@@ -282,22 +235,16 @@ def main(argv=None):
         for row, counted in cases(size, batch, args, rates, device):
             fine &= counted
             rows.append(row)
-            print(told(row) + ("" if counted else " (rows NOT as expected)"), flush=True)
-    record = {
-        "command": shlex.join(
-            ["python", "benchmarks/bench_generate.py", *(sys.argv[1:] if argv is None else argv)]
-        ),
-        "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+            print(summary(row) + ("" if counted else " (rows NOT as expected)"), flush=True)
+    results = {
         "matmul_gflops": {name: rates[name] / 1e9 for name in precisions},
         "bandwidth_gb_per_s": rates["bytes"] / 1e9,
         "cases": rows,
     }
-    products = ", ".join(f"{name} {rates[name] / 1e9:.0f} GFLOP/s" for name in precisions)
-    print(f"matmul {products}, reading {rates['bytes'] / 1e9:.1f} GB/s, {record['threads']} threads")
+    products = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in results["matmul_gflops"].items())
+    print(f"matmul {products}, reading {rates['bytes'] / 1e9:.1f} GB/s, {torch.get_num_threads()} threads")
     if args.output:
-        write_text(args.output, json.dumps(record, indent=1) + "\n")
+        write_record(args.output, "benchmarks.bench_generate", argv, device, **results)
     return 0 if fine else 1
 
 

@@ -1,4 +1,4 @@
-"""How fast is a training step, and how far from what the machine allows?
+"""Measure the speed of a training step, and how far it is from what the machine allows.
 
   python -m benchmarks.bench_train --quick                              size XS, narrow AE: under a minute
   python -m benchmarks.bench_train --output results/bench_train.json    official AE, and size S
@@ -11,11 +11,8 @@ by torch.utils.flop_counter; the matmul rate is the best of five float32 2048^3 
 of a process of its own for each mode.
 """
 
-import json
 import multiprocessing
 import os
-import shlex
-import sys
 import time
 from functools import partial
 from itertools import islice
@@ -24,7 +21,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.bench_generate import processor, synchronise
+from benchmarks.machine import machine_flags, seconds, write_record
 from benchmarks.rehearsal import status
 from benchmarks.training_modes import (
     ANOMALY,
@@ -37,15 +34,13 @@ from benchmarks.training_modes import (
 from benchmarks.training_reference import plain_products
 from models.AE import STRIDE
 from models.DiffMLPs import HEAD_SIZES
-from utils.cli import Parser, count, number, run, write_text
+from utils.cli import Parser, count, number, run
 from utils.config import SpeedConfig, add_flags
 from utils.randomness import reseed
 from utils.training.monitoring import Meter
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 MATMUL = 2048  # rows and columns
-PARENT_GFLOPS = 134  # of the machine on which MARDM's own code took these seconds (size S, batch 16)
-PARENT = {"no text": 1.82, "no text, anomaly": 2.24, "latents given": 1.05}
 
 
 class Stopwatch:
@@ -55,11 +50,7 @@ class Stopwatch:
         self.clock, self.device, self.rate = CLOCKS[clock], device, 0.0
 
     def __call__(self, work):
-        synchronise(self.device)
-        begun = self.clock()
-        work()
-        synchronise(self.device)
-        return self.clock() - begun
+        return seconds(work, self.device, self.clock)
 
     def update_rate(self):
         """The machine's float32 matmul rate: the best of five products, and of all calls so far."""
@@ -80,10 +71,10 @@ def measure(bench, watch, args):
             took[name].append(watch(partial(bench.modes[name], given)))
     tokens = median(int(given.batch.m_lens.sum()) // STRIDE for given in rounds)
     rows = {}
-    for name, seconds in took.items():
+    for name, times in took.items():
         plain = name.removesuffix(ANOMALY)  # the same work
         flops = rows[plain]["flops"] if plain in rows else flops_of(bench.modes[name], rounds)
-        rows[name] = figures(flops, seconds[1:], tokens, watch.rate, args.peak_tflops)
+        rows[name] = figures(flops, times[1:], tokens, watch.rate, args.peak_tflops)
     return rows, rates
 
 
@@ -147,12 +138,6 @@ def case(what, args):
     row |= {"data_wait_share": data_wait(bench), "matmul_gflops": [rate / 1e9 for rate in rates]}
     ours = modes["ours"]["seconds"]
     row["times_ours"] = {name: mode["seconds"] / ours for name, mode in modes.items()}
-    if (what, args.batch, args.kind) == ("S", 16, "continuous"):
-        # both in units of the machine's own matmul rate
-        products = {name: modes[name]["seconds"] * watch.rate / 1e9 for name in PARENT}
-        row["against_the_parents_own"] = {
-            name: products[name] / (seconds * PARENT_GFLOPS) for name, seconds in PARENT.items()
-        }
     return row
 
 
@@ -166,9 +151,6 @@ def report(row):
             f"{median(mode['flops']) / 1e9:7.1f} GFLOP at {100 * mode['share_of_matmul_rate']:4.0f}% "
             f"of the matmul rate  {row['times_ours'][name]:5.2f} x ours"
         )
-    for name, ratio in row.get("against_the_parents_own", {}).items():
-        fits = "within" if abs(ratio - 1) <= 0.2 else "NOT within"
-        print(f"  {name}: {ratio:.2f} x MARDM's own step at this matmul rate, {fits} 20%")
 
 
 def flags():
@@ -189,20 +171,16 @@ def flags():
         "--no_memory", action="store_true", help="leave out the processes that measure memory"
     )
     parser.add_argument(
-        "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
-    )
-    parser.add_argument(
         "--clock",
         choices=CLOCKS,
         default="wall",
         help="cpu: time of this process alone, for one thread on a busy machine [%(default)s]",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument(
         "--peak_tflops", type=number(float, 1, 1e5), help="of the device, for its model FLOP utilisation"
     )
     add_flags(parser, "speed", SpeedConfig)
-    parser.add_argument("--output", help="JSON file [printed only]")
+    machine_flags(parser)
     return parser
 
 
@@ -215,19 +193,9 @@ def main(argv=None):
     for what in [*([] if args.no_ae else ["AE"]), *args.sizes]:
         rows.append(case(what, args))
         report(rows[-1])
-    record = {
-        "command": shlex.join(
-            ["python", "benchmarks/bench_train.py", *(sys.argv[1:] if argv is None else argv)]
-        ),
-        "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
-        "load_average": os.getloadavg(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "clock": args.clock,
-        "cases": rows,
-    }
     if args.output:
-        write_text(args.output, json.dumps(record, indent=1) + "\n")
+        device = torch.device(args.device)
+        write_record(args.output, "benchmarks.bench_train", argv, device, clock=args.clock, cases=rows)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ first steps take. The clips are stretched and disturbed copies of a few hundred 
 embeddings random, the autoencoder untrained: no figure here is about quality.
 """
 
-import json
 import os
 import re
 import shlex
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.bench_generate import matmul_rate, processor, synchronise
+from benchmarks.machine import machine_flags, matmul_rate, seconds, write_record
 from models.AE import make_ae
 from utils.checkpoints import FORMAT, save_state
-from utils.cli import Parser, count, run, write_text
+from utils.cli import Parser, count, run
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS
 from utils.data.dataset_writer import demo_set
@@ -174,19 +173,16 @@ def forget_cache(root):
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def tokenizing_seconds(args, width, device, n=32):
-    """What the pass over all training clips takes that measures their tokens, scaled from n clips: seconds of
-    this process's CPU time, or of the clock on a GPU.
+def tokenizing_seconds(width, device, n=32):
+    """Seconds a clip of the pass over all training clips that measures their tokens, from n clips: of this
+    process's CPU time, or of the clock on a GPU.
     """
     ae = make_ae("FSQ_AE_High", T2M.dim, width).to(device)
     motion = torch.randn(n, T2M.max_frames // 4 * 4, T2M.dim, device=device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     with torch.no_grad():
         ae.tokenize(motion)
-        begun = clock()
-        ae.tokenize(motion)
-        synchronise(device)
-    return (clock() - begun) / n
+        return seconds(lambda: ae.tokenize(motion), device, clock) / n
 
 
 def report(rows):
@@ -208,22 +204,18 @@ def flags():
     parser.add_argument("--steps", type=count(1, 100), default=2, help="steps of each run [%(default)s]")
     parser.add_argument("--seconds", type=count(1), default=1800, help="wait at most so long [%(default)s]")
     parser.add_argument(
-        "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"
-    )
-    parser.add_argument(
         "--clock",
         choices=("step_seconds", "step_cpu_seconds"),
         default="step_seconds",
         help="what hours are projected from: CPU time with --threads 1 on a busy machine [%(default)s]",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="[%(default)s]")
     parser.add_argument(
         "--no_targets",
         action="store_true",
         help="start stage 2 without its pass over all clips, which takes a CPU minutes; it is scaled from 32",
     )
     parser.add_argument("--extra", default="", help="further flags of both scripts, e.g. '--precision bf16'")
-    parser.add_argument("--output", help="JSON file [printed only]")
+    machine_flags(parser)
     return parser
 
 
@@ -253,21 +245,15 @@ def main(argv=None):
             rows.append(row)
     report(rows)
     if args.output:
-        record = {
-            "command": shlex.join(
-                ["python", "benchmarks/rehearsal.py", *(sys.argv[1:] if argv is None else argv)]
-            ),
-            "machine": torch.cuda.get_device_name() if args.device == "cuda" else processor(),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
+        device, clips = torch.device(args.device), sum(sizes)
+        results = {
             "matmul_gflops": rate / 1e9,
-            "load_average": os.getloadavg(),
-            "clips": sum(sizes),
-            "tokenizing_seconds": sizes[0] * tokenizing_seconds(args, width, torch.device(args.device)),
+            "clips": clips,
+            "tokenizing_seconds": sizes[0] * tokenizing_seconds(width, device),
             "bytes": sum(file.stat().st_size for file in args.root.glob("new_joint_vecs/*.npy")),
             "rows": rows,
         }
-        write_text(args.output, json.dumps(record, indent=1) + "\n")
+        write_record(args.output, "benchmarks.rehearsal", argv, device, **results)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def main(argv=None):
     local = {name: postures(x.joints) for name, x in motions.items()}
     record = {
         "command": shlex.join(
-            ["experiments/nearest_neighbours.py", *(sys.argv[1:] if argv is None else argv)]
+            ["python", "-m", "experiments.nearest_neighbours", *(sys.argv[1:] if argv is None else argv)]
         ),
         "n_train": len(train_clips),
         "spaces": {

@@ -54,10 +54,10 @@ def check(generate, repeats=5):
     motions = defaultdict(list)
     for prompt, joints in zip(asked, generate(asked), strict=True):
         motions[prompt].append(joints)
-    return evaluator(motions)
+    return check_motions(motions)
 
 
-def evaluator(motions):
+def check_motions(motions):
     """Prompt -> list of joints arrays. Returns a row for each prompt, in the order of PROMPTS."""
     rows = []
     for prompt, label in PROMPTS.items():
@@ -131,9 +131,9 @@ def _letters(text):
 def parse(argv):
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--real", action="store_true", help="judge the embedded demo set's own clips")
-    source.add_argument("--run", metavar="DATASET/NAME", help="judge what this trained generator draws")
-    source.add_argument("--from_dir", metavar="DIR", help="judge the .npy files [n,22,3] in a folder")
+    source.add_argument("--real", action="store_true", help="check the embedded demo set's own clips")
+    source.add_argument("--run", metavar="DATASET/NAME", help="check what this trained generator draws")
+    source.add_argument("--from_dir", metavar="DIR", help="check the .npy files [n,22,3] in a folder")
     source.add_argument("--write_prompts", metavar="FILE", help="write the prompts for sample.py and stop")
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="--run: where it lies [%(default)s]"
@@ -158,7 +158,7 @@ def main(argv=None):
         return
     if args.real:
         rows, place = (
-            evaluator(real_motions(args.clips, args.seed)),
+            check_motions(real_motions(args.clips, args.seed)),
             ROOT / "results" / "prompt_check_real.json",
         )
     elif args.run:
@@ -166,11 +166,13 @@ def main(argv=None):
         rows = check(lambda asked: pipeline.generate(asked, seed=args.seed, cfg=args.cfg), args.repeats)
         place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
     else:
-        rows, place = evaluator(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"
+        rows, place = check_motions(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"
     print(table(rows))
     output = Path(args.output) if args.output else place
     output.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "experiments/prompt_check.py", *(sys.argv[1:] if argv is None else argv)])
+    command = shlex.join(
+        ["python", "-m", "experiments.prompt_check", *(sys.argv[1:] if argv is None else argv)]
+    )
     write_text(
         output, json.dumps({"command": command, "total": totals(rows), "prompts": rows}, indent=1) + "\n"
     )

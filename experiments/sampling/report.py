@@ -25,7 +25,7 @@ SNAPS = {"step": "snapped as drawn", "end": "snapped once, before decoding", "of
 COLOURS = {"euler": "tab:orange", "midpoint": "tab:green", "heun": "tab:blue"}
 
 
-def shown(pair, digits=3, sign=""):
+def format_pair(pair, digits=3, sign=""):
     return "-" if pair is None else plus_minus(*pair, digits, sign)
 
 
@@ -106,8 +106,8 @@ def solver_table(family, snap):
     for name, evaluations in family.solvers(snap).items():
         cell, reference = f"{name}/{snap}", f"dopri5/{snap}"
         row = [name.split("-")[0], f"{evaluations:.3g}"]
-        row += [shown(family.summary(cell, key)) for key in MEASURES]
-        row.append(shown(family.against(cell, reference), sign="+"))
+        row += [format_pair(family.summary(cell, key)) for key in MEASURES]
+        row.append(format_pair(family.against(cell, reference), sign="+"))
         row.append({None: "-", True: "yes", False: "no"}[family.as_good(cell, reference)])
         row += [len(family.values(cell)), f"{family.summary(cell, 'seconds')[0]:.0f}"]
         if landed:
@@ -127,8 +127,8 @@ def option_table(family):
     for cell, title in titles.items():
         if family.values(cell):
             row = [title, f"{family.summary(cell, 'evaluations')[0]:.3g}"]
-            row += [shown(family.summary(cell, measure)) for measure in MEASURES]
-            rows.append([*row, shown(family.against(cell, base), sign="+"), len(family.values(cell))])
+            row += [format_pair(family.summary(cell, measure)) for measure in MEASURES]
+            rows.append([*row, format_pair(family.against(cell, base), sign="+"), len(family.values(cell))])
     header = ["setting", "evaluations", *MEASURES.values(), "FID less the first row's", "n"]
     return markdown(header, rows) if rows else ""
 
