@@ -6,7 +6,7 @@ Two distances: of the evaluator's embeddings, and the root mean square distance 
 frame, both clips resampled to 16 frames. A near-copy is nearer to a training clip than 99% of the test clips
 are: if generated clips were like test clips, 1% would be near-copies. Reconstructed test clips stand beside
 them, because smoothing alone changes distances. JSON and figure go to the run's eval folder. KID of the same
-draw is measured too: the evaluations leave it out where n >= 5 D.
+draw is measured too.
 """
 
 import json
