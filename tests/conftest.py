@@ -32,8 +32,14 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
-def demo_weights(tmp_path_factory):
-    """The checkpoints of --demo in miniature."""
-    from tests.tiny import train_demo
+def world(tmp_path_factory):
+    """A home with a tiny data set and a run of every kind (tests/tiny.py). Nobody changes what is in it."""
+    from tests.tiny import build
 
-    return train_demo(tmp_path_factory.mktemp("tiny"))
+    return build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="session")
+def demo_weights(world):
+    """The checkpoints of --demo in miniature."""
+    return world / "checkpoints"

@@ -3,8 +3,6 @@ other numbers of workers."""
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,88 +10,59 @@ import torch
 
 import evaluation_AE
 import evaluation_MARDM
-import prepare_dataset
 import sample
 import train_AE
-import train_Evaluators
-import train_MARDM
-from tests.conftest import ROOT
-from tests.test_scripts import call, same_tensors
+from tests.tiny import PAIR, TRAIN_AE, as_process, call, different_tensors, linked, train, where
 from utils.cli import run, start
 
-STEPS = "--batch_size 8 --epoch 9 --max_iters 50 --warm_up_iter 5 --save_every 20"
-GENERATOR = "--ae_name AE --ae_model FSQ_AE_Small"
-TRAINED = ("AE/model/latest.tar", "MARDM/model/latest.tar")
 
-
-def everything(home, out, *more):
-    """An evaluator, an autoencoder and a generator of 50 steps each; samples; both evaluations. Into `out`."""
-    flags = f"--dataset_name Tiny --dataset_dir {home} --checkpoints_dir {out} --device cpu {' '.join(more)}"
-    mardm = f"{flags} {GENERATOR} --model FSQ-MARDM-SiT-XS"
-    evaluated = "--repeat_times 2 --batch_size 16"
+def everything(home, out, trained, *more):
+    """An evaluator and both stages, unless `trained`; samples; both evaluations. Into `out`."""
+    flags = f"{where(home, out)} {' '.join(more)}"
+    if not trained:
+        train(flags, "train_Evaluators", "train_AE", "train_MARDM")
+    mardm = f"{flags} --name MARDM {PAIR}"
     prompt = f"--text_prompt walk --motion_length 40 --repeat_times 3 --export npy --output_dir {out}/made"
-    for main, line in [
-        (train_Evaluators.main, f"{flags} --max_iters 10 --batch_size 32 --dim 16"),
-        (train_AE.main, f"{flags} --model FSQ_AE_Small --width 16 {STEPS}"),
-        (train_MARDM.main, f"{mardm} {STEPS}"),
-        (sample.main, f"{mardm} --time_steps 4 {prompt}"),
-        (evaluation_AE.main, f"{flags} --name AE --model FSQ_AE_Small {evaluated}"),
-        (evaluation_MARDM.main, f"{mardm} --time_steps 3 {evaluated}"),
-    ]:
-        assert call(main, line) == 0, line
+    assert call(sample.main, f"{mardm} --time_steps 4 {prompt}") == 0
+    assert call(evaluation_AE.main, f"{flags} --name AE --model FSQ_AE_High --repeat_times 2") == 0
+    assert call(evaluation_MARDM.main, f"{mardm} --time_steps 3 --repeat_times 2") == 0
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A small set and what came of it here."""
-    home = tmp_path_factory.mktemp("deterministic")
-    assert call(prepare_dataset.main, f"demo --clips 160 --name Tiny --dataset_dir {home}") == 0
-    everything(home, home / "first", "--num_workers 0")
-    return home
+def first(world, tmp_path_factory):
+    """What came of it here."""
+    out = linked(world / "checkpoints", tmp_path_factory.mktemp("deterministic") / "first")
+    everything(world, out, True)
+    return out
 
 
-def again(home, name, *more):
-    """The same in a process of its own."""
-    words = [str(home), str(home / name), *more]
-    code = f"from tests.test_determinism import everything; everything(*{words!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return home / name
+def results(folder):
+    """Every repeat of both evaluations, and the samples."""
+    files = [folder / "Demo" / name / "eval/eval.json" for name in ("AE", "MARDM")]
+    motions = [np.load(file).tolist() for file in sorted((folder / "made/MARDM_Demo").glob("*.npy"))]
+    assert len(motions) == 3
+    return [json.loads(file.read_text())["rows"] for file in files], motions
 
 
-def figures(folder):
-    """Every repeat of both evaluations."""
-    files = [folder / "Tiny" / name / "eval/eval.json" for name in ("AE", "MARDM")]
-    return [{k: row["repeats"] for k, row in json.loads(f.read_text())["rows"].items()} for f in files]
+@pytest.mark.parametrize("more", ["--num_workers 2", pytest.param("--deterministic", marks=pytest.mark.slow)])
+def test_another_process_gives_the_same_bits(world, first, tmp_path, more):
+    assert as_process(everything, world, tmp_path / "a", False, more)[0] == 0
+    if more == "--deterministic":  # these kernels need not be the usual ones, but they repeat themselves
+        assert as_process(everything, world, tmp_path / "b", False, more)[0] == 0
+        first = tmp_path / "b"
+    for name in ("AE", "MARDM"):
+        latest = f"Demo/{name}/model/latest.tar"
+        assert different_tensors(first / latest, tmp_path / "a" / latest) == []
+    assert results(first) == results(tmp_path / "a")
 
 
-def motions(folder):
-    return [np.load(file) for file in sorted((folder / "made/MARDM_Tiny").glob("*.npy"))]
+def test_another_seed_gives_others(world, tmp_path):
+    assert call(train_AE.main, f"{where(world, tmp_path)} {TRAIN_AE} --seed 1") == 0
+    latest = "Demo/AE/model/latest.tar"
+    assert len(different_tensors(world / "checkpoints" / latest, tmp_path / latest)) > 20
 
 
-@pytest.mark.parametrize(
-    "more",
-    [["--num_workers 2"], pytest.param(["--num_workers 0", "--deterministic"], marks=pytest.mark.slow)],
-)
-def test_another_process_gives_the_same_bits(home, more):
-    first, second = home / "first", again(home, more[-1].strip("-").replace(" ", "_"), *more)
-    if "--deterministic" in more:  # these kernels need not be the usual ones, but they repeat themselves
-        first, second = second, again(home, "once_more", *more)
-    for name in TRAINED:
-        assert same_tensors(first / "Tiny" / name, second / "Tiny" / name) == []
-    assert figures(first) == figures(second)
-    assert len(motions(first)) == 3
-    assert all(np.array_equal(a, b) for a, b in zip(motions(first), motions(second), strict=True))
-
-
-def test_another_seed_gives_others(home):
-    flags = f"--dataset_name Tiny --dataset_dir {home} --checkpoints_dir {home}/other --device cpu"
-    assert call(train_AE.main, f"{flags} --model FSQ_AE_Small --width 16 {STEPS} --seed 1") == 0
-    latest = f"Tiny/{TRAINED[0]}"
-    assert len(same_tensors(home / "first" / latest, home / "other" / latest)) > 20
-
-
-def test_the_flag_asks_for_deterministic_kernels_and_its_absence_does_not(home, monkeypatch):
+def test_the_flag_asks_for_deterministic_kernels_and_its_absence_does_not(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     asked = []
 

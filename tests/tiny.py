@@ -1,29 +1,115 @@
-"""Demo weights in miniature: trained for a few steps by the real scripts, packed as the released ones are."""
+"""A data set and checkpoints in miniature, made by the real scripts, and how tests run scripts."""
 
 import contextlib
 import io
+import multiprocessing
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
+import pytest
+import torch
+
+import edit
+import evaluation_AE
+import evaluation_MARDM
+import plot_loss
 import prepare_dataset
+import sample
 import train_AE
+import train_Evaluators
 import train_LengthEstimator
 import train_MARDM
 from scripts import release
+from utils.cli import run
 from utils.flags import DEMO
 
-AE_MODEL, AE_NAME, MODEL = "FSQ_AE_High", "demo_AE", "FSQ-MARDM-SiT-XS"
+MODULES = (edit, evaluation_AE, evaluation_MARDM, plot_loss, prepare_dataset, release, sample, train_AE)
+MODULES += (train_Evaluators, train_LengthEstimator, train_MARDM)
+SCRIPTS = {module.__name__.split(".")[-1]: module.main for module in MODULES}
+
+PAIR = "--ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XS"
+STEPS = "--epoch 2 --warm_up_iter 2 --log_every 2"
+TRAIN_AE = f"--model FSQ_AE_High --width 16 --batch_size 16 --max_iters 6 {STEPS}"
+TRAIN_MARDM = f"{PAIR} --batch_size 8 --max_iters 8 {STEPS}"
+
+SERVER = multiprocessing.get_context("forkserver")  # processes that need not import everything again
+SERVER.set_forkserver_preload(["tests.tiny"])
 
 
-def train_demo(home):
-    """-> a folder of checkpoints, with which every generating script runs under --demo."""
-    checkpoints = home / "checkpoints"
-    where = f"--dataset_name Demo --checkpoints_dir {checkpoints}"
-    common = f"{where} --dataset_dir {home}/datasets --num_workers 0 --device cpu"
-    few = "--batch_size 8 --epoch 1 --max_iters 2 --warm_up_iter 1"
-    ae = f"--ae_name AE --ae_model {AE_MODEL}"
-    with contextlib.redirect_stdout(io.StringIO()):
-        prepare_dataset.main(f"demo --clips 40 --name Demo --dataset_dir {home}/datasets".split())
-        train_AE.main(f"{common} --name AE --model {AE_MODEL} --width 16 {few}".split())
-        train_LengthEstimator.main(f"{common} --max_iters 2".split())
-        train_MARDM.main(f"{common} --name MARDM {ae} --model {MODEL} {few}".split())
-        release.main(f"{where} --name MARDM --to {DEMO['name']} --to_ae {AE_NAME}".split())
-    return checkpoints
+def call(main, line):
+    """Run a script's main as the shell would. Returns its exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        run(main, line.split() if isinstance(line, str) else line)
+    return exit_.value.code
+
+
+def as_process(target, *args):
+    """target(*args) in a process of its own. Returns its exit code, negative for a signal, and its stderr."""
+    with tempfile.NamedTemporaryFile("r", errors="replace") as output:
+        process = SERVER.Process(target=_redirected, args=(output.name, target, args))
+        process.start()
+        process.join()
+        return process.exitcode, output.read()
+
+
+def _redirected(path, target, args):
+    torch.set_num_threads(1)
+    for number, place in ((1, os.devnull), (2, path)):
+        os.dup2(os.open(place, os.O_WRONLY), number)
+    target(*args)
+
+
+def where(home, checkpoints=None):
+    """The flags of every script that reads the set and the runs below `home`."""
+    data = f"--dataset_name Demo --dataset_dir {home}/datasets"
+    return f"{data} --checkpoints_dir {checkpoints or f'{home}/checkpoints'} --num_workers 0 --device cpu"
+
+
+def train(flags, *stages):
+    """Each named script once, for a few steps."""
+    lines = {
+        "train_Evaluators": "--max_iters 2 --batch_size 16 --dim 16 --hidden 16 16 16",
+        "train_AE": f"--name AE {TRAIN_AE}",
+        "train_LengthEstimator": "--max_iters 2",
+        "train_MARDM": f"--name MARDM --need_evaluation {TRAIN_MARDM}",
+    }
+    for stage in stages or lines:
+        assert call(SCRIPTS[stage], f"{flags} {lines[stage]}") == 0, stage
+
+
+def build(home):
+    """datasets/Demo, and in checkpoints/Demo an evaluator, AE, MARDM and both as --demo loads them."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert call(prepare_dataset.main, f"demo --clips 40 --name Demo --dataset_dir {home}/datasets") == 0
+        train(where(home))
+        runs = f"--dataset_name Demo --checkpoints_dir {home}/checkpoints --name MARDM"
+        release.main(f"{runs} --to {DEMO['name']} --to_ae {DEMO['ae_name']}".split())
+    return home
+
+
+def linked(source, target):
+    """A copy of a folder in hard links: scripts replace files, none writes into one. Returns it."""
+    shutil.copytree(source, target, copy_function=os.link)
+    return Path(target)
+
+
+def tensors(path):
+    """Every tensor of a checkpoint, by its path in the dict."""
+
+    def walk(tree, prefix):
+        if torch.is_tensor(tree):
+            yield prefix, tree
+        elif isinstance(tree, dict):
+            for key, value in tree.items():
+                yield from walk(value, f"{prefix}/{key}")
+
+    return dict(walk(torch.load(path, map_location="cpu", weights_only=True), ""))
+
+
+def different_tensors(a, b):
+    """Names of the tensors of two checkpoints of one kind that are not equal, bit for bit."""
+    a, b = tensors(a), tensors(b)
+    assert a.keys() == b.keys() and len(a) > 20
+    return [key for key in a if not torch.equal(a[key], b[key])]

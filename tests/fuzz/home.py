@@ -1,4 +1,4 @@
-"""The home that cases are copied from: tiny data and weights of every kind, and the released demo weights."""
+"""The home that cases are copied from: the tiny world, the released demo weights, and input of every kind."""
 
 import contextlib
 import csv
@@ -8,35 +8,44 @@ import json
 import numpy as np
 
 import train_AE
-import train_Evaluators
 from motion.bvh.writer import write_bvh
 from motion.skeletons import SMPL22
 from motion.synthetic.clips import demo_clips
 from tests.conftest import ROOT
-from tests.tiny import train_demo
+from tests.tiny import PAIR, call, linked, where
 
-COMMON = "--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints --device cpu"
-LOAD = f"{COMMON} --num_workers 0"
-GENERATOR = f"{LOAD} --name MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XS"
-CHEAP = "--time_steps 1 --cfg 1 --motion_length 8 --output_dir {home}/out --export npy"
-SAMPLE = f"{GENERATOR} {CHEAP} --text_prompt walk"
-EDIT = (
-    f"{GENERATOR} --time_steps 1 --cfg 1 --output_dir {{home}}/out --export npy --text_prompt walk "
-    "-msec 0.3,0.6 --source_motion {home}/source.npy"
-)
-RELEASED = "--demo --checkpoints_dir {home}/released --device cpu"
+DATA = where("{home}")
+NEW = where("{home}", "{home}/new")
+GENERATOR = f"{DATA} --name MARDM {PAIR} --time_steps 1 --cfg 1"
+OUT = "--output_dir {home}/out --export npy"
+FEW = "--batch_size 64 --epoch 1 --max_iters 1 --warm_up_iter 1"
+# A command of each script that costs little
+COMMANDS = {
+    "train_AE": f"{DATA} --name New --model FSQ_AE_Small --width 8 {FEW}",
+    "train_MARDM": f"{DATA} --name New {PAIR} {FEW}",
+    "train_LengthEstimator": f"{NEW} {FEW}",
+    "train_Evaluators": f"{NEW} --which matching --dim 8 --hidden 8 8 8 {FEW}",
+    "evaluation_AE": f"{DATA} --name AE --model FSQ_AE_High --repeat_times 1",
+    "evaluation_MARDM": f"{GENERATOR} --repeat_times 1",
+    "sample": f"{GENERATOR} --motion_length 8 {OUT} --text_prompt walk",
+    "edit": f"{GENERATOR} {OUT} --text_prompt walk -msec 0.3,0.6 --source_motion {{home}}/source.npy",
+    "plot_loss": "--log_dir {home}/checkpoints/Demo/AE --metric Val/loss --output {home}/out/loss.png",
+    "experiments.prompt_check": "--real --clips 42 --output {home}/out/check.json",
+    "prepare_dataset demo": "--clips 10 --name New --dataset_dir {home}/out",
+    "prepare_dataset joints": "--input {home}/packed --name New --dataset_dir {home}/out",
+    "prepare_dataset bvh": "--input {home}/bvh --captions {home}/bvh/captions.jsonl --name New "
+    "--dataset_dir {home}/out --num_workers 1",
+    "prepare_dataset check": "--dataset_name Demo --dataset_dir {home}/datasets",
+}
 
 
-def build(home):
-    """-> home, with datasets/Demo, checkpoints/Demo, released/Demo, packed/, bvh/, source.npy, prompts.txt"""
-    checkpoints = train_demo(home)
-    flags = LOAD.replace("{home}", str(home))
-    few = "--batch_size 16 --max_iters 2 --epoch 1"
+def build(world, home):
+    """-> home, a copy of the world with a run Small, released/Demo, packed/, bvh/, glove/ and sources"""
+    linked(world, home)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        train_Evaluators.main(f"{flags} {few} --dim 16 --hidden 16 16 16".split())
-        train_AE.main(f"{flags} --name Small --model FSQ_AE_Small --width 16 {few}".split())
-    for stale in (checkpoints / "Demo").glob("*/model/latest.prev.tar"):
-        stale.unlink()
+        assert call(train_AE.main, f"{where(home)} --name Small --model FSQ_AE_Small --width 16 {FEW}") == 0
+    for previous in (home / "checkpoints/Demo").glob("*/model/latest.prev.tar"):
+        previous.unlink()
     for name in ("demo_AE", "demo_MARDM"):
         source = ROOT / "checkpoints/Demo" / name / "model/net_best_fid.tar"
         target = home / "released/Demo" / name / "model/net_best_fid.tar"
@@ -44,17 +53,10 @@ def build(home):
         target.write_bytes(source.read_bytes())
     clips = list(demo_clips(3, seed=1))
     np.save(home / "source.npy", clips[0].joints[:41].astype(np.float32))
-    (home / "prompts.txt").write_text("a person walks#8\nsomeone jumps\n", encoding="utf-8")
-    write_packed(home / "packed", clips)
-    write_bvh_folder(home / "bvh", clips)
-    return home
-
-
-def write_packed(folder, clips):
-    """What `prepare_dataset.py joints` reads."""
-    folder.mkdir()
+    for folder in ("packed", "bvh", "glove"):
+        (home / folder).mkdir()
     np.savez(
-        folder / "motions.npz",
+        home / "packed/motions.npz",
         joints=np.concatenate([clip.joints for clip in clips]).astype(np.float32),
         offsets=np.cumsum([0, *(len(clip.joints) for clip in clips)]),
         names=np.array([clip.name for clip in clips]),
@@ -62,24 +64,17 @@ def write_packed(folder, clips):
         unit_m=1.0,
         fps=20.0,
     )
-    with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-        for clip in clips:
-            row = {"name": clip.name, "captions": list(clip.captions), "tokens": list(clip.tokens)}
-            file.write(json.dumps(row) + "\n")
-    with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["name", "split", "content", "style"])
-        rows.writerows([clip.name, split, clip.label, ""] for clip, split in zip(clips, SPLITS))
-
-
-SPLITS = ("train", "val", "test")
-
-
-def write_bvh_folder(folder, clips):
-    """What `prepare_dataset.py bvh` reads."""
-    folder.mkdir()
+    rows = [{"name": c.name, "captions": list(c.captions), "tokens": list(c.tokens)} for c in clips]
+    (home / "packed/captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with open(home / "packed/labels.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "split", "content", "style"])
+        writer.writerows([c.name, split, c.label, ""] for c, split in zip(clips, ("train", "val", "test")))
     for clip in clips:
-        write_bvh(folder / f"{clip.name}.bvh", clip.joints[:40], 20.0)
-    with open(folder / "captions.jsonl", "w", encoding="utf-8") as file:
-        for clip in clips:
-            file.write(json.dumps({"name": clip.name, "captions": [clip.captions[0]]}) + "\n")
+        write_bvh(home / f"bvh/{clip.name}.bvh", clip.joints[:40], 20.0)
+    write_bvh(home / "source.bvh", clips[0].joints[:40], 20.0)
+    (home / "prompts.txt").write_text("walk")
+    np.save(home / "glove/our_vab_data.npy", np.zeros((3, 300), np.float32))
+    rows = [{"name": clip.name, "captions": [clip.captions[0]]} for clip in clips]
+    (home / "bvh/captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return home
