@@ -1,48 +1,29 @@
 """kill -9 at any moment: latest.tar always loads, and the resumed run ends with the very tensors."""
 
-import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import time
-from functools import partial
 
 import pytest
 import torch
 
-import prepare_dataset
 import train_AE
 import train_MARDM
-from tests.test_scripts import call, same_tensors
+from tests.test_training_loop import Rehearsal
+from tests.tiny import PAIR, SERVER, different_tensors, linked, where
 from utils.checkpoints import load_state
 from utils.cli import run
 from utils.training.training_loop import TrainingLoop
 
-AE = "--model FSQ_AE_Small --width 16 --batch_size 16 --window_size 196"
-MARDM = "--ae_name tokens --ae_model FSQ_AE_Small --model FSQ-MARDM-SiT-XS --batch_size 8"
-SCRIPTS = {"AE": (train_AE.main, AE), "MARDM": (train_MARDM.main, MARDM)}
+SCRIPTS = {
+    "AE": (train_AE.main, "--model FSQ_AE_Small --width 16 --batch_size 8 --window_size 196"),
+    "MARDM": (train_MARDM.main, f"{PAIR} --batch_size 8"),
+}
 OPEN_END = "--epoch 100000 --max_iters 0"
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["tests.test_kill"]
-)  # every sitting is a process of its own, without its imports
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A small set, and an autoencoder for the generator; epochs of few steps, so that their ends are met."""
-    home = tmp_path_factory.mktemp("killed")
-    assert call(prepare_dataset.main, f"demo --clips 60 --name Tiny --dataset_dir {home}/datasets") == 0
-    assert call(train_AE.main, f"{flags(home, AE, 'tokens')} --epoch 1 --max_iters 2") == 0
-    return home
-
-
-def flags(home, line, name, workers=0):
-    where = f"--dataset_name Tiny --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
-    how = f"--device cpu --num_workers {workers} --warm_up_iter 5 --log_every 2 --save_every 3"
-    return f"{line} --name {name} {where} {how}"
 
 
 class Run:
@@ -50,99 +31,36 @@ class Run:
 
     def __init__(self, home, script, name, workers=0):
         self.main, line = SCRIPTS[script]
-        self.flags = flags(home, line, name, workers)
-        self.model = home / "checkpoints/Tiny" / name / "model"
+        how = f"--num_workers {workers} --warm_up_iter 5 --log_every 2 --save_every 3"
+        self.flags = f"{line} --name {name} {where(home)} {how}"
+        self.model = home / "checkpoints/Demo" / name / "model"
         self.latest = self.model / "latest.tar"
 
-    def start(self, more=OPEN_END, trap=None):
+    def start(self, more=OPEN_END):
         """A process that trains, and an event that is set when it has taken its first step."""
         stepped = SERVER.Event()
         resumed = "--is_continue" if self.latest.is_file() else ""
-        line = f"{self.flags} {more} {resumed}"
-        process = SERVER.Process(target=sitting, args=(self.main, line.split(), stepped, trap))
+        process = SERVER.Process(target=sitting, args=(self.main, f"{self.flags} {more} {resumed}", stepped))
         process.start()
         return process, stepped
-
-    def sit(self, more=OPEN_END, trap=None):
-        """A sitting to its end -> its exit code, negative where a signal ended it."""
-        process, _ = self.start(more, trap)
-        process.join()
-        return process.exitcode
 
     def steps(self):
         """Of the last save, which has to load; 0 before the first."""
         return load_state(self.latest)["total_it"] if self.latest.is_file() else 0
 
 
-def sitting(main, argv, stepped, trap):
-    """What the process does. trap: has it die by its own hand."""
+def sitting(main, line, stepped):
+    """What the process does."""
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    gradient_step = TrainingLoop.optimizer_step
+    optimizer_step = TrainingLoop.optimizer_step
 
-    def tell(loop, optimizer):
-        gradient_step(loop, optimizer)
+    def notify(loop, optimizer):
+        optimizer_step(loop, optimizer)
         stepped.set()
 
-    TrainingLoop.optimizer_step = tell
-    if trap:
-        trap()
-    run(main, argv)
-
-
-def ends_as_if_never_killed(killed, home, script):
-    """Let the run go on for a few steps, and another take as many in one go: the same tensors, no litter."""
-    steps = killed.steps() + 4
-    whole = Run(home, script, f"{killed.model.parent.name}-whole")
-    for either in (killed, whole):
-        assert either.sit(f"--epoch 100000 --max_iters {steps}") == 0
-        assert either.steps() == steps
-        left = {file.name for file in either.model.iterdir() if "tfevents" not in file.name}
-        assert left == {"latest.tar", "latest.prev.tar"}
-    assert same_tensors(killed.latest, whole.latest) == []
-
-
-def dies_at_operation(nth):
-    """A trap: SIGKILL at the nth file operation of a save; exit code 7 where a save has fewer."""
-    save, seen = TrainingLoop.save, None
-
-    def watch(event, _):
-        nonlocal seen
-        if seen is not None and event in ("open", "os.link", "os.remove", "os.rename", "shutil.copyfile"):
-            seen += 1
-            if seen == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched(loop):
-        nonlocal seen
-        seen = 0
-        save(loop)
-        os._exit(7)
-
-    sys.addaudithook(watch)
-    TrainingLoop.save = watched
-
-
-def dies_half_written(size):
-    """A trap: the kernel ends the process when it has written `size` bytes of a file."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def test_a_kill_at_any_moment_of_a_save_loses_nothing(home):
-    """Before and after every file operation, and with the file half written."""
-    killed = Run(home, "AE", "saves")
-    assert killed.sit("--epoch 100000 --max_iters 7") == 0
-    for nth in range(1, 100):
-        code, before = killed.sit(trap=partial(dies_at_operation, nth)), killed.steps()
-        if code == 7:
-            break
-        assert code == -signal.SIGKILL
-    assert nth > 4 and killed.steps() == before
-    half = killed.latest.stat().st_size // 2
-    assert killed.sit(trap=partial(dies_half_written, half)) == -signal.SIGXFSZ
-    assert killed.steps() == before
-    ends_as_if_never_killed(killed, home, "AE")
+    TrainingLoop.optimizer_step = notify
+    run(main, line.split())
 
 
 @pytest.mark.parametrize(
@@ -154,9 +72,13 @@ def test_a_kill_at_any_moment_of_a_save_loses_nothing(home):
         pytest.param("MARDM", 6, 2, marks=pytest.mark.slow),
     ],
 )
-def test_kill_9_at_random_moments(home, script, kills, workers):
+def test_kill_9_at_random_moments(world, tmp_path, script, kills, workers):
+    """Afterwards the run goes on for four steps, and another takes as many in one go."""
+    home = linked(world, tmp_path / "home")
+    for folder in (home / "checkpoints/Demo").glob("text_mot_match*"):
+        shutil.rmtree(folder)  # epochs are short and end without an evaluation
     draw = random.Random(f"{script} {kills} {workers}")
-    killed, before = Run(home, script, f"{script}-{kills}-{workers}", workers), 0
+    killed, before = Run(home, script, "killed", workers), 0
     for number in range(kills):
         process, stepped = killed.start()
         since = draw.choice(["start", "first step", "first save"]) if number else "first save"
@@ -171,7 +93,14 @@ def test_kill_9_at_random_moments(home, script, kills, workers):
         assert killed.steps() >= before
         before = killed.steps()
     assert before > 0
-    ends_as_if_never_killed(killed, home, script)
+    whole = Run(home, script, "whole")
+    for either in (killed, whole):
+        process, _ = either.start(f"--epoch 100000 --max_iters {before + 4}")
+        process.join()
+        assert process.exitcode == 0 and either.steps() == before + 4
+        left = {file.name for file in either.model.iterdir() if "tfevents" not in file.name}
+        assert left == {"latest.tar", "latest.prev.tar"}
+    assert different_tensors(killed.latest, whole.latest) == []
 
 
 def wait_for_another(file, process):
@@ -184,3 +113,45 @@ def wait_for_another(file, process):
     while which() == now:
         assert process.is_alive()
         time.sleep(0.005)
+
+
+def forked_save(loop, trap):
+    """Save in a process of its own that `trap` ends. Returns its exit code, negative for a signal."""
+    pid = os.fork()
+    if not pid:
+        trap()
+        loop.save()
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_kill_at_any_moment_of_a_save_loses_nothing(tmp_path):
+    """Before every file operation, after the last, and with the file half written."""
+    run = Rehearsal(tmp_path, max_iters=5, save_every=2).train().run
+    loop = Rehearsal(tmp_path, is_continue=True).loop
+    size = run.latest.stat().st_size
+    before = loop.progress.total_it
+
+    def dies_at_operation(event, _):
+        nonlocal countdown
+        if event in ("open", "os.link", "os.remove", "os.rename", "shutil.copyfile"):
+            countdown -= 1
+            if countdown == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def dies_half_written():
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    for nth in range(1, 100):
+        countdown, loop.progress.total_it = nth, before + 1
+        code = forked_save(loop, lambda: sys.addaudithook(dies_at_operation))
+        assert load_state(run.latest)["total_it"] in (before, before + 1)
+        if code == 7:
+            break
+        assert code == -signal.SIGKILL
+    assert nth > 4 and load_state(run.latest)["total_it"] == before + 1
+    assert forked_save(loop, dies_half_written) == -signal.SIGXFSZ
+    assert load_state(run.latest)["total_it"] == before + 1
+    assert Rehearsal(tmp_path, is_continue=True).loop.progress.total_it == before + 1
+    assert not list(run.model.glob(".part-*"))
