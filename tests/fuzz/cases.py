@@ -542,9 +542,8 @@ def cases():
     for path, (kind, command) in CHECKPOINTS.items():
         script, words, _ = command
         yield Case(kind, f"{path} as it is", script, words, expect=0)
-        foreign = OWN["checkpoints"] | {
-            f"is {other}": PurePath(other) for other in CHECKPOINTS if other != path
-        }
+        others = {f"is {other}": (PurePath(other), None) for other in CHECKPOINTS if other != path}
+        foreign = OWN["checkpoints"] | others | {"a folder": (FOLDER, None)}
         yield from damaged("checkpoints", path, [(script, words, 2)], ANY | foreign)
         yield from damaged(kind, path, [command], BENT | OWN.get(kind, {}) | SOUND)
     for path, (script, words, _) in CONTINUED.items():
