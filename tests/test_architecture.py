@@ -1,5 +1,5 @@
-"""The shape of the code: who may import whom, where names become modules, how scripts open and close, and what a
-function may ask for."""
+"""The shape of the code: who may import whom, where names become modules, how scripts open and close, what
+functions may ask for."""
 
 import ast
 from functools import cache
@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "models": {"models", "diffusions"},
     "utils": BELOW,
     "scripts": BELOW,  # and the programs in the root
-    "experiments": BELOW | {"experiments", "diffusions"},
+    "experiments": BELOW | {"experiments", "benchmarks", "diffusions"},
     "benchmarks": BELOW | {"benchmarks", "diffusions"},
 }
 PROGRAMS = {
