@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tiny import MODEL, train_demo
+from tests.tiny import MODEL
 from utils import checkpoints
 from utils.checkpoints import Run, load_generator, save_state, weights_hash
 from utils.config import RunConfig, WeightsConfig
@@ -20,15 +20,10 @@ from utils.safe_load import load_state
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder of checkpoints: runs AE and MARDM of 2 steps, and the two packed as released weights are."""
-    return train_demo(tmp_path_factory.mktemp("tied"))
-
-
 @pytest.fixture
-def runs(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "checkpoints")
+def runs(demo_weights, tmp_path):
+    """A folder of checkpoints: runs AE and MARDM of a few steps, and the two packed as released weights are."""
+    shutil.copytree(demo_weights, tmp_path / "checkpoints")
     return tmp_path / "checkpoints"
 
 
@@ -97,9 +92,9 @@ def test_a_generators_file_is_read_once(runs, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def pipeline(trained):
+def pipeline(demo_weights):
     with contextlib.redirect_stdout(io.StringIO()):
-        return load("Demo/demo_MARDM", checkpoints_dir=str(trained))
+        return load("Demo/demo_MARDM", checkpoints_dir=str(demo_weights))
 
 
 @pytest.mark.parametrize(
@@ -125,12 +120,15 @@ def test_a_programs_mistakes_get_one_line_in_its_own_words(pipeline, given, line
     assert "\n" not in str(refused.value) and "--" not in str(refused.value)
 
 
-def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, trained):
+def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_weights):
     made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1)
     assert [len(joints) for joints in made] == [40, 40]
     with pytest.raises(BadInput, match="<dataset>/<name>"):
         load("Demo")
-    assert load("Demo/demo_MARDM", checkpoints_dir=str(trained), device="auto").device.type in ("cpu", "cuda")
+    assert load("Demo/demo_MARDM", checkpoints_dir=str(demo_weights), device="auto").device.type in (
+        "cpu",
+        "cuda",
+    )
 
 
 def test_threads_draw_what_one_draws(pipeline):

@@ -21,7 +21,7 @@ MARDM = f"{PAIR} --dropout 0 --batch_size 15 --lr 1e-3 --log_every 5"
 def worker(folder, rank, processes, port, dtype, commands):
     """A process that runs commands (main, line) one after the other and keeps what each ends with."""
     os.environ |= {"WORLD_SIZE": str(processes), "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
     torch.set_default_dtype(dtype)
     collate, finish = utils.datasets.collate, TrainingLoop.finish_epoch

@@ -29,9 +29,10 @@ MODULES = (edit, evaluation_AE, evaluation_MARDM, plot_loss, prepare_dataset, re
 MODULES += (train_Evaluators, train_LengthEstimator, train_MARDM)
 SCRIPTS = {module.__name__.split(".")[-1]: module.main for module in MODULES}
 
-PAIR = "--ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XS"
+AE_MODEL, MODEL = "FSQ_AE_High", "FSQ-MARDM-SiT-XS"
+PAIR = f"--ae_name AE --ae_model {AE_MODEL} --model {MODEL}"
 STEPS = "--epoch 2 --warm_up_iter 2 --log_every 2"
-TRAIN_AE = f"--model FSQ_AE_High --width 16 --batch_size 16 --max_iters 6 {STEPS}"
+TRAIN_AE = f"--model {AE_MODEL} --width 16 --batch_size 16 --max_iters 6 {STEPS}"
 TRAIN_MARDM = f"{PAIR} --batch_size 8 --max_iters 8 {STEPS}"
 
 SERVER = multiprocessing.get_context("forkserver")  # processes that need not import everything again
@@ -85,7 +86,7 @@ def build(home):
         assert call(prepare_dataset.main, f"demo --clips 40 --name Demo --dataset_dir {home}/datasets") == 0
         train(where(home))
         runs = f"--dataset_name Demo --checkpoints_dir {home}/checkpoints --name MARDM"
-        release.main(f"{runs} --to {DEMO['name']} --to_ae {DEMO['ae_name']}".split())
+        release.main(f"{runs} --to {DEMO['name']} --to_ae demo_AE".split())
     return home
 
 
