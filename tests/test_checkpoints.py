@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def runs(demo_weights, tmp_path):
-    """A folder of checkpoints: runs AE and MARDM of a few steps, and the two packed as released weights are."""
+    """A folder of checkpoints: runs AE and MARDM of a few steps, and both as released weights are."""
     shutil.copytree(demo_weights, tmp_path / "checkpoints")
     return tmp_path / "checkpoints"
 

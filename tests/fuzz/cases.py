@@ -471,7 +471,7 @@ CONTINUED = {
 CHECKPOINTS = {  # file -> (what it holds, the command that reads it)
     f"{RELEASED}/demo_AE/model/net_best_fid.tar": ("autoencoders", SAMPLED),
     f"{RELEASED}/demo_MARDM/model/net_best_fid.tar": ("generators", SAMPLED),
-    AE: ("autoencoders", reader("edit", more="--checkpoint latest")),
+    AE: ("autoencoders", reader("evaluation_AE", more="--checkpoint latest")),
     MARDM: ("generators", reader("evaluation_MARDM", more="--checkpoint latest")),
     f"{RUNS}/length_estimator/model/finest.tar": (
         "lengths",
