@@ -51,7 +51,6 @@ benchmarks/training_modes.py:Bench.__init__ benchmarks/training_modes.py:Generat
 TAKE_MANY = """
 benchmarks/reference.py:draw_everything motion/render/rendering.py:contact_sheet
 utils/datasets.py:AddressedBatches.__init__ utils/evaluation/evaluator_networks.py:MotionCLIP.__init__
-utils/flags.py:optimizer_flags
 """
 
 
