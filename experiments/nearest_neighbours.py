@@ -99,10 +99,14 @@ class LocalJoints(EvaluationRun):
     """An evaluation whose Motions hold the joints in the root's frame, without the path of the root."""
 
     def to_motions(self, motion, m_lens):
-        rows, unit = self.dataset.normalizer.inverse(motion).cpu(), self.spec.skeleton.unit_m
-        local = rows[..., 4:].unflatten(-1, (-1, 3)) * unit
-        joints = [one[:n].numpy() for one, n in zip(local, m_lens.tolist())]
+        joints = local_joints(self.dataset.normalizer.inverse(motion), m_lens, self.spec.skeleton.unit_m)
         return replace(super().to_motions(motion, m_lens), joints=joints)
+
+
+def local_joints(rows, m_lens, unit_m):
+    """Features [B,T,dim], m_lens [B] -> B arrays of joints [n,J-1,3] in the root's frame, in metres."""
+    local = rows[..., 4:].unflatten(-1, (-1, 3)).cpu() * unit_m
+    return [one[:n].numpy() for one, n in zip(local, m_lens.tolist())]
 
 
 def postures(clips, frames=FRAMES):

@@ -4,7 +4,6 @@ import copy
 import json
 import re
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import train_Evaluators
 from experiments import nearest_neighbours as memorisation
 from experiments.ablation import figures, report, tables, verdicts
 from experiments.ablation.collect import collect
-from experiments.nearest_neighbours import LocalJoints, near_copies, nearest, postures
+from experiments.nearest_neighbours import local_joints, near_copies, nearest, postures
 from models.AE import AE_models
 from utils.checkpoints import Run, save_state
 from utils.cli import run
@@ -485,22 +484,12 @@ def test_test_clips_are_one_percent_near_copies_of_their_own():
 
 
 def test_postures_do_not_see_where_one_walks():
-    spec = SimpleNamespace(skeleton=Bones())
     rows = torch.zeros(1, 8, 10)
     rows[..., 4:] = torch.arange(6.0)
     here, there = rows.clone(), rows.clone()
     there[..., :3] = 0.3  # turns and walks
-    dataset = SimpleNamespace(normalizer=SimpleNamespace(inverse=lambda x: x))
-    evaluation = LocalJoints(None, dataset, spec, torch.device("cpu"))
-    a, b = (evaluation.to_motions(x, torch.tensor([8])).joints[0] for x in (here, there))
+    a, b = (local_joints(x, torch.tensor([8]), 0.5)[0] for x in (here, there))
     assert np.array_equal(a, b) and np.allclose(a[0], np.arange(6).reshape(2, 3) * 0.5)
-
-
-class Bones:
-    unit_m = 0.5
-
-    def __len__(self):
-        return 3
 
 
 def test_the_histogram_marks_the_first_percentile(tmp_path):
