@@ -122,10 +122,10 @@ def run_epoch(loop, net, clips=3, metrics=None, spoil=1.0):
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path):
-    loop, net = loop_in(tmp_path)
+    loop, net = loop_in(tmp_path, max_iters=2)
     run_epoch(loop, net, metrics={"fid": 1.0})
     kept = load_state(loop.run.best)["net"]["weight"]
-    loop, net = loop_in(tmp_path, is_continue=True)
+    loop, net = loop_in(tmp_path, is_continue=True, max_iters=6)
     assert loop.progress.ep == 1 and loop.progress.best["fid"] == 1.0
     run_epoch(loop, net, metrics={"fid": 2.0})
     assert torch.equal(load_state(loop.run.best)["net"]["weight"], kept)
