@@ -35,7 +35,7 @@ def flags():
 
 
 def caption_lengths(clips, embeddings):
-    """A set with an entry for each caption of each clip. Only the number of frames counts: no feature is kept."""
+    """A set with an entry for each caption of each clip. Only frames count: no feature is kept."""
     entries = [
         Clip(f"{clip.name}#{k}", clip.motion[:, :0], (caption,))
         for clip in clips

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import edit
-from edit import best_reproduced, bodies, describe_sections, joints_of, parse_sections, read_source
+from edit import describe_sections, parse_sections
 from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
@@ -21,6 +21,7 @@ from tests.test_MARDM import awake
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
+from utils.generation.edit_source import best_reproduced, bodies, joints_of, read_source
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What benchmarks/gpu.sh can show without a GPU: its comparison, here of the CPU with itself, and its refusal."""
+"""What benchmarks/gpu.sh shows without a GPU: its comparison, of the CPU with itself, and its refusal."""
 
 import pytest
 import torch

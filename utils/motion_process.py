@@ -75,7 +75,7 @@ def check_finite(motion):
 
 
 def place(joints, skeleton):
-    """joints [T,J,3] moved: lowest joint of all frames at y = 0, root above the origin, facing +Z at frame 0."""
+    """joints [T,J,3] moved: lowest joint of all frames at y = 0; frame 0 above the origin, facing +Z."""
     right_hip, left_hip, right_shoulder, left_shoulder = joints[0, list(skeleton.facing)]
     forward = np.cross([0.0, 1.0, 0.0], (right_hip - left_hip) + (right_shoulder - left_shoulder))
     origin = np.array([joints[0, 0, 0], joints[..., 1].min(), joints[0, 0, 2]])

@@ -120,7 +120,7 @@ class Pipeline:
         """Motions for a list of prompts -> list of joints [n,J,3], in the skeleton's unit (metres).
 
         seconds: one for all or one per prompt; None = estimated from the text. cfg and the other fields of
-        `SamplingConfig` by name. A prompt gives the same motion alone or in any list, at the same place in it.
+        `SamplingConfig` by name. A prompt gives the same motion alone or in any list, at its place in it.
         """
         if isinstance(prompts, str):
             raise BadInput(f"prompts is one string: pass a list, [{prompts[:40]!r}]")

@@ -12,7 +12,7 @@ from utils import distributed
 
 
 def warm_up_then_milestones(optimizer, training):
-    """Linear warm-up to the full rate; times `lr_decay` at each milestone. All in steps, of a TrainingConfig."""
+    """Linear warm-up to the full rate; times `lr_decay` at each milestone. training: a TrainingConfig."""
 
     def factor(step):
         warm = min(1.0, (step + 1) / max(training.warm_up_iter, 1))
@@ -32,7 +32,7 @@ def warm_up_then_cosine(optimizer, training, steps):
 
 
 def optimizer_step(optimizer, scheduler, max_norm=None):
-    """One step of optimizer and schedule. -> the gradients' norm [] (before clipping to `max_norm`, if given)"""
+    """One step of optimizer and schedule. -> the gradients' norm [] before it is clipped to `max_norm`"""
     parameters = [p for p in parameters_of(optimizer) if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
     if max_norm:
@@ -47,8 +47,8 @@ def parameters_of(optimizer):
 
 
 def adamw(module, training):
-    """The optimizer of both stages; training: a TrainingConfig. Fused takes a fifth of the time on a CPU as well (13 million parameters:
-    8 ms, else 43); a run that was begun without goes on without.
+    """AdamW with the rates of a TrainingConfig. Fused takes a fifth of the time on a CPU as well (13 million
+    parameters: 8 ms, else 43).
     """
     return torch.optim.AdamW(
         module.parameters(), training.lr, betas=(0.9, 0.99), weight_decay=training.weight_decay, fused=True

@@ -1,0 +1,97 @@
+"""The motion that an edit starts from: a file -> joints in its own world, and rows that a model knows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.AE import STRIDE
+from motion.bvh.rigs import HUMANML3D_BONES
+from motion.skeletons import SMPL22
+from utils.data.bvh_dataset import Reading
+from utils.data.feature_cache import as_float32, load_array
+from utils.errors import BadInput
+from utils.generation.anchoring import on_bones
+from utils.motion_process import joints_to_features, recover_from_ric
+
+BONES = ("own", "humanml3d")
+MAX_SOURCE = 12_000  # frames
+
+
+@dataclass(frozen=True)
+class Source:
+    """A motion to edit."""
+
+    joints: np.ndarray  # [T,J,3], where they stand in their world
+    rows: np.ndarray  # float64 [4 ceil(T/4),D]; beyond T the body goes on as it moved last
+
+
+def is_bvh(path):
+    return Path(path).suffix.lower() == ".bvh"
+
+
+def read_source(path, spec, reading=None):
+    """A motion file -> Source. reading: how a .bvh is understood. Raises BadInput."""
+    where = f"--source_motion {path}"
+    array = _read_bvh(path, spec, reading or Reading(spec.fps)) if is_bvh(path) else load_array(path)
+    joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
+    if not STRIDE <= frames <= MAX_SOURCE:  # before anything is computed of them
+        raise BadInput(f"{where}: {frames} frames; {STRIDE} to {MAX_SOURCE} can be edited")
+    if not np.isfinite(as_float32(array)).all():
+        raise BadInput(f"{where} holds NaN, infinite or absurd values")
+    array = array.astype(np.float64)
+    missing = -frames % STRIDE
+    if array.ndim == 3 and array.shape[1:] == (joints, 3):
+        step = (array[-1, 0] - array[-2, 0]) * [1, 0, 1]  # joints give one row less than they are
+        ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
+        rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton)[:, : spec.dim]
+        return Source(array, rows.astype(np.float64))
+    if array.ndim != 2 or array.shape[1] < spec.dim:
+        raise BadInput(
+            f"{where}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
+            f"joints [T,{joints},3]"
+        )
+    rows = np.pad(array[:, : spec.dim], [(0, missing), (0, 0)], mode="edge")
+    return Source(joints_of(rows, spec)[:frames], rows)
+
+
+def _read_bvh(path, spec, reading):
+    """A BVH file of a rig that is known or mapped -> joints [T,22,3] at the model's frame rate."""
+    if spec.skeleton is not SMPL22:
+        raise BadInput(f"--source_motion {path}: a .bvh needs a model of 22 joints; pass features or joints")
+    try:
+        return reading.joints(path)
+    except (ValueError, OSError) as error:
+        raise BadInput(f"--source_motion {path}: {error}") from None
+
+
+def joints_of(rows, spec):
+    """Rows [T,D] -> joints [T,J,3] from the origin."""
+    return recover_from_ric(torch.from_numpy(rows), len(spec.skeleton)).numpy()
+
+
+def bodies(source, spec, bones):
+    """The rows on the bodies that --bones allows -> {name: rows}."""
+    result = {"own": source.rows}
+    if spec.skeleton is SMPL22 and bones != "own":
+        result["humanml3d"] = rows = on_bones(source.rows, HUMANML3D_BONES)
+        rows[:, [3, *range(5, spec.dim, 3)]] -= joints_of(rows, spec)[..., 1].min()  # stands on the floor
+    return result if bones == "auto" else {bones: result.get(bones, source.rows)}
+
+
+@torch.no_grad()
+def best_reproduced(tokenizer, rows_by_body):
+    """Of the same motion on several bodies the name of the one that the autoencoder reproduces best."""
+
+    def error(name):
+        motion = model_rows(tokenizer, rows_by_body[name])
+        return float((tokenizer.ae.detokenize(tokenizer.ae.tokenize(motion)[1]) - motion).abs().mean())
+
+    return min(rows_by_body, key=error)
+
+
+def model_rows(tokenizer, rows):
+    """Rows [T,D] -> what the autoencoder takes [1,T,D]."""
+    device = next(tokenizer.ae.parameters()).device
+    return tokenizer.normalizer(torch.from_numpy(rows).float()).to(device)[None]
