@@ -9,8 +9,8 @@ saves, scalars, signals.
             loop.optimizer_step(optimizer)
         loop.finish_epoch(metrics)
 
-A step is one global batch of `loading.batch_size` clips, whatever the number of processes and of grad_accum:
-each process has its share of it, cut into micro-batches, and the gradient is that of all sums over all counts.
+A step is one global batch of `loading.batch_size` clips, whatever the number of processes and of grad_accum.
+Each process has its share, cut into micro-batches; the gradient is that of all sums over all counts.
 
 Everything random in a step follows from (seed, step), and what a clip draws from (seed, step, clip) or, in
 the loader, (seed, epoch, clip): a resumed run ends with the tensors of an uninterrupted one.
@@ -36,7 +36,7 @@ from utils.safe_load import State, load_state
 from utils.training.monitoring import Meter, Watch
 from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of
 
-# What a run may be continued with although it was begun otherwise: none of it changes what was learned so far.
+# What a run may be continued with although it was begun otherwise: nothing learned so far depends on it.
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
     *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
@@ -166,7 +166,7 @@ class TrainingLoop:
     def finish_epoch(self, metrics=None, group="Test"):
         """Close the epoch, keep the weights if `metrics` (a dict) are the best so far, and save the last epoch.
 
-        Others are saved every `save_every` steps: XL is 4.6 GB a save, and resuming is exact in mid-epoch.
+        Others wait for their `save_every` steps: XL is 4.6 GB a save, and resuming is exact in mid-epoch.
         """
         progress = self.progress
         if not self.done:
