@@ -164,7 +164,7 @@ class TrainingLoop:
                 self.writer.add_scalar(f"{group}/{title}", value, self.progress.total_it)
 
     def finish_epoch(self, metrics=None, group="Test"):
-        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far, and save the last epoch.
+        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far; save the last epoch.
 
         Others wait for their `save_every` steps: XL is 4.6 GB a save, and resuming is exact in mid-epoch.
         """
