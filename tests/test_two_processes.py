@@ -12,6 +12,7 @@ import train_MARDM
 import utils.datasets
 from tests.tiny import PAIR, SERVER, where
 from utils import distributed
+from utils.training import token_statistics
 from utils.training.training_loop import TrainingLoop
 
 AE = "--model {} --width 16 --window_size 200 --batch_size 15 --lr 1e-3 --log_every 5"
@@ -34,7 +35,8 @@ def worker(folder, rank, processes, port, dtype, commands):
         state = {name: part.state_dict() for name, part in loop.parts.items()} | {"metrics": metrics}
         torch.save(state, f"{folder}/{loop.run.root.name}-{distributed.rank()}.pt")
 
-    utils.datasets.collate, TrainingLoop.finish_epoch = in_default_dtype, finish_and_keep
+    utils.datasets.collate = token_statistics.collate = in_default_dtype
+    TrainingLoop.finish_epoch = finish_and_keep
     for main, line in commands:
         main(line.split())
 
