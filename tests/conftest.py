@@ -7,7 +7,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+torch.set_num_threads(1)  # as in the processes that tests start: bits depend on it
 
 
 def outside(variable, default):

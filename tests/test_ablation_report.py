@@ -11,7 +11,6 @@ import torch
 from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
-import train_Evaluators
 from experiments import nearest_neighbours as memorisation
 from experiments.ablation import figures, report, tables, verdicts
 from experiments.ablation.collect import collect
@@ -504,8 +503,6 @@ def test_the_command_measures_a_generator(demo_weights, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(demo_weights, folder)
     where = f"--checkpoints_dir {folder} --dataset_dir {demo_weights.parent}/datasets --device cpu"
-    common = f"{where} --dataset_name Demo --num_workers 0"
-    train_Evaluators.main(f"{common} --which matching --max_iters 2 --batch_size 16 --dim 16".split())
     memorisation.main(f"--demo {where} --time_steps 2 --clips 5 --output {tmp_path}/m.png".split())
     found = json.loads((folder / "Demo" / DEMO["name"] / "eval/memorisation.json").read_text())
     for space in found["spaces"].values():
