@@ -45,9 +45,9 @@ variant() {
 }
 # What the VQ is tuned by; later flags beat the common ones. 2 is the best of them on val, and what the tables use.
 vq_settings=(
-    [1]="--commitment_cost 0.25 --restart_after 100"
-    [2]="--commitment_cost 1.0 --restart_after 20"
-    [3]="--commitment_cost 0.25 --restart_after 20 --lr 5e-4"
+    [1]="--commitment_cost 0.25"
+    [2]="--commitment_cost 1.0"
+    [3]="--commitment_cost 0.25 --lr 5e-4"
 )
 tokens=(${TOKENS:-AE_Model FSQ_AE_High VQ_4096})    # those that generators are trained on
 others=(FSQ_888 VQ_512 FSQ_75555 FSQ_AE_Small FSQ_AE_Medium VQ_16384)

@@ -166,7 +166,7 @@ def tuning_table(record):
         evaluation = run["evaluations"].get("eval_val", {})
         row = evaluation.get("rows", {}).get("reconstruction")
         if name.startswith("VQ_tune") and row:
-            settings = [run["flags"][key] for key in ("lr", "commitment_cost", "restart_after")]
+            settings = [run["flags"].get(key, "-") for key in ("lr", "commitment_cost", "restart_after")]
             figures = [f"{row['fid']['mean']:.3f}", f"{row['mpjpe']['mean']:.1f}"]
             used = evaluation.get("codes", {}).get("codes_used", "-")
             rows.append([name, run["codes"], run["seed"], *settings, *figures, used, row["n"]])
