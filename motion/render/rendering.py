@@ -123,6 +123,8 @@ class _Actor:
         self.future.set(colors=PATH, alpha=0.3, linewidths=2, capstyle="butt")
         self.past.set(colors=PATH, linewidths=2.5)
         self.shadow.set(colors=SHADOW)
+        # Else Agg snaps both ends of an upright or level part to one pixel, and the ball of the head is gone.
+        self.body.set(snap=False)
 
     def draw(self, t):
         """Frame t, or the last pose, faded, where the motion is over by then."""
