@@ -23,7 +23,7 @@ full_size() {
     EVALUATOR_FLAGS=()
     LENGTH_FLAGS=()
     AE_FLAGS=(--epoch 50 --batch_size 256)
-    MARDM_FLAGS=(--epoch 500 --batch_size 64 --need_evaluation)
+    MARDM_FLAGS=(--epoch 500 --batch_size 64 --need_evaluation --eval_every 10)
     EVAL_AE_FLAGS=()
     EVAL_MARDM_FLAGS=()
 }
