@@ -12,7 +12,6 @@ import torch
 
 from models.AE import STRIDE, AE_models
 from models.masking import lengths_to_mask
-from utils import distributed
 from utils.checkpoints import Run, load_ae
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
@@ -55,7 +54,6 @@ def code_usage(ae, evaluation):
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    distributed.refuse_several("evaluation_AE.py")
     device = start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]

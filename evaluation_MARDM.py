@@ -7,7 +7,6 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 
 from functools import partial
 
-from utils import distributed
 from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
@@ -36,7 +35,6 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    distributed.refuse_several("evaluation_MARDM.py")
     device = start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import shlex
 import sys
 import time
@@ -16,7 +15,7 @@ import numpy as np
 from models import counter_rng
 from models.counter_rng import Purpose
 from motion.files import write_text
-from utils import metrics
+from utils import distributed, metrics
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
@@ -57,8 +56,7 @@ MEASURES = {
 
 def make_evaluation(run, config, tokenizer, clips, device, embeddings=None):
     """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun"""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise BadInput("an evaluation runs in one process: start it without accelerate launch or torchrun")
+    distributed.refuse_several("an evaluation")
     parent, root = config.protocol == "parent", find_dataset(run.dataset_name, run.dataset_dir)[1]
     evaluator = TextMotionEvaluator.load(run, tokenizer.spec, device, config.eval_mean_std, config.glove_dir)
     if evaluator is not None:
