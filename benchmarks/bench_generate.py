@@ -1,6 +1,6 @@
 """Measure the speed of generation, and how far it is from what the machine allows.
 
-  python -m benchmarks.bench_generate --quick                 size S: under 40 s on 2 cores
+  python -m benchmarks.bench_generate --quick                 size S: a minute on 2 cores
   python -m benchmarks.bench_generate --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
   python -m benchmarks.bench_generate --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
 
@@ -12,10 +12,9 @@ computation. Exits with 1 when the counted rows differ from tokens x evaluations
 everything gives other motions.
 """
 
-import argparse
 import itertools
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,9 +31,11 @@ from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips
 from utils.cli import Parser, count, number, run
+from utils.config import SpeedConfig, add_flags, flag, from_flags
 from utils.flags import PRECISIONS, speed_up
 
 MODES = [f"{precision}{compiled}" for precision in PRECISIONS for compiled in ("", "+compile")]
+KINDS = {"FSQ": ("FSQ_AE_High", "FSQ-MARDM"), "continuous": ("AE_Model", "MARDM")}  # of targets
 TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a late one
 
 
@@ -81,46 +82,63 @@ def awake(module, scale=0.02):
 
 def build(size, kind, device):
     torch.manual_seed(0)
-    ae = make_ae({"FSQ": "FSQ_AE_High", "continuous": "AE_Model"}[kind])
-    family = {"FSQ": "FSQ-MARDM", "continuous": "MARDM"}[kind]
+    name, family = KINDS[kind]
+    ae = make_ae(name)
     mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim)
     return awake(mardm).to(device).eval(), ae.to(device).eval()
 
 
-def cases(size, batch, args, rates, device):
+@dataclass(frozen=True)
+class Setup:
+    """What is generated, and what stands beside it in the table."""
+
+    modes: tuple[str, ...] = flag("of computing", ("fp32",), nargs="+", choices=MODES)
+    frames: int = flag("of a motion", 196, type=count(4, 196))
+    kind: str = flag("targets", "FSQ", choices=KINDS)
+    sampler: str = flag("solver", "midpoint", choices=EVALUATIONS)
+    sampler_steps: int = flag("steps of the solver", 4, type=count(1, 100))
+    cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
+    repeats: int = flag("the best counts", 3, type=count(1, 100))
+    stages: bool = flag("time text encoder (minilm), decoder and rendering as well", False)
+    whole_reference: bool = flag("time all rounds of the reference at L and XL too", False)
+
+
+def cases(size, batch, setup, rates, device):
     """A row of the table for each mode, and whether the rows were as they should be."""
-    mardm, ae = build(size, args.kind, device)
-    tokens = args.frames // 4
+    mardm, ae = build(size, setup.kind, device)
+    tokens = setup.frames // 4
     text = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1)).to(device)
     m_lens = torch.full((batch,), tokens, device=device)
-    sampling = SamplingConfig(cfg=args.cfg, sampler=args.sampler, sampler_steps=args.sampler_steps)
-    evaluations = EVALUATIONS[args.sampler] * args.sampler_steps
-    expected = batch * tokens * evaluations * (2 if args.cfg != 1 else 1)
-    with torch.no_grad():
-        same = timed_reference(mardm, ae, text, m_lens, sampling, args, device)
-        parent = timed_reference(mardm, ae, text, m_lens, replace(sampling, sampler="dopri5"), args, device)
-    stages = beside(ae, m_lens, args, device) if args.stages else {}
+    sampling = from_flags(SamplingConfig, setup)
+    evaluations = EVALUATIONS[setup.sampler] * setup.sampler_steps
+    expected = batch * tokens * evaluations * (2 if setup.cfg != 1 else 1)
+    # at L and XL two of the reference's rounds are timed, scaled by their share of the hidden tokens
+    whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
+    rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
+    others = {"drawing_all_same_solver": sampling, "reference": replace(sampling, sampler="dopri5")}
+    others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds) for name, s in others.items()}
+    stages = beside(ae, m_lens, device) if setup.stages else {}
 
     def ours():
         return ae.detokenize(mardm.generate(ae, text, m_lens, sampling), m_lens * 4)
 
-    for mode in args.modes:
+    for mode in setup.modes:
         precision = mode.split("+")[0]
-        mardm, _ = build(size, args.kind, device)  # what was compiled stays so
+        mardm, _ = build(size, setup.kind, device)  # what was compiled stays so
         mardm.set_precision(PRECISIONS[precision])
         with torch.no_grad():
             with Account([mardm, ae], mardm.DiffMLPs.net, rates[precision], rates["bytes"]) as account:
                 ours()
             if "compile" in mode:
-                speed_up(mardm, argparse.Namespace(precision=precision, compile=True))
+                speed_up(mardm, SpeedConfig(precision, compile=True))
                 for _ in range(3):  # compile, record, settle
                     ours()
-            took = min(seconds(ours, device) for _ in range(args.repeats))
+            took = min(seconds(ours, device) for _ in range(setup.repeats))
         row = {
             "size": size,
             "batch": batch,
-            "frames": args.frames,
-            "solver": args.sampler,
+            "frames": setup.frames,
+            "solver": setup.sampler,
             "evaluations": evaluations,
             "mode": mode,
             "sampling": asdict(sampling),
@@ -131,12 +149,12 @@ def cases(size, batch, args, rates, device):
             "share_of_roofline": account.roofline / took,
             **stages,
         }
-        for name, other in (("drawing_all_same_solver", same), ("reference", parent)):
+        for name, other in others.items():
             row[name] = other | {"ratio": other["ms_per_motion"] / row["ms_per_motion"]}
         yield row, account.rows == expected
 
 
-def beside(ae, m_lens, args, device):
+def beside(ae, m_lens, device):
     """ms per motion of what stands around the generator: text encoder, decoder, rendering to mp4."""
     targets = torch.zeros(len(m_lens), int(m_lens.max()), ae.target_dim, device=device)
     result = {}
@@ -154,21 +172,16 @@ def beside(ae, m_lens, args, device):
     return result | {"ms_render_per_frame": 1e3 * took / len(clip.joints)}
 
 
-def timed_reference(mardm, ae, text, m_lens, sampling, args, device):
-    """Drawing everything; at L and XL and with --quick two of the rounds are timed, scaled by their share of
-    the hidden tokens.
-    """
-    small = mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
-    whole = args.whole_reference or (small and not args.quick)
+@torch.no_grad()
+def timed_reference(mardm, ae, text, m_lens, sampling, rounds):
+    """Drawing everything in these rounds, scaled to all of them by their share of the hidden tokens."""
     hidden = hidden_counts(m_lens[:1].cpu(), sampling.time_steps)[0, :-1]
-    rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
     share = float(hidden[list(rounds)].sum() / hidden.sum())
     with Account([], mardm.DiffMLPs.net, 1, 1) as account:
-        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), device) / share
-    tokens = int(m_lens.sum())
+        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), text.device)
     return {
-        "ms_per_motion": 1e3 * took / len(m_lens),
-        "rows_per_token": account.rows / share / tokens,
+        "ms_per_motion": 1e3 * took / share / len(m_lens),
+        "rows_per_token": account.rows / share / int(m_lens.sum()),
         "calls_per_round": account.calls / len(rounds),
         "rounds_timed": len(rounds),
     }
@@ -197,42 +210,29 @@ def summary(row):
     )
 
 
-def flags():
+def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8, reference in part")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=["fp32"], help="[%(default)s]")
-    parser.add_argument(
-        "--stages", action="store_true", help="time text encoder (minilm), decoder and rendering as well"
-    )
+    parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8, two repeats")
     parser.add_argument("--sizes", nargs="+", choices=HEAD_SIZES, default=["S"], help="[%(default)s]")
     parser.add_argument(
         "--batch", type=count(1, 4096), nargs="+", default=[8], help="motions a call [%(default)s]"
     )
-    parser.add_argument("--frames", type=count(4, 196), default=196, help="[%(default)s]")
-    parser.add_argument("--kind", choices=("FSQ", "continuous"), default="FSQ", help="targets [%(default)s]")
-    parser.add_argument("--sampler", choices=EVALUATIONS, default="midpoint", help="[%(default)s]")
-    parser.add_argument("--sampler_steps", type=count(1, 100), default=4, help="[%(default)s]")
-    parser.add_argument("--cfg", type=number(float, 0, 100), default=4.5, help="[%(default)s]")
-    parser.add_argument("--repeats", type=count(1, 100), default=3, help="the best counts [%(default)s]")
-    parser.add_argument("--whole_reference", action="store_true", help="time all rounds of L and XL too")
+    add_flags(parser, "case", Setup)
     machine_flags(parser)
-    return parser
-
-
-def main(argv=None):
-    args = flags().parse_args(argv)
+    args = parser.parse_args(argv)
+    setup = from_flags(Setup, args)
     if args.quick:
-        args.sizes, args.batch, args.repeats = ["S"], [8], 2
+        args.sizes, args.batch, setup = ["S"], [8], replace(setup, repeats=2)
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    precisions = dict.fromkeys(mode.split("+")[0] for mode in ["fp32", *args.modes])
+    precisions = dict.fromkeys(mode.split("+")[0] for mode in ["fp32", *setup.modes])
     rates = {name: matmul_rate(device, PRECISIONS[name]) for name in precisions}
     rates["bytes"] = bandwidth(device)
     rows, fine = [], modes_agree(device)
     print(f"the two modes {'agree' if fine else 'DISAGREE'}")
     for size, batch in itertools.product(args.sizes, args.batch):
-        for row, counted in cases(size, batch, args, rates, device):
+        for row, counted in cases(size, batch, setup, rates, device):
             fine &= counted
             rows.append(row)
             print(summary(row) + ("" if counted else " (rows NOT as expected)"), flush=True)

@@ -21,10 +21,9 @@ from statistics import median
 import torch
 import torch.distributed as dist
 
-from benchmarks import bench_train
 from benchmarks.bench_generate import awake, build
+from benchmarks.bench_train import GeneratorBench, Setup
 from benchmarks.machine import machine, seconds, write_record
-from benchmarks.training_modes import GeneratorBench
 from models.AE import make_ae
 from models.counter_rng import Purpose, sample_keys
 from models.DiffMLPs import HEADS
@@ -170,10 +169,8 @@ def timings(device):
             yield {"what": f"generation, {GENERATED}", "batch": batch} | mode | work
         del mardm, ae
         for size in TRAINED:
-            line = f"--no_ae --batch {BATCH} --kind FSQ --rounds 3 --precision {precision}"
-            bench = GeneratorBench(
-                bench_train.flags().parse_args(line.split() + ["--compile"] * compiled), size, device
-            )
+            setup = Setup(precision, compiled, batch=BATCH, kind="FSQ", rounds=3)
+            bench = GeneratorBench(setup, size, device)
             rounds = list(bench.rounds())
             work = timed(lambda bench=bench, rounds=rounds: [bench.ours(one) for one in rounds], device)
             work["seconds"] /= len(rounds)

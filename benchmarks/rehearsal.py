@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.machine import machine_flags, matmul_rate, seconds, write_record
+from benchmarks.machine import machine_flags, write_record
 from models.AE import make_ae
 from utils.checkpoints import FORMAT, save_state
 from utils.cli import Parser, count, run
@@ -84,25 +84,25 @@ def stretched(rows, rng, noise):
     return motion
 
 
-def make_autoencoder(args, width):
+def make_autoencoder(folder, width):
     """An untrained autoencoder where train_MARDM.py looks for one."""
     torch.manual_seed(0)
     ae = make_ae("FSQ_AE_High", T2M.dim, width)
-    statistics = {key: torch.from_numpy(np.load(args.root / f"{key.title()}.npy")) for key in ("mean", "std")}
     state = {"ae": ae.state_dict(), "ep": 0, "total_it": 0, "format": FORMAT}
-    state |= {key: row[: T2M.dim] for key, row in statistics.items()}
+    for key in ("mean", "std"):
+        state[key] = torch.from_numpy(np.load(folder / T2M.folder / f"{key.title()}.npy"))[: T2M.dim]
     state["config"] = {"model": "FSQ_AE_High", "width": width, "dataset": T2M.as_dict()}
-    save_state(args.folder / "checkpoints/t2m/AE/model/latest.tar", state)
+    save_state(folder / "checkpoints/t2m/AE/model/latest.tar", state)
 
 
-def rehearse(script, flags, args, steps, seconds):
+def rehearse(line, folder, steps, limit):
     """Start a training script, watch it until its first step begins and `steps` are done, and end it.
 
     -> its command, seconds until the first step begins, memory then and at the end, seconds of each step.
     """
-    command = [script, *shlex.split(flags), "--name", "rehearsal", "--dataset_name", "t2m"]
-    command += ["--dataset_dir", str(args.folder), "--checkpoints_dir", str(args.folder / "checkpoints")]
-    shutil.rmtree(args.folder / "checkpoints/t2m/rehearsal", ignore_errors=True)
+    command = [*shlex.split(line), "--name", "rehearsal", "--dataset_name", "t2m"]
+    command += ["--dataset_dir", str(folder), "--checkpoints_dir", str(folder / "checkpoints")]
+    shutil.rmtree(folder / "checkpoints/t2m/rehearsal", ignore_errors=True)
     begun = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-u", *command],
@@ -112,11 +112,11 @@ def rehearse(script, flags, args, steps, seconds):
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     try:
-        result = watch(process, begun, steps, seconds)
+        result = watch(process, begun, steps, limit)
     finally:
         process.kill()
         process.wait()
-    shown = [part.replace(str(args.folder), "FOLDER") for part in command]
+    shown = [part.replace(str(folder), "FOLDER") for part in command]
     return {"command": shlex.join(["python", *shown])} | result
 
 
@@ -173,87 +173,40 @@ def forget_cache(root):
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def tokenizing_seconds(width, device, n=32):
-    """Seconds a clip of the pass over all training clips that measures their tokens, from n clips: of this
-    process's CPU time, or of the clock on a GPU.
-    """
-    ae = make_ae("FSQ_AE_High", T2M.dim, width).to(device)
-    motion = torch.randn(n, T2M.max_frames // 4 * 4, T2M.dim, device=device)
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    with torch.no_grad():
-        ae.tokenize(motion)
-        return seconds(lambda: ae.tokenize(motion), device, clock) / n
-
-
-def report(rows):
-    for row in rows:
-        took = "no step was waited for"
-        if row["step_seconds"]:
-            wall, cpu = (np.median(row[key]) for key in ("step_seconds", "step_cpu_seconds"))
-            took = f"{wall:.1f} s ({cpu:.1f} of CPU) a step, {row['projected_hours']:,.0f} h in all"
-        start = f"starts in {row['start_seconds']:.1f} s ({row['start_cpu_seconds']:.1f} of CPU)"
-        print(f"{row['what']}: {start}, {row['memory_gib']['own']:.2f} GiB of its own; {took}")
-
-
-def flags():
+def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="where to write; 6 GB are needed")
-    parser.add_argument(
-        "--quick", action="store_true", help="400 clips, width 32, size XS: minutes become seconds"
-    )
+    parser.add_argument("--quick", action="store_true", help="400 clips, width 32, size XS")
     parser.add_argument("--steps", type=count(1, 100), default=2, help="steps of each run [%(default)s]")
     parser.add_argument("--seconds", type=count(1), default=1800, help="wait at most so long [%(default)s]")
-    parser.add_argument(
-        "--clock",
-        choices=("step_seconds", "step_cpu_seconds"),
-        default="step_seconds",
-        help="what hours are projected from: CPU time with --threads 1 on a busy machine [%(default)s]",
-    )
-    parser.add_argument(
-        "--no_targets",
-        action="store_true",
-        help="start stage 2 without its pass over all clips, which takes a CPU minutes; it is scaled from 32",
-    )
     parser.add_argument("--extra", default="", help="further flags of both scripts, e.g. '--precision bf16'")
     machine_flags(parser)
-    return parser
-
-
-def main(argv=None):
-    args = flags().parse_args(argv)
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    args.root, rate = args.folder / T2M.folder, matmul_rate(torch.device(args.device), torch.float32)
-    sizes, bases, width, size = PUBLISHED["t2m"], 300, 512, "XL"
+    root, sizes, bases, width, size = args.folder / T2M.folder, PUBLISHED["t2m"], 300, 512, "XL"
     if args.quick:
         sizes, bases, width, size = (320, 16, 64), 20, 32, "XS"
-    if not (args.root / "Std.npy").is_file():
-        make_set(args.root, sizes, bases)
-    make_autoencoder(args, width)
+    if not (root / "Std.npy").is_file():
+        make_set(root, sizes, bases)
+    make_autoencoder(args.folder, width)
     common = f"--device {args.device} {args.extra}"
-    ae = f"--model FSQ_AE_High --epoch 50 --batch_size 256 --width {width} {common}"
-    mardm = f"--ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-{size} --epoch 500 {common}"
-    mardm += f" --batch_size 64 {'--raw_targets' if args.no_targets else ''}"
+    ae = f"train_AE.py --model FSQ_AE_High --epoch 50 --batch_size 256 --width {width} {common}"
+    mardm = f"train_MARDM.py --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-{size} {common}"
     rows = []
-    for script, line, epochs, batch in (("train_AE.py", ae, 50, 256), ("train_MARDM.py", mardm, 500, 64)):
-        forget_cache(args.root)
+    for line, epochs in ((ae, 50), (f"{mardm} --epoch 500 --batch_size 64", 500)):
+        forget_cache(root)
         for start, steps in (("cold", 0), ("warm", args.steps)):
-            row = {"what": f"{script}, {start}", "epochs": epochs, "batch": batch}
-            row |= rehearse(script, line, args, steps, args.seconds)
+            row = rehearse(line, args.folder, steps, args.seconds)
+            said = f"{line.split()[0]}, {start}: starts in {row['start_seconds']:.1f} s"
             if row["step_seconds"]:
-                hours = np.median(row[args.clock]) * row["steps_per_epoch"] * epochs / 3600
+                hours = np.median(row["step_seconds"]) * row["steps_per_epoch"] * epochs / 3600
                 row["projected_hours"] = float(hours)
-            rows.append(row)
-    report(rows)
+                said += f"; {np.median(row['step_seconds']):.1f} s a step, {hours:,.0f} h in all"
+            print(f"{said}; {row['memory_gib']['own']:.2f} GiB of its own", flush=True)
+            rows.append({"what": f"{line.split()[0]}, {start}", "epochs": epochs} | row)
     if args.output:
-        device, clips = torch.device(args.device), sum(sizes)
-        results = {
-            "matmul_gflops": rate / 1e9,
-            "clips": clips,
-            "tokenizing_seconds": sizes[0] * tokenizing_seconds(width, device),
-            "bytes": sum(file.stat().st_size for file in args.root.glob("new_joint_vecs/*.npy")),
-            "rows": rows,
-        }
-        write_record(args.output, "benchmarks.rehearsal", argv, device, **results)
+        results = {"clips": sum(sizes), "rows": rows}
+        write_record(args.output, "benchmarks.rehearsal", argv, torch.device(args.device), **results)
 
 
 if __name__ == "__main__":
