@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from models.AE import STRIDE
+from motion.render.viewer import viewer_frame
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
@@ -28,7 +29,6 @@ from utils.generation.app_backend import (
     Backend,
     check_request,
     duration_range,
-    viewer_frame,
 )
 from utils.generation.prompts import unknown_letters
 from utils.pipeline import Pipeline

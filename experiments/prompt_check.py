@@ -163,7 +163,11 @@ def main(argv=None):
         )
     elif args.run:
         pipeline = load(args.run, args.checkpoints_dir)
-        rows = check(lambda asked: pipeline.generate(asked, seed=args.seed, cfg=args.cfg), args.repeats)
+
+        def generate(asked):
+            return [motion.joints for motion in pipeline.generate(asked, seed=args.seed, cfg=args.cfg)]
+
+        rows = check(generate, args.repeats)
         place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
     else:
         rows, place = check_motions(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"

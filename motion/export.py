@@ -1,7 +1,10 @@
 """Export motions under safe, unique names."""
 
 import itertools
+import sys
+import tempfile
 import unicodedata
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import numpy as np
 from motion.bvh.writer import write_bvh
 from motion.files import whole_file
 from motion.render.rendering import render_video
-from motion.render.viewer import write_html
+from motion.render.viewer import viewer_frame, viewer_page, write_html
 from motion.skeletons import SMPL22, Skeleton
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
@@ -22,15 +25,46 @@ FORBIDDEN = '<>:"|?*'
 DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Motion:
-    """A motion and what formats need beside it."""
+    """A motion and what formats need beside it. A notebook shows it as the web viewer."""
 
     joints: np.ndarray  # [T,J,3] in the skeleton's unit
     caption: str
     fps: float
     skeleton: Skeleton
     features: np.ndarray | None = None  # [T,D] rows of the data set, e.g. 263 columns
+
+    def __len__(self):
+        return len(self.joints)
+
+    def save(self, path):
+        """Write the format that the suffix names (see FORMATS) -> Path. Raises ValueError for another."""
+        path = Path(path)
+        # the longest suffix that fits: .features.npy before .npy
+        suffix, write = max(
+            ((s, w) for s, w in FORMATS.values() if path.name.endswith(s)),
+            key=lambda known: len(known[0]),
+            default=(None, None),
+        )
+        if suffix is None:
+            known = ", ".join(suffix for suffix, _ in FORMATS.values())
+            raise ValueError(f"{path.name}: end the name in one of {known}")
+        write(path, self)
+        return path
+
+    def show(self):
+        """Play the motion: in a notebook below the cell, elsewhere in the web browser."""
+        ipython = sys.modules.get("IPython")
+        if ipython and ipython.get_ipython():
+            ipython.display.display(self)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix="motion_"))
+            webbrowser.open(self.save(folder / "motion.html").as_uri())
+
+    def _repr_html_(self):
+        frame = viewer_frame(viewer_page(self.joints, self.caption, self.fps, self.skeleton))
+        return frame.replace("<iframe ", '<iframe width="100%" ', 1)
 
 
 def export_motion(

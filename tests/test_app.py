@@ -20,12 +20,13 @@ from matplotlib.image import imread
 import app
 import sample
 from motion.bvh import read_bvh
+from motion.render.viewer import viewer_frame
 from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE, Browser, needs_browser
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation import app_backend
-from utils.generation.app_backend import Backend, Request, check_request, viewer_frame
+from utils.generation.app_backend import Backend, Request, check_request
 from utils.pipeline import load
 
 SPEC = DATASETS["t2m"]

@@ -122,7 +122,8 @@ def test_a_programs_mistakes_get_one_line_in_its_own_words(pipeline, given, line
 
 def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_weights):
     made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1)
-    assert [len(joints) for joints in made] == [40, 40]
+    assert [len(motion) for motion in made] == [40, 40]
+    assert [motion.features.shape for motion in made] == [(40, pipeline.spec.dim)] * 2
     with pytest.raises(BadInput, match="<dataset>/<name>"):
         load("Demo")
     assert load("Demo/demo_MARDM", checkpoints_dir=str(demo_weights), device="auto").device.type in (
@@ -132,11 +133,11 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
 
 
 def test_threads_draw_what_one_draws(pipeline):
-    alone = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0]
+    alone = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0].joints
     results = [None] * 4
 
     def draw(k):
-        results[k] = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0]
+        results[k] = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0].joints
 
     threads = [threading.Thread(target=draw, args=(k,)) for k in range(4)]
     for thread in threads:

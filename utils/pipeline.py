@@ -1,7 +1,8 @@
 """Text in, motion out, for programs.
 
     from utils.pipeline import load
-    walk, jump = load("Demo/MARDM").generate(["a person walks forward", "a man jumps"], seconds=[4, None])
+    walk, jump = load("Demo/demo_MARDM").generate(["a person walks", "a man jumps"], seconds=[4, None])
+    walk.save("walk.bvh")
 
 Scripts open the same pipeline with `Pipeline.open(from_flags(WeightsConfig, args), device)`.
 """
@@ -16,6 +17,7 @@ from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
 from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
+from motion.export import Motion
 from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
 from utils.config import WeightsConfig
 from utils.errors import BadInput
@@ -117,7 +119,8 @@ class Pipeline:
         return tuple([x[:n] for x, n in zip(rows.cpu().numpy(), ends)] for rows in (motion, joints))
 
     def generate(self, prompts, seconds=None, seed=3407, cfg=None, **settings):
-        """Motions for a list of prompts -> list of joints [n,J,3], in the skeleton's unit (metres).
+        """Motions for a list of prompts -> list of `motion.export.Motion`: .joints [n,J,3] in the skeleton's
+        unit (metres), .features [n,D], .save("walk.bvh"), .show() in a notebook.
 
         seconds: one for all or one per prompt; None = estimated from the text. cfg and the other fields of
         `SamplingConfig` by name. A prompt gives the same motion alone or in any list, at its place in it.
@@ -130,7 +133,9 @@ class Pipeline:
         frames = self._frames(seconds, len(prompts))
         sampling = self._sampling(settings | {"seed": seed} | ({} if cfg is None else {"cfg": cfg}))
         text = self.embed(prompts)
-        return self.draw(text, self.lengths(text, frames, seed), sampling, range(len(prompts)))[1]
+        features, joints = self.draw(text, self.lengths(text, frames, seed), sampling, range(len(prompts)))
+        fps, skeleton = self.spec.fps, self.spec.skeleton
+        return [Motion(j, prompt, fps, skeleton, f) for prompt, j, f in zip(prompts, joints, features)]
 
     def _frames(self, seconds, n):
         """seconds as given -> frames per prompt, 0 = to be estimated."""

@@ -25,21 +25,35 @@ STEPS = 32767
 
 
 def write_html(path, motions, captions, fps=20, skeleton=SMPL22):
-    """Write the viewer -> path. motions: one [T,J,3] or a list, side by side; captions: one or one each."""
+    """Write the page of `viewer_page` -> path."""
+    page = viewer_page(motions, captions, fps, skeleton)
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
+def viewer_page(motions, captions, fps=20, skeleton=SMPL22):
+    """The HTML text. motions: one [T,J,3] or a list, side by side; captions: one or one each."""
     motions = in_metres(motions, skeleton)
     captions = [captions] * len(motions) if isinstance(captions, str) else list(captions)
     if len(captions) != len(motions):
         raise ValueError(f"{len(captions)} captions for {len(motions)} motions: one for each, or one for all")
-    page = fill(
+    return fill(
         (ASSETS / "viewer.html").read_text(encoding="utf-8"),
         title=html.escape(clean_text(captions[0])[:100] or "Motion"),
         data=safe_json(scene(motions, captions, fps, skeleton)),
         **_with_hash("style", "viewer.css"),
         **_with_hash("script", "viewer.js"),
     )
-    with whole_file(path) as part:
-        part.write_text(page, encoding="utf-8", newline="\n")
-    return Path(path)
+
+
+def viewer_frame(page, rows=1):
+    """The viewer as part of another page: in a frame that may run its script and nothing else.
+
+    rows: of panels, two in a row, visible without scrolling.
+    """
+    page, height = html.escape(page), 160 + 400 * rows
+    return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
 
 
 def scene(motions, captions, fps, skeleton):

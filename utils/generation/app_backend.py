@@ -1,6 +1,5 @@
 """Requests of the browser page, checked, and what they give: motions as files in one folder."""
 
-import html
 import shlex
 import shutil
 import tempfile
@@ -147,12 +146,3 @@ class Backend:
         folders = sorted(Path(self.folder).iterdir(), key=lambda path: path.stat().st_mtime)
         for path in folders[: max(len(folders) - KEPT_RESULTS + 1, 0)]:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def viewer_frame(page, rows=1):
-    """The viewer as part of another page: in a frame that may run its script and nothing else.
-
-    rows: of panels, two in a row, visible without scrolling.
-    """
-    page, height = html.escape(page), 160 + 400 * rows
-    return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'

@@ -1,0 +1,47 @@
+"""The examples of the documents run as they stand."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+
+from motion.export import Motion
+from motion.skeletons import SMPL22
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_python_examples_run(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
+    names = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert len(blocks) >= 4
+    assert names["walk"].joints.shape == (80, 22, 3) and names["walk"].features.shape == (80, 67)
+    assert abs(names["again"].joints - names["walk"].joints).max() < 0.01
+    assert names["features"].shape == (79, 263) and names["joints"].shape == (79, 22, 3)
+    assert names["positions"].shape[0] == 80
+
+
+def test_a_motion_plays_in_a_notebook_and_in_the_browser(monkeypatch):
+    motion = Motion(np.zeros((4, 22, 3), np.float32), "</iframe><script>", 20.0, SMPL22)
+    assert motion._repr_html_().count("</iframe>") == 1
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    motion.show()
+    page = Path(urlparse(opened[0]).path)
+    assert page.read_text().startswith("<!doctype html>")
+    shutil.rmtree(page.parent)
+
+
+def test_a_motion_is_saved_as_its_suffix_says(tmp_path):
+    motion = Motion(np.zeros((4, 22, 3), np.float32), "a person stands", 20.0, SMPL22, np.zeros((4, 67)))
+    assert np.load(motion.save(tmp_path / "stand.features.npy")).shape == (4, 67)
+    assert np.load(motion.save(tmp_path / "stand.npy")).shape == (4, 22, 3)
+    with pytest.raises(ValueError, match="end the name in one of .npy"):
+        motion.save(tmp_path / "stand.fbx")
