@@ -56,7 +56,7 @@ def gradio(folder):
     try:
         import gradio
     except ImportError:
-        raise BadInput("app.py needs gradio: pip install -r requirements.txt") from None
+        raise BadInput("app.py needs gradio: pip install -r requirements-app.txt") from None
     return gradio
 
 

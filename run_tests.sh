@@ -13,6 +13,7 @@ case "${1:-}" in
         ;;
 esac
 
+setup_lists=(requirements.txt requirements-dev.txt requirements-app.txt)
 source scripts/setup.sh
 
 select=(-m "not slow")

@@ -1,5 +1,6 @@
 # Sourced, from the repository's root, by the entry scripts: makes .venv, installs requirements.txt into it once, and
-# puts its programs first on the PATH. PYTHON=/path/to/python names the interpreter to start from.
+# puts its programs first on the PATH. PYTHON=/path/to/python names the interpreter to start from, setup_lists (an
+# array) other lists to install than requirements.txt alone.
 # An active conda or virtual environment is left alone: .venv is ours, and `rm -rf .venv` undoes everything.
 
 if [ -z "${BASH_VERSION:-}" ]; then
@@ -34,22 +35,22 @@ setup_make_venv() {
     "$python" -m venv --clear .venv || setup_fail "$python -m venv .venv failed, see above"
 }
 
-setup_install() {
-    echo "setup: installing requirements.txt into .venv; the first time this takes minutes (PyTorch is large)"
-    .venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt ||
-        setup_fail "pip could not install requirements.txt, see above; run bash $0 again once that is mended"
+setup_install() { # a list of packages; Python compiles what is used, which leaves 350 MB out
+    echo "setup: installing $1 into .venv; the first time this takes minutes (PyTorch is large)"
+    .venv/bin/python -m pip install --disable-pip-version-check --no-compile -r "$1" ||
+        setup_fail "pip could not install $1, see above; run bash $0 again once that is mended"
     local alone
-    alone=$(sed -n 's/^# no-deps: *\([^ ]*\).*/\1/p' requirements.txt)
+    alone=$(sed -n 's/^# no-deps: *\([^ ]*\).*/\1/p' "$1")
     if [ -n "$alone" ]; then
         # shellcheck disable=SC2086 # one word per package
-        .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps $alone ||
+        .venv/bin/python -m pip install --disable-pip-version-check --no-compile --quiet --no-deps $alone ||
             echo "setup: $alone could not be installed; the tests that need it are skipped"
     fi
-    cp requirements.txt .venv/installed-requirements.txt
+    cp "$1" ".venv/installed-$1"
     echo "setup: done"
 }
 
-# The stamp is a copy of the list as it was installed: written last, so an interrupted installation is taken up again.
+# The stamp is a copy of each list as it was installed: written last, so an interrupted installation is taken up again.
 setup() {
     local moved=no
     if [ -d .venv ] && ! .venv/bin/python -c '' 2>/dev/null; then
@@ -59,7 +60,10 @@ setup() {
     if [ ! -d .venv ] || [ "$moved" = yes ]; then
         setup_make_venv
     fi
-    cmp -s requirements.txt .venv/installed-requirements.txt || setup_install
+    local list
+    for list in "${setup_lists[@]:-requirements.txt}"; do
+        cmp -s "$list" ".venv/installed-$list" || setup_install "$list"
+    done
     PATH="$PWD/.venv/bin:$PATH"
     export PATH
 }

@@ -35,7 +35,7 @@ utils/data/cal_mean_std.py utils/evaluation/evaluators.py utils/metrics.py utils
 utils/training/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.py
 evaluation_AE.py evaluation_MARDM.py sample.py plot_loss.py prepare_dataset.py
 train_LengthEstimator.py train_Evaluators.py train_fsq_pipeline.sh environment.yml
-requirements.txt run_tests.sh README.md README.zh-CN.md LICENSE
+requirements.txt requirements-app.txt requirements-dev.txt run_tests.sh README.md README.zh-CN.md LICENSE
 analyze_training.py analyze_topology.py fsq_ae_comparison.md
 """
 LINES = {"modules": 300, "scripts": 220}  # that are not blank
