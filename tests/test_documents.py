@@ -1,6 +1,7 @@
 """The examples of the documents run as they stand."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 from urllib.parse import urlparse
@@ -10,8 +11,39 @@ import pytest
 
 from motion.export import Motion
 from motion.skeletons import SMPL22
+from tests.test_setup import parse
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+DOCUMENTS = [
+    "README.md",
+    "README.zh-CN.md",
+    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
+]
+DOCUMENTS += ["results/README.md", "benchmarks/README.md", "datasets/README.md", "checkpoints/Demo/README.md"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_says_to_type_is_accepted_and_what_it_links_is_there(document):
+    """Every python command in a bash block is parsed by its script, every file linked or called exists."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    for line in blocks.splitlines():
+        if line.startswith("python ") and not line.startswith(("python -c", "python -m")):
+            _, script, *arguments = shlex.split(line, comments=True)
+            parse(script, arguments)
+    links = [(ROOT / document).parent / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
+    called = [ROOT / name for name in re.findall(r"^bash (\S+)", blocks, re.MULTILINE)]
+    assert [str(path) for path in links + called if not path.exists()] == []
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_the_readme_is_short_and_has_the_commands(readme):
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    for command in ("bash train_fsq_pipeline.sh --demo", "bash run_tests.sh", "python sample.py --demo"):
+        assert command in text
 
 
 def test_the_python_examples_run(tmp_path, monkeypatch):

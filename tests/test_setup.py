@@ -257,17 +257,3 @@ def test_the_summary_shows_every_measure_and_the_share_of_the_real_ones(tmp_path
             file.write_text(content)
         with pytest.raises(BadInput, match=says):
             summary.main([str(file)])
-
-
-@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_what_the_readme_tells_to_type_is_accepted(readme):
-    """Every python command is parsed by its script, every file it links or calls is there."""
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
-    typed = [shlex.split(line, comments=True) for line in blocks.splitlines() if line.startswith("python ")]
-    scripts = [line for line in typed if line[1] != "-c"]
-    assert len(scripts) >= 8 and len(typed) - len(scripts) == 2
-    for _, script, *arguments in scripts:
-        parse(script, arguments)
-    files = re.findall(r"\]\(([\w./-]+)\)", text) + re.findall(r"^bash (\S+)", blocks, re.MULTILINE)
-    assert len(files) > 8 and [name for name in files if not (ROOT / name).exists()] == []
