@@ -7,6 +7,8 @@
                                           any BVH files -> datasets/Own
   python prepare_dataset.py bvh --input DIR --preset bandai_namco --name BandaiNamco
                                           a clone of the Bandai-Namco-Research-Motiondataset
+  python prepare_dataset.py cmu --bvh DIR --humanml3d DIR --name CMU
+                                          HumanML3D's clips and captions of CMU's own motion, without AMASS
   python prepare_dataset.py check --dataset_name t2m          is a set fit for training?
 
 A set is written beside its place and moved there when it is whole. datasets/README.md describes the layout,
@@ -25,6 +27,7 @@ from utils.data import bandai_namco, bvh_dataset
 from utils.data.bvh_dataset import BvhConfig, Reading
 from utils.data.caption_text import read_captions, tagger_name
 from utils.data.clips import MAX_FRAMES, SPLITS, Skipped
+from utils.data.cmu import LICENCE, SOURCE, CmuConfig, cmu_clips, write_report
 from utils.data.dataset_writer import SetConfig, demo_set, read_packed, with_twins, write_set
 from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
@@ -69,6 +72,20 @@ def bvh(config, files, reading):
     shutil.rmtree(work)
 
 
+def cmu(config, files, mirrored_splits):
+    """HumanML3D's CMU part from the public BVH files: its clips and captions, nothing of AMASS or SMPL.
+
+    What is broken, or shares frames with a clip that judges, is left out; report.csv in the set says why.
+    """
+    work = config.root.with_name(f".{config.root.name}.work")
+    clips, report = cmu_clips(files, work, config.min_frames)
+    config = replace(config, source=config.source or SOURCE, licence=config.licence or LICENCE)
+    total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
+    write_set(with_twins(clips, mirrored_splits), total, config)
+    write_report(config.root / "report.csv", report)
+    shutil.rmtree(work)
+
+
 def check(name, dataset_dir):
     """Look at every file of a data set before hours are spent on it; exits with 2 if it is not fit."""
     spec, root = find_dataset(name, dataset_dir)
@@ -101,6 +118,23 @@ def source_flags(parser):
     group.add_argument("--licence", default="", help=f"its terms [{UNSAID}]")
 
 
+def mirror_flag(parser):
+    parser.add_argument(
+        "--mirror",
+        nargs="?",
+        choices=TWINS,
+        const="train",
+        default="none",
+        help="mirrored twins (M...): of no clip, of train, of all [none; without a value: train]",
+    )
+
+
+def workers_flag(parser):
+    parser.add_argument(
+        "--num_workers", type=count(1, 256), default=os.cpu_count() or 1, help="processes [all cores]"
+    )
+
+
 def bvh_flags(parser):
     parser.add_argument("--input", required=True, help="folder of BVH files, also in folders below (needed)")
     words = parser.add_mutually_exclusive_group(required=True)
@@ -128,14 +162,12 @@ def bvh_flags(parser):
         help="shares, where the captions name no split [80 5 15]",
     )
     group.add_argument("--seed", type=count(), default=3407, help="of the split [%(default)s]")
-    group.add_argument(
-        "--num_workers", type=count(1, 256), default=os.cpu_count() or 1, help="processes [all cores]"
-    )
+    workers_flag(group)
 
 
 def parse(argv=None):
     parser = Parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh,check}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh,cmu,check}")
 
     sub = commands.add_parser("demo", doc=demo.__doc__, help="procedural clips with captions, from a seed")
     set_flags(sub, "Demo")
@@ -148,19 +180,20 @@ def parse(argv=None):
         "--input", required=True, help="folder with motions.npz, captions.jsonl, labels.csv (needed)"
     )
     sub.add_argument("--split_column", default="split", help="of labels.csv [%(default)s]")
-    sub.add_argument(
-        "--mirror",
-        nargs="?",
-        choices=TWINS,
-        const="train",
-        default="none",
-        help="mirrored twins (M...): of no clip, of train, of all [none; without a value: train]",
-    )
+    mirror_flag(sub)
     source_flags(sub)
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
     set_flags(sub)
     bvh_flags(sub)
+    source_flags(sub)
+
+    sub = commands.add_parser("cmu", doc=cmu.__doc__, help="HumanML3D's CMU part, from BVH files")
+    set_flags(sub)
+    sub.add_argument("--bvh", required=True, help="folder of SS/SS_TT.bvh files, one conversion (needed)")
+    sub.add_argument("--humanml3d", required=True, help="a clone of HumanML3D's repository (needed)")
+    mirror_flag(sub)
+    workers_flag(sub)
     source_flags(sub)
 
     sub = commands.add_parser("check", doc=check.__doc__, help="is a data set fit for training?")
@@ -182,6 +215,8 @@ def main(argv=None):
         demo(config, args.clips, args.seed)
     elif args.command == "joints":
         joints(config, args.input, args.split_column, TWINS[args.mirror])
+    elif args.command == "cmu":
+        cmu(config, from_flags(CmuConfig, args), TWINS[args.mirror])
     else:
         if args.preset:
             source, licence = bandai_namco.SOURCE, bandai_namco.LICENCE

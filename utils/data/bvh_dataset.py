@@ -49,7 +49,10 @@ class Reading:
 
     def joints(self, path):
         """[T,22,3] in metres at self.fps. Raises ValueError, OSError."""
-        bvh = read_bvh(path, self.position_channels).resampled(self.fps)
+        return self.converted(read_bvh(path, self.position_channels).resampled(self.fps))
+
+    def converted(self, bvh):
+        """A Bvh -> [F,22,3] in metres, at its own rate. Raises ValueError."""
         joints = to_joints22(bvh, dict(self.joint_map), self.unit, self.up)
         if not np.isfinite(joints).all() or np.abs(joints - joints[:1, :1]).max() > MAX_REACH:
             raise ValueError(f"positions beyond {MAX_REACH:g} m: a broken file, or not its unit")

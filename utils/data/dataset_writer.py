@@ -62,6 +62,7 @@ class RawClip:
     content: str = ""
     style: str = ""
     mirror_of: str = ""  # the clip whose mirror image this is
+    sections: tuple = ()  # (start, end) in seconds of what each caption describes, 0 0: the whole; () too
 
     def mirrored(self):
         """The twin M<name>: left is right in the motion, the captions, the labels; the same split."""
@@ -135,7 +136,9 @@ class SetWriter:
             return "no caption"
         if any(re.search(r"[#\n\r]", text) or not text.strip() for text in clip.captions):
             return "a caption is empty or contains # or a line break"
-        if len(clip.tokens) != len(clip.captions) or not all(map(_are_tokens, clip.tokens)):
+        if any(end for _, end in clip.sections) and len(clip.joints) - 1 > MAX_FRAMES:
+            return f"longer than {MAX_FRAMES} rows, with captions of sections"
+        if len(clip.tokens) != len(clip.captions) or not all(map(are_tokens, clip.tokens)):
             return "tokens are not word/POS, a list for each caption"
         return None
 
@@ -147,7 +150,11 @@ class SetWriter:
             )
         features = joints_to_features(clip.joints, SMPL22)
         np.save(self.folder / "new_joint_vecs" / f"{clip.name}.npy", features)
-        lines = [f"{text}#{' '.join(tokens)}#0.0#0.0\n" for text, tokens in zip(clip.captions, clip.tokens)]
+        sections = clip.sections or [(0.0, 0.0)] * len(clip.captions)
+        lines = [
+            f"{text}#{' '.join(tokens)}#{float(start)}#{float(end)}\n"
+            for text, tokens, (start, end) in zip(clip.captions, clip.tokens, sections)
+        ]
         (self.folder / "texts" / f"{clip.name}.txt").write_text("".join(lines), encoding="utf-8")
         self.kept[clip.name] = (clip.split, clip.content, clip.style, clip.mirror_of, len(features))
 
@@ -185,7 +192,7 @@ class SetWriter:
                 print(f"{self.where}: warning: nothing in {split}, which training and evaluation want")
 
 
-def _are_tokens(tokens):
+def are_tokens(tokens):
     return bool(tokens) and all(re.fullmatch(r"[^\s#/]+/[^\s#/]+", token) for token in tokens)
 
 
