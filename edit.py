@@ -161,7 +161,12 @@ def main(argv=None):
             repeats = range(r, min(r + BATCH, args.repeat_times))
             n = len(repeats)
             batch = draw_hidden(
-                pipeline, text.expand(n, -1), tokens.expand(n, -1, -1), sections, sampling, repeats
+                pipeline,
+                text.expand(n, *text.shape[1:]),
+                tokens.expand(n, -1, -1),
+                sections,
+                sampling,
+                repeats,
             )
         lengths = torch.tensor([tokens.shape[1] * STRIDE], device=device)
         (rows,), _ = pipeline.decode(batch[r % BATCH][None], lengths, sampling.snap != "off")

@@ -44,7 +44,7 @@ def main(argv=None):
     ae = tokenizer.ae
     sampling = sampling_config(args, spec)
     clips = load_clips(spec, root, config.split)
-    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device)
+    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)
     if width != pipeline.text_dim:
         raise BadInput(
             f"--text_encoder {pipeline.text_encoder} is {width} wide, {args.name} was trained on "

@@ -93,10 +93,10 @@ def main(argv=None):
     tokenizer = load_ae(source, device)
     ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    encoder = args.text_encoder or spec.text_encoder
+    encoder, words = args.text_encoder or spec.text_encoder, args.text_tokens == "on"
     with distributed.main_first():
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
-        text, text_dim = embed_captions([train_clips, val_clips], encoder, root, device)
+        text, text_dim = embed_captions([train_clips, val_clips], encoder, root, device, words)
     frames = args.max_motion_length
     train_set = TextMotionSet(train_clips, normalizer, text, frames, crop=True, seed=args.seed)
     val_set = TextMotionSet(val_clips, normalizer, text, frames)

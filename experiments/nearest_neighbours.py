@@ -66,7 +66,7 @@ def main(argv=None):
 
     clips, train_clips = load_clips(spec, root, "test")[: args.clips], load_clips(spec, root, "train")
     print(f"{len(clips)} test clips, {len(train_clips)} training clips, text encoder {encoder}")
-    evaluation = examine(clips, embed_captions([clips], encoder, root, device)[0])
+    evaluation = examine(clips, embed_captions([clips], encoder, root, device, mardm.words)[0])
     motions = {
         "test": evaluation.real(),
         "reconstruction": evaluation.reconstructed(tokenizer.ae),

@@ -2,7 +2,10 @@
 
 Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising
 to grid") is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer
-width, E text width.
+width, E text width, W word pieces.
+
+A text is its pooled vector [B,E], or that vector and the encoder's word states in one tensor [B,1+W,E]: row 0 is
+the pooled vector, rows of zeros are no words, and a tensor of zeros is no text at all.
 
 Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
 Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their
@@ -19,11 +22,21 @@ from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
-from models.draws import CONDITION, CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
+from models.draws import (
+    CONDITION,
+    CORRUPTION,
+    MASK_RATIO,
+    NOISE,
+    ORDER,
+    POOLED,
+    TIME,
+    SamplingNoise,
+    TrainingDraws,
+)
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
 from models.precision import InferenceWeights, autocast_to, compile_module
-from models.Transformer import Block, InputProcess, PositionalEncoding
+from models.Transformer import Block, InputProcess, PositionalEncoding, TextReader
 
 
 @dataclass(frozen=True)
@@ -47,12 +60,30 @@ class TrainingOptions:
     attention: how it begins. "neighbours": queries and keys of each head match at one offset (-1, +1, -2,
     ...). "relative_bias": a learned bias of each head and offset has its maximum there, which training does
     not lose; it is part of the state_dict. "flat": all tokens alike, as MARDM.
+    text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers read first;
+    "off", it hears the pooled vector alone, as MARDM.
     """
 
     cond_drop_prob: float = 0.1  # share of texts left out
     diffmlps_batch_mul: int = 4  # noise draws per hidden token
     dropout: float = 0.2  # of the Transformer
     attention: str = "neighbours"
+    text_tokens: str = "off"
+    text_refiner: int = 1
+    pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text as the Transformer hears it: the same in all rounds of a motion."""
+
+    c: torch.Tensor  # [B,1,H], silu of the condition
+    words: list  # for each block: keys, values, and which there are; None without words
+
+
+def pooled_text(text):
+    """The pooled vector [B,E] of a text [B,E] or [B,1+W,E]."""
+    return text if text.dim() == 2 else text[:, 0]
 
 
 @dataclass(frozen=True)
@@ -96,14 +127,20 @@ class MARDM(nn.Module):
         options, shape = TrainingOptions(**options), SIZES[size]
         self.kind, self.target_dim = kind, target_dim
         self.cond_drop_prob, self.diffmlps_batch_mul = options.cond_drop_prob, options.diffmlps_batch_mul
+        self.words, self.pooled_drop_prob = options.text_tokens == "on", options.pooled_drop_prob
         H = shape.latent_dim
         self.mask_latent = nn.Parameter(torch.zeros(1, 1, ae_dim))
         self.input_process = InputProcess(ae_dim, H)
         self.position_enc = PositionalEncoding(H, options.dropout)
         self.MARTransformer = nn.ModuleList(
-            Block(H, shape.heads, shape.ff, options.dropout) for _ in range(shape.layers)
+            Block(H, shape.heads, shape.ff, options.dropout, self.words) for _ in range(shape.layers)
         )
         self.cond_emb = Linear(text_dim, H)
+        self.text_reader = None
+        if self.words:
+            self.text_reader = TextReader(
+                text_dim, H, shape.heads, shape.ff, options.text_refiner, options.dropout
+            )
         self._initialise(options.attention)
         self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
@@ -123,6 +160,12 @@ class MARDM(nn.Module):
                 block.attn.init_neighbour_attention()
             elif attention == "relative_bias":
                 block.attn.add_relative_bias()
+            if block.cross is not None:
+                block.cross.start()
+        if self.text_reader is not None:
+            nn.init.normal_(self.text_reader.no_word, std=0.02)
+            for layer in self.text_reader.layers:
+                layer.attn.init_neighbour_attention()
 
     @property
     def target_stats(self):
@@ -149,21 +192,31 @@ class MARDM(nn.Module):
         for part in (*self.MARTransformer, self.DiffMLPs.net):
             compile_module(part, dynamic=True, mode="reduce-overhead" if graphs else "default")
 
+    def read(self, text):
+        """A text (see above) -> ReadText. Words go unheard where the model has no ears for them."""
+        with autocast_to(self.precision, text):
+            c = nn.functional.silu(self.cond_emb(pooled_text(text)))[:, None]
+            if self.text_reader is None:
+                return ReadText(c, [None] * len(self.MARTransformer))
+            states, there = self.text_reader(text[:, 1:])
+            return ReadText(c, [(*block.cross.read(states), there) for block in self.MARTransformer])
+
     def transformer(self, latents, text, inside, order=None):
-        """Latents [B,L,D], text [B,E] (zeros = unconditional), inside bool [B,L] -> conditions z [B,L,H].
+        """Latents [B,L,D], text (zeros = unconditional; or a ReadText), inside bool [B,L] -> conditions z
+        [B,L,H].
 
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention is equivariant
         to permutations, so this changes rounding only.
         """
+        text = text if isinstance(text, ReadText) else self.read(text)
         with autocast_to(self.precision, latents):
             x = self.position_enc(self.input_process(latents))
-            c = nn.functional.silu(self.cond_emb(text))[:, None]
             index = None
             if order is not None:
                 index = order.argsort(dim=1)
                 x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
-            for block in self.MARTransformer:
-                x = block(x, c, inside, index)
+            for block, words in zip(self.MARTransformer, text.words):
+                x = block(x, text.c, inside, index, words)
             if order is not None:
                 x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
         return x.to(latents.dtype)
@@ -209,7 +262,7 @@ class MARDM(nn.Module):
     def summed_loss(self, latents, targets, text, m_lens, draws):
         """-> (the sum [] of the losses of hidden real tokens, each with its draws; how many these are).
 
-        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, text [B,E], m_lens [B] in tokens,
+        latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, a text, m_lens [B] in tokens,
         which may lie on the host; draws: TrainingDraws.
         """
         latents, targets = latents.detach().mT, targets.detach()
@@ -248,16 +301,20 @@ class MARDM(nn.Module):
 
     def _drop_condition(self, text, keys=None):
         """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an
-        unconditional pass.
+        unconditional pass; and in the place of a pooled vector beside words, which hides their order.
         """
-        if not (self.training and self.cond_drop_prob):
+        if not self.training:
             return text
         keys = random_keys(len(text)).to(text.device) if keys is None else keys
-        return text * (uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob)
+        keep = uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob
+        if text.dim() == 2:
+            return text * keep
+        pooled = uniform(keys, POOLED, (1,)) >= self.pooled_drop_prob
+        return torch.cat([text[:, :1] * pooled[..., None], text[:, 1:]], dim=1) * keep[..., None]
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None):
-        """Generate motions: text [B,E], m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
+        """Generate motions: a text, m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
 
         keys: B integers, the motions' addresses (0, 1, ... if None); or a SamplingNoise in their place.
         """
@@ -287,6 +344,7 @@ class MARDM(nn.Module):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
         net = self.DiffMLPs.net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
+        low += [] if self.text_reader is None else [self.text_reader]
         with self.inference_weights([*low, net.res_blocks, net.final_layer], self.precision):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
@@ -304,12 +362,14 @@ class MARDM(nn.Module):
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
+        guide = sampling.cfg != 1
+        text = self.read(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         for b, at in zip(*(index.split(counts) for index in places)):
             if len(b) == 0:
                 continue
             z, z_null = (
                 rows if rows is None else rows[b, at]
-                for rows in self._conditions(x, text, inside, order, guide=sampling.cfg != 1)
+                for rows in self._conditions(x, text, inside, order, guide)
             )
             start = noise.rows(b, at, self.DiffMLPs.noise_shape).to(z.dtype)
             drawn = self.DiffMLPs.sample(z, z_null, start, sampling)
@@ -323,12 +383,14 @@ class MARDM(nn.Module):
         return targets
 
     def _conditions(self, x, text, inside, order, guide):
-        """-> z [B,L,H] with the text and, from the same call, without; the second is None unless guided."""
+        """-> z [B,L,H] with the text and, from the same call, without; the second is None unless guided.
+
+        text: a ReadText, of 2 B texts if guided, the second half of them zeros.
+        """
         if not guide:
             return self.transformer(x, text, inside, order), None
         order = None if order is None else order.repeat(2, 1)
-        texts = torch.cat([text, torch.zeros_like(text)])
-        return self.transformer(x.repeat(2, 1, 1), texts, inside.repeat(2, 1), order).chunk(2)
+        return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order).chunk(2)
 
     def cost(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""

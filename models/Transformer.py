@@ -1,4 +1,7 @@
-"""The blocks of MARDM's Transformer. Names follow the published checkpoints. B clips, L tokens, H width."""
+"""The blocks of MARDM's Transformer. Names follow the published checkpoints.
+
+B clips, L tokens, H width; S states of a text: one that is always there, then one for each word piece.
+"""
 
 import torch
 from torch import nn
@@ -127,19 +130,95 @@ class FeedForward(nn.Module):
         return self.fc2(nn.functional.gelu(self.fc1(x), approximate="tanh"))
 
 
-class Block(nn.Module):
-    """A Transformer block modulated by the text (adaLN-Zero)."""
+class CrossAttention(nn.Module):
+    """Motion tokens attend to the states of a text; adds nothing before it is trained."""
+
+    def __init__(self, dim, heads, dropout):
+        super().__init__()
+        self.heads, self.p = heads, dropout
+        self.norm = nn.LayerNorm(dim)
+        self.key, self.query, self.value = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.proj = Linear(dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def start(self):
+        """Zero the output, so that a model of pooled text is a special case of this one."""
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def read(self, states):
+        """States [B,S,H] -> keys, values [B,heads,S,H / heads]: the same in every round of a motion."""
+        return self._split(self.key(states)), self._split(self.value(states))
+
+    def forward(self, x, words):
+        """x [B,L,H]; words: keys, values of `read`, and which states there are, bool [B,S] -> [B,L,H]."""
+        k, v, there = words
+        p = self.p if self.training else 0.0
+        q, mask = self._split(self.query(self.norm(x))), there[:, None, None]
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+        return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
+
+    def _split(self, x):
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class RefinerLayer(nn.Module):
+    """A plain Transformer layer over the states of a text."""
 
     def __init__(self, dim, heads, ff, dropout):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads, dropout)
+        self.mlp = FeedForward(dim, ff)
+
+    def forward(self, x, inside):
+        """x [B,S,H], inside bool [B,S] -> [B,S,H]."""
+        x = x + self.attn(self.norm1(x), inside)
+        return x + self.mlp(self.norm2(x))
+
+
+class TextReader(nn.Module):
+    """A frozen encoder's word states, with their places in the sentence, -> states of width H.
+
+    The first state stands for no word: it is all there is of an absent text.
+    """
+
+    def __init__(self, text_dim, dim, heads, ff, layers, dropout):
+        super().__init__()
+        self.norm, self.proj = nn.LayerNorm(text_dim), Linear(text_dim, dim)
+        self.no_word = nn.Parameter(torch.zeros(1, 1, dim))
+        self.position_enc = PositionalEncoding(dim, dropout)
+        self.layers = nn.ModuleList(RefinerLayer(dim, heads, ff, dropout) for _ in range(layers))
+        self.norm_out = nn.LayerNorm(dim)
+
+    def forward(self, words):
+        """words [B,W,E], zero where there is none -> states [B,1+W,H], which there are, bool [B,1+W]."""
+        there = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
+        x = self.proj(self.norm(words))
+        x = self.position_enc(torch.cat([self.no_word.expand(len(x), -1, -1).to(x), x], dim=1))
+        for layer in self.layers:
+            x = layer(x, there)
+        return self.norm_out(x), there
+
+
+class Block(nn.Module):
+    """A Transformer block modulated by the text (adaLN-Zero); `cross`, where there is one, hears its words."""
+
+    def __init__(self, dim, heads, ff, dropout, words=False):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(dim, heads, dropout)
         self.mlp = FeedForward(dim, ff)
         self.adaLN_modulation = modulation(dim, 6)
+        self.cross = CrossAttention(dim, heads, dropout) if words else None
 
-    def forward(self, x, c, inside, positions=None):
-        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L], positions int64 [B,L] -> [B,L,H]."""
+    def forward(self, x, c, inside, positions=None, words=None):
+        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L], positions int64 [B,L]; words: those of
+        `CrossAttention.forward` -> [B,L,H].
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions)
+        if self.cross is not None:
+            x = x + self.cross(x, words)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

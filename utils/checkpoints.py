@@ -216,6 +216,8 @@ def load_generator(source, device, tokenizer=None):
         ddpm_steps=config.whole("ddpm_steps", 2, 10**4, DDPM_STEPS),
         sample_steps=source.sampler_steps,
         attention=config.text("attention", "flat"),
+        text_tokens=config.text("text_tokens", "off"),
+        text_refiner=config.whole("text_refiner", 0, 8, 1),
     )
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if width and width != (mardm.target_dim,):

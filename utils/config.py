@@ -171,6 +171,17 @@ class GeneratorConfig:
         "neighbours",
         choices=("neighbours", "relative_bias", "flat"),
     )
+    text_tokens: str = flag(
+        "the Transformer attends to the words of a text, or hears its pooled vector alone, as MARDM",
+        "off",
+        choices=("on", "off"),
+    )
+    text_refiner: int = flag("layers that read the words first", 1, type=count(0, 8))
+    pooled_drop_prob: float = flag(
+        "share of texts of which the words alone are left, their pooled vector left out",
+        0.5,
+        type=number(float, 0, 1),
+    )
     noise_replacements: bool = flag(
         "replace hidden continuous latents by noise, as MARDM, not by real tokens", False
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from models.AE import STRIDE
@@ -146,8 +147,8 @@ class Normalizer:
 
 @dataclass
 class Batch:
-    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or None; B strings;
-    index [B], the clips' numbers in their set.
+    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or, with words,
+    [B,1+W,E], or None; B strings; index [B], the clips' numbers in their set.
     """
 
     motion: torch.Tensor
@@ -173,17 +174,22 @@ class Batch:
 
 
 def collate(samples):
-    """(motion [T_i,dim], name, caption, text [E] or None, index) x B -> Batch, padded to the longest."""
+    """(motion [T_i,dim], name, caption, text [E] or [1+W_i,E] or None, index) x B -> Batch, padded to the longest."""
     motions, names, captions, texts, index = zip(*samples)
     return Batch(
-        motion=torch.nn.utils.rnn.pad_sequence(motions, batch_first=True),
+        motion=pad_sequence(motions, batch_first=True),
         m_lens=torch.tensor([len(motion) for motion in motions]),
         names=list(names),
         captions=[caption.text if caption else "" for caption in captions],
         tokens=[list(caption.tokens) if caption else [] for caption in captions],
-        text=None if texts[0] is None else torch.stack(texts),
+        text=None if texts[0] is None else _stack_texts(texts),
         index=torch.tensor(index),
     )
+
+
+def _stack_texts(texts):
+    """B texts [E] -> [B,E]; [1+W_i,E] -> [B,1+W,E], zero past each end."""
+    return torch.stack(texts) if texts[0].dim() == 1 else pad_sequence(texts, batch_first=True)
 
 
 def in_micro_batches(samples, micro_batches):

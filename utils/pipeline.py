@@ -15,7 +15,7 @@ import torch
 
 from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
-from models.MARDM import MARDM, SamplingConfig
+from models.MARDM import MARDM, SamplingConfig, pooled_text
 from models.TextEncoder import TEXT_ENCODERS
 from motion.export import Motion
 from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
@@ -75,11 +75,12 @@ class Pipeline:
         return self.tokenizer.spec
 
     def embed(self, prompts):
-        """N strings -> [N,E] on the device."""
-        text = embed_prompts(prompts, self.text_encoder, self.device).to(self.device)
-        if text.shape[1] != self.text_dim:
+        """N strings -> [N,E] on the device, or [N,1+W,E] for a generator that hears words."""
+        words = self.mardm.words
+        text = embed_prompts(prompts, self.text_encoder, self.device, words).to(self.device)
+        if text.shape[-1] != self.text_dim:
             raise BadInput(
-                f"--text_encoder {self.text_encoder} is {text.shape[1]} wide, {self.source.name} was trained "
+                f"--text_encoder {self.text_encoder} is {text.shape[-1]} wide, {self.source.name} was trained "
                 f"on {self.text_dim}: leave the flag out"
             )
         return text
@@ -93,13 +94,15 @@ class Pipeline:
             return asked
         with self.lock:
             if self.estimator is None:
-                self.estimator = load_length_estimator(self.source, text.shape[1], self.device, self.bundled)
+                self.estimator = load_length_estimator(self.source, text.shape[-1], self.device, self.bundled)
         shortest = -(-self.spec.min_frames // STRIDE)
-        return torch.where(asked > 0, asked, sample_lengths(self.estimator(text), shortest, seed).cpu())
+        return torch.where(
+            asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed).cpu()
+        )
 
     @torch.no_grad()
     def draw(self, text, lengths, sampling, keys):
-        """text [B,E], lengths [B] tokens, keys [B] (see MARDM.generate) -> (features, joints), lists of B
+        """text [B,E] or [B,1+W,E], lengths [B] tokens, keys [B] (see MARDM.generate) -> (features, joints), lists of B
         arrays.
 
         features [n,dim] in the data set's units, joints [n,J,3].

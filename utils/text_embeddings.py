@@ -1,21 +1,30 @@
-"""Captions and prompts -> embeddings, with a disk cache; BadInput where an encoder has no weights."""
+"""Captions and prompts -> embeddings, with a disk cache; BadInput where an encoder has no weights.
 
+With `words`, a text is [1+W,E]: its pooled vector, then the states of its W word pieces (models/MARDM.py).
+"""
+
+import json
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from models.TextEncoder import TEXT_ENCODERS, TextEncoder, first_line
-from motion.files import Unwritten
+from motion.files import Unwritten, whole_file
 from utils.checkpoints import save_state
 from utils.errors import BadInput
+from utils.plain import parse_json
 from utils.safe_load import load_state, sound
 
 
-def embed_prompts(texts, encoder_name, device):
-    """N strings -> [N,E] on the device. Raises BadInput."""
+def embed_prompts(texts, encoder_name, device, words=False):
+    """N strings -> [N,E] on the device; with words [N,1+W,E], zero where there is none. Raises BadInput."""
     try:
-        return _encoder(encoder_name, device).encode(texts)
+        encoder = _encoder(encoder_name, device)
+        return pad_sequence(encoder.encode_words(texts), batch_first=True) if words else encoder.encode(texts)
     except ValueError as error:
         raise BadInput(str(error)) from error
 
@@ -31,16 +40,18 @@ def _encoder(name, device):
     return TextEncoder(name, device)
 
 
-def embed_captions(clip_sets, encoder_name, root, device):
-    """Every distinct caption of these lists of clips -> (dict caption -> [E] on the CPU, E).
+def embed_captions(clip_sets, encoder_name, root, device, words=False):
+    """Every distinct caption of these lists of clips -> (mapping caption -> [E], or [1+W,E], on the CPU; E).
 
     Kept in the data set's folder. Raises BadInput.
     """
     captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
+    cache = Path(root) / "cache"
     try:
         encoder = TextEncoder(encoder_name, device)
-        cache_file = Path(root) / "cache" / f"text_{encoder_name}.pt"
-        return cached_embeddings(encoder, captions, cache_file), encoder.dim
+        if words:
+            return cached_words(encoder, captions, cache / f"words_{encoder_name}.npy"), encoder.dim
+        return cached_embeddings(encoder, captions, cache / f"text_{encoder_name}.pt"), encoder.dim
     except ValueError as error:
         raise BadInput(str(error)) from error
 
@@ -86,3 +97,68 @@ def write_cache(cache_file, cache):
         save_state(cache_file, cache)
     except Unwritten as error:
         print(f"{error}; the next start embeds the captions again")
+
+
+class WordStates(Mapping):
+    """caption -> [1+W,E] float32, read from a file or an array of all captions' rows [N,E] float16."""
+
+    def __init__(self, captions, lengths, rows):
+        self.rows, ends = rows, np.cumsum(lengths)
+        self.places = {
+            text: (int(end) - n, int(end)) for text, n, end in zip(captions, lengths, ends, strict=True)
+        }
+
+    def __getitem__(self, caption):
+        start, end = self.places[caption]
+        return torch.from_numpy(self.rows[start:end].astype(np.float32))
+
+    def __len__(self):
+        return len(self.places)
+
+    def __iter__(self):
+        return iter(self.places)
+
+
+def cached_words(encoder, captions, cache_file):
+    """Captions -> WordStates, computed once and kept in `cache_file`, which is mapped, not read.
+
+    The file holds two arrays: a JSON index {"captions": [...], "lengths": [...]}, then all rows in float16.
+    As with `cached_embeddings`, it does not know the weights behind the encoder's name.
+    """
+    cache_file = Path(cache_file)
+    known = read_words(cache_file, encoder.dim)
+    missing = sorted(set(captions) - set(known))
+    if not missing:
+        return known
+    new = [states.cpu().numpy().astype(np.float16) for states in encoder.encode_words(missing)]
+    lengths = [end - start for start, end in known.places.values()] + [len(states) for states in new]
+    whole = WordStates([*known, *missing], lengths, np.concatenate([known.rows, *new]))
+    index = json.dumps({"captions": list(whole), "lengths": lengths}).encode()
+    try:
+        with whole_file(cache_file) as part, open(part, "wb") as stream:
+            np.save(stream, np.frombuffer(index, np.uint8))
+            np.save(stream, whole.rows)
+    except Unwritten as error:
+        print(f"{error}; the next start embeds the captions again")
+        return whole
+    return read_words(cache_file, encoder.dim)
+
+
+def read_words(cache_file, dim):
+    """The WordStates of a cache, empty where there is none, or with a printed line where it is damaged."""
+    try:
+        with open(cache_file, "rb") as stream:
+            index = parse_json(bytes(np.load(stream, allow_pickle=False)).decode())
+            np.lib.format.read_magic(stream)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+            captions, lengths = index["captions"], index["lengths"]
+            sizes_match = shape == (sum(lengths), dim) and min(lengths, default=2) >= 2
+            if dtype != np.float16 or not sizes_match or not all(isinstance(text, str) for text in captions):
+                raise ValueError("rows and index do not match")
+            rows = np.memmap(stream, dtype, "r", stream.tell(), shape)
+        return WordStates(captions, lengths, rows)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a damaged file can fail in any way; all mean: compute again
+        print(f"{cache_file}: not a readable cache ({first_line(error)[:100]}); embedding the captions again")
+    return WordStates([], [], np.zeros((0, dim), np.float16))

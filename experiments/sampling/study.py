@@ -167,7 +167,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     mardm, spec = pipeline.mardm, pipeline.spec
     root = find_dataset(dataset_name, run_config.dataset_dir)[1]
     clips = load_clips(spec, root, config.split)
-    embeddings = embed_captions([clips], pipeline.text_encoder, root, device)[0]
+    embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
     evaluation = make_evaluation(run_config, config, pipeline.tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")

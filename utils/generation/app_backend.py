@@ -103,7 +103,7 @@ class Backend:
         lengths = pipeline.lengths(text, [request.frames], request.seed)
         sampling = replace(self.sampling, cfg=request.cfg, time_steps=request.steps, seed=request.seed)
         n = request.variations
-        _, joints = pipeline.draw(text.expand(n, -1), lengths.repeat(n), sampling, range(n))
+        _, joints = pipeline.draw(text.expand(n, *text.shape[1:]), lengths.repeat(n), sampling, range(n))
         if self.fix_feet:
             joints = [fix_feet(one, spec.fps, spec.skeleton) for one in joints]
         line = f"{len(joints[0]) / spec.fps:.1f} s of motion ({len(joints[0])} frames), "
