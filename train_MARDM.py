@@ -8,7 +8,8 @@ from itertools import chain
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
-from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws, TrainingOptions
+from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
+from models.options import TrainingOptions
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, run, start

@@ -80,11 +80,12 @@ def awake(module, scale=0.02):
     return module
 
 
-def build(size, kind, device):
+def build(size, kind, device, words=0):
     torch.manual_seed(0)
     name, family = KINDS[kind]
     ae = make_ae(name)
-    mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim)
+    text_tokens = "on" if words else "off"
+    mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim, text_tokens=text_tokens)
     return awake(mardm).to(device).eval(), ae.to(device).eval()
 
 
@@ -98,6 +99,7 @@ class Setup:
     sampler: str = flag("solver", "midpoint", choices=EVALUATIONS)
     sampler_steps: int = flag("steps of the solver", 4, type=count(1, 100))
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
+    words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))
     stages: bool = flag("time text encoder (minilm), decoder and rendering as well", False)
     whole_reference: bool = flag("time all rounds of the reference at L and XL too", False)
@@ -105,9 +107,10 @@ class Setup:
 
 def cases(size, batch, setup, rates, device):
     """A row of the table for each mode, and whether the rows were as they should be."""
-    mardm, ae = build(size, setup.kind, device)
+    mardm, ae = build(size, setup.kind, device, setup.words)
     tokens = setup.frames // 4
-    text = torch.randn(batch, 512, generator=torch.Generator().manual_seed(1)).to(device)
+    shape = (batch, 1 + setup.words, 512) if setup.words else (batch, 512)
+    text = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
     m_lens = torch.full((batch,), tokens, device=device)
     sampling = from_flags(SamplingConfig, setup)
     evaluations = EVALUATIONS[setup.sampler] * setup.sampler_steps
@@ -124,7 +127,7 @@ def cases(size, batch, setup, rates, device):
 
     for mode in setup.modes:
         precision = mode.split("+")[0]
-        mardm, _ = build(size, setup.kind, device)  # what was compiled stays so
+        mardm, _ = build(size, setup.kind, device, setup.words)  # what was compiled stays so
         mardm.set_precision(PRECISIONS[precision])
         with torch.no_grad():
             with Account([mardm, ae], mardm.DiffMLPs.net, rates[precision], rates["bytes"]) as account:

@@ -69,6 +69,7 @@ class Setup(SpeedConfig):
     ae_batch: int = flag("windows a step", 32, type=count(1, 4096))
     window: int = flag("frames", 64, type=count(4, FRAMES))
     width: int = flag("of the autoencoder", 512, type=count(8, 4096))
+    words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     kind: str = flag("of tokens", "continuous", choices=KINDS)
     rounds: int = flag("after one to warm up", 7, type=count(1, 1000))
     num_workers: int = flag("of the loader", 0, type=count(0, 256))
@@ -169,11 +170,15 @@ class GeneratorBench(Bench):
         ae_name, family = KINDS[setup.kind]
         self.ae = make_ae(ae_name, DIM, setup.width).to(device).eval()
         mardm = MARDM_models[f"{family}-SiT-{size}"](
-            ae_dim=self.ae.latent_dim, target_dim=self.ae.target_dim, text_dim=TEXT
+            ae_dim=self.ae.latent_dim,
+            target_dim=self.ae.target_dim,
+            text_dim=TEXT,
+            text_tokens="on" if setup.words else "off",
         )
         self.mardm = awake(mardm).to(device).train()
         n = setup.rounds * setup.batch
-        texts = {str(i): row for i, row in enumerate(torch.randn(n, TEXT))}
+        shape = (n, 1 + setup.words, TEXT) if setup.words else (n, TEXT)
+        texts = {str(i): row for i, row in enumerate(torch.randn(shape))}
         motions = TextMotionSet(clips(n, setup.batch, SHORTEST), identity(), texts, FRAMES)
         super().__init__(setup, self.mardm, motions, setup.batch, device)
         self.average = EMA(self.mardm, 0.9999)
@@ -188,6 +193,8 @@ class GeneratorBench(Bench):
             "no text": no_text,
             "no text, anomaly": partial(anomalous, no_text),
         }
+        if setup.words:  # MARDM hears none
+            self.modes = {name: step for name, step in self.modes.items() if name.startswith("ours")}
 
     @cached_property
     def tower(self):

@@ -2,10 +2,7 @@
 
 Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising
 to grid") is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer
-width, E text width, W word pieces.
-
-A text is its pooled vector [B,E], or that vector and the encoder's word states in one tensor [B,1+W,E]: row 0 is
-the pooled vector, rows of zeros are no words, and a tensor of zeros is no text at all.
+width. A text is a tensor as in models/words.py.
 
 Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
 Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their
@@ -22,21 +19,13 @@ from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
-from models.draws import (
-    CONDITION,
-    CORRUPTION,
-    MASK_RATIO,
-    NOISE,
-    ORDER,
-    POOLED,
-    TIME,
-    SamplingNoise,
-    TrainingDraws,
-)
+from models.draws import CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
+from models.options import SIZES, TrainingOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
-from models.Transformer import Block, InputProcess, PositionalEncoding, TextReader
+from models.Transformer import Block, InputProcess, PositionalEncoding
+from models.words import ReadText, TextReader, drop_texts, pooled_text
 
 
 @dataclass(frozen=True)
@@ -51,58 +40,6 @@ class SamplingConfig:
     sampler_steps: int = 4
     hard_pseudo_reorder: bool = False
     seed: int = 3407
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How a generator is trained.
-
-    attention: how it begins. "neighbours": queries and keys of each head match at one offset (-1, +1, -2,
-    ...). "relative_bias": a learned bias of each head and offset has its maximum there, which training does
-    not lose; it is part of the state_dict. "flat": all tokens alike, as MARDM.
-    text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers read first;
-    "off", it hears the pooled vector alone, as MARDM.
-    """
-
-    cond_drop_prob: float = 0.1  # share of texts left out
-    diffmlps_batch_mul: int = 4  # noise draws per hidden token
-    dropout: float = 0.2  # of the Transformer
-    attention: str = "neighbours"
-    text_tokens: str = "off"
-    text_refiner: int = 1
-    pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
-
-
-@dataclass(frozen=True)
-class ReadText:
-    """A text as the Transformer hears it: the same in all rounds of a motion."""
-
-    c: torch.Tensor  # [B,1,H], silu of the condition
-    words: list  # for each block: keys, values, and which there are; None without words
-
-
-def pooled_text(text):
-    """The pooled vector [B,E] of a text [B,E] or [B,1+W,E]."""
-    return text if text.dim() == 2 else text[:, 0]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of the Transformer."""
-
-    latent_dim: int
-    ff: int
-    heads: int
-    layers: int = 1
-
-
-SIZES = {
-    "XS": Size(128, 512, 4),
-    "S": Size(256, 1024, 4),
-    "B": Size(512, 2048, 8),
-    "L": Size(768, 3072, 12),
-    "XL": Size(1024, 4096, 16),
-}
 
 
 class MARDM(nn.Module):
@@ -300,17 +237,11 @@ class MARDM(nn.Module):
         return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, CORRUPTION, (L,)))
 
     def _drop_condition(self, text, keys=None):
-        """Zeros in the place of a text, with probability cond_drop_prob, so that guidance has an
-        unconditional pass; and in the place of a pooled vector beside words, which hides their order.
-        """
+        """The text with what `drop_texts` leaves of it in training."""
         if not self.training:
             return text
         keys = random_keys(len(text)).to(text.device) if keys is None else keys
-        keep = uniform(keys, CONDITION, (1,)) >= self.cond_drop_prob
-        if text.dim() == 2:
-            return text * keep
-        pooled = uniform(keys, POOLED, (1,)) >= self.pooled_drop_prob
-        return torch.cat([text[:, :1] * pooled[..., None], text[:, 1:]], dim=1) * keep[..., None]
+        return drop_texts(text, keys, self.cond_drop_prob, self.pooled_drop_prob)
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None):

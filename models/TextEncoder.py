@@ -7,8 +7,8 @@
 `t5`, `distilbert`  T5-base's encoder and DistilBERT: the mean of the token states, 768-d.
 
 E wide, W word pieces of a text, the encoder's own marks of begin and end among them. No checkpoint contains
-an encoder. Weights are searched in this order: the folder named by the encoder's environment variable; an installed
-package that contains them; the cache of the Hugging Face hub; the hub.
+an encoder. Weights are searched in this order: the folder named by the encoder's environment variable; an
+installed package that contains them; the cache of the Hugging Face hub; the hub.
 """
 
 import contextlib
@@ -130,7 +130,7 @@ class TextEncoder:
         return torch.cat(rows)[self._places(texts)] if rows else torch.zeros(0, self.dim, device=self.device)
 
     def encode_words(self, texts):
-        """N strings -> N tensors [1+W,dim] as `encode`: the pooled vector, then the state of each word piece."""
+        """N strings -> N tensors [1+W,dim]: the pooled vector of `encode`, then the word states."""
         rows = []
         for pooled, states, mask in self._batches(texts):
             ends = mask.sum(dim=1).tolist()
@@ -147,7 +147,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def _batches(self, texts):
-        """The distinct texts, batch by batch -> pooled vectors [n,E], states [n,W,E], mask [n,W] of real ones."""
+        """The distinct texts, in batches -> pooled vectors [n,E], states [n,W,E], mask [n,W] of real ones."""
         unique = self._unique(texts)
         if not unique:
             return

@@ -162,47 +162,8 @@ class CrossAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-class RefinerLayer(nn.Module):
-    """A plain Transformer layer over the states of a text."""
-
-    def __init__(self, dim, heads, ff, dropout):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attn = Attention(dim, heads, dropout)
-        self.mlp = FeedForward(dim, ff)
-
-    def forward(self, x, inside):
-        """x [B,S,H], inside bool [B,S] -> [B,S,H]."""
-        x = x + self.attn(self.norm1(x), inside)
-        return x + self.mlp(self.norm2(x))
-
-
-class TextReader(nn.Module):
-    """A frozen encoder's word states, with their places in the sentence, -> states of width H.
-
-    The first state stands for no word: it is all there is of an absent text.
-    """
-
-    def __init__(self, text_dim, dim, heads, ff, layers, dropout):
-        super().__init__()
-        self.norm, self.proj = nn.LayerNorm(text_dim), Linear(text_dim, dim)
-        self.no_word = nn.Parameter(torch.zeros(1, 1, dim))
-        self.position_enc = PositionalEncoding(dim, dropout)
-        self.layers = nn.ModuleList(RefinerLayer(dim, heads, ff, dropout) for _ in range(layers))
-        self.norm_out = nn.LayerNorm(dim)
-
-    def forward(self, words):
-        """words [B,W,E], zero where there is none -> states [B,1+W,H], which there are, bool [B,1+W]."""
-        there = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
-        x = self.proj(self.norm(words))
-        x = self.position_enc(torch.cat([self.no_word.expand(len(x), -1, -1).to(x), x], dim=1))
-        for layer in self.layers:
-            x = layer(x, there)
-        return self.norm_out(x), there
-
-
 class Block(nn.Module):
-    """A Transformer block modulated by the text (adaLN-Zero); `cross`, where there is one, hears its words."""
+    """A Transformer block modulated by the text (adaLN-Zero); `cross`, if not None, hears its words."""
 
     def __init__(self, dim, heads, ff, dropout, words=False):
         super().__init__()

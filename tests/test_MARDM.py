@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig
+from models.MARDM import MARDM, MARDM_models, SamplingConfig
 from models.masking import lengths_to_mask
+from models.options import SIZES
 from models.Transformer import PositionalEncoding
 
 

@@ -19,8 +19,9 @@ from diffusions.samplers import guided
 from models.AE import AE
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, timestep_embedding
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, SamplingNoise, Size
+from models.MARDM import MARDM, MARDM_models, SamplingConfig, SamplingNoise
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks
+from models.options import SIZES, Size
 from models.Transformer import PositionalEncoding
 from tests.conftest import outside
 from train_AE import reconstruction_loss

@@ -19,7 +19,8 @@ import utils.checkpoints as checkpoints
 from models.AE import make_ae
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SIZES, MARDM_models, SamplingConfig, Size
+from models.MARDM import MARDM, MARDM_models, SamplingConfig
+from models.options import SIZES, Size
 from tests.conftest import outside
 from tests.test_goldens import close, recorded_noise
 from utils.checkpoints import (

@@ -5,7 +5,7 @@ import torch
 
 from models.AE import make_ae
 from models.MARDM import MARDM, SamplingConfig
-from models.Transformer import TextReader
+from models.words import TextReader
 
 SHAPE = {"kind": "FSQ", "size": "XS", "ae_dim": 32, "target_dim": 6, "text_dim": 16}
 

@@ -174,7 +174,10 @@ class Batch:
 
 
 def collate(samples):
-    """(motion [T_i,dim], name, caption, text [E] or [1+W_i,E] or None, index) x B -> Batch, padded to the longest."""
+    """(motion [T_i,dim], name, caption, text, index) x B -> Batch, padded to the longest.
+
+    text: [E], or with words [1+W_i,E], or None.
+    """
     motions, names, captions, texts, index = zip(*samples)
     return Batch(
         motion=pad_sequence(motions, batch_first=True),

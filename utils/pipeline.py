@@ -15,8 +15,9 @@ import torch
 
 from models.AE import STRIDE
 from models.LengthEstimator import LengthEstimator, sample_lengths
-from models.MARDM import MARDM, SamplingConfig, pooled_text
+from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
+from models.words import pooled_text
 from motion.export import Motion
 from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
 from utils.config import WeightsConfig
@@ -80,8 +81,8 @@ class Pipeline:
         text = embed_prompts(prompts, self.text_encoder, self.device, words).to(self.device)
         if text.shape[-1] != self.text_dim:
             raise BadInput(
-                f"--text_encoder {self.text_encoder} is {text.shape[-1]} wide, {self.source.name} was trained "
-                f"on {self.text_dim}: leave the flag out"
+                f"--text_encoder {self.text_encoder} is {text.shape[-1]} wide, {self.source.name} was "
+                f"trained on {self.text_dim}: leave the flag out"
             )
         return text
 
@@ -102,8 +103,7 @@ class Pipeline:
 
     @torch.no_grad()
     def draw(self, text, lengths, sampling, keys):
-        """text [B,E] or [B,1+W,E], lengths [B] tokens, keys [B] (see MARDM.generate) -> (features, joints), lists of B
-        arrays.
+        """text, lengths [B] tokens, keys [B] (see MARDM.generate) -> (features, joints), lists of B arrays.
 
         features [n,dim] in the data set's units, joints [n,J,3].
         """

@@ -1,0 +1,42 @@
+"""What a generator is made of, and how it is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a generator is trained.
+
+    attention: how it begins. "neighbours": queries and keys of each head match at one offset (-1, +1, -2,
+    ...). "relative_bias": a learned bias of each head and offset has its maximum there, which training does
+    not lose; it is part of the state_dict. "flat": all tokens alike, as MARDM.
+    text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers read first;
+    "off", it hears the pooled vector alone, as MARDM.
+    """
+
+    cond_drop_prob: float = 0.1  # share of texts left out
+    diffmlps_batch_mul: int = 4  # noise draws per hidden token
+    dropout: float = 0.2  # of the Transformer
+    attention: str = "neighbours"
+    text_tokens: str = "off"
+    text_refiner: int = 1
+    pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the Transformer."""
+
+    latent_dim: int
+    ff: int
+    heads: int
+    layers: int = 1
+
+
+SIZES = {
+    "XS": Size(128, 512, 4),
+    "S": Size(256, 1024, 4),
+    "B": Size(512, 2048, 8),
+    "L": Size(768, 3072, 12),
+    "XL": Size(1024, 4096, 16),
+}

@@ -1,0 +1,78 @@
+"""Texts as a generator takes them. B clips, E text width, W word pieces, H Transformer width.
+
+A text is its pooled vector [B,E], or that vector and the encoder's word states in one tensor [B,1+W,E]: row 0
+is the pooled vector, rows of zeros are no words, and a tensor of zeros is no text at all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from models.counter_rng import uniform
+from models.draws import CONDITION, POOLED
+from models.layers import Linear
+from models.Transformer import Attention, FeedForward, PositionalEncoding
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text as the Transformer hears it: the same in all rounds of a motion."""
+
+    c: torch.Tensor  # [B,1,H], silu of the condition
+    words: list  # for each block: keys, values, and which there are; None without words
+
+
+def pooled_text(text):
+    """The pooled vector [B,E] of a text [B,E] or [B,1+W,E]."""
+    return text if text.dim() == 2 else text[:, 0]
+
+
+def drop_texts(text, keys, share, pooled_share):
+    """Zeros in the place of a share of the texts, so that guidance has an unconditional pass; and of a share
+    of the pooled vectors beside words, which hide the order of the words.
+    """
+    keep = uniform(keys, CONDITION, (1,)) >= share
+    if text.dim() == 2:
+        return text * keep
+    pooled = uniform(keys, POOLED, (1,)) >= pooled_share
+    return torch.cat([text[:, :1] * pooled[..., None], text[:, 1:]], dim=1) * keep[..., None]
+
+
+class RefinerLayer(nn.Module):
+    """A plain Transformer layer over the states of a text."""
+
+    def __init__(self, dim, heads, ff, dropout):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads, dropout)
+        self.mlp = FeedForward(dim, ff)
+
+    def forward(self, x, inside):
+        """x [B,S,H], inside bool [B,S] -> [B,S,H]."""
+        x = x + self.attn(self.norm1(x), inside)
+        return x + self.mlp(self.norm2(x))
+
+
+class TextReader(nn.Module):
+    """A frozen encoder's word states, with their places in the sentence, -> states of width H.
+
+    The first state stands for no word: it is all there is of an absent text.
+    """
+
+    def __init__(self, text_dim, dim, heads, ff, layers, dropout):
+        super().__init__()
+        self.norm, self.proj = nn.LayerNorm(text_dim), Linear(text_dim, dim)
+        self.no_word = nn.Parameter(torch.zeros(1, 1, dim))
+        self.position_enc = PositionalEncoding(dim, dropout)
+        self.layers = nn.ModuleList(RefinerLayer(dim, heads, ff, dropout) for _ in range(layers))
+        self.norm_out = nn.LayerNorm(dim)
+
+    def forward(self, words):
+        """words [B,W,E], zero where there is none -> states [B,1+W,H], which there are, bool [B,1+W]."""
+        there = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
+        x = self.proj(self.norm(words))
+        x = self.position_enc(torch.cat([self.no_word.expand(len(x), -1, -1).to(x), x], dim=1))
+        for layer in self.layers:
+            x = layer(x, there)
+        return self.norm_out(x), there
