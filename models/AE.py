@@ -1,4 +1,4 @@
-"""The autoencoders: motion [B,T,dim] <-> one token per four frames, with three bottlenecks behind four verbs.
+"""The autoencoders: motion [B,T,dim] <-> one token per four frames, with four bottlenecks behind four verbs.
 
 Verbs (tokenize, embed_codes, quantize, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent
 width, d grid dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load
@@ -143,19 +143,36 @@ class AE(nn.Module):
         return m_lens.to(device, non_blocking=True), frames
 
 
-class FSQ_AE(AE):
+class NarrowAE(AE):
+    """Encoder -> Linear to d -> Linear back -> decoder. Targets are the d numbers between.
+
+    The control of `FSQ_AE`, which it is without the rounding: is it the grid that counts, or few dimensions?
+    """
+
+    def __init__(self, dim=67, width=512, target_dim=6, mask_padding=True):
+        super().__init__(dim, width, mask_padding)
+        self.target_dim = target_dim
+        self.pre_fsq = nn.Linear(width, target_dim)
+        self.post_fsq = nn.Linear(target_dim, width)
+
+    def embed_codes(self, targets):
+        return self.post_fsq(targets).mT
+
+    def _targets(self, motion, m_lens):
+        return self.pre_fsq(self._latents(motion, m_lens).mT)
+
+
+class FSQ_AE(NarrowAE):
     """Encoder -> Linear to d -> FSQ -> Linear back -> decoder. Targets are the d grid coordinates."""
 
     kind = "FSQ"
     options = ("fsq_levels",)
 
     def __init__(self, dim=67, width=512, fsq_levels=(8, 5, 5, 5, 5), mask_padding=True):
-        super().__init__(dim, width, mask_padding)
+        super().__init__(dim, width, len(fsq_levels), mask_padding)
         self.fsq = FSQ(fsq_levels)
         self.fsq_levels, self.fsq_dim = self.fsq.levels, self.fsq.dim
-        self.target_dim, self.codebook_size = self.fsq.dim, self.fsq.codebook_size
-        self.pre_fsq = nn.Linear(width, self.fsq.dim)
-        self.post_fsq = nn.Linear(self.fsq.dim, width)
+        self.codebook_size = self.fsq.codebook_size
 
     def encode_with_fsq_output(self, motion, m_lens=None):
         """[B,T,dim] -> grid coordinates [B,T/4,d]."""
@@ -164,9 +181,6 @@ class FSQ_AE(AE):
     def decode_from_fsq(self, coords, m_lens=None):
         """Coordinates [B,L,d] -> motion [B,4L,dim]; never snaps."""
         return self.decode(self.embed_codes(coords), m_lens)
-
-    def embed_codes(self, targets):
-        return self.post_fsq(targets).mT
 
     def quantize(self, targets):
         return self.fsq.snap(targets)
@@ -180,7 +194,7 @@ class FSQ_AE(AE):
         return self.fsq.codes_to_indices(targets.detach())
 
     def _targets(self, motion, m_lens):
-        return self.fsq(self.pre_fsq(self._latents(motion, m_lens).mT))
+        return self.fsq(super()._targets(motion, m_lens))
 
 
 PATIENCE = 20  # steps without use after which a code restarts; tuned on val (results/ablation.md)
@@ -317,7 +331,12 @@ FSQ_LEVELS = {
     "FSQ_AE_HighDim7": (7, 5, 5, 5, 5, 5, 5),  #    109,375
     "FSQ_AE_HighDim8": (5, 5, 5, 5, 5, 5, 5, 5),  # 390,625
 }
-AE_models = {"AE_Model": partial(AE), "FSQ_AE_Model": partial(FSQ_AE), "VQ_AE_Model": partial(VQ_AE)}
+AE_models = {
+    "AE_Model": partial(AE),
+    "Narrow_AE_Model": partial(NarrowAE, target_dim=6),
+    "FSQ_AE_Model": partial(FSQ_AE),
+    "VQ_AE_Model": partial(VQ_AE),
+}
 AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
 
 

@@ -10,7 +10,7 @@ from models.AE import FSQ_LEVELS, AE_models, make_ae
 from models.counter_rng import Purpose, sample_keys
 
 
-@pytest.fixture(params=["AE_Model", "FSQ_AE_High"])
+@pytest.fixture(params=["AE_Model", "Narrow_AE_Model", "FSQ_AE_High"])
 def ae(request):
     torch.manual_seed(0)
     return make_ae(request.param, width=32).eval()
@@ -37,6 +37,19 @@ def test_the_zoo_prints_the_product_of_its_levels(name):
 def test_default_sizes_are_the_published_ones():
     assert sum(p.numel() for p in AE_models["AE_Model"]().parameters()) == 18_834_499
     assert AE_models["FSQ_AE_Model"]().fsq_levels == [8, 5, 5, 5, 5]
+
+
+def test_the_narrow_control_is_the_grid_without_its_rounding():
+    """Same parameters; its targets, rounded, are the grid's."""
+    torch.manual_seed(0)
+    grid = make_ae("FSQ_AE_High", width=16).eval()
+    narrow = make_ae("Narrow_AE_Model", width=16).eval()
+    narrow.load_state_dict(grid.state_dict())  # strictly
+    motion = torch.randn(2, 16, 67)
+    with torch.no_grad():
+        assert narrow.tokenize(motion)[1].shape == (2, 4, 6)
+        torch.testing.assert_close(grid.tokenize(motion)[1], grid.fsq(narrow.tokenize(motion)[1]))
+    assert narrow.kind == "continuous" and narrow.codebook_size is None
 
 
 def test_a_padded_clip_comes_out_as_if_it_were_alone(ae):
