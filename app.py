@@ -1,4 +1,4 @@
-"""A page in the browser: write what a person does, see it move, download it as mp4, npy, bvh or html.
+"""A page in the browser: write what a person does, see it move, download it as glb, bvh, mp4, npy or html.
 
 python app.py                     # the demo weights of this repository, at http://127.0.0.1:7860
 python app.py --dataset_name t2m --name FSQ_MARDM    # a trained generator

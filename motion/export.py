@@ -12,6 +12,7 @@ import numpy as np
 
 from motion.bvh.writer import write_bvh
 from motion.files import whole_file
+from motion.mannequin.gltf import write_glb
 from motion.render.rendering import render_video
 from motion.render.viewer import viewer_frame, viewer_page, write_html
 from motion.skeletons import SMPL22, Skeleton
@@ -107,6 +108,7 @@ FORMATS = {  # data before pictures
     "npy": (".npy", lambda path, motion: _write_array(path, motion.joints)),
     "features": (".features.npy", lambda path, motion: _write_array(path, motion.features)),
     "bvh": (".bvh", lambda path, motion: write_bvh(path, motion.joints, motion.fps, motion.skeleton)),
+    "glb": (".glb", lambda path, m: write_glb(path, m.joints, m.fps, m.caption, m.skeleton)),
     "mp4": (".mp4", _write_video),
     "gif": (".gif", _write_video),
     "html": (".html", lambda path, m: write_html(path, m.joints, m.caption, m.fps, m.skeleton)),

@@ -21,8 +21,9 @@ import app
 import sample
 from motion.bvh import read_bvh
 from motion.render.viewer import viewer_frame
+from tests.browser import Browser, needs_browser
 from tests.conftest import ROOT
-from tests.test_viewer import BLUE, ORANGE, Browser, needs_browser
+from tests.test_viewer import BLUE, ORANGE
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation import app_backend
@@ -91,11 +92,11 @@ def backend(pipeline, tmp_path):
 
 def test_a_result_is_the_files_of_each_variation_and_one_page(backend, tmp_path):
     result = backend.generate(request(prompt="../../a: walk?", seconds=2))
-    assert [file.suffix for file in result.files] == [".npy", ".bvh", ".npy", ".bvh", ".html"]
-    first, second = (np.load(file) for file in result.files[:3:2])
+    assert [file.suffix for file in result.files] == [".npy", ".bvh", ".glb", ".npy", ".bvh", ".glb", ".html"]
+    first, second = (np.load(file) for file in result.files[:4:3])
     assert first.shape == (40, 22, 3) and not np.array_equal(first, second)
     assert len(read_bvh(result.files[1])) == 40
-    assert len({file.name for file in result.files}) == 5
+    assert len({file.name for file in result.files}) == 7
     assert all(file.parent == result.folder and file.parent.parent == tmp_path for file in result.files)
     video = backend.video(result)
     assert video.parent == result.folder and video.stat().st_size > 5000
@@ -127,7 +128,7 @@ def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_p
     ]
     sample.main([*words, *where, "--export", "npy"])
     again = sorted((tmp_path / "again/demo_MARDM_Demo").glob("*.npy"))
-    for file, other in zip(again, result.files[::2]):
+    for file, other in zip(again, result.files[::3]):
         assert np.array_equal(np.load(file), np.load(other))
     assert len(again) == 2
 
@@ -237,7 +238,7 @@ def test_a_program_gets_files_or_one_clear_line(address):
     port, home = address
     event, data = call(port, "walk", False, 2, 1, 2.5, 3, 1)
     assert event == "complete" and data[0].startswith("<iframe") and "--seed 1" in data[3]
-    assert {os.path.splitext(file["path"])[1] for file in data[1]} == {".npy", ".bvh", ".html"}
+    assert {os.path.splitext(file["path"])[1] for file in data[1]} == {".npy", ".bvh", ".glb", ".html"}
     for values in (
         ["walk", False, 10**9, 1, 2.5, 3, 1],
         ["", True, 4, 1, 2.5, 3, 1],

@@ -114,7 +114,7 @@ class Backend:
         names, files, prompt = Names(folder), [], request.prompt
         for r, one in enumerate(joints):
             stem = names.stem(prompt, 0, r, len(one))
-            files += export_motion(stem, one, prompt, spec.fps, spec.skeleton, ("npy", "bvh")).values()
+            files += export_motion(stem, one, prompt, spec.fps, spec.skeleton, ("npy", "bvh", "glb")).values()
         page = folder / f"{safe_caption(prompt, 150, plain=True)}.html"
         write_html(page, joints, prompt, spec.fps, spec.skeleton)
         return Result(request, folder, [*files, page], page, line)
