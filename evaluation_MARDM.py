@@ -78,6 +78,9 @@ def main(argv=None):
         rows |= reference_rows(evaluation, root)
     report.finish(evaluation, rows, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
     values, n = generated.interval(), generated.repeats[0].n_pred
+    real = rows["real"].interval()
+    shares = [f"{k} {values[k][0] / real[k][0]:.3f}" for k in ("top1", "top2", "top3") if k in real]
+    report.log("generated / real R-precision: " + ("  ".join(shares) or "not measured"))
     if "fid" in values:
         fid = format_interval(values["fid"])
         report.log(f"FID = {fid} (n={n} real, {n} generated, {repeats} repeats)")

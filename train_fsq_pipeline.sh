@@ -158,7 +158,7 @@ fi
 echo "=== All phases completed! ==="
 case "$skipped" in
     *4*) ;;
-    *) python -m scripts.summary "$runs/$NAME/eval/eval.json" ;;
+    *) tail -n 36 "$logs/evaluate_mardm.log" ;; # table, ceiling, shares of the real R-precision, FID
 esac
 cat <<END
 videos, pages      $generated/

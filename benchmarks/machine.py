@@ -3,15 +3,13 @@
 import json
 import os
 import platform
-import shlex
-import sys
 import time
 from pathlib import Path
 
 import torch
 
 from models import onednn
-from utils.cli import count, write_text
+from utils.cli import command_line, count, write_text
 
 
 def processor():
@@ -38,9 +36,8 @@ def machine_flags(parser):
 
 def write_record(path, module, argv, device, **results):
     """The results of `python -m <module> <argv>` with what they were measured on, as JSON."""
-    argv = sys.argv[1:] if argv is None else argv
     record = {
-        "command": shlex.join(["python", "-m", module, *map(str, argv)]),
+        "command": command_line(module, argv),
         "machine": machine(device),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),

@@ -12,11 +12,12 @@ from models.masking import lengths_to_mask, reveal_rounds
 
 
 @torch.no_grad()
-def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, targets=None, sections=None):
-    """As MARDM.generate, or with targets and sections as MARDM.edit; two Transformer passes a round.
+def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=None):
+    """As MARDM.generate, or of edit = (targets, sections) as MARDM.edit; two Transformer passes a round.
 
     rounds: run only these (for timing). -> [B,L,target_dim]
     """
+    targets, sections = edit or (None, None)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]

@@ -1,6 +1,5 @@
 """The ablation's report: verdicts of records whose answer is known, folders written here, planted copies."""
 
-import copy
 import json
 import re
 import shutil
@@ -12,12 +11,11 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 from experiments import nearest_neighbours as memorisation
-from experiments.ablation import figures, report, tables, verdicts
+from experiments.ablation import report, tables, verdicts
 from experiments.ablation.collect import collect
 from experiments.nearest_neighbours import local_joints, near_copies, nearest, postures
 from models.AE import AE_models
 from utils.checkpoints import Run, save_state
-from utils.cli import run
 from utils.flags import DEMO
 
 SEEDS = (1, 2, 3)
@@ -225,13 +223,6 @@ def test_an_interval_across_the_limit_leaves_it_open(record):
     assert verdict_of(record, "H1") == "undecided"
 
 
-def test_epochs_cannot_be_compared_after_one_evaluation(record):
-    for run_ in record["runs"].values():
-        run_["judged"] = 1
-    h4 = next(one for one in verdicts.hypotheses(record) if one["name"] == "H4")
-    assert h4["verdict"] == "undecided" and h4["claims"][-1]["answer"] == "not run"
-
-
 def test_a_claim_in_closed_form():
     values = {1: 1.0, 2: 2.0, 3: 3.0}  # mean 2, half 4.3027 / sqrt(3) = 2.4841
     assert verdicts.claim("x", values, 4.49)["answer"] == "yes"
@@ -287,39 +278,11 @@ def test_the_page_has_every_number_with_its_n(record):
     assert "**supported**" in text and "15 = 0.97%" in text  # near-copies over three seeds of 514
 
 
-def test_usage_names_both_code_book_and_tokens(record):
-    lines = tables.usage_table(record).splitlines()
-    high = next(line for line in lines if "FSQ_AE_High" in line)
-    assert "64,000 / 11,348" in high and "| 11,348 | 400" in high and "0.035" in high
-
-
 def test_an_empty_record_is_all_not_run(record):
     empty = record | {"runs": {}, "training": None, "topology": None}
     text = report.page(empty, "ablation", {})
     assert "**supported**" not in text and text.count("not run") > 20
     assert report.comparison(empty, "x").count("not trained") == len(AE_models)
-
-
-def test_multimodality_may_be_measured_apart(record):
-    for seed in SEEDS:
-        apart = evaluation("generated", 9.0)  # one repeat: its FID is not the one that counts
-        apart["rows"]["generated"]["multimodality"] = {"mean": 4.0, "half": None}
-        record["runs"][f"FSQ_MARDM_{seed}"]["evaluations"]["multimodality"] = apart
-    header, _, *lines = body(report.page(record, "ablation", {}), "Generation")
-    row = dict(zip(header, next(line for line in lines if line[0] == "FSQ_MARDM")))
-    assert row["MultiModality"] == "4.00 ± 0.00" and row["FID"].startswith("1.55")
-    assert verdicts.solver_fids(record)["step", 4] == dict(zip(SEEDS, MODELS["FSQ_MARDM"]))
-
-
-def test_effects_are_without_minus_with(record):
-    for seed in SEEDS:
-        run_ = copy.deepcopy(record["runs"][f"FSQ_MARDM_{seed}"])
-        run_["evaluations"] = {"eval": evaluation("generated", MODELS["FSQ_MARDM"][seed - 1] + 2)}
-        record["runs"][f"FSQ_MARDM_flat_{seed}"] = run_ | {"variant": "FSQ_MARDM_flat"}
-    line = next(
-        x for x in tables.effects_table(record).splitlines() if "no neighbour initialisation, grid" in x
-    )
-    assert "| 3 | 1.55 -> 3.55 (2.00 ± 0.00)" in line
 
 
 def test_from_the_json_alone_come_page_figures_and_comparison(record, tmp_path, capfd):
@@ -334,25 +297,6 @@ def test_from_the_json_alone_come_page_figures_and_comparison(record, tmp_path, 
     comparison = (tmp_path / "cmp.md").read_text()
     assert all(f"| {model} |" in comparison for model in AE_models)
     assert "H1: supported" in capfd.readouterr().out
-
-
-def test_neighbours_of_another_variant_alone_make_no_figure(record, tmp_path):
-    for name in [name for name, one in record["runs"].items() if "memorisation" in one]:
-        one = record["runs"].pop(name)
-        record["runs"][f"flat_{name}"] = one | {"variant": f"{one['variant']}_flat"}
-    assert "memorisation" not in figures.draw_all(record, tmp_path / "ablation")
-
-
-def test_what_is_no_record_is_refused(tmp_path, capfd):
-    (tmp_path / "x.json").write_text("{}")
-    for argv in (
-        ["--report", f"{tmp_path}/x.json"],
-        ["--report", f"{tmp_path}/no.json"],
-        ["--folder", str(tmp_path)],
-    ):
-        with pytest.raises(SystemExit) as stop:
-            run(report.main, argv)
-        assert stop.value.code == 2 and capfd.readouterr().err.startswith("error: ")
 
 
 # collecting
@@ -423,26 +367,6 @@ def test_a_folder_becomes_a_record(tmp_path):
     assert zoo["FSQ_AE_High"]["codes"] == 64000 and zoo["AE_Model"]["parameters"] == size
 
 
-def test_a_run_under_way_takes_no_part_in_the_training_table(tmp_path):
-    write_folder(tmp_path / "abl/Set")
-    (tmp_path / "abl/Set/MARDM_1/eval/eval.json").unlink()
-    record = collect(tmp_path / "abl", "Set")
-    assert record["training"] is None and record["runs"]["MARDM_1"]["steps"] == 40
-
-
-def test_the_report_of_a_folder_is_that_of_its_json(tmp_path):
-    write_folder(tmp_path / "abl/Set")
-    where = ["--folder", str(tmp_path / "abl"), "--dataset_name", "Set"]
-    (tmp_path / "notes.md").write_text("- Read this.\n")
-    where += ["--notes", str(tmp_path / "notes.md")]
-    report.main([*where, "--out", str(tmp_path / "res/ablation"), "--machine", "two cores"])
-    first = (tmp_path / "res/ablation.md").read_text()
-    report.main(["--report", str(tmp_path / "res/ablation.json")])
-    assert (tmp_path / "res/ablation.md").read_text() == first and "two cores" in first
-    assert "- Read this." in first
-    assert str(tmp_path) not in first
-
-
 # memorisation
 
 
@@ -489,14 +413,6 @@ def test_postures_do_not_see_where_one_walks():
     there[..., :3] = 0.3  # turns and walks
     a, b = (local_joints(x, torch.tensor([8]), 0.5)[0] for x in (here, there))
     assert np.array_equal(a, b) and np.allclose(a[0], np.arange(6).reshape(2, 3) * 0.5)
-
-
-def test_the_histogram_marks_the_first_percentile(tmp_path):
-    values = list(np.linspace(1, 2, 101))
-    one = {"distances": values, "n": 101}
-    spaces = {space: dict.fromkeys(memorisation.ROWS, one) for space in ("embedding", "joints_mm")}
-    memorisation.draw({"n_train": 5, "spaces": spaces}, tmp_path / "m.png")
-    assert imread(tmp_path / "m.png").std() > 0.02
 
 
 def test_the_command_measures_a_generator(demo_weights, tmp_path):

@@ -14,9 +14,7 @@ import analyze_topology
 import prepare_dataset
 from models.AE import FSQ_AE, VQ_AE, Decoder, make_ae
 from utils.analysis import latent_perturbation as topology
-from utils.analysis import topology_figure
 from utils.checkpoints import FORMAT, Run, save_state
-from utils.cli import run
 from utils.datasets import Normalizer, find_dataset
 from utils.statistics import spearman
 
@@ -142,13 +140,6 @@ def test_code_moves_are_the_neighbours_by_brute_force():
     assert ((moves["random code"] - codes)[index > 1].norm(dim=1) > 0).all()
 
 
-def test_a_small_code_book_has_no_far_ranks():
-    ae = VQ_AE(DIM, 8, codebook_size=8)
-    samples = topology.Samples(torch.zeros(1, 1, 8), torch.tensor([4]), torch.tensor([0]), torch.ones(1, 8))
-    names = [move[0] for move in topology.code_moves(ae, samples, torch.Generator())]
-    assert names == ["nearest code", "random code"]
-
-
 def test_noise_is_as_long_as_asked():
     samples = topology.Samples(
         torch.zeros(30, 1, 8), torch.full((30,), 4), torch.zeros(30).long(), torch.randn(30, 8)
@@ -177,16 +168,6 @@ def test_rank_correlation_of_monotone_maps_is_one():
     assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(
         1 - 6 * 2 / (4 * 15)
     )  # 1 - 6 sum d^2 / n(n^2-1)
-
-
-def test_the_share_of_a_swap_and_means_over_seeds():
-    def one(step, swap):
-        return {"moves": [{"move": "random token", "field_mm": swap}, {"move": "1 step", "field_mm": step}]}
-
-    assert topology_figure.shares_of_swap([one(1.0, 4.0)], "1 step") == [0.25]
-    runs = [one(1.0, 4.0), one(3.0, 4.0)]
-    assert topology_figure.mean_over_seeds(runs, "1 step", "field_mm") == 2
-    assert topology_figure.mean_over_seeds(runs, "2 steps", "field_mm") is None
 
 
 # the command
@@ -245,12 +226,6 @@ def test_the_command_measures_every_family(record):
     assert norms["noise, 2 steps"] == pytest.approx(norms["2 steps"], rel=1e-4)
 
 
-def test_a_continuous_autoencoder_alone_is_moved_by_fixed_distances(home, tmp_path):
-    analyze_topology.main(command(home, tmp_path, "--ae_names", "AE_1"))
-    moves = json.loads((tmp_path / "t.json").read_text())["autoencoders"]["AE_1"]["moves"]
-    assert [move["relative_norm"] for move in moves[1:5]] == pytest.approx([0.1, 0.2, 0.4, 0.8], rel=1e-4)
-
-
 def test_swaps_are_matched_and_those_without_effect_left_out_in_all(record):
     ns = {one["spearman_n"] for one in record["autoencoders"].values()}
     assert len(ns) == 1 and ns.pop() < 24  # some random tokens share a code of the small book
@@ -265,34 +240,6 @@ def test_usage_and_histograms_count_every_test_token(record):
     assert "usage" not in ae
 
 
-def test_the_table_has_a_line_for_every_group_and_move(record):
-    text = topology_figure.table(record)
-    assert (
-        "| VQ | 2 | nearest code |" in text
-        and "| FSQ | 1 | 4 steps |" in text
-        and "| AE | 1 | noise, 1 step |" in text
-    )
-    assert "VQ_1" not in text  # seeds of one group share a line
-
-
 def test_the_same_command_finds_the_same(home, record, tmp_path):
     analyze_topology.main(command(home, tmp_path, "--ae_names", "VQ_1", "AE_1", "FSQ_1", "VQ_2"))
     assert json.loads((tmp_path / "t.json").read_text())["autoencoders"] == record["autoencoders"]
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (["--ae_names", "none"], ["none"]),
-        (["--ae_names", "AE_1", "--ae_models", "AE_Model", "AE_Model"], ["2 for 1 runs"]),
-        (["--ae_names", "AE_1", "--ae_models", "FSQ_AE_High"], ["AE_Model"]),
-        (["--ae_names", "AE_1", "--output", "x.doc"], ["x.doc"]),
-    ],
-)
-def test_wrong_requests_get_one_line(home, more, words, capfd, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        run(analyze_topology.main, command(home, tmp_path, *more))
-    error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and error.startswith("error: ") and all(word in error for word in words), (
-        error
-    )

@@ -4,14 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import analyze_training
 from utils.analysis import convergence, training_figure
 from utils.analysis.output import Figure, group_by
-from utils.cli import run
-from utils.statistics import split_seed, student
+from utils.statistics import student
 
 PACE = 0.5  # seconds a step
 
@@ -120,12 +118,6 @@ def test_a_steady_fall_is_no_unsteadiness():
     assert found["cv"] > 0.5 and found["cv_detrended"] < 0.05 and found["spikes"] == 0
 
 
-def test_values_that_are_no_numbers_are_no_best(tmp_path):
-    points = analyze_training.read_points(write_run(tmp_path, [float("nan"), 5.0, float("inf")]))
-    record = analyze_training.examine({"x": points})
-    assert record["fid_at"] == 10 and record["runs"]["x"]["best_fid_step"] == 200
-
-
 def figure_of(record, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda f, path: drawn.append(f) or path.touch())
@@ -149,54 +141,10 @@ def test_losses_share_no_axis_and_judged_metrics_do(runs, tmp_path, monkeypatch)
     assert {"A (seeds: 2)", "B (seeds: 1)"} <= set(fid.get_legend_handles_labels()[1])
 
 
-def test_another_metric_shares_its_axis(runs, tmp_path, monkeypatch):
-    record = analyse(runs, tmp_path, "--metric", "Train/lr")
-    _, shared = panels(figure_of(record, monkeypatch, tmp_path), "Train/lr")
-    assert len(shared) > 1
-
-
 def test_the_mean_curve_is_taken_where_all_seeds_have_a_point(runs, tmp_path):
     record = analyse(runs, tmp_path)
     x, y = training_figure.mean_curve(group_by(record["runs"].values())["A"], "Test/FID", 0)
     assert list(x) == [100, 200, 300, 400] and np.allclose(y, [8, 2.75, 2, 2])
-
-
-def test_a_picture_is_written(runs, tmp_path):
-    analyse(runs, tmp_path)
-    assert imread(tmp_path / "t.png").std() > 0.05
-
-
-def test_runs_without_a_judge_still_show_their_losses(tmp_path):
-    write_run(tmp_path / "C", [])
-    output = ["--output", str(tmp_path / "c.png"), "--table", str(tmp_path / "c.md")]
-    analyze_training.main(["--log_dirs", str(tmp_path / "C"), *output])
-    assert "No run was evaluated." in (tmp_path / "c.md").read_text() and (tmp_path / "c.png").is_file()
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (["--metric", "Train/los"], ["Train/los", "Train/loss"]),
-        (["--names", "a", "b"], ["2 for 3 runs"]),
-        (["--names", "a", "a", "b"], ["a name stands twice", "--names"]),
-        (["--output", "x.doc"], ["x.doc", ".png"]),
-    ],
-)
-def test_wrong_requests_get_one_line(runs, more, words, capfd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    dirs = [str(runs / name) for name in ("A_1", "A_2", "B_1")]
-    with pytest.raises(SystemExit) as stop:
-        run(analyze_training.main, ["--log_dirs", *dirs, *more])
-    error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert stop.value.code == 2 and error.startswith("error: ") and all(word in error for word in words), (
-        error
-    )
-    assert not list(tmp_path.iterdir())
-
-
-def test_seeds_are_read_off_the_name():
-    assert split_seed("FSQ_MARDM_raw_2") == ("FSQ_MARDM_raw", 2) and split_seed("VQ_512_1") == ("VQ_512", 1)
-    assert split_seed("MARDM") == ("MARDM", None)
 
 
 def test_students_interval_in_closed_form():

@@ -145,24 +145,6 @@ def test_old_results_go_and_say_so(backend, tmp_path, monkeypatch):
             backend.video(gone)
 
 
-def memory():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
-def test_memory_stays_flat_over_20_requests(backend):
-    def ask(seed):
-        backend.generate(request(prompt=f"walk {seed}", seconds=9.8, variations=4, seed=seed))
-
-    for seed in range(5):
-        ask(seed)
-    before = memory()
-    for seed in range(5, 25):
-        ask(seed)
-    assert memory() - before < 20
-
-
 @contextlib.contextmanager
 def serving(demo_weights, home):
     """app.py as its users start it, in a home of its own -> (port, its process)."""

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks import bench_train, rehearsal
+from benchmarks import bench_train
 from benchmarks.bench_train import GeneratorBench, Setup
 from benchmarks.training_reference import average_one_by_one, repeat_then_gather_loss, text_tower
 from models.counter_rng import Purpose, sample_keys
@@ -81,17 +81,3 @@ def test_flops_are_those_of_the_head(tmp_path):
     weights = sum(p.numel() for name, p in bench.mardm.DiffMLPs.net.named_parameters() if p.ndim == 2)
     head = 3 * 2 * weights * rows[0]
     assert 0.85 * head < flops < 1.3 * head
-
-
-@pytest.mark.slow
-def test_the_rehearsal_in_miniature(tmp_path):
-    """The real scripts start on a set of the published shape, cold and warm, and take their steps."""
-    line = f"--folder {tmp_path} --quick --threads 1 --steps 2 --output {tmp_path}/rehearsal.json"
-    rehearsal.main(line.split())
-    record = json.loads((tmp_path / "rehearsal.json").read_text())
-    assert record["clips"] == len(list(tmp_path.glob("HumanML3D/new_joint_vecs/*.npy"))) == 400
-    for row in record["rows"]:
-        warm = "warm" in row["what"]
-        assert len(row["step_cpu_seconds"]) == (2 if warm else 0) and ("projected_hours" in row) == warm
-        assert row["start_cpu_seconds"] > 0 and row["memory_gib"]["peak"] >= row["memory_gib"]["own"] > 0.1
-    assert record["rows"][-1]["steps_per_epoch"] == 5 + 1  # 320 clips, and one in twenty with a part, by 64

@@ -131,19 +131,6 @@ def test_a_file_that_changed_since_its_first_download_is_named(host, tmp_path):
     assert not (tmp_path / "checkpoints/t2m/AE/model/latest.tar").exists()
 
 
-def test_another_layout_inside_is_named(host, tmp_path):
-    host.files[AE] = archive(**{"AE_v2__model__latest.tar": "weights"})
-    done = download(host, tmp_path, "ae")
-    assert done.returncode == 1 and "is not there" in done.stderr
-    assert (tmp_path / "checkpoints/t2m/AE_v2/model/latest.tar").is_file()
-
-
-@pytest.mark.parametrize("arguments", [["nonsense"], [], ["sit|ddpm"], ["."]])
-def test_unknown_items_are_refused(host, tmp_path, arguments):
-    done = download(host, tmp_path, *arguments)
-    assert done.returncode == 1 and "--help" in done.stderr and not any(tmp_path.iterdir())
-
-
 def test_every_published_piece_has_an_https_address(tmp_path):
     listed = subprocess.run(["bash", str(SCRIPT), "--list"], capture_output=True, text=True).stdout
     addresses = [line.split("from ")[1] for line in listed.splitlines() if "from " in line]

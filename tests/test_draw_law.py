@@ -47,7 +47,7 @@ def ddpm(request):
 def both(made, sampling, atol=1e-10, **edit):
     """Draw in both ways, compare, return the motions."""
     mardm, ae, text = made
-    expected = draw_everything(mardm, ae, text, LENGTHS, sampling, **edit)
+    expected = draw_everything(mardm, ae, text, LENGTHS, sampling, edit=tuple(edit.values()))
     if edit:
         found = mardm.edit(ae, text, LENGTHS, edit["targets"], edit["sections"], sampling)
     else:

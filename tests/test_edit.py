@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import edit
-from edit import describe_sections, parse_sections
+from edit import parse_sections
 from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
@@ -56,13 +56,6 @@ def test_frames_and_their_fractions_mean_the_same(first, length, tokens):
     assert mask.sum() == -(-last // 4) - first // 4
     if first % 4 == last % 4 == 0 and frames % 8 == 0:
         assert torch.equal(mask, parse_sections([f"{first / frames!r},{last / frames:.17f}"], frames))
-
-
-def test_what_is_drawn_is_said_in_frames_and_seconds():
-    lines = list(describe_sections(["1,2", "0.5,0.75"], parse_sections(["1,2", "0.5,0.75"], 80), 80, 20.0))
-    assert lines[0] == "-msec 1,2, read as frames: 0.05 to 0.10 s"
-    assert lines[1] == "-msec 0.5,0.75, read as fractions: 2.00 to 3.00 s"
-    assert "frames 0 to 4 (0.00 to 0.20 s), frames 40 to 60 (2.00 to 3.00 s), of 80 frames" in lines[2]
 
 
 def test_sources(tmp_path):

@@ -22,7 +22,7 @@ def test_metrics_of_the_parent(goldens):
     for name, motion in (("real", real), ("pred", pred)):
         top = metrics.r_precision(text, motion, pools)
         assert top == pytest.approx(recorded[f"r_precision_{name}_top123"].numpy(), abs=1e-7)
-        assert metrics.matching_score(text, motion) == pytest.approx(recorded[f"matching_{name}"], rel=1e-5)
+        assert metrics.matching(text, motion).mean() == pytest.approx(recorded[f"matching_{name}"], rel=1e-5)
     assert metrics.fid(real, pred) == pytest.approx(recorded["fid_real_pred"], rel=1e-4)
     assert metrics.fid(real, real) == pytest.approx(0, abs=1e-9)
     pairs = recorded["diversity_first_indices"], recorded["diversity_second_indices"]
@@ -33,7 +33,9 @@ def test_metrics_of_the_parent(goldens):
     joints_pred, joints_gt = recorded["inputs"]["joints_pred"], recorded["inputs"]["joints_gt"]
     errors = metrics.pose_errors(joints_pred, joints_gt)
     assert torch.allclose(errors, recorded["mpjpe_per_pose"].double(), atol=1e-6)
-    assert metrics.mpjpe([joints_pred], [joints_gt]) == pytest.approx(recorded["mpjpe_mean"], rel=1e-5)
+    assert metrics.ratio([metrics.pose_error_sums(joints_pred, joints_gt)]) == pytest.approx(
+        recorded["mpjpe_mean"], rel=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,11 @@ def evaluated(goldens):
         "motion": MotionEncoderBiGRUCo,
         "contrast": MotionCLIP,
     }
-    networks = {name: cls(**recorded["config"][name]).eval() for name, cls in classes.items()}
+    sizes = {name: dict(recorded["config"][name]) for name in classes}
+    contrast = sizes["contrast"]
+    assert contrast.pop("ff") == 2 * contrast["d_model"]
+    contrast["tokens"] = contrast.pop("vocab"), contrast.pop("context")
+    networks = {name: cls(**sizes[name]).eval() for name, cls in classes.items()}
     for name, network in networks.items():
         key = "contrast_model" if name == "contrast" else f"{name}_encoder"
         network.load_state_dict(recorded["weights"][key], strict=True)

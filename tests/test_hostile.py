@@ -1,6 +1,6 @@
 """Whatever comes in: success, or exit 2 with one line. The cases are made in tests/fuzz, by the hundred.
 
-The default run takes a sample of every kind, the slow one all of them, thirty as processes of their own.
+The default run takes a sample of every kind, the slow one all of them.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.fuzz import cases
-from tests.fuzz.contract import Case, attempt, attempt_as_process
+from tests.fuzz.contract import Case, attempt
 from tests.fuzz.home import COMMANDS, build
 
 CASES = list(cases.cases())
@@ -30,11 +30,11 @@ def home(world, tmp_path_factory):
     return build(world, tmp_path_factory.mktemp("hostile") / "home")
 
 
-def check(chosen, home, scratch, how=attempt):
+def check(chosen, home, scratch):
     before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
     failed = {}
     for number, case in enumerate(chosen):
-        problems = how(case, home, scratch / str(number))
+        problems = attempt(case, home, scratch / str(number))
         if problems:
             failed[str(case)] = problems
         shutil.rmtree(scratch / str(number))
@@ -53,11 +53,6 @@ def test_a_sample_of_all_kinds(home, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_of_a_kind(home, tmp_path, kind):
     check(KINDS[kind], home, tmp_path)
-
-
-@pytest.mark.slow
-def test_thirty_as_processes(home, tmp_path):
-    check(CASES[:: len(CASES) // 30], home, tmp_path, attempt_as_process)
 
 
 # ---- numeric flags ----

@@ -66,7 +66,6 @@ LENGTHS = [
 ]
 ODD = ["a", "0", "None", "NaN", "%s %d %n", "a" * 10_000, "walk " * 2000]
 ALL = [*HOSTILE, *MARKUP, *PATHS, *LETTERS, *LENGTHS, *ODD]
-REFUSED = ["walk#0", "walk#3", "walk#197", "walk#-40", "walk#" + "9" * 5000, "#40", "  #NA", "\0\0#40"]
 
 
 def flags(weights, folder):
@@ -109,10 +108,6 @@ def check_written(folder, formats):
     return made, run_folder
 
 
-def test_there_are_sixty():
-    assert len(set(ALL)) >= 60
-
-
 def test_all_in_one_file_give_a_motion_each(demo_weights, tmp_path, capsys):
     """Line ends part a prompt in two, and blank ones are none; what cannot be UTF-8 cannot be in the file."""
     path = tmp_path / "prompts.txt"
@@ -148,34 +143,6 @@ def test_on_the_command_line(demo_weights, tmp_path, capsys, prompt):
         error = capsys.readouterr().err.strip()
         assert code == 2 and error == "error: --text_prompt: the prompt is empty"
         assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("line", REFUSED, ids=lambda line: ascii(line[:12]))
-def test_lines_without_a_prompt_or_with_an_impossible_length(tmp_path, capsys, line):
-    """Refused before any model is looked for."""
-    path = tmp_path / "prompts.txt"
-    path.write_text(f"walk\n{line}\n", encoding="utf-8")
-    assert call([*flags(tmp_path / "nowhere", tmp_path), "npy", "--text_path", str(path)]) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and "prompts.txt:2" in error and "\n" not in error and len(error) < 400
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00walk", b"walk \xe9", b"", b"\n \n", b"\xef\xbb\xbf"])
-def test_files_that_are_no_text_or_hold_none(tmp_path, capsys, content):
-    path = tmp_path / "prompts.txt"
-    path.write_bytes(content)
-    for name in (str(path), "a\0b", str(tmp_path)):
-        assert call([*flags(tmp_path / "nowhere", tmp_path), "npy", "--text_path", name]) == 2
-        error = capsys.readouterr().err.strip()
-        assert error.startswith("error: --text_path") and "\n" not in error
-
-
-@pytest.mark.parametrize("formats", [["exe"], ["npy", "../mp4"], ["html;ls"], []])
-def test_formats_are_checked_before_any_model_is_looked_for(tmp_path, capsys, formats):
-    assert call([*flags(tmp_path / "nowhere", tmp_path), *formats, "--text_prompt", "walk"]) == 2
-    error = capsys.readouterr().err.strip()
-    assert "--export" in error and "\n" not in error
 
 
 @pytest.mark.parametrize("script", ["sample.py", "edit.py", "app.py"])

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import sample
-import train_MARDM
 import utils.checkpoints as checkpoints
 from models.AE import make_ae
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
@@ -303,12 +302,6 @@ def test_statistics_come_from_the_data_set_first(home):
     assert (own.mean == 0.5).all() and own.mean.shape == (67,)
 
 
-def test_missing_statistics_are_named_with_the_remedy(home, monkeypatch):
-    monkeypatch.setattr(checkpoints, "FALLBACK_STATISTICS", home / "nothing")
-    with pytest.raises(BadInput, match="Mean.npy.*README.md"):
-        statistics_of(flags(home), DATASETS["kit"])
-
-
 def ddpm(**options):
     ae = make_ae("AE_Model", width=8)
     return make_mardm("MARDM-DDPM-XS", ae, 16, **options)
@@ -347,11 +340,6 @@ def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
             load_generator(asked(sampler_steps=steps), CPU, tokenizer)
-
-
-def test_training_records_the_length_of_the_diffusion():
-    assert train_MARDM.flags().parse_args([]).ddpm_steps == 50
-    assert train_MARDM.flags().parse_args(["--ddpm_steps", "1000"]).ddpm_steps == 1000
 
 
 def test_the_parents_protocol_pads_as_the_parent():

@@ -1,7 +1,6 @@
 """The entry scripts: the environment they make, the commands they run, what a second sitting repeats."""
 
 import importlib
-import json
 import os
 import re
 import shlex
@@ -10,7 +9,6 @@ import sys
 
 import pytest
 
-from scripts import summary
 from tests.conftest import ROOT
 from utils.errors import BadInput
 
@@ -48,59 +46,6 @@ def test_the_first_run_makes_an_environment_and_the_second_finds_it(checkout):
     assert first.stdout.splitlines()[-1] == str(checkout / ".venv")
     second = bash(checkout, "enter.sh", PYTHON="/nowhere/python")  # no interpreter is looked for any more
     assert (second.returncode, second.stdout) == (0, f"{checkout / '.venv'}\n")
-
-
-@pytest.fixture
-def stand_in(checkout):
-    """A stand-in for Python that makes environments of itself at once; its pip fails where offline exists."""
-    script = checkout / "python"
-    script.write_text(
-        '#!/bin/bash\ncase "$*" in\n'
-        '*"-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;\n'
-        '*"-m pip"*) echo pip ran; [ ! -e offline ] ;;\n'
-        "esac\n"
-    )
-    script.chmod(0o755)
-    return str(script)
-
-
-def test_a_failed_installation_is_taken_up_again(checkout, stand_in):
-    (checkout / "offline").touch()
-    for _ in range(2):
-        failed = bash(checkout, "enter.sh", PYTHON=stand_in)
-        assert failed.returncode == 1 and "pip could not install" in failed.stderr
-    (checkout / "offline").unlink()
-    assert "pip ran" in bash(checkout, "enter.sh").stdout
-    assert bash(checkout, "enter.sh").stdout == ""
-
-
-def test_another_list_is_installed_and_a_dead_environment_made_anew(checkout, stand_in):
-    assert "making .venv" in bash(checkout, "enter.sh", PYTHON=stand_in).stdout
-    (checkout / "requirements.txt").write_text("# another list\n")
-    again = bash(checkout, "enter.sh")
-    assert "installing" in again.stdout and "making" not in again.stdout
-    (checkout / ".venv/bin/python").unlink()  # as after an upgrade of the system's Python
-    assert "making .venv" in bash(checkout, "enter.sh", PYTHON=stand_in).stdout
-
-
-@pytest.mark.parametrize(
-    "answers, says",
-    [("exit 1", "no Python 3.10 or newer"), ('case "$2" in *ensurepip*) exit 1;; esac', "python3-venv")],
-)
-def test_an_unfit_python_is_refused_with_the_remedy(checkout, answers, says):
-    """Stand-ins: one older than 3.10, one without ensurepip as Debian ships it."""
-    (checkout / "old").write_text(f"#!/bin/sh\n{answers}\n")
-    (checkout / "old").chmod(0o755)
-    refused = bash(checkout, "enter.sh", PYTHON=str(checkout / "old"))
-    assert refused.returncode == 1 and says in refused.stderr
-    assert not (checkout / ".venv").exists()
-
-
-@pytest.mark.parametrize("script", ["run_tests.sh", "train_fsq_pipeline.sh"])
-def test_help_needs_no_environment(tmp_path, script):
-    (tmp_path / script).write_bytes((ROOT / script).read_bytes())
-    shown = bash(tmp_path, script, "--help")
-    assert shown.returncode == 0 and f"bash {script}" in shown.stdout
 
 
 @pytest.fixture
@@ -147,29 +92,10 @@ def test_every_command_of_the_pipeline_is_one_its_script_takes(pipeline, options
     called = commands(pipeline)
     scripts = [command[0] for command in called]
     assert ("prepare_dataset.py" in scripts) == (options == ["--demo"])
-    assert called.pop()[:2] == ["-m", "scripts.summary"]
     for script, *flags in called:
         args = parse(script, flags)
         if options and "device" in args:
             assert args.dataset_name == {"--demo": "Demo"}.get(options[0], "kit")
-
-
-def test_phases_can_be_left_out_and_models_and_epochs_chosen(pipeline):
-    chosen = "--demo --skip 2 --skip 4 --ae_model FSQ_AE_Small --model MARDM-SiT-S --ae_epochs 3 --epochs 7"
-    done = bash(pipeline, "train_fsq_pipeline.sh", *chosen.split())
-    assert done.returncode == 0, done.stderr
-    called = {script: parse(script, flags) for script, *flags in commands(pipeline) if script != "-m"}
-    assert not {"evaluation_AE.py", "evaluation_MARDM.py"} & called.keys()
-    ae, mardm = called["train_AE.py"], called["train_MARDM.py"]
-    assert (ae.model, ae.epoch, ae.max_iters) == ("FSQ_AE_Small", 3, 0)
-    assert (mardm.model, mardm.epoch, mardm.max_iters, mardm.ae_model) == (
-        "MARDM-SiT-S",
-        7,
-        0,
-        "FSQ_AE_Small",
-    )
-    for wrong in (["--skip", "9"], ["--skip"], ["--model"]):
-        assert bash(pipeline, "train_fsq_pipeline.sh", *wrong).returncode == 2
 
 
 def test_full_size_is_what_the_plan_says(pipeline):
@@ -228,32 +154,3 @@ def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, scri
     if "fsq" in script:
         assert sitting("--ae_epochs", "2")[:2] == ["train_AE", "evaluation_AE"]
         assert first in log.read_text() and log.read_text().count("ran train_AE.py") == 2
-
-
-@pytest.mark.parametrize("options", [["--dmeo"], ["--device"], ["--dataset_name"]])
-def test_the_pipeline_refuses_what_it_does_not_know(pipeline, options):
-    refused = bash(pipeline, "train_fsq_pipeline.sh", *options)
-    assert refused.returncode == 2 and options[0] in refused.stderr
-    assert not (pipeline / "calls").exists()
-
-
-def test_the_summary_shows_every_measure_and_the_share_of_the_real_ones(tmp_path, capsys):
-    def row(**means):
-        return {"interval": {key: {"mean": mean, "half": None} for key, mean in means.items()}, "repeats": []}
-
-    file = tmp_path / "eval.json"
-    file.write_text(
-        json.dumps({"rows": {"real": row(top1=0.8, top3=0.9), "generated": row(top1=0.6, fid=1.25)}})
-    )
-    summary.main([str(file)])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["real", "generated"]
-    assert ["FID", "-", "1.25"] in [line.split() for line in lines]
-    assert lines[-1] == "generated / real R-precision: top1 0.750"
-    for content, says in ((None, "does not exist"), ("[]", "not what an evaluation writes")):
-        if content is None:
-            file.unlink()
-        else:
-            file.write_text(content)
-        with pytest.raises(BadInput, match=says):
-            summary.main([str(file)])

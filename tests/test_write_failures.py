@@ -274,8 +274,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(home, capsys):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied: choose a place"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory: pass a smaller --batch_size"),
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),

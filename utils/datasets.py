@@ -267,17 +267,17 @@ def tensor(rows):
 
 
 class AddressedBatches(Sampler):
-    """Batches of (epoch, index) pairs, shuffled by (seed, epoch), from batch `start` on. A sampler to resume
-    with.
+    """Batches of (epoch, index) pairs, shuffled by address (seed, epoch), from batch `start` on. A sampler to
+    resume with.
 
     lengths [n]: within a batch the clips are sorted by them, so that a piece of a batch holds clips of like
     length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
     which clips make a batch.
     """
 
-    def __init__(self, n, batch_size, seed, epoch=0, start=0, shuffle=True, lengths=None, shard=slice(None)):
-        self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.epoch, self.start, self.shuffle = epoch, start, shuffle
+    def __init__(self, n, batch_size, address, start=0, shuffle=True, lengths=None, shard=slice(None)):
+        self.n, self.batch_size, self.address = n, batch_size, address
+        self.start, self.shuffle = start, shuffle
         self.lengths, self.shard = lengths, shard
 
     def __len__(self):
@@ -286,17 +286,17 @@ class AddressedBatches(Sampler):
     def __iter__(self):
         order = np.arange(self.n)
         if self.shuffle:
-            order = rng(Purpose.ORDER, self.seed, self.epoch).permutation(self.n)
+            order = rng(Purpose.ORDER, *self.address).permutation(self.n)
         for first in range(self.start * self.batch_size, self.n, self.batch_size):
             rows = order[first : first + self.batch_size]
             if self.lengths is not None:
                 rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            yield [(self.epoch, int(i)) for i in rows[self.shard]]
+            yield [(self.address[1], int(i)) for i in rows[self.shard]]
 
 
 def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_workers=0):
     """The batches of one epoch; every clip counts, the last batch may be smaller."""
-    batches = AddressedBatches(len(dataset), batch_size, seed, epoch, start, shuffle)
+    batches = AddressedBatches(len(dataset), batch_size, (seed, epoch), start, shuffle)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 
@@ -333,8 +333,7 @@ def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):
     batches = AddressedBatches(
         len(dataset),
         loading.batch_size,
-        loading.seed,
-        epoch,
+        (loading.seed, epoch),
         start,
         shuffle,
         lengths=getattr(dataset, "lengths", None),

@@ -81,17 +81,13 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     return path
 
 
-def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, n_frames=8, panel=256):
+def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", n_frames=8, panel=256):
     """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path."""
     path = Path(path)
     motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)
     moments = [np.linspace(0, len(motion) - 1, n_frames).round().astype(int) for motion in motions]
-    labels = [
-        f"{title}  {t / fps:.2f} s".strip()
-        for title, row in zip(titles or [""] * len(motions), moments)
-        for t in row
-    ]
+    labels = [f"{t / fps:.2f} s" for row in moments for t in row]
     canvas, axes = _page(len(labels), n_frames, panel, caption, labels)
     with whole_file(path) as part, _text_without_glyph_warnings():
         canvas.draw()

@@ -90,15 +90,12 @@ def flip(data, bits, seed):
 ANY = {
     "empty": b"",
     "binary": bytes(range(256)) * 20,
-    "zeros": bytes(5000),
     "a zip of nothing": b"PK\x05\x06" + bytes(18),
-    "a zip's head": b"PK\x03\x04" + bytes(60),
     "nested deep": b"[" * 99_999,
     "a megabyte": b"a" * 2**20,
     "latin-1": b"a caf\xe9",
     "UTF-16": "walk\n".encode("utf-16"),
     "only a BOM": b"\xef\xbb\xbf",
-    "blank": b" \n\t\r\n",
     "a canary": pickle.dumps({"ae": Canary()}),
     "a folder": FOLDER,
 }
@@ -110,15 +107,11 @@ OWN["prompts"] = {
     "line ends": ("walk\r\njump#8\rrun\x0cjump\x1cturn\u2028bow", 0),
     "BOM": ("\ufeffwalk#8", 0),
     "NUL": ("wa\0lk", 0),
-    "only NUL": ("\0\0\0", 2),
     "a line of a megabyte": (LONG, 0),
-    "500 equal lines": ("walk#4\n" * 500, 0),
     "nothing": (NOTHING, 2),
     "cut UTF-8": (b"walk \xe4\xbd", 2),
     "length 0": ("walk#0", 2),
     "length 10^9": ("walk#1000000000", 2),
-    "length -8": ("walk#-8", 2),
-    "Arabic digits": "walk#٤٠",
     "emoji, right to left, combining": ("👩‍🦽 \u202ewalk\u0301\u0301", 0),
 }
 OWN["texts"] = {
@@ -126,18 +119,13 @@ OWN["texts"] = {
     "BOM": b"\xef\xbb\xbfwalks#walk/VERB#0.0#0.0",
     "NUL": b"wa\0lks#walk/VERB#0.0#0.0",
     "too many #": b"a#b#c#d#e#f",
-    "no tokens": b"walks##0.0#0.0",
     "tokens without /": b"walks#walk#0.0#0.0",
     "times are text": b"walks#walk/VERB#begin#end",
     "begin is inf": b"walks#walk/VERB#inf#inf",
-    "times are 1e300": b"walks#walk/VERB#0.0#1e300",
     "end before begin": b"walks#walk/VERB#3#2",
-    "negative times": b"walks#walk/VERB#-5#-2",
-    "section of 2 frames": b"walks#walk/VERB#0.1#0.2",
     "nan": b"walks#walk/VERB#nan#nan",
     "a caption of a megabyte": (LONG + "#walk/VERB#0.0#0.0").encode(),
     "10^4 captions": b"walks#walk/VERB#0.0#0.0\n" * 10_000,
-    "10^5 tokens": b"walks#" + b"walk/VERB " * 100_000 + b"#0.0#0.0",
     "blank caption": b" #walk/VERB#0.0#0.0",
 }
 OWN["splits"] = {
@@ -150,8 +138,6 @@ OWN["splits"] = {
     "NUL in an id": lambda ids: ids + b"\nbad\0id\n",
     "an id of a megabyte": lambda ids: ids + b"\n" + b"x" * 2**20,
     "ids with paths": lambda ids: ids + b"\n../../../etc/passwd\n/etc/passwd\n.\n..\n",
-    "10^4 missing ids": lambda ids: ids + b"\n" + b"\n".join(b"x%d" % i for i in range(10**4)),
-    "one id": lambda ids: ids.split()[0],
 }
 
 # ---- arrays ----
@@ -166,51 +152,34 @@ def header(shape, descr="<f4", body=b""):
 ROWS = np.random.default_rng(0).normal(size=(48, 67)).astype(np.float32) * 0.1
 JOINTS = np.random.default_rng(1).normal(size=(48, 22, 3)).astype(np.float32)
 OWN["arrays"] = {
-    "cut in the header": lambda b: b[:40],
     "cut in the data": lambda b: b[: len(b) // 2],
-    "a byte short": lambda b: b[:-1],
-    "bytes after the end": lambda b: b + b"more",
     "objects": npy(np.array([Canary(), {}], dtype=object), allow_pickle=True),
     "text": npy(np.array(["walk", "jump"])),
     "complex": npy(ROWS.astype(complex)),
-    "bool": npy(ROWS > 0),
-    "int64": npy((ROWS * 10).astype(np.int64)),
-    "float16": npy(ROWS.astype(np.float16)),
     "big-endian": npy(ROWS.astype(">f8")),
     "float64 beyond float32": npy(ROWS.astype(np.float64) * 1e300),
-    "float32 at its end": npy(np.full_like(ROWS, 3e38)),
     "NaN": npy(np.full_like(ROWS, np.nan)),
     "infinite": npy(np.where(ROWS > 0.2, np.inf, ROWS)),
     "zero": npy(np.zeros_like(ROWS)),
-    "a structured type": npy(np.zeros(9, dtype=[("a", "f4"), ("b", "i4")])),
     "a number": npy(np.float32(3)),
-    "1-d": npy(ROWS.ravel()),
-    "3-d": npy(ROWS[None]),
     "no frames": npy(ROWS[:0]),
     "one frame": npy(ROWS[:1]),
-    "no columns": npy(ROWS[:, :0]),
     "too few columns": npy(ROWS[:, :66]),
     "10^6 frames": npy(np.zeros((10**6, 67), np.float16)),
     "Fortran order": npy(np.asfortranarray(ROWS)),
     "header of 10^13 frames": header((10**13, 67)),
-    "header of 10^30 frames": header((10**30, 67)),
     "header of negative frames": header((-4, 67), body=bytes(999)),
-    "header of an unknown type": header((4, 67), descr="zebra"),
     "header is nested deep": header("(" * 3000),
     "header is code": header(f"__import__('os').mkdir({str(PLACE)!r})"),
     "a row": npy(ROWS[0]),
-    "a row of 263": npy(np.ones(263)),
     "a negative row": npy(-np.ones(67)),
-    "a tiny row": npy(np.full(67, 1e-44)),
     "a huge row": npy(np.full(67, 1e38)),
 }
 OWN["sources"] = OWN["arrays"] | {
     "joints, 4 frames": npy(JOINTS[:4]),
-    "joints, no frames": npy(JOINTS[:0]),
     "joints, 21": npy(JOINTS[:, :21]),
     "joints, zero": npy(JOINTS * 0),
     "joints, NaN": npy(JOINTS * np.nan),
-    "joints, beyond float32": npy(JOINTS.astype(float) * 1e200),
     "joints, 10^6 frames": npy(np.zeros((10**6, 22, 3), np.float16)),
 }
 
@@ -218,7 +187,7 @@ OWN["sources"] = OWN["arrays"] | {
 
 SPEC = {"name": "Demo", "source": "", "licence": "", "version": 1}
 SPEC |= {"fps": 20.0, "min_frames": 24, "cfg": 2.5, "skeleton": SMPL22.name}
-ODD = (None, "", "text", -1, 0, 1e9, 10**400, [], {}, True, 1e308, float("nan"), float("inf"))
+ODD = (None, "text", -1, 0, 10**400, [], True, float("nan"))
 
 
 def odd_fields():
@@ -230,29 +199,21 @@ def odd_fields():
 
 OWN["spec"] = dict(odd_fields()) | {
     "half": json.dumps(SPEC)[:40],
-    "twice": json.dumps(SPEC) * 2,
     "BOM": "\ufeff" + json.dumps(SPEC),
-    "10^6 fields": "{" + ",".join(f'"a{i}":{i}' for i in range(10**6)) + "}",
 }
 OWN["captions"] = {
     "a number": "7",
     "null": "null",
     "no captions": '{"name": "x"}',
-    "numbers": '{"name": 3, "captions": [4], "tokens": 5}',
-    "tokens are numbers": '{"name": "x", "captions": ["a"], "tokens": [[1, 2]]}',
     "blank caption": '{"name": "x", "captions": [" "]}',
 }
 OWN["labels"] = {
     "a short row": "name,split,content,style\nx\n",
-    "no header": "a,b\n",
     "NUL": "name,caption,split,content,style\n\0,\0,\0,\0,\0\n",
     "a field of 10^6": "name,caption,split,content,style\n" + "x" * 10**6 + ",train,a,b,c\n",
-    "an open quote": 'name,caption,split,content,style\n"x',
 }
 OWN["maps"] = {
-    "numbers": '{"pelvis": 3}',
     "unknown": '{"tail": "Hips"}',
-    "no such joint": '{"pelvis": "Nowhere"}',
 }
 OWN["BVH"] = {
     "half": lambda b: b[: len(b) // 2],
@@ -263,8 +224,6 @@ OWN["BVH"] = {
     "no frames": lambda b: b.replace(b"Frames: 40", b"Frames: 0"),
     "10^12 frames": lambda b: b.replace(b"Frames: 40", b"Frames: 1000000000000"),
     "values of 1e300": lambda b: b.replace(b"0.", b"1e300 "),
-    "frame time 0": lambda b: b.replace(b"Frame Time: 0.05", b"Frame Time: 0.0"),
-    "braces": lambda b: b"HIERARCHY ROOT a " + b"{" * 10**5,
 }
 OWN["events"] = {f"cut at {i}/10": lambda b, i=i: b[: len(b) * i // 10] for i in range(10)}
 OWN["events"] |= {f"{n} bits flipped": lambda b, n=n: flip(b, n, n) for n in (1, 2, 4, 8, 16, 32)}
@@ -272,7 +231,6 @@ OWN["events"] |= {"twice": lambda b: b + b, "a huge record": lambda b: b"\xff" *
 
 
 OWN["caches"] = {
-    "a list": b"[]",
     "captions are a dict": saved({"minilm": {"captions": {"a": 1}, "rows": "x"}}),
 }
 OWN["caches"] |= {

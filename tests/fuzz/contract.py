@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.tiny import as_process, linked
+from tests.tiny import linked
 from utils.cli import run
 
 SECONDS = 20
 MEMORY = 1.5 * 2**30  # bytes that one case may add to the peak of the process
-ADDRESSES = 12 * 2**30  # bytes of address space for a real process
 BAR = re.compile(r"\[\d+:\d+[<,]|\d+%\|| \d+it ")  # of tqdm: no message
 RECORDS = re.compile(r"/(opt\.json|eval\.log|events\.out\.tfevents[^/]*|cache/[^/]*|\.[^/]*\.work/[^/]*)$")
 UNFINISHED = re.compile(r"\.part$|/\.part-|\.spare$|/\.[^/]*\.(part|old)(/|$)")
@@ -97,19 +96,6 @@ def attempt(case, home, folder):
     if peak() - memory > MEMORY:
         problems.append(f"took {(peak() - memory) / 2**30:.1f} GiB")
     return problems + list(broken(case, code, err.getvalue(), files_below(folder) - before))
-
-
-def attempt_as_process(case, home, folder):
-    """The same as a program of its own, with little address space."""
-    words, before = prepare(case, home, folder), files_below(folder)
-    code, err = as_process(limited, case.script, words)
-    return list(broken(case, code, err, files_below(folder) - before))
-
-
-def limited(script, words):
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-    resource.setrlimit(resource.RLIMIT_CPU, (2 * SECONDS, 2 * SECONDS))
-    run(importlib.import_module(script).main, words)
 
 
 def prepare(case, home, folder):

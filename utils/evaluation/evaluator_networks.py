@@ -126,12 +126,14 @@ class _MotionTransformer(nn.Module):
 
 
 class MotionCLIP(nn.Module):
-    """The contrast model: motion and token ids into one space of unit vectors."""
+    """The contrast model: motion and token ids into one space of unit vectors.
 
-    def __init__(
-        self, in_dim, d_model=512, ff=1024, layers=8, heads=8, vocab=49408, context=77, out=512, dropout=0.2
-    ):
+    tokens: how many ids there are, and how many a caption may have.
+    """
+
+    def __init__(self, in_dim, d_model=512, layers=8, heads=8, tokens=(49408, 77), out=512, dropout=0.2):
         super().__init__()
+        ff, (vocab, context) = 2 * d_model, tokens
         self.motion_encoder = _MotionTransformer(in_dim, d_model, ff, layers, heads, out, dropout)
         self.token_embedding = nn.Embedding(vocab, d_model)
         self.positional_embedding = nn.Parameter(torch.randn(context, d_model) * 0.01)
@@ -195,11 +197,9 @@ def contrast_sizes(weights, path, heads):
             raise ValueError(f"{heads} heads do not divide a width of {d_model}")
         return {
             "d_model": d_model,
-            "ff": weights["motion_encoder.transformer.layers.0.linear1.weight"].shape[0],
             "layers": sum(key.endswith("linear1.weight") for key in weights) // 2,
             "heads": heads,
-            "vocab": token_rows,
-            "context": weights["positional_embedding"].shape[0],
+            "tokens": (token_rows, weights["positional_embedding"].shape[0]),
             "out": weights["out.weight"].shape[0],
         }
     except (KeyError, AttributeError, TypeError, ValueError, IndexError):

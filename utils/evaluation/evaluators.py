@@ -65,12 +65,12 @@ class TextMotionEvaluator:
         state = State(load_state(path), path)
         weights, vocabulary = state.fields.get("contrast_model"), state.list_of("vocabulary", str)
         sizes = contrast_sizes(weights, path, heads=state.part("config").whole("contrast_heads", 1, 64, 8))
-        if not vocabulary and sizes["context"] != CLIP_TOKENS:
+        if not vocabulary and sizes["tokens"][1] != CLIP_TOKENS:
             raise BadInput(
                 f"{path} is no contrast evaluator: a vocabulary or {CLIP_TOKENS} positions expected"
             )
         try:
-            self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
+            self.tokenize = WordTokens(vocabulary, sizes["tokens"][1]) if vocabulary else ClipTokens()
         except (OSError, ValueError) as error:
             print(f"CLIP score is left out: {path} needs CLIP's tokenizer ({str(error).splitlines()[0]})")
             return
