@@ -17,8 +17,6 @@ one group.
 """
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +27,7 @@ from utils.analysis import latent_perturbation as topology
 from utils.analysis.output import check_picture
 from utils.analysis.topology_figure import draw, table
 from utils.checkpoints import load_ae
-from utils.cli import Parser, count, name, run, start, write_text
+from utils.cli import Parser, command_line, count, name, run, start, write_text
 from utils.config import WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
@@ -42,7 +40,7 @@ from utils.training.train_utils import CodeUsage
 def main(argv=None):
     args = parse(argv)
     device = start(args)
-    record = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
+    record = {"command": command_line()}
     source = from_flags(WeightsConfig, args, name="")
     models = dict(zip(args.ae_names, args.ae_models or [None] * len(args.ae_names)))
     record |= analyse(source, device, models, args.split, args.samples, args.seed)

@@ -12,15 +12,13 @@ CV              of the gradient norm after warm-up: standard deviation / mean; d
 """
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 from utils.analysis.convergence import FID, NORM, TOP3, progress, steadiness, thresholds
 from utils.analysis.event_files import check_names, read_points, run_name
 from utils.analysis.output import check_picture
 from utils.analysis.training_figure import draw, table
-from utils.cli import Parser, number, run, write_text
+from utils.cli import Parser, command_line, number, run, write_text
 from utils.errors import BadInput
 from utils.statistics import split_seed
 
@@ -31,7 +29,7 @@ def main(argv=None):
     known = sorted({tag for curves in runs.values() for tag in curves})
     if args.metric not in known:
         raise BadInput(f"--metric {args.metric}: no such scalar; there are {', '.join(known)}")
-    record = {"command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}
+    record = {"command": command_line()}
     record |= examine(runs, args.metric, args.fid_at, args.top3_at)
     print(table(record))
     if args.table:

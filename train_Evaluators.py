@@ -16,7 +16,7 @@ from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig,
 from utils.data.clips import load_clips
 from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.evaluation.evaluator_training import LOSSES, Contrast, Matching, r_precision, validate
+from utils.evaluation.evaluator_training import LOSSES, Contrast, Matching, mean_r_precision, validate
 from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
 from utils.flags import common_flags, optimizer_flags
@@ -103,7 +103,7 @@ def test(model, loop, test_set, device):
     path, name, n = loop.run.finest, loop.run.root.name, len(test_set)
     state = load_state(path)
     model.load(state)
-    top = r_precision(model, test_set, loop.loading.batch_size, loop.loading.seed, device, repeats=5)
+    top = mean_r_precision(model, test_set, loop.loading.batch_size, loop.loading.seed, device, repeats=5)
     if top is None:
         print(f"{name}: {n} test clips are too few to tell whether it counts ({metrics.POOL} needed)")
         return

@@ -15,12 +15,13 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from models import counter_rng
+from models.AE import STRIDE
 from models.counter_rng import Purpose
 from motion.files import write_text
 from motion.skeletons import mirror_joints
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, from_flags
-from utils.data.clips import UNIT, load_clips
+from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset, tensor
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Row
@@ -49,7 +50,7 @@ def noise(metres):
 
 def shuffled_tokens(rows, skeleton, rng, window=4):
     """Tokens in random order within windows of four, 0.8 s at 20 frames a second."""
-    tokens = rows.reshape(-1, UNIT, rows.shape[1])
+    tokens = rows.reshape(-1, STRIDE, rows.shape[1])
     starts = range(0, len(tokens), window)
     order = [start + rng.permutation(min(window, len(tokens) - start)) for start in starts]
     return tokens[np.concatenate(order)].reshape(rows.shape)

@@ -10,8 +10,6 @@ draw is measured too.
 """
 
 import json
-import shlex
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +19,7 @@ import scipy.stats
 
 from utils.analysis.output import new_figure, save
 from utils.checkpoints import Run
-from utils.cli import Parser, count, run, start, write_text
+from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
@@ -75,9 +73,7 @@ def main(argv=None):
     train, embeddings = examine(train_clips).real(), {name: x.embeddings for name, x in motions.items()}
     local = {name: postures(x.joints) for name, x in motions.items()}
     record = {
-        "command": shlex.join(
-            ["python", "-m", "experiments.nearest_neighbours", *(sys.argv[1:] if argv is None else argv)]
-        ),
+        "command": command_line("experiments.nearest_neighbours", argv),
         "n_train": len(train_clips),
         "spaces": {
             "embedding": measure(embeddings, train.embeddings),

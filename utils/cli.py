@@ -86,12 +86,17 @@ def deterministic(on):
         torch.backends.cudnn.benchmark = False
 
 
+def command_line(module=None, argv=None):
+    """This command as it was typed; of an experiment or a benchmark: python -m <module> and its argv."""
+    first = ["python", "-m", module] if module else [Path(sys.argv[0]).name]
+    return shlex.join([*first, *map(str, sys.argv[1:] if argv is None else argv)])
+
+
 def record(config, folder):
     """Write the command and what it was asked for (plain data) beside the run: opt.json."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    write_text(folder / "opt.json", json.dumps({"command": command, "flags": config}, indent=1))
+    write_text(folder / "opt.json", json.dumps({"command": command_line(), "flags": config}, indent=1))
 
 
 def run(main, argv=None):

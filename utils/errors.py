@@ -14,30 +14,7 @@ class BadInput(Exception):
     """
 
 
-RIGHTS = "choose a place that you may write to, or mend its rights"
-MASK_RATIO = "the disk or the network share failed; run the command again when it is back"
-REMEDIES = {  # of what a machine can refuse, whatever the code does
-    errno.ENOSPC: "make room and run the command again",
-    errno.EDQUOT: "make room and run the command again",
-    errno.EFBIG: "the system limits the size of a file here (ulimit -f)",
-    errno.EACCES: RIGHTS,
-    errno.EPERM: RIGHTS,
-    errno.EROFS: RIGHTS,
-    errno.ENOENT: "it is not there; was it moved or removed while the command ran?",
-    errno.ENOTDIR: "a part of this path is a file, not a folder",
-    errno.EISDIR: "this is a folder, not a file",
-    errno.EEXIST: "something else stands there",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ELOOP: "its links lead in a circle",
-    errno.EIO: MASK_RATIO,
-    errno.ESTALE: MASK_RATIO,
-    errno.ENOTCONN: MASK_RATIO,
-    errno.ETIMEDOUT: MASK_RATIO,
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or pass fewer --num_workers",
-    errno.ENFILE: "too many files are open on this machine",
-    errno.ENOMEM: "pass a smaller --batch_size or fewer --num_workers",
-    errno.EPIPE: "nobody reads the output any more",
-}
+OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # a system call that our code made wrongly
 SPENT = {  # what PyTorch says, as plain RuntimeErrors, when the machine has no more to give
     "can't allocate memory": "out of memory: pass a smaller --batch_size",
     "DataLoader worker (pid": "a data loading process was ended by the system, for want of memory perhaps: "
@@ -50,9 +27,8 @@ def system_error(error):
     """An error that the machine's owner can mend -> one line that says how; None where our code is wrong."""
     if isinstance(error, Unwritten):
         return str(error)
-    if isinstance(error, OSError) and error.errno in REMEDIES:
-        what = f"{error.filename}: " if error.filename else ""
-        return f"{what}{error.strerror}: {REMEDIES[error.errno]}"
+    if isinstance(error, OSError) and error.strerror and error.errno not in OURS:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "out of memory: pass a smaller --batch_size"
     if isinstance(error, RuntimeError):

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from models import counter_rng
+from models.AE import STRIDE
 from models.counter_rng import Purpose
 from utils import distributed, metrics
 from utils.config import EvaluationConfig
-from utils.data.clips import UNIT
 from utils.datasets import DatasetSpec, TextMotionSet, collate
 from utils.evaluation.evaluators import MAX_FRAMES, TextMotionEvaluator
 from utils.evaluation.motions import Motions, kinematics
@@ -272,7 +272,7 @@ class EvaluationRun:
         if self.evaluator is None:
             return {}
         text, contrast = self.captions(repeat)
-        values = {"matching": (text - pred.embeddings).double().norm(dim=1).numpy()}
+        values = {"matching": metrics.matching(text, pred.embeddings)}
         if contrast is not None:
             values["clip_score"] = (contrast * pred.contrast).sum(dim=1).numpy()
         if len(rows) >= metrics.POOL:
@@ -298,7 +298,7 @@ def columns(prefix, hits):
 
 def generate(mardm, ae, text, m_lens, sampling, keys):
     """text [B,E], m_lens [B] frames -> z-normalised motion [B,T,dim]."""
-    targets = mardm.generate(ae, text, m_lens // UNIT, sampling, keys)
+    targets = mardm.generate(ae, text, m_lens // STRIDE, sampling, keys)
     return ae.detokenize(targets, m_lens, snap=sampling.snap != "off")
 
 

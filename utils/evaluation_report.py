@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import shlex
-import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -16,6 +14,7 @@ from models import counter_rng
 from models.counter_rng import Purpose
 from motion.files import write_text
 from utils import distributed, metrics
+from utils.cli import command_line
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
@@ -187,7 +186,7 @@ class Report:
 
     def __init__(self, folder, flags):
         self.folder, self.flags = Path(folder), flags
-        self.command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        self.command = command_line()
         self.begun, self.date = time.time(), time.strftime("%Y-%m-%d %H:%M:%S")
         self.log(f"# {self.date}  {self.command}", quiet=True)
 

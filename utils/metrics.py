@@ -169,14 +169,9 @@ def label_ceiling(labels, pools, top_k=TOP_K):
     return r_precision(one_hot, one_hot, pools, top_k=top_k)
 
 
-def named(prefix, values):
-    """[top_k] -> {prefix1: ..., prefix2: ...}"""
-    return {f"{prefix}{k}": float(value) for k, value in enumerate(values, start=1)}
-
-
-def matching_score(text, motion):
-    """Mean distance of a caption to its own motion; text, motion [N,D] paired."""
-    return float((_rows(text) - _rows(motion)).norm(dim=1).mean())
+def matching(text, motion):
+    """Distance of each caption to its own motion [N]; text, motion [N,D] paired."""
+    return (_rows(text) - _rows(motion)).norm(dim=1).numpy()
 
 
 def diversity_pairs(n):
@@ -218,13 +213,8 @@ def ratio(sums):
     return float(numerator / denominator) if denominator else 0.0
 
 
-def mpjpe(pred_clips, real_clips, root=0):
-    """Mean per-joint position error over all frames of all clips [T,J,3]; root = None: global."""
-    return ratio([pose_error_sums(p, r, root) for p, r in zip(pred_clips, real_clips, strict=True)])
-
-
 def pose_error_sums(pred, real, root=0):
-    """Of one clip: (sum of its pose errors, frames)."""
+    """Of one clip: (sum of its pose errors, frames); their ratio is MPJPE. root = None: global."""
     errors = pose_errors(pred, real, root)
     return float(errors.sum()), len(errors)
 
@@ -245,26 +235,16 @@ def skate_sums(joints, feet, fps, height=0.05, speed=0.5):
     return int((low & (moved > speed)).sum()), int(low.sum())
 
 
-def root_speed(clips, fps):
-    """Mean horizontal distance of the root between frames one second apart (m/s); clips [T,J,3] in metres,
-    y up. Walking on the spot and swaying do not count.
-    """
-    return ratio([root_travel_sums(joints, fps) for joints in clips] or [(0, 0)])
-
-
 def root_travel_sums(joints, fps):
-    """Of one clip: (sum of those speeds, how many)."""
+    """Of one clip [T,J,3] in metres, y up: (sum, how many) of the root's horizontal speeds between frames one
+    second apart (m/s). Walking on the spot and swaying do not count.
+    """
     second, root = round(fps), _rows(joints)[:, 0]
     ways = (root[second:] - root[:-second])[:, [0, 2]].norm(dim=-1) * fps / second
     return float(ways.sum()), len(ways)
 
 
-def jitter(clips, fps):
-    """Mean norm of the third difference x fps^3 over joints and frames (m/s^3); clips [T,J,3] in metres."""
-    return ratio([jitter_sums(joints, fps) for joints in clips] or [(0, 0)])
-
-
 def jitter_sums(joints, fps):
-    """Of one clip: (sum of those norms, how many)."""
+    """Of one clip [T,J,3] in metres: (sum, how many) of the norms of the third difference x fps^3 (m/s^3)."""
     norms = torch.diff(_rows(joints), n=3, dim=0).norm(dim=-1) * fps**3
     return float(norms.sum()), norms.numel()

@@ -88,9 +88,14 @@ class State:
             raise BadInput(f"{path}: {where or 'its content'} is no dictionary, the checkpoint is damaged")
         self.fields, self.path, self.where = fields, path, where
 
-    def _refuse(self, key, wanted):
-        value = repr(self.fields.get(key))[:40]
-        raise BadInput(f"{self.path}: {self.where}{key} is {value}, not {wanted}: the checkpoint is damaged")
+    def _value(self, key, wanted, fits, default=None):
+        value = self.fields.get(key)
+        if value is None:
+            return default
+        if not fits(value):
+            said = f"{self.where}{key} is {repr(value)[:40]}, not {wanted}"
+            raise BadInput(f"{self.path}: {said}: the checkpoint is damaged")
+        return value
 
     def part(self, key):
         """A dictionary inside; empty where there is none."""
@@ -99,28 +104,14 @@ class State:
 
     def whole(self, key, low, high, default=None):
         """An int in [low, high]."""
-        value = self.fields.get(key)
-        if value is None:
-            return default
-        if type(value) is not int or not low <= value <= high:
-            self._refuse(key, f"a whole number from {low} to {high}")
-        return value
+        wanted = f"a whole number from {low} to {high}"
+        return self._value(key, wanted, lambda x: type(x) is int and low <= x <= high, default)
 
     def number(self, key, default=None):
-        value = self.fields.get(key)
-        if value is None:
-            return default
-        if not is_number(value):
-            self._refuse(key, "a number")
-        return value
+        return self._value(key, "a number", is_number, default)
 
     def text(self, key, default=None):
-        value = self.fields.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, str):
-            self._refuse(key, "text")
-        return value
+        return self._value(key, "text", lambda x: isinstance(x, str), default)
 
     def numbers(self, key):
         """A dict of finite numbers, or None."""
@@ -131,12 +122,12 @@ class State:
 
     def list_of(self, key, kind, fits=lambda value: True):
         """A list of ints or strings, or None."""
-        values = self.fields.get(key)
-        if values is None:
-            return None
-        if not isinstance(values, (list, tuple)) or not all(type(x) is kind and fits(x) for x in values):
-            self._refuse(key, f"a list of {kind.__name__}")
-        return list(values)
+
+        def right(values):
+            return isinstance(values, (list, tuple)) and all(type(x) is kind and fits(x) for x in values)
+
+        values = self._value(key, f"a list of {kind.__name__}", right)
+        return None if values is None else list(values)
 
     def row(self, key, dim, positive=False):
         """dim finite numbers, float32 [dim], none larger than a motion's can be."""

@@ -11,7 +11,6 @@ from models.AE import STRIDE
 from utils.data.feature_cache import read_clips
 from utils.errors import BadInput
 
-UNIT = STRIDE  # frames in one token
 MAX_FRAMES = 199  # rows of the longest clip that HumanML3D keeps
 SPLITS = ("train", "val", "test")
 

@@ -1,7 +1,7 @@
 """Training of evaluators: two losses that pull a caption to its motion, and the two kinds of evaluator.
 
-Each kind has `embed(batch) -> text [B,D], motion [B,D]`, `loss(batch) -> []`, and `state() -> dict`
-and `load(dict)` of its checkpoint's keys. Batches are z-normalised, zero past each end.
+Each kind has `embed(batch) -> text [B,D], motion [B,D]` and `loss(batch) -> []`. Batches are z-normalised,
+zero past each end.
 """
 
 import numpy as np
@@ -50,7 +50,18 @@ def same_caption(captions, device):
     return ids[:, None] == ids
 
 
-class Matching(nn.Module):
+class Evaluator(nn.Module):
+    """`parts`: name in the checkpoint -> module; `constants`: what the checkpoint holds besides weights."""
+
+    def load(self, state):
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+    def state(self):
+        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
+
+
+class Matching(Evaluator):
     """The three networks whose Euclidean distances make FID, R-precision, Matching and Diversity."""
 
     share = 1.0  # of the epochs
@@ -75,23 +86,14 @@ class Matching(nn.Module):
 
     @property
     def parts(self):
-        """name in the checkpoint -> module"""
         return dict(self.networks.items())
 
     @property
     def constants(self):
-        """What the checkpoint holds besides weights."""
         return {} if self.words.source == "glove" else {"vocabulary": self.words.vocabulary}
 
-    def load(self, state):
-        for name, network in self.networks.items():
-            network.load_state_dict(state[name])
 
-    def state(self):
-        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
-
-
-class Contrast(nn.Module):
+class Contrast(Evaluator):
     """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
 
     share = 0.5  # of the epochs: steps are expensive, convergence is faster (dropout would double their time)
@@ -105,11 +107,9 @@ class Contrast(nn.Module):
         self.model = MotionCLIP(
             in_dim=dim,
             d_model=d_model,
-            ff=2 * d_model,
             layers=layers,
             heads=heads,
-            vocab=self.tokenize.size,
-            context=self.tokenize.context,
+            tokens=(self.tokenize.size, self.tokenize.context),
             out=d_model,
             dropout=dropout,
         )
@@ -132,14 +132,8 @@ class Contrast(nn.Module):
     def constants(self):
         return {"vocabulary": self.vocabulary}
 
-    def load(self, state):
-        self.model.load_state_dict(state["contrast_model"])
 
-    def state(self):
-        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
-
-
-def r_precision(model, dataset, batch_size, seed, device, repeats):
+def mean_r_precision(model, dataset, batch_size, seed, device, repeats):
     """R-precision of real motion, mean over `repeats` draws of captions -> [3]; None below 32 clips."""
     if len(dataset) < metrics.POOL:
         return None
@@ -160,5 +154,6 @@ def validate(model, dataset, batch_size, seed, device):
         for batch in loader(dataset, batch_size):
             means.add(loss=model.loss(batch.to(device)))
     repeats = 3 if len(dataset) < 500 else 1  # a small set has noisy figures
-    top = r_precision(model, dataset, batch_size, seed, device, repeats)
-    return means.pop() | ({} if top is None else metrics.named("top", top))
+    top = mean_r_precision(model, dataset, batch_size, seed, device, repeats)
+    tops = {} if top is None else {f"top{k}": float(value) for k, value in enumerate(top, start=1)}
+    return means.pop() | tops
