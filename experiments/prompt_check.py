@@ -2,27 +2,19 @@
 
   python -m experiments.prompt_check --real               clips of the embedded demo set: checks the check
   python -m experiments.prompt_check --run Demo/MARDM     a trained generator, 5 motions a prompt
-  python -m experiments.prompt_check --write_prompts FILE then: sample.py --text_path FILE --repeat_times 5
-  python -m experiments.prompt_check --from_dir DIR       the .npy files that sample.py wrote there
 
 The predicates are in motion/synthetic/geometry_check.py. A motion that shows its prompt's mirror image (left
 for right) counts as failed, and as a swap. Prints a table and writes JSON.
 """
 
 import json
-import shlex
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.geometry_check import describe, shows, split_label, swapped
-from utils.cli import Parser, count, number, run, write_text
-from utils.data.feature_cache import load_array
-from utils.errors import BadInput
+from utils.cli import Parser, command_line, count, number, run, write_text
 from utils.pipeline import load
-
-ROOT = Path(__file__).resolve().parents[1]
 
 PROMPTS = {
     "a person walks forward": "walk",
@@ -97,44 +89,11 @@ def real_motions(n_clips, seed):
     return motions
 
 
-def motions_in(folder):
-    """The .npy files of a folder by the prompt that their names hold."""
-    folder = Path(folder)
-    files = sorted(folder.rglob("*.npy"))
-    if not files:
-        raise BadInput(f"{folder}: no .npy files; write them with sample.py --text_path")
-    motions = defaultdict(list)
-    for file in files:
-        prompt = prompt_in(file.stem)
-        if prompt is None:
-            raise BadInput(f"{file}: its name holds none of the prompts; see --write_prompts")
-        joints = load_array(file)
-        try:
-            describe(joints)
-        except ValueError as error:
-            raise BadInput(f"{file}: {error}; give joints as sample.py writes them") from None
-        motions[prompt].append(joints)
-    return motions
-
-
-def prompt_in(stem):
-    """The longest prompt in a file's name, punctuation aside; None if there is none."""
-    plain = _letters(stem)
-    inside = [prompt for prompt in PROMPTS if _letters(prompt) in plain]
-    return max(inside, key=len, default=None)
-
-
-def _letters(text):
-    return "".join(c for c in text.lower() if c.isalpha())
-
-
 def parse(argv):
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--real", action="store_true", help="check the embedded demo set's own clips")
     source.add_argument("--run", metavar="DATASET/NAME", help="check what this trained generator draws")
-    source.add_argument("--from_dir", metavar="DIR", help="check the .npy files [n,22,3] in a folder")
-    source.add_argument("--write_prompts", metavar="FILE", help="write the prompts for sample.py and stop")
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="--run: where it lies [%(default)s]"
     )
@@ -146,22 +105,16 @@ def parse(argv):
     parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
     parser.add_argument(
         "--output",
-        help="JSON file [prompt_check.json in DIR or the run's eval folder; results/prompt_check_real.json]",
+        help="JSON file [prompt_check.json in the run's eval folder; results/prompt_check_real.json]",
     )
     return parser.parse_args(argv)
 
 
 def main(argv=None):
     args = parse(argv)
-    if args.write_prompts:
-        write_text(args.write_prompts, "".join(f"{prompt}#NA\n" for prompt in PROMPTS))
-        return
     if args.real:
-        rows, place = (
-            check_motions(real_motions(args.clips, args.seed)),
-            ROOT / "results" / "prompt_check_real.json",
-        )
-    elif args.run:
+        rows, place = check_motions(real_motions(args.clips, args.seed)), "results/prompt_check_real.json"
+    else:
         pipeline = load(args.run, args.checkpoints_dir)
 
         def generate(asked):
@@ -169,17 +122,9 @@ def main(argv=None):
 
         rows = check(generate, args.repeats)
         place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
-    else:
-        rows, place = check_motions(motions_in(args.from_dir)), Path(args.from_dir) / "prompt_check.json"
     print(table(rows))
-    output = Path(args.output) if args.output else place
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(
-        ["python", "-m", "experiments.prompt_check", *(sys.argv[1:] if argv is None else argv)]
-    )
-    write_text(
-        output, json.dumps({"command": command, "total": totals(rows), "prompts": rows}, indent=1) + "\n"
-    )
+    record = {"command": command_line("experiments.prompt_check", argv), "total": totals(rows)}
+    write_text(args.output or place, json.dumps(record | {"prompts": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -221,19 +221,6 @@ def test_prompt_check_passes_real_motion_and_counts_swaps(clips):
     assert total["swaps"] == total["sided"] == 12 and total["passed"] == 8
 
 
-def test_prompt_check_reads_a_folder_of_samples(tmp_path, clips, capsys):
-    by_label = {clip.label: clip.joints for clip in clips}
-    for k, (prompt, label) in enumerate(prompt_check.PROMPTS.items()):
-        np.save(
-            tmp_path / f"caption:{prompt}_sample{k}_repeat0_len60.npy", by_label[label].astype(np.float32)
-        )
-    prompt_check.main(["--from_dir", str(tmp_path)])
-    assert (tmp_path / "prompt_check.json").is_file() and "100.0% pass" in capsys.readouterr().out
-    np.save(tmp_path / "caption:a dog barks_sample0_repeat0_len60.npy", by_label["walk"])
-    with pytest.raises(prompt_check.BadInput, match="dog"):
-        prompt_check.main(["--from_dir", str(tmp_path)])
-
-
 def test_a_caption_belongs_to_one_label(everything):
     owners = {}
     for clip in everything:
