@@ -32,6 +32,7 @@ from utils.data.dataset_writer import SetConfig, demo_set, read_packed, with_twi
 from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
 from utils.errors import BadInput
+from utils.motion_process import FACING_RULES
 
 UNSAID = "see its source"
 TWINS = {"none": (), "train": ("train",), "all": SPLITS}
@@ -108,6 +109,12 @@ def set_flags(parser, default=None):
         type=count(STRIDE, MAX_FRAMES),
         default=24,
         help="shorter clips are left out [%(default)s]",
+    )
+    group.add_argument(
+        "--facing",
+        choices=tuple(FACING_RULES),
+        default="one_sign",
+        help="heading from hips and shoulders with one sign, or as HumanML3D published it [%(default)s]",
     )
     group.add_argument("--overwrite", action="store_true", help="replace a set of that name")
 

@@ -93,7 +93,7 @@ def main(argv=None):
 
     tokenizer = load_ae(source, device)
     ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder, words = args.text_encoder or spec.text_encoder, args.text_tokens == "on"
     with distributed.main_first():
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")

@@ -52,8 +52,8 @@ def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data
         name = "dataset-2_walk-turn-left_exhausted_010"
         at = list(packed["names"]).index(name)
         joints = packed["joints"][packed["offsets"][at] : packed["offsets"][at + 1]] * float(packed["unit_m"])
-    assert np.abs(joints_to_features(joints, SMPL22)[:, :67] - clips[name].motion).max() < 2e-3
-    twin = joints_to_features(mirror_joints(place(joints, SMPL22), SMPL22), SMPL22)
+    assert np.abs(joints_to_features(joints, SMPL22, "one_sign")[:, :67] - clips[name].motion).max() < 2e-3
+    twin = joints_to_features(mirror_joints(place(joints, SMPL22), SMPL22), SMPL22, "one_sign")
     assert np.abs(twin[:, :67] - clips[f"M{name}"].motion).max() < 2e-3
     said, mirrored = (clips[m + name].captions[0].text for m in ("", "M"))
     assert "turns left" in said and "turns right" in mirrored

@@ -11,6 +11,7 @@ from motion.rotations import shortest_arc
 from motion.skeletons import KIT21, SMPL22, mirror_joints
 from utils.errors import BadInput
 from utils.motion_process import (
+    FACING_RULES,
     essential_dim,
     feature_groups,
     headings,
@@ -203,6 +204,23 @@ def test_shortest_arc_turns_u_into_v_and_no_further(numbers):
         assert arc.magnitude()[0] == pytest.approx(
             np.arctan2(np.linalg.norm(np.cross(u, target)), u @ target), abs=1e-6
         )
+
+
+def test_with_one_sign_the_hips_steady_the_heading():
+    """A body that turns with hips and shoulders alike; noise on the shoulders reaches the heading less."""
+    turn, noise = np.linspace(0, 2.0, 200), np.random.default_rng(0).normal(0, 0.1, (200, 2, 3))
+    pose = rest_pose(SMPL22)
+    pose[list(SMPL22.shoulders)] *= [0.5, 1, 1]  # 0.375 m wide, hips 0.25 m
+    joints = np.stack([pose @ Rotation.from_euler("y", a).as_matrix().T for a in turn])
+    inner = slice(60, -60)  # the smoothing bends the ends
+    for rule in FACING_RULES:
+        assert np.allclose(headings(joints, SMPL22, rule)[inner], turn[inner], atol=1e-3)
+    joints[:, list(SMPL22.shoulders)] += noise
+    spread = {rule: np.std((headings(joints, SMPL22, rule) - turn)[inner]) for rule in FACING_RULES}
+    assert spread["one_sign"] < 0.5 * spread["published"]
+    published = joints_to_features(joints, SMPL22)
+    assert np.array_equal(published, joints_to_features(joints, SMPL22, "published"))
+    assert not np.allclose(published, joints_to_features(joints, SMPL22, "one_sign"), atol=1e-3)
 
 
 def test_a_body_without_shoulders_in_line_still_has_a_heading():

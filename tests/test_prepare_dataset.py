@@ -58,11 +58,12 @@ def test_packed_joints_become_a_set_that_loads(tmp_path, packed, capsys):
     prepare_joints(tmp_path)
     spec, root = find_dataset("Own", tmp_path / "sets")
     assert (spec.skeleton, spec.fps, spec.min_frames, spec.cfg) == (SMPL22, 20.0, 24, 2.5)
+    assert spec.facing == "one_sign"
     clips = {clip.name: clip for split in ("train", "val", "test") for clip in load_clips(spec, root, split)}
     assert list(clips) == ["a", "b", "d_p1", "d_p2", "d_p3", "e", "f"]
     assert clips["a"].captions[0].text == "a person walks"
     assert clips["a"].captions[0].tokens == ("a/DET", "person/NOUN", "walk/VERB")
-    expected = joints_to_features(packed[0] * 0.0002, SMPL22)
+    expected = joints_to_features(packed[0] * 0.0002, SMPL22, spec.facing)
     assert np.array_equal(clips["a"].motion, expected[:, :67])
     assert np.load(root / "new_joint_vecs/a.npy").shape == (59, 263)
     assert sum(len(clips[f"d_p{k}"].motion) for k in (1, 2, 3)) == 449
@@ -88,7 +89,7 @@ def test_twins_of_the_training_clips_and_another_split_column(tmp_path, packed):
     assert "a right-handed person walks#" in (root / "texts/Md_p2.txt").read_text()
     assert "\nMd_p2,,,d_p2\n" in (root / "labels.csv").read_text()
     assert read_labels(root, load_clips(spec, root, "train")) is None
-    twin = joints_to_features(mirror_joints(packed[0] * 0.0002, SMPL22), SMPL22)
+    twin = joints_to_features(mirror_joints(packed[0] * 0.0002, SMPL22), SMPL22, spec.facing)
     assert np.allclose(np.load(root / "new_joint_vecs/Ma.npy"), twin, atol=1e-6)
     prepare_joints(tmp_path, "--mirror", "all", "--split_column", "mine", "--overwrite")
     assert (root / "val.txt").read_text().split() == ["b", "Mb"]
@@ -137,11 +138,11 @@ def test_an_interrupted_run_leaves_the_old_set_and_nothing_else(tmp_path, packed
     prepare_joints(tmp_path)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "sets/Own").iterdir()}
 
-    def stop(joints, skeleton, calls=[]):  # noqa: B006
+    def stop(joints, skeleton, facing, calls=[]):  # noqa: B006
         calls.append(1)
         if len(calls) == 3:
             raise error
-        return joints_to_features(joints, skeleton)
+        return joints_to_features(joints, skeleton, facing)
 
     monkeypatch.setattr(prepare, "joints_to_features", stop)
     with pytest.raises(error):

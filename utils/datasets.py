@@ -27,6 +27,7 @@ from utils import distributed
 from utils.data.clips import MAX_FRAMES
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
+from utils.motion_process import FACING_RULES
 from utils.plain import is_number, parse_json
 from utils.safe_load import MIN_STD
 
@@ -49,6 +50,7 @@ class DatasetSpec:
     cfg: float = 4.5  # guidance scale that suits it
     text_encoder: str = "minilm"
     mardm_ae: str = "latest"  # which checkpoint of the autoencoder MARDM reads
+    facing: str = "published"  # the rule of its features' heading, one of FACING_RULES
 
     def __post_init__(self):
         """Raises ValueError for what no data set can be."""
@@ -62,6 +64,8 @@ class DatasetSpec:
             raise ValueError(f"cfg {self.cfg!r}, not between 0 and 100")
         if not all(isinstance(text, str) for text in (self.name, self.folder, self.text_encoder)):
             raise ValueError("its name is no text")
+        if self.facing not in FACING_RULES:
+            raise ValueError(f"facing {self.facing!r}, none of {', '.join(FACING_RULES)}")
 
     @property
     def dim(self):
@@ -88,8 +92,21 @@ DATASETS = {
 }
 
 
-def find_dataset(name, dataset_dir):
-    """--dataset_name -> (DatasetSpec, its folder). One's own set carries a spec.json. Raises BadInput."""
+def find_dataset(name, dataset_dir, trained_on=None):
+    """--dataset_name -> (DatasetSpec, its folder). One's own set carries a spec.json. Raises BadInput.
+
+    trained_on: the spec of the weights that are to see its clips, whose features must be of the same kind.
+    """
+    spec, root = _find(name, dataset_dir)
+    if trained_on and trained_on.facing != spec.facing:
+        raise BadInput(
+            f"{root} has headings of the rule {spec.facing}, the weights were trained on {trained_on.facing}: "
+            f"prepare the set again with --facing {trained_on.facing}, or train anew"
+        )
+    return spec, root
+
+
+def _find(name, dataset_dir):
     root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
     if not root.is_dir():
         raise BadInput(
@@ -107,6 +124,7 @@ def find_dataset(name, dataset_dir):
             fps=fields["fps"],
             min_frames=fields["min_frames"],
             cfg=fields.get("cfg", 2.5),
+            facing=fields.get("facing", "published"),  # of sets prepared before there was a choice
         )
     except FileNotFoundError:
         raise BadInput(f"{file} is missing: prepare the set again with prepare_dataset.py") from None

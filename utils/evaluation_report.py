@@ -56,7 +56,8 @@ MEASURES = {
 def make_evaluation(run, config, tokenizer, clips, device, embeddings=None):
     """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun"""
     distributed.refuse_several("an evaluation")
-    parent, root = config.protocol == "parent", find_dataset(run.dataset_name, run.dataset_dir)[1]
+    parent = config.protocol == "parent"
+    root = find_dataset(run.dataset_name, run.dataset_dir, trained_on=tokenizer.spec)[1]
     evaluator = TextMotionEvaluator.load(run, tokenizer.spec, device, config.eval_mean_std, config.glove_dir)
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)

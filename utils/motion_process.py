@@ -17,6 +17,7 @@ from motion.rotations import shortest_arc, unit
 from utils.errors import BadInput
 
 FACING_SIGMA = 20  # frames; the heading of a frame is an average over about two seconds
+FACING_RULES = {"published": -1, "one_sign": 1}  # the sign of the hips' part in it
 
 
 def essential_dim(skeleton):
@@ -33,10 +34,13 @@ def feature_groups(joints_num):
     return {name: slice(int(end - size), int(end)) for (name, size), end in zip(sizes.items(), ends)}
 
 
-def joints_to_features(joints, skeleton):
-    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32, after `place`."""
+def joints_to_features(joints, skeleton, facing="published"):
+    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32, after `place`.
+
+    facing: one of FACING_RULES, see `headings`.
+    """
     joints = place(check_joints(joints, skeleton), skeleton)
-    return _rows(joints, headings(joints, skeleton), skeleton, rest=slice(0, -1))
+    return _rows(joints, headings(joints, skeleton, facing), skeleton, rest=slice(0, -1))
 
 
 def recover_full(essential, skeleton):
@@ -82,14 +86,16 @@ def place(joints, skeleton):
     return _turn(joints - origin, np.full(len(joints), -np.arctan2(forward[0], forward[2])))
 
 
-def headings(joints, skeleton):
+def headings(joints, skeleton, facing="published"):
     """theta [T] of a placed clip, 0 at frame 0.
 
-    Facing = up x [(left hip - right hip) + (right shoulder - left shoulder)]: the published features take the
-    hips with the opposite sign to the shoulders, so ours do. Without a horizontal part, theta = 0.
+    Facing = up x [sign (right hip - left hip) + (right shoulder - left shoulder)]. The published features of
+    HumanML3D and KIT-ML take the hips with the opposite sign to the shoulders ("published"); on bodies with
+    narrow shoulders the two nearly cancel, and the heading jitters. "one_sign" adds them. Without a
+    horizontal part, theta = 0.
     """
     right_hip, left_hip, right_shoulder, left_shoulder = np.moveaxis(joints[:, list(skeleton.facing)], 1, 0)
-    across = (left_hip - right_hip) + (right_shoulder - left_shoulder)
+    across = FACING_RULES[facing] * (right_hip - left_hip) + (right_shoulder - left_shoulder)
     forward = np.cross([0.0, 1.0, 0.0], unit(across))
     forward = gaussian_filter1d(forward, FACING_SIGMA, axis=0, mode="nearest")
     theta = np.arctan2(forward[:, 0], forward[:, 2])

@@ -33,6 +33,7 @@ class SetConfig:
     source: str = ""  # for spec.json
     licence: str = ""
     fps: float = 20.0
+    facing: str = "one_sign"  # see utils.motion_process.headings
 
     @property
     def root(self):
@@ -47,7 +48,13 @@ class SetConfig:
     def spec(self):
         """What stands in spec.json: all that the rest of the code wants to know of a set."""
         spec = {"name": self.name, "fps": self.fps, "min_frames": self.min_frames, "source": self.source}
-        return spec | {"licence": self.licence, "cfg": 2.5, "skeleton": SMPL22.name, "version": 1}
+        return spec | {
+            "licence": self.licence,
+            "cfg": 2.5,
+            "skeleton": SMPL22.name,
+            "version": 1,
+            "facing": self.facing,
+        }
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class SetWriter:
                 f"{self.where}: two clips would be called {clip.name} (mirrored twins are M<name>, "
                 f"parts of long clips <name>_p1, ...): rename one; nothing was written"
             )
-        features = joints_to_features(clip.joints, SMPL22)
+        features = joints_to_features(clip.joints, SMPL22, self.config.facing)
         np.save(self.folder / "new_joint_vecs" / f"{clip.name}.npy", features)
         sections = clip.sections or [(0.0, 0.0)] * len(clip.captions)
         lines = [

@@ -45,7 +45,7 @@ def read_source(path, spec, reading=None):
     if array.ndim == 3 and array.shape[1:] == (joints, 3):
         step = (array[-1, 0] - array[-2, 0]) * [1, 0, 1]  # joints give one row less than they are
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
-        rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton)[:, : spec.dim]
+        rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
         return Source(array, rows.astype(np.float64))
     if array.ndim != 2 or array.shape[1] < spec.dim:
         raise BadInput(
