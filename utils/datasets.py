@@ -100,7 +100,7 @@ def find_dataset(name, dataset_dir, trained_on=None):
     spec, root = _find(name, dataset_dir)
     if trained_on and trained_on.facing != spec.facing:
         raise BadInput(
-            f"{root} has headings of the rule {spec.facing}, the weights were trained on {trained_on.facing}: "
+            f"{root} has {spec.facing} headings, the weights were trained on {trained_on.facing} ones: "
             f"prepare the set again with --facing {trained_on.facing}, or train anew"
         )
     return spec, root
