@@ -1,14 +1,12 @@
 """Stage 1: train an autoencoder, motion <-> tokens.
 
 python train_AE.py --name AE --dataset_name t2m --model FSQ_AE_High
+python train_AE.py --name AE --dataset_name t2m --model AE_Model --recipe mardm
 python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128 --batch_size 32 --max_iters
 2000
 """
 
 from itertools import chain
-
-import torch
-from torch.nn.functional import mse_loss, smooth_l1_loss
 
 from models.AE import STRIDE, AE_models, make_ae
 from models.masking import lengths_to_mask
@@ -32,26 +30,54 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up
 from utils.randomness import reseed
+from utils.training.reconstruction import Reconstruction
 from utils.training.train_utils import (
+    EMA,
     CodeUsage,
     RunningMean,
     adamw,
     format_scalars,
     inference,
-    warm_up_then_milestones,
+    learning_rate,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
-DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
+RECIPES = {
+    "mardm": {
+        "window_size": 64,
+        "velocity_weight": 0.0,
+        "path_weight": 0.0,
+        "schedule": "milestones",
+        "clip_norm": 0.0,
+        "ema_decay": 0.0,
+    }
+}
 
 
 def flags():
     parser = Parser(__doc__)
+    parser.add_argument("--recipe", choices=tuple(RECIPES), help="other defaults: MARDM's training")
     common_flags(parser, run_name="AE")
     add_flags(parser, "model", AutoencoderConfig)
     add_flags(parser, "loss", ReconstructionLoss)
-    optimizer_flags(parser, batch_size=256, epoch=50, milestones=[150000, 250000], log_every=10)
+    optimizer_flags(
+        parser,
+        batch_size=256,
+        epoch=50,
+        milestones=[150000, 250000],
+        log_every=10,
+        schedule="cosine",
+        clip_norm=1.0,
+    )
     return parser
+
+
+def parse(argv):
+    """The flags, over the defaults of their --recipe."""
+    parser = flags()
+    recipe = parser.parse_args(argv).recipe
+    parser.set_defaults(**RECIPES.get(recipe, {}))
+    return parser.parse_args(argv)
 
 
 def bottleneck_options(design):
@@ -59,30 +85,16 @@ def bottleneck_options(design):
     return {key: value for key, value in vars(design).items() if key != "model"}
 
 
-def reconstruction_loss(motion, recons, m_lens, objective):
-    """recons + aux * recons(local joint positions), over real frames. motion, recons [B,T,dim], m_lens [B] ->
-    [].
-    """
-    each = DISTANCES[objective.recons_loss](recons, motion, reduction="none")
-    inside = torch.arange(motion.shape[1], device=motion.device) < m_lens[:, None]
-    each = each * inside[..., None]
-    root, joints = each[..., :4].sum(), each[..., 4:].sum()
-    frames, dim = inside.sum(), motion.shape[2]
-    return (objective.root_weight * root + joints) / (frames * dim) + objective.aux_loss_joints * joints / (
-        frames * (dim - 4)
-    )
-
-
-def train_step(ae, batch, objective, usage):
+def train_step(ae, batch, objective, usage, step=None):
     """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames.
 
-    batch: on the host, where its lengths say whether there is padding to mask.
+    batch: on the host, where its lengths say whether there is padding to mask. objective: a Reconstruction.
     """
     there = batch.to(next(ae.parameters()).device)
     recons, bottleneck_loss, codes = ae.training_pass(there.motion, batch.m_lens)
     if codes is not None:
         usage.add(codes, lengths_to_mask(there.m_lens // STRIDE, codes.shape[1]))  # real tokens only
-    loss = reconstruction_loss(there.motion, recons, there.m_lens, objective)
+    loss = objective(there.motion, recons, there.m_lens, step)
     return loss + bottleneck_loss, loss
 
 
@@ -97,36 +109,39 @@ def validate(ae, val_set, objective, loading, device):
 
 
 def main(argv=None):
-    args = flags().parse_args(argv)
+    args = parse(argv)
     check_name(args.model, AE_models, "--model")
     run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
-    design, objective = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
+    design, weights = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
     device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     normalizer = Normalizer.load(root, spec.dim)
     with distributed.main_first():
-        train_set = WindowSet(load_clips(spec, root, "train", texts=False), normalizer, objective.window_size)
+        train_clips = load_clips(spec, root, "train", texts=False)
+        train_set = WindowSet(train_clips, normalizer, weights.window_size, weights.shortest_window)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
         evaluator = TextMotionEvaluator.load(run_config, spec, device)
         if evaluator:
             evaluated_set = TextMotionSet(load_clips(spec, root, "val"), normalizer)
             evaluation = EvaluationRun(evaluator, evaluated_set, spec, device)
 
+    objective = Reconstruction(weights, normalizer, spec)
     reseed(args.seed)  # whatever was built before, an evaluator or not
     ae = make_ae(design.model, spec.dim, **bottleneck_options(design)).to(device)
+    ema = EMA(ae, design.ema_decay)  # itself, at every step, where there is no decay
     speed_up(ae, args)
     optimizer = adamw(ae, training)
-    scheduler = warm_up_then_milestones(optimizer, training)
-    config = as_plain(run_config, machine, training, loading, design, objective)
+    scheduler = learning_rate(optimizer, training, loading.steps(train_set))
+    config = as_plain(run_config, machine, training, loading, design, weights)
     config |= {"dataset": spec.as_dict()} | {key: getattr(ae, key) for key in ae.options}
     loop = TrainingLoop(
         training,
         loading,
         Run.of(run_config),
         device,
-        parts={"ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
+        parts={"ae": ema.model, "trained_ae": ae, "opt_ae": optimizer, "scheduler": scheduler},
         constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
         best=Best(parts=("ae",)),
     )
@@ -138,17 +153,18 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 frames = int(batch.m_lens.sum())
-                total, recons = train_step(ae, batch, objective, usage)
+                total, recons = train_step(ae, batch, objective, usage, loop.progress.total_it)
                 loop.backward(total * frames, frames, recons=recons * frames)
             loop.optimizer_step(optimizer)
             ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)
+            ema.update(ae, loop.progress.total_it)
         if ae.codebook_size:
             loop.scalars("Train", usage.report())
-        loop.scalars("Val", validate(ae, val_set, objective, loading, device))
+        loop.scalars("Val", validate(ema.model, val_set, objective, loading, device))
         metrics = None
         if evaluator:
-            with inference(ae):
-                pred = evaluation.reconstructed(ae)
+            with inference(ema.model):
+                pred = evaluation.reconstructed(ema.model)
             metrics = evaluation.compare(evaluation.real(), pred, paired=True).as_dict()
             print(f"epoch {epoch}: {format_scalars(metrics)}")
         loop.finish_epoch(metrics)

@@ -21,7 +21,7 @@ from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
 from utils.flags import common_flags, optimizer_flags
 from utils.randomness import reseed
-from utils.training.train_utils import warm_up_then_cosine
+from utils.training.train_utils import learning_rate
 from utils.training.training_loop import Best, TrainingLoop
 
 MAX_NORM = 1.0
@@ -73,10 +73,10 @@ def train(model, run_config, training, loading, device, sets, constants):
     """Every epoch: train on sets[0], validate on sets[1], keep the best. model: a kind of evaluator."""
     train_set, val_set, _ = sets
     epochs = max(int(training.epoch * model.share), 1)
-    steps = epochs * -(-len(train_set) // loading.batch_size)
-    training = replace(training, epoch=epochs)
+    steps = loading.steps(train_set)
+    training = replace(training, epoch=epochs, schedule="cosine", clip_norm=MAX_NORM)
     optimizer = torch.optim.AdamW(model.parameters(), training.lr, weight_decay=training.weight_decay)
-    scheduler = warm_up_then_cosine(optimizer, training, min(steps, training.max_iters or steps))
+    scheduler = learning_rate(optimizer, training, steps)
     loop = TrainingLoop(
         training,
         loading,
@@ -86,12 +86,13 @@ def train(model, run_config, training, loading, device, sets, constants):
         constants=constants | model.constants,
         best=Best(tuple(model.parts), "finest.tar", "score", highest=True),
     )
-    print(f"{run_config.name}: {sum(p.numel() for p in model.parameters()):,} parameters, {steps} steps")
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{run_config.name}: {size:,} parameters, {epochs * steps} steps")
     for _ in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 loop.backward(model.loss(batch.to(device)), 1)
-            loop.optimizer_step(optimizer, MAX_NORM)
+            loop.optimizer_step(optimizer)
         metrics = validate(model, val_set, loading.batch_size, loading.seed, device)
         metrics["score"] = metrics.get("top1", 0) + metrics.get("top3", 0) - 1e-3 * metrics["loss"]
         loop.finish_epoch(metrics, group="Val")

@@ -39,7 +39,7 @@ from utils.training.train_utils import (
     adamw,
     format_scalars,
     inference,
-    warm_up_then_milestones,
+    learning_rate,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -119,7 +119,7 @@ def main(argv=None):
     ema = EMA(mardm, design.ema_decay)
     speed_up(mardm, args)
     optimizer = adamw(mardm, training)
-    scheduler = warm_up_then_milestones(optimizer, training)
+    scheduler = learning_rate(optimizer, training, loading.steps(train_set))
     config = as_plain(source, machine, training, loading, design)
     config |= {"dataset": spec.as_dict(), "ae_model": tokenizer.model}
     loop = TrainingLoop(

@@ -24,7 +24,7 @@ from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reve
 from models.options import SIZES, Size
 from models.Transformer import PositionalEncoding
 from tests.conftest import outside
-from train_AE import reconstruction_loss
+from utils.training.reconstruction import reconstruction_loss
 
 HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM}
 

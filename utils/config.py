@@ -125,6 +125,10 @@ class LoaderConfig:
         type=count(1, 10**4),
     )
 
+    def steps(self, dataset):
+        """Of one epoch."""
+        return -(-len(dataset) // self.batch_size)
+
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
@@ -137,16 +141,31 @@ class AutoencoderConfig:
     commitment_cost: float = flag(
         "beta of VQ_AE_Model: how strongly the encoder is held to its codes", 0.25, type=number(float, 0, 1e3)
     )
+    ema_decay: float = flag("of the averaged weights, at most; 0: none", 0.999, type=number(float, 0, 1))
 
 
 @dataclass(frozen=True)
 class ReconstructionLoss:
-    """What stage 1 minimises: recons_loss of rows + aux_loss_joints * recons_loss of the joints alone."""
+    """What stage 1 minimises: recons_loss of rows + aux_loss_joints * recons_loss of the joints alone, and
+    what the rows cannot tell: the joints' velocities in the world, the root's path.
+    """
 
-    window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
+    window_size: int = flag("frames of a window, at most", 128, type=count(4, 10**4))
+    shortest_window: int = flag(
+        "frames that a window has at least, where its clip has them", 64, type=count(4, 10**4)
+    )
     recons_loss: str = flag("distance", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
     root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))
+    velocity_weight: float = flag(
+        "weight of the joints' velocities in the world", 0.5, type=number(float, 0, 1e3)
+    )
+    path_weight: float = flag(
+        "weight of the root's path: its place and heading from the first frame on",
+        0.05,
+        type=number(float, 0, 1e3),
+    )
+    path_ramp: int = flag("steps until the path has its weight", 500, type=count())
 
 
 @dataclass(frozen=True)
@@ -201,6 +220,12 @@ class TrainingConfig:
     warm_up_iter: int = flag("steps up to the full rate", 2000, type=count())
     milestones: tuple[int, ...] = flag("steps", (), type=count(), nargs="*")
     lr_decay: float = flag("factor at each milestone", 0.1, type=number(float, 0, 1))
+    schedule: str = flag(
+        "of the rate after the warm-up: down to 0 by a cosine, or constant but for the milestones",
+        "milestones",
+        choices=("cosine", "milestones"),
+    )
+    clip_norm: float = flag("norm of the gradients, at most; 0: any", 0.0, type=number(float, 0, 1e6))
     max_iters: int = flag("stop after so many steps, 0 = never", 0, type=count())
     log_every: int = flag("steps between scalars", 50, type=count(1))
     save_every: int = flag("steps between saves", 1000, type=count(1))

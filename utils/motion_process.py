@@ -116,6 +116,25 @@ def recover_root(data):
     return quaternion, torch.stack([x.cumsum(dim=-1), data[..., 3], z.cumsum(dim=-1)], dim=-1)
 
 
+def root_path(data):
+    """Rows [...,T,>=4] -> x, z and heading theta of the root [...,T,3]. Any float dtype, any batch shape."""
+    position = recover_root(data)[1]
+    return torch.stack([position[..., 0], position[..., 2], 2 * _half_angle(data)], dim=-1)
+
+
+def joint_steps(data, joints_num):
+    """Rows [...,T,>=4+3(J-1)] -> each joint's step from t to t+1 in the world, seen in the root's frame of
+    t+1 [...,T-1,J,3]: the same wherever, and whichever way, the path began.
+    """
+    others = data[..., 4 : 4 + 3 * (joints_num - 1)].unflatten(-1, (joints_num - 1, 3))
+    height = data[..., 3]
+    root = torch.stack([torch.zeros_like(height), height, torch.zeros_like(height)], dim=-1)
+    local = torch.cat([root[..., None, :], others], dim=-2)
+    before, after, rows = local[..., :-1, :, :], local[..., 1:, :, :], data[..., :-1, None, :]
+    x, z = _turned(before[..., 0], before[..., 2], 2 * rows[..., 0])
+    return after - torch.stack([x - rows[..., 1], before[..., 1], z - rows[..., 2]], dim=-1)
+
+
 def recover_from_ric(data, joints_num):
     """Rows [...,T,>=4+3(J-1)] -> joints [...,T,J,3], as `place` puts them. Any float dtype and batch."""
     _, root = recover_root(data)

@@ -21,6 +21,14 @@ def warm_up_then_milestones(optimizer, training):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def learning_rate(optimizer, training, steps_per_epoch):
+    """The schedule that a TrainingConfig asks for."""
+    if training.schedule == "milestones":
+        return warm_up_then_milestones(optimizer, training)
+    steps = training.epoch * steps_per_epoch
+    return warm_up_then_cosine(optimizer, training, min(steps, training.max_iters or steps))
+
+
 def warm_up_then_cosine(optimizer, training, steps):
     """Linear warm-up over training.warm_up_iter, then half a cosine down to 0 at `steps`."""
 

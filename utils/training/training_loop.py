@@ -40,7 +40,15 @@ from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
     *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
-    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay"),  # apply from here on
+    *(
+        "lr",
+        "weight_decay",
+        "warm_up_iter",
+        "milestones",
+        "lr_decay",
+        "schedule",
+        "clip_norm",
+    ),  # apply from here on
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
@@ -147,10 +155,10 @@ class TrainingLoop:
         self.loss = self.loss + loss.detach()
         self.means.add(count, loss=loss, **more)
 
-    def optimizer_step(self, optimizer, max_norm=None):
+    def optimizer_step(self, optimizer):
         """One step on the gradients of all micro-batches of all processes over all that they count."""
         distributed.pool_gradients(parameters_of(optimizer), self.count)
-        norm = optimizer_step(optimizer, self.parts["scheduler"], max_norm)
+        norm = optimizer_step(optimizer, self.parts["scheduler"], self.training.clip_norm)
         self.means.add(grad_norm=norm)
         self.watch.note(self.progress.total_it + 1, self.names, self.loss, norm)
         optimizer.zero_grad(set_to_none=True)

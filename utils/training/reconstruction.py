@@ -1,0 +1,80 @@
+"""What stage 1 minimises: errors of the rows, of the joints' steps and of the root's path.
+
+Rows hold steps and turns of the root. An error that keeps its sign is small in them, yet leads the path
+astray; noise from frame to frame is small in them, yet makes feet slide. So both are weighed where they show.
+B motions, T frames, J joints.
+"""
+
+from dataclasses import dataclass
+
+from torch.nn.functional import mse_loss, smooth_l1_loss
+
+from models.masking import lengths_to_mask
+from utils.config import ReconstructionLoss
+from utils.datasets import DatasetSpec, Normalizer
+from utils.motion_process import joint_steps, root_path
+
+DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
+# where a smooth L1 distance goes over from squares to absolute values
+PATH_ERROR = 0.1  # m
+STEP_ERROR = 0.2  # m/s
+ARM = 0.5  # m: an error of the heading counts as that of a point so far from the root
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The loss of a ReconstructionLoss on a data set's z-normalised rows."""
+
+    config: ReconstructionLoss
+    normalizer: Normalizer
+    spec: DatasetSpec
+
+    def __call__(self, motion, recons, m_lens, step=None):
+        """motion, recons [B,T,dim], m_lens [B] -> mean over real frames []. step: of the training, for the
+        ramp of the path's weight; None: past it.
+        """
+        config = self.config
+        loss = reconstruction_loss(motion, recons, m_lens, config)
+        if config.path_weight or config.velocity_weight:
+            rows = [self.normalizer.inverse(x) for x in (motion, recons)]
+            inside = lengths_to_mask(m_lens, motion.shape[1])
+            if config.velocity_weight:
+                both = inside[:, 1:, None, None]
+                loss = loss + config.velocity_weight * mean_inside(self._step_errors(*rows), both)
+            if config.path_weight:
+                ramp = 1.0 if step is None else min(step / max(config.path_ramp, 1), 1.0)
+                errors = self._path_errors(*rows)
+                loss = loss + ramp * config.path_weight * mean_inside(errors, inside[..., None])
+        return loss
+
+    def _step_errors(self, real, recons):
+        """Of every joint's step from one frame to the next [B,T-1,J,3]."""
+        metres_per_second = self.spec.skeleton.unit_m * self.spec.fps
+        steps = [joint_steps(x, len(self.spec.skeleton)) * metres_per_second for x in (recons, real)]
+        return smooth_l1_loss(*(x / STEP_ERROR for x in steps), reduction="none")
+
+    def _path_errors(self, real, recons):
+        """Of place and heading of the root [B,T,3]."""
+        unit = self.spec.skeleton.unit_m
+        scale = real.new_tensor([unit, unit, ARM]) / PATH_ERROR
+        return smooth_l1_loss(*(root_path(x) * scale for x in (recons, real)), reduction="none")
+
+
+def mean_inside(errors, inside):
+    """Mean of errors [...] where `inside`, which broadcasts to them."""
+    inside = inside.expand_as(errors)
+    return (errors * inside).sum() / inside.sum().clamp(min=1)
+
+
+def reconstruction_loss(motion, recons, m_lens, config):
+    """recons + aux * recons(local joint positions), over real frames. motion, recons [B,T,dim], m_lens [B] ->
+    [].
+    """
+    each = DISTANCES[config.recons_loss](recons, motion, reduction="none")
+    inside = lengths_to_mask(m_lens, motion.shape[1])
+    each = each * inside[..., None]
+    root, joints = each[..., :4].sum(), each[..., 4:].sum()
+    frames, dim = inside.sum(), motion.shape[2]
+    return (config.root_weight * root + joints) / (frames * dim) + config.aux_loss_joints * joints / (
+        frames * (dim - 4)
+    )
