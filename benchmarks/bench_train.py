@@ -41,11 +41,12 @@ from models.MARDM import MARDM_models
 from utils.cli import Parser, count, number, run
 from utils.config import ReconstructionLoss, SpeedConfig, TrainingConfig, add_flags, flag, from_flags
 from utils.data.clips import Caption, Clip
-from utils.datasets import Batch, Normalizer, TextMotionSet, WindowSet, loader
+from utils.datasets import DATASETS, Batch, Normalizer, TextMotionSet, WindowSet, loader
 from utils.distributed import pool_gradients
 from utils.flags import speed_up
 from utils.randomness import reseed
 from utils.training.monitoring import Meter
+from utils.training.reconstruction import Reconstruction
 from utils.training.train_utils import (
     EMA,
     CodeUsage,
@@ -58,6 +59,7 @@ from utils.training.train_utils import (
 DIM, FRAMES, SHORTEST, TEXT = 67, 196, 40, 512
 ANOMALY = ", anomaly"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+PLAIN = ReconstructionLoss(velocity_weight=0.0, path_weight=0.0)  # the reference's
 TRAINING = TrainingConfig(epoch=1, lr=1e-6, warm_up_iter=1)
 
 
@@ -148,12 +150,13 @@ class AutoencoderBench(Bench):
         windows = WindowSet(motions, identity(), setup.window)
         super().__init__(setup, self.ae, windows, setup.ae_batch, device)
         self.usage = CodeUsage(self.ae.codebook_size or 1)
+        self.objective = Reconstruction(PLAIN, identity(), DATASETS["t2m"])
         self.modes = {"ours": self.ours, "reference": self.reference}
         self.modes["reference, anomaly"] = partial(anomalous, self.reference)
 
     def ours(self, given):
         frames = int(given.batch.m_lens.sum())
-        loss, _ = train_AE.train_step(self.ae, given.batch, ReconstructionLoss(), self.usage)
+        loss, _ = train_AE.train_step(self.ae, given.batch, self.objective, self.usage)
         self.gradient_step(loss * frames, frames)
 
     def reference(self, given):

@@ -15,11 +15,13 @@ from utils.motion_process import (
     essential_dim,
     feature_groups,
     headings,
+    joint_steps,
     joints_to_features,
     place,
     recover_from_ric,
     recover_full,
     recover_root,
+    root_path,
 )
 
 BOTH = pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)
@@ -140,6 +142,19 @@ def test_exactly_backwards_and_upside_down_are_finite():
         features = joints_to_features(joints, SMPL22)
         assert np.isfinite(features).all()
         assert np.abs(recovered(features, SMPL22) - place(joints, SMPL22)[:-1]).max() < 1e-6
+
+
+@BOTH
+def test_paths_and_steps_are_those_of_the_recovered_joints(skeleton):
+    joints = walk(skeleton, frames=50, turn=2.0)
+    rows = torch.from_numpy(joints_to_features(joints, skeleton)).double()
+    world, path = recover_from_ric(rows, len(skeleton)), root_path(rows)
+    assert torch.allclose(path[:, :2], world[:, 0, [0, 2]])
+    turned = Rotation.from_rotvec(-path[1:, 2:].numpy() * [0, 1, 0]).as_matrix()
+    expected = np.einsum("tij,tkj->tki", turned, np.diff(world.numpy(), axis=0))
+    steps = joint_steps(rows, len(skeleton))
+    assert np.allclose(steps, expected, atol=1e-6 / skeleton.unit_m)
+    assert torch.equal(joint_steps(rows[20:], len(skeleton)), steps[20:])  # however the path began
 
 
 @BOTH

@@ -1,0 +1,102 @@
+"""The losses of stage 1: closed forms, what they see and what they do not."""
+
+import numpy as np
+import pytest
+import torch
+
+import train_AE
+from tests.tiny import TRAIN_AE, call, where
+from utils.config import ReconstructionLoss, TrainingConfig, from_flags
+from utils.datasets import DATASETS, Normalizer
+from utils.safe_load import load_state
+from utils.training.reconstruction import ARM, PATH_ERROR, STEP_ERROR, Reconstruction
+from utils.training.train_utils import adamw, learning_rate
+
+FPS, LENGTHS = 20.0, torch.tensor([24, 40])
+OFF = dict.fromkeys(("aux_loss_joints", "root_weight", "velocity_weight", "path_weight"), 0.0)
+
+
+def loss_of(recons, step=None, std=None, **weights):
+    """Of rows [40,67] in the place of two still motions, of 24 and of 40 frames."""
+    normalizer = Normalizer(np.zeros(67), np.ones(67) if std is None else std)
+    objective = Reconstruction(ReconstructionLoss(**OFF | weights), normalizer, DATASETS["t2m"])
+    return objective(torch.zeros(2, 40, 67), recons.expand(2, 40, 67), LENGTHS, step)
+
+
+def drift(column, per_frame):
+    rows = torch.zeros(40, 67)
+    rows[:, column] = per_frame
+    return rows
+
+
+def mean_smooth_l1(errors):
+    """Over all the frames of both motions, of errors [40] in one of three columns."""
+    each = np.where(np.abs(errors) < 1, np.square(errors) / 2, np.abs(errors) - 0.5)
+    return sum(each[:n].sum() for n in LENGTHS) / (3 * int(LENGTHS.sum()))
+
+
+@pytest.mark.parametrize("column", [1, 2])
+def test_a_step_that_is_wrong_alike_adds_up_along_the_path(column):
+    found = loss_of(drift(column, 0.01), path_weight=2.0) - loss_of(drift(column, 0.01))
+    assert float(found) == pytest.approx(2 * mean_smooth_l1(0.01 * np.arange(40) / PATH_ERROR), rel=1e-4)
+
+
+def test_so_does_a_turn_which_counts_at_arms_length():
+    found = loss_of(drift(0, 0.005), path_weight=1.0) - loss_of(drift(0, 0.005))
+    assert float(found) == pytest.approx(mean_smooth_l1(0.01 * np.arange(40) * ARM / PATH_ERROR), rel=1e-4)
+
+
+def test_the_path_comes_in_over_its_ramp_and_moves_the_root_alone():
+    rows = (torch.randn(40, 67) * 0.01).requires_grad_()
+    whole, half, none = (float(loss_of(rows, s, path_weight=1.0, path_ramp=10)) for s in (None, 5, 0))
+    plain = float(loss_of(rows))
+    assert none == pytest.approx(plain) and half - plain == pytest.approx((whole - plain) / 2)
+    (loss_of(rows, path_weight=1.0) - loss_of(rows)).backward()
+    assert (rows.grad[:-1, :3] != 0).all() and rows.grad[:, 3:].abs().max() < 1e-9
+
+
+def test_velocities_see_noise_in_metres_a_second_and_no_constant_error():
+    assert float(loss_of(drift(5, 0.3), velocity_weight=1.0)) == float(loss_of(drift(5, 0.3)))
+    steps = torch.arange(40) * 0.004  # one joint rises by 0.08 m/s
+    rows = torch.zeros(40, 67)
+    rows[:, 5] = steps
+    found = float(loss_of(rows, velocity_weight=1.0) - loss_of(rows))
+    assert found == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66, rel=1e-4)
+    scaled = rows / 0.5
+    found = loss_of(scaled, std=np.full(67, 0.5), velocity_weight=1.0) - loss_of(scaled)
+    assert float(found) == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66, rel=1e-4)
+
+
+def test_the_cosine_ends_at_zero_whichever_ends_first():
+    for training in (
+        TrainingConfig(epoch=3, lr=1.0, warm_up_iter=2, schedule="cosine"),
+        TrainingConfig(epoch=99, max_iters=15, lr=1.0, warm_up_iter=2, schedule="cosine"),
+    ):
+        optimizer = adamw(torch.nn.Linear(1, 1), training)
+        schedule, rates = learning_rate(optimizer, training, steps_per_epoch=5), []
+        for _ in range(15):
+            rates.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        assert rates[0] == 0.5 and rates[2:] == sorted(rates[2:], reverse=True)
+        assert schedule.get_last_lr()[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_recipe_of_mardm_is_one_flag_and_yields_to_others():
+    args = train_AE.parse(["--recipe", "mardm", "--window_size", "32"])
+    loss, training = from_flags(ReconstructionLoss, args), from_flags(TrainingConfig, args)
+    assert (loss.window_size, loss.velocity_weight, loss.path_weight, loss.root_weight) == (32, 0, 0, 1)
+    assert (training.lr, training.warm_up_iter, training.milestones) == (2e-4, 2000, [150000, 250000])
+    assert (training.schedule, training.clip_norm, args.ema_decay) == ("milestones", 0, 0)
+    ours = from_flags(TrainingConfig, train_AE.parse([]))
+    assert (ours.schedule, ours.clip_norm > 0) == ("cosine", True)
+
+
+def test_a_checkpoint_holds_the_average_that_everything_reads_and_the_weights_that_train_on(world, tmp_path):
+    for name, decay in (("averaged", "0.5"), ("plain", "0")):
+        assert (
+            call(train_AE.main, f"{where(world, tmp_path)} --name {name} {TRAIN_AE} --ema_decay {decay}") == 0
+        )
+        state = load_state(tmp_path / f"Demo/{name}/model/latest.tar")
+        same = [torch.equal(state["ae"][key], x) for key, x in state["trained_ae"].items()]
+        assert all(same) == (name == "plain")
