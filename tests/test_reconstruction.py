@@ -47,10 +47,11 @@ def test_so_does_a_turn_which_counts_at_arms_length():
 
 
 def test_the_path_comes_in_over_its_ramp_and_moves_the_root_alone():
-    rows = (torch.randn(40, 67) * 0.01).requires_grad_()
+    rows = torch.randn(40, 67) * 0.01
     whole, half, none = (float(loss_of(rows, s, path_weight=1.0, path_ramp=10)) for s in (None, 5, 0))
     plain = float(loss_of(rows))
     assert none == pytest.approx(plain) and half - plain == pytest.approx((whole - plain) / 2)
+    rows.requires_grad_()
     (loss_of(rows, path_weight=1.0) - loss_of(rows)).backward()
     assert (rows.grad[:-1, :3] != 0).all() and rows.grad[:, 3:].abs().max() < 1e-9
 
@@ -94,9 +95,8 @@ def test_the_recipe_of_mardm_is_one_flag_and_yields_to_others():
 
 def test_a_checkpoint_holds_the_average_that_everything_reads_and_the_weights_that_train_on(world, tmp_path):
     for name, decay in (("averaged", "0.5"), ("plain", "0")):
-        assert (
-            call(train_AE.main, f"{where(world, tmp_path)} --name {name} {TRAIN_AE} --ema_decay {decay}") == 0
-        )
+        flags = f"{where(world, tmp_path)} --name {name} {TRAIN_AE} --ema_decay {decay}"
+        assert call(train_AE.main, flags) == 0
         state = load_state(tmp_path / f"Demo/{name}/model/latest.tar")
         same = [torch.equal(state["ae"][key], x) for key, x in state["trained_ae"].items()]
         assert all(same) == (name == "plain")
