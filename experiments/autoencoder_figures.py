@@ -1,10 +1,10 @@
 """Root paths and jerk of six test clips: real, and through two autoencoders.
 
-python -m experiments.autoencoder_figures --dataset_name BandaiNamco --run before FSQ_AE_Old sets_old runs_old \
+python -m experiments.autoencoder_figures --dataset_name BandaiNamco --run before FSQ_AE_Old sets_old old \
     --run after FSQ_AE_High datasets checkpoints --output_dir results
 
-A --run is a label, the run's name, its --dataset_dir and its --checkpoints_dir. Writes autoencoder_paths.png and
-autoencoder_jerk.png. The clips: of those whose root covers a metre or more, six at even ranks of its way.
+A --run is a label, the name of a run, its --dataset_dir and --checkpoints_dir. autoencoder_paths.png and
+autoencoder_jerk.png: of the clips whose root covers a metre or more, six at even ranks of its way.
 """
 
 from pathlib import Path
