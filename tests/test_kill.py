@@ -20,7 +20,10 @@ from utils.cli import run
 from utils.training.training_loop import TrainingLoop
 
 SCRIPTS = {
-    "AE": (train_AE.main, "--model FSQ_AE_Small --width 16 --batch_size 8 --window_size 196"),
+    "AE": (  # a cosine would depend on where the run is to end, which differs between the sittings
+        train_AE.main,
+        "--model FSQ_AE_Small --width 16 --batch_size 8 --window_size 196 --schedule milestones",
+    ),
     "MARDM": (train_MARDM.main, f"{PAIR} --batch_size 8"),
 }
 OPEN_END = "--epoch 100000 --max_iters 0"
