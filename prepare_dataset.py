@@ -110,12 +110,8 @@ def set_flags(parser, default=None):
         default=24,
         help="shorter clips are left out [%(default)s]",
     )
-    group.add_argument(
-        "--facing",
-        choices=tuple(FACING_RULES),
-        default="one_sign",
-        help="heading from hips and shoulders with one sign, or as HumanML3D published it [%(default)s]",
-    )
+    rule = "of the heading: hips with the shoulders' sign, or as published [%(default)s]"
+    group.add_argument("--facing", choices=tuple(FACING_RULES), default="one_sign", help=rule)
     group.add_argument("--overwrite", action="store_true", help="replace a set of that name")
 
 
