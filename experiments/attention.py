@@ -14,7 +14,7 @@ of the weights, one a caption: FID, physical distance, and the root speed of tho
 clip's root above 0.5 m/s) as a share of the real one.
 
 The rule, written before the runs. A run has lost its neighbour heads when its last attention is below 0.25
-(0.65 to 0.9 at the start; of earlier runs 0.07 to 0.18 where walkers covered half the distance, 0.40 to 0.43
+(0.5 to 0.9 at the start; of earlier runs 0.07 to 0.18 where walkers covered half the distance, 0.40 to 0.43
 where they walked). Runs of both starts with one seed and kind of tokens are a pair. `relative_bias` becomes
 the default if it lost fewer runs than `neighbours`, and the 95% interval (Student's t over pairs) of the
 difference of log physical distance is not all above 0. With as many lost runs it becomes the default only if
