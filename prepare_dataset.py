@@ -29,6 +29,7 @@ from utils.data.caption_text import read_captions, tagger_name
 from utils.data.clips import MAX_FRAMES, SPLITS, Skipped
 from utils.data.cmu import LICENCE, SOURCE, CmuConfig, cmu_clips, write_report
 from utils.data.dataset_writer import SetConfig, demo_set, read_packed, with_twins, write_set
+from utils.data.unseen_pairs import hold_out_pairs
 from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
 from utils.errors import BadInput
@@ -45,9 +46,10 @@ def demo(config, clips, seed):
     write_set(demo_set(clips, seed), clips, config)
 
 
-def joints(config, folder, split_column, mirrored_splits):
-    """Packed joints with captions and labels."""
+def joints(config, folder, split_column, mirrored_splits, unseen=None):
+    """Packed joints with captions and labels. unseen: (test clips, seed) of a split by pairs, or None."""
     fps, clips = read_packed(folder, split_column)
+    clips = hold_out_pairs(clips, *unseen) if unseen else clips
     total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
     config = replace(config, fps=fps, source=config.source or Path(folder).resolve().name)
     config = replace(config, licence=config.licence or UNSAID)
@@ -184,6 +186,13 @@ def parse(argv=None):
     )
     sub.add_argument("--split_column", default="split", help="of labels.csv [%(default)s]")
     mirror_flag(sub)
+    sub.add_argument(
+        "--unseen_pairs",
+        type=count(1),
+        metavar="N",
+        help="split anew: at least N test clips of content x style that is not in training [as labels.csv]",
+    )
+    sub.add_argument("--seed", type=count(), default=3407, help="of --unseen_pairs [%(default)s]")
     source_flags(sub)
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
@@ -217,7 +226,8 @@ def main(argv=None):
     if args.command == "demo":
         demo(config, args.clips, args.seed)
     elif args.command == "joints":
-        joints(config, args.input, args.split_column, TWINS[args.mirror])
+        unseen = (args.unseen_pairs, args.seed) if args.unseen_pairs else None
+        joints(config, args.input, args.split_column, TWINS[args.mirror], unseen)
     elif args.command == "cmu":
         cmu(config, from_flags(CmuConfig, args), TWINS[args.mirror])
     else:

@@ -3,10 +3,13 @@
 python -m experiments.nearest_neighbours --dataset_name BandaiNamco --name FSQ_MARDM_1
 
 Two distances: of the evaluator's embeddings, and the root mean square distance of the joints in the root's
-frame, both clips resampled to 16 frames. A near-copy is nearer to a training clip than 99% of the test clips
-are: if generated clips were like test clips, 1% would be near-copies. Reconstructed test clips stand beside
-them, because smoothing alone changes distances. JSON and figure go to the run's eval folder. KID of the same
-draw is measured too.
+frame, frame by frame, at the offset in time where it is least. The training clips have gone through the
+autoencoder, as whatever a generator repeats would have. A near-copy is nearer to a training clip than 99% of
+the test clips are that have gone through it as well: if generated clips were like test clips, 1% would be
+near-copies. The positive control: training clips without their first token, through the autoencoder, as a
+generator would hand them in that repeats them. The share of them that is flagged is the power of the test:
+where it is low, few near-copies among generated clips mean nothing. JSON and figure go to the run's eval
+folder. KID of the same draw is measured too.
 """
 
 import json
@@ -16,12 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.stats
+from tqdm import tqdm
 
+from models import counter_rng
+from models.counter_rng import Purpose
 from utils.analysis.output import new_figure, save
 from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
-from utils.data.clips import load_clips
+from utils.data.clips import UNIT, load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
@@ -31,8 +37,9 @@ from utils.metrics import distances, kid
 from utils.pipeline import Pipeline
 from utils.text_embeddings import embed_captions
 
-FRAMES = 16  # to which every clip is resampled
-ROWS = {"test": "C7", "reconstruction": "C0", "generated": "C1"}  # and their colours
+OVERLAP = 0.8  # of a clip's frames, at least, are compared with those of a training clip
+POWER = 0.8  # share of the positive control that a test worth its name flags
+ROWS = {"test": "C7", "reconstruction": "C0", "generated": "C1", "copies": "C2"}  # and their colours
 
 
 def flags():
@@ -69,15 +76,18 @@ def main(argv=None):
         "test": evaluation.real(),
         "reconstruction": evaluation.reconstructed(tokenizer.ae),
         "generated": evaluation.generated(mardm, tokenizer.ae, sampling_config(args, spec)),
+        "copies": examine(cut_copies(train_clips, len(clips), args.seed)).reconstructed(tokenizer.ae),
     }
-    train, embeddings = examine(train_clips).real(), {name: x.embeddings for name, x in motions.items()}
-    local = {name: postures(x.joints) for name, x in motions.items()}
+    train = examine(train_clips).reconstructed(tokenizer.ae)
+    embeddings, joints = (
+        {name: getattr(x, of) for name, x in motions.items()} for of in ("embeddings", "joints")
+    )
     record = {
         "command": command_line("experiments.nearest_neighbours", argv),
         "n_train": len(train_clips),
         "spaces": {
-            "embedding": measure(embeddings, train.embeddings),
-            "joints_mm": measure(local, postures(train.joints)),
+            "embedding": measure(embeddings, lambda rows: nearest(rows, train.embeddings)),
+            "joints_mm": measure(joints, lambda clips: nearest_clips(clips, train.joints)),
         },
         "kid": kid(embeddings["test"], embeddings["generated"]),
         "seconds": time.time() - begun,
@@ -86,6 +96,8 @@ def main(argv=None):
         for name, row in rows.items():
             copies = f"{row['near_copies']} of {row['n']} [{row['low']:.2%}, {row['high']:.2%}]"
             print(f"{space}, {name}: median {row['median']:.3g}, near-copies {copies}")
+        if rows["copies"]["share"] < POWER:
+            print(f"{space}: flags {rows['copies']['share']:.0%} of copied training clips, too few to tell")
     folder = Run.of(args).eval
     write_text(args.json or folder / "memorisation.json", json.dumps(record))
     draw(record, args.output or folder / "memorisation.png")
@@ -105,45 +117,77 @@ def local_joints(rows, m_lens, unit_m):
     return [one[:n].numpy() for one, n in zip(local, m_lens.tolist())]
 
 
-def postures(clips, frames=FRAMES):
-    """Clips of joints [T,J,3] in metres -> [N, frames J 3], evenly resampled in time, so that the Euclidean
-    distance of two rows is the root mean square distance of their joints, in mm.
-    """
-    rows = []
-    for joints in clips:
-        at = np.linspace(0, len(joints) - 1, frames)
-        low = np.floor(at).astype(int)
-        share, high = (at - low)[:, None, None], np.minimum(low + 1, len(joints) - 1)
-        rows.append(((1 - share) * joints[low] + share * joints[high]).ravel())
-    return 1000 * np.array(rows) / np.sqrt(frames * clips[0].shape[1])
+def cut_copies(clips, n, seed):
+    """n of the training clips (all of fewer), evenly drawn, without their first token."""
+    chosen = counter_rng.rng(Purpose.REFERENCE, seed).permutation(len(clips))[:n]
+    long = [clips[i] for i in sorted(chosen) if len(clips[i].motion) > 2 * UNIT]
+    return [replace(clip, motion=clip.motion[UNIT:]) for clip in long]
 
 
 def nearest(rows, train):
-    """Distance of each row [N,D] to the nearest of train [M,D], and which that is. -> two arrays [N]"""
-    return tuple(x.numpy() for x in distances(rows, train).min(dim=1))
+    """Distance of each row [N,D] to the nearest of train [M,D] -> [N]"""
+    return distances(rows, train).min(dim=1).values.numpy()
 
 
-def near_copies(values, test, percent=1):
-    """Share of the distances `values` below the 1st percentile of those of the test clips, with its 95%
-    interval (Wilson). -> dict
+def nearest_clips(clips, train):
+    """Distance in mm of each clip of joints [T,J,3] to the nearest training clip: the root mean square over
+    joints and the frames that overlap, at the offset where it is least. Every fourth frame counts, one of
+    each token. -> [N]
     """
-    hits = int((values < np.percentile(test, percent)).sum())
+    train = [tokens(clip) for clip in train]
+    padded = np.zeros((len(train), max(map(len, train)), train[0].shape[1]))
+    for row, clip in zip(padded, train):
+        row[: len(clip)] = clip
+    lengths, least = np.array([len(clip) for clip in train]), []
+    for clip in tqdm(clips, desc="nearest", unit="clip", leave=False):
+        least.append(least_square(tokens(clip), padded, lengths).min())
+    return 1000 * np.sqrt(np.array(least) / clips[0].shape[1])
+
+
+def tokens(clip):
+    return np.float64(clip[::UNIT]).reshape(-1, clip.shape[1] * clip.shape[2])
+
+
+def least_square(clip, train, lengths):
+    """clip [n,F], train [M,L,F] of `lengths` [M] -> [M] mean over the overlap of the squared distance, least
+    of all offsets; inf where none overlaps in OVERLAP of the clip.
+    """
+    n, (M, L, _) = len(clip), train.shape
+    products = (train.reshape(M * L, -1) @ clip.T).reshape(M, L, n)
+    squares = np.square(train).sum(axis=2)[..., None] + np.square(clip).sum(axis=1) - 2 * products
+    squares *= (np.arange(L) < lengths[:, None])[..., None]  # [M,L,n]
+    needed, best = int(np.ceil(OVERLAP * n)), np.full(M, np.inf)
+    for offset in range(needed - n, L - needed + 1):  # of the clip's first frame in the training clip
+        overlap = np.minimum(n, lengths - offset) - max(0, -offset)
+        sums = squares.diagonal(-offset, axis1=1, axis2=2).sum(axis=1)
+        means = np.maximum(sums, 0) / np.maximum(overlap, 1)
+        best = np.where(overlap >= needed, np.minimum(best, means), best)
+    return best
+
+
+def near_copies(values, bound):
+    """Share of the distances `values` below `bound`, with its 95% interval (Wilson). -> dict"""
+    hits = int((values < bound).sum())
     low, high = scipy.stats.binomtest(hits, len(values)).proportion_ci(method="wilson")
     return {"n": len(values), "near_copies": hits, "share": hits / len(values), "low": low, "high": high}
 
 
-def measure(rows, train):
-    """name -> [N,D] of test, reconstruction, generated; train [M,D]. -> name -> dict"""
-    values = {name: nearest(x, train)[0] for name, x in rows.items()}
+def measure(sets, distance, percent=1):
+    """sets: name -> clips of ROWS; distance(clips) -> [N], to the nearest training clip. -> name -> dict
+
+    The bound of a near-copy is the 1st percentile of the reconstructed test clips.
+    """
+    values = {name: distance(clips) for name, clips in sets.items()}
+    bound = float(np.percentile(values["reconstruction"], percent))
     return {
-        name: {"median": float(np.median(x)), "distances": [float(f"{d:.4g}") for d in x]}
-        | near_copies(x, values["test"])
+        name: {"median": float(np.median(x)), "distances": [float(f"{d:.4g}") for d in x], "bound": bound}
+        | near_copies(x, bound)
         for name, x in values.items()
     }
 
 
 def draw(record, path):
-    """Histograms of the distances to the nearest training clip; dotted: 1st percentile of the test clips."""
+    """Histograms of the distances to the nearest training clip; dotted: the bound of a near-copy."""
     figure = new_figure(10, 4)
     labels = {"embedding": "evaluator's embedding", "joints_mm": "joints, root mean square, mm"}
     for axes, (space, rows) in zip(figure.subplots(1, 2), record["spaces"].items()):
@@ -152,8 +196,8 @@ def draw(record, path):
         for name, x in values.items():
             label = f"{name} (n={len(x)})"
             axes.hist(x, bins, density=True, histtype="step", color=ROWS[name], label=label)
-        bound = np.percentile(values["test"], 1)
-        axes.axvline(bound, color="k", linestyle=":", label="nearer than 99% of test clips")
+        label = "nearer than 99% of test clips"
+        axes.axvline(rows["reconstruction"]["bound"], color="k", linestyle=":", label=label)
         axes.set_title(labels[space], fontsize=10)
         axes.set(ylabel="density", xlabel=f"distance to the nearest of {record['n_train']} training clips")
         axes.legend(fontsize=7)

@@ -13,6 +13,8 @@ from motion.skeletons import SMPL22, mirror_joints
 from utils.data import dataset_writer as prepare
 from utils.data.cal_mean_std import STD_FLOOR, mean_std
 from utils.data.clips import load_clips
+from utils.data.dataset_writer import with_twins
+from utils.data.unseen_pairs import hold_out_pairs
 from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.evaluation_report import read_labels
@@ -221,3 +223,38 @@ def test_flags_out_of_range_exit_with_two(capsys):
             prepare_dataset.main(argv)
         assert caught.value.code == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+# a split by pairs
+
+
+def labelled(content, style, count, split="train"):
+    """RawClips of one label; their motion does not matter."""
+    name = f"{content}-{style}"
+    return [
+        prepare.RawClip(f"{name}{i}", np.zeros((30, 22, 3)), ("a",), (("a/DET",),), split, content, style)
+        for i in range(count)
+    ]
+
+
+def test_held_out_pairs_are_unseen_as_pairs_and_seen_apart():
+    contents = ["walk-left", "walk-right", "run", "bow"]
+    clips = [x for c in contents for s in ("angry", "calm", "old") for x in labelled(c, s, 4)]
+    clips = [replace(clip, split=split) for clip, split in zip(clips, ["train", "val", "test"] * 16)]
+    found = hold_out_pairs(clips, 9, seed=3)
+    labels = {
+        split: {(clip.content, clip.style) for clip in with_twins(found) if clip.split == split}
+        for split in ("train", "val", "test")
+    }
+    assert not labels["test"] & (labels["train"] | labels["val"])  # mirrored twins included
+    for part in (0, 1):
+        assert {label[part] for label in labels["test"]} <= {label[part] for label in labels["train"]}
+    assert 9 <= sum(clip.split == "test" for clip in found) < 20
+    assert [c.split for c in found] == [c.split for c in hold_out_pairs(clips, 9, seed=3)]
+    assert [c.split for c in found] != [c.split for c in hold_out_pairs(clips, 9, seed=4)]
+    assert [c.name for c in found] == [c.name for c in clips]
+
+
+def test_too_few_pairs_are_one_line():
+    with pytest.raises(BadInput, match="--unseen_pairs 5: only 0 clips"):
+        hold_out_pairs(labelled("run", "calm", 9) + labelled("bow", "old", 9), 5, seed=1)
