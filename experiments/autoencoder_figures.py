@@ -7,6 +7,7 @@ A --run is a label, the name of a run, its --dataset_dir and --checkpoints_dir. 
 autoencoder_jerk.png: of the clips whose root covers a metre or more, six at even ranks of its way.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,12 @@ def plot_path(axes, joints, **style):
     axes.set_aspect("equal", adjustable="datalim")
 
 
+def plot_jerk(axes, joints, fps, **style):
+    """Mean jerk of the joints in m/s^3 over seconds."""
+    jerk = derivative(joints, 3, fps).mean(axis=1)
+    axes.plot(np.arange(len(jerk)) / fps, jerk, **style)
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     device = start(from_flags(MachineConfig, args))
@@ -92,13 +99,9 @@ def main(argv=None):
         rows[label] = {clip: recons for clip, (_, recons) in pairs.items()}
     names = chosen(rows["real"])
 
-    def plot_jerk(axes, joints, **style):
-        jerk = derivative(joints, 3, fps).mean(axis=1)
-        axes.plot(np.arange(len(jerk)) / fps, jerk, **style)
-
     args.output_dir.mkdir(parents=True, exist_ok=True)
     draw(names, rows, plot_path, args.output_dir / "autoencoder_paths.png")
-    draw(names, rows, plot_jerk, args.output_dir / "autoencoder_jerk.png")
+    draw(names, rows, partial(plot_jerk, fps=fps), args.output_dir / "autoencoder_jerk.png")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ import scipy.stats
 from tqdm import tqdm
 
 from models import counter_rng
+from models.AE import STRIDE
 from models.counter_rng import Purpose
 from utils.analysis.output import new_figure, save
 from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
-from utils.data.clips import UNIT, load_clips
+from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
@@ -120,8 +121,8 @@ def local_joints(rows, m_lens, unit_m):
 def cut_copies(clips, n, seed):
     """n of the training clips (all of fewer), evenly drawn, without their first token."""
     chosen = counter_rng.rng(Purpose.REFERENCE, seed).permutation(len(clips))[:n]
-    long = [clips[i] for i in sorted(chosen) if len(clips[i].motion) > 2 * UNIT]
-    return [replace(clip, motion=clip.motion[UNIT:]) for clip in long]
+    long = [clips[i] for i in sorted(chosen) if len(clips[i].motion) > 2 * STRIDE]
+    return [replace(clip, motion=clip.motion[STRIDE:]) for clip in long]
 
 
 def nearest(rows, train):
@@ -145,7 +146,7 @@ def nearest_clips(clips, train):
 
 
 def tokens(clip):
-    return np.float64(clip[::UNIT]).reshape(-1, clip.shape[1] * clip.shape[2])
+    return np.float64(clip[::STRIDE]).reshape(-1, clip.shape[1] * clip.shape[2])
 
 
 def least_square(clip, train, lengths):
