@@ -28,6 +28,14 @@ def shortest_arc(u, v):
     return Rotation.from_quat(quaternion.reshape(-1, 4))
 
 
+def quaternions(turns):
+    """Rotations [T,J,3,3] -> x y z w [T,J,4] without changes of sign between frames, so that they blend."""
+    rows = Rotation.from_matrix(turns.reshape(-1, 3, 3)).as_quat().reshape(*turns.shape[:2], 4)
+    flips = np.where((rows[1:] * rows[:-1]).sum(axis=-1, keepdims=True) < 0, -1, 1)
+    rows[1:] *= np.cumprod(flips, axis=0)
+    return rows
+
+
 def best_fit(rest, seen, prior):
     """The rotations R [T,3,3] with the least sum of |R rest - seen|^2; rest [k,3], seen [T,k,3] (Kabsch
     1976).

@@ -6,14 +6,16 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from motion.bvh.pose import fit_bones
 from motion.render.viewer import quantise, safe_json, write_html
 from motion.skeletons import KIT21, SMPL22
-from tests.browser import Browser, needs_browser
+from tests.browser import WEBGL, Browser, needs_browser
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="hacked=1"> {{script}} "\' \u2028 &lt;'
 BLUE, ORANGE = (0x21, 0x66, 0xC4), (0xE0, 0x70, 0x1A)  # left and right on light paper
@@ -56,7 +58,7 @@ def test_the_page_holds_the_motions_in_metres_and_nothing_from_outside(tmp_path,
     motions = [swinging(196, skeleton), swinging(60, skeleton)]
     path = write_html(tmp_path / "a.html", motions, ["one", HOSTILE], 12.5, skeleton)
     text, data = path.read_text(encoding="utf-8"), page_data(path)
-    assert path.stat().st_size < 150_000 and os.listdir(tmp_path) == ["a.html"]
+    assert path.stat().st_size < 400_000 and os.listdir(tmp_path) == ["a.html"]
     assert not re.search(
         r"""(?:src|href|url|import|fetch)\s*[=(]|https?:""", text.replace(safe_json(data), "")
     )
@@ -122,6 +124,74 @@ def test_it_draws_both_sides_and_the_floor_and_frames_differ(viewer):
     assert later.shape == first.shape and (later != first).any(axis=-1).mean() > 0.01
     viewer.scrub(0)
     assert np.array_equal(viewer.canvas(1), first)
+
+
+@needs_browser
+def test_without_webgl_there_is_a_stick_figure_and_no_button_for_a_body(viewer):
+    assert viewer.js("byId('body').disabled && byId('body').getAttribute('aria-pressed') === 'false'")
+
+
+@needs_browser
+@pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)
+def test_the_bones_of_the_body_are_where_the_joints_are(browser, tmp_path, skeleton):
+    motion = swinging(40, skeleton)
+    motion += 10 / skeleton.unit_m * np.array([0.3, 0, 1])
+    browser.open(write_html(tmp_path / "a.html", motion, "walk", 20, skeleton))
+    browser.js(
+        """places = (frame) => {
+          const [one] = motions, turns = new Int16Array(bytesOf(one.body.turns).buffer), rests = [];
+          const rows = boneRows(DATA.mannequin, one, turns, frame, poseAt(one, frame)[0]);
+          DATA.mannequin.parents.forEach((parent, k) =>
+            rests.push(parent < 0 ? [0, 0, 0] : add(rests[parent], one.body.offsets[k])));
+          return rests.map((rest, k) => [0, 1, 2].map((i) =>
+            rows[12 * k + 4 * i + 3] + dot(rows.slice(12 * k + 4 * i), rest) / one.body.unit));
+        }"""
+    )
+    inner = sorted(set(skeleton.parents[1:]))
+    fitted = fit_bones(motion * skeleton.unit_m, replace(skeleton, unit_m=1.0))[:, inner]
+    for frame in (0, 17, 39):
+        assert np.abs(np.array(browser.js(f"places({frame})")) - fitted[frame]).max() < 2e-3
+    over = [inner.index(skeleton.parents[joint]) for joint in inner[1:]]
+    between = np.array(browser.js("places(20.5)"))  # bones turn, they do not shrink
+    lengths = [np.linalg.norm((at[1:] - at[over]), axis=-1) for at in (between, fitted[20])]
+    assert np.abs(lengths[0] - lengths[1]).max() < 2e-3
+
+
+@pytest.fixture(scope="module")
+def solid(tmp_path_factory):
+    """A browser with WebGL."""
+    browser = Browser(tmp_path_factory.mktemp("profile"), *WEBGL)
+    yield browser
+    browser.close()
+
+
+@needs_browser
+def test_with_webgl_there_is_a_body_with_a_shadow(solid, tmp_path):
+    path = write_html(tmp_path / "a.html", [swinging(40), swinging(20)], ["walk", HOSTILE], 20)
+    solid.open(path)
+    solid.scrub(10)
+    first = [solid.canvas(panel) for panel in (0, 1)]
+    for picture in first:
+        saturation = np.ptp(picture[..., :3], axis=-1)
+        body = picture[..., 3] == 1
+        assert (body & (saturation > 0.4)).sum() > 500  # limbs
+        assert (body & (saturation < 0.1) & (picture[..., 0] > 0.4)).sum() > 500  # trunk and head
+        shadow = (picture[..., :3].max(axis=-1) < 0.05) & (picture[..., 3] > 0.02) & (picture[..., 3] < 0.3)
+        assert shadow.sum() > 150
+    solid.scrub(15)
+    assert (solid.canvas(0) != first[0]).any(axis=-1).mean() > 0.01
+    solid.scrub(10)
+    assert np.array_equal(solid.canvas(0), first[0])
+    solid.drag(60, 0)
+    assert (solid.canvas(1) != first[1]).any(axis=-1).mean() > 0.01
+    solid.key("r", text="r")
+    solid.key("b", text="b")
+    stick = solid.canvas(0)
+    assert drawn(stick, BLUE) > 300 and not np.array_equal(stick, first[0])
+    solid.js("byId('body').click()")
+    solid.settle()
+    assert np.array_equal(solid.canvas(0), first[0])
+    assert solid.errors() == []
 
 
 @needs_browser

@@ -28,7 +28,7 @@ LEG_SHAPE += [
     (1.7, 0.037, 0.04),
     (2, 0.034, 0.037),
 ]
-ARM_SHAPE = [(-0.08, 0.052, 0.052), (0.1, 0.056, 0.056), (0.4, 0.046, 0.047), (0.9, 0.038, 0.039)]
+ARM_SHAPE = [(-0.06, 0.056, 0.056), (0.1, 0.057, 0.057), (0.4, 0.046, 0.047), (0.9, 0.038, 0.039)]
 ARM_SHAPE += [(1.05, 0.038, 0.039), (1.3, 0.04, 0.039), (1.7, 0.031, 0.031), (2.0, 0.026, 0.023)]
 # of the trunk: place from pelvis (0) to neck (1), share of the half width there, half depth
 TRUNK_SHAPE = [
@@ -243,7 +243,7 @@ class _Builder:
         outward = unit(self.places[chain[1]] - self.places[chain[0]])
         self._tube(
             collar,
-            self._scaled([(-0.35, 0.046, 0.05), (0.5, 0.058, 0.056), (1, 0.06, 0.06)]),
+            self._scaled([(-0.35, 0.046, 0.05), (0.4, 0.052, 0.05), (0.9, 0.049, 0.046)]),
             Z,
             MIDDLE,
             rings=7,

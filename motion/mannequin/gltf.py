@@ -4,13 +4,13 @@
 
 import numpy as np
 import pygltflib as gltf
-from scipy.spatial.transform import Rotation
 
 from motion.bvh.pose import fit_bones, skeleton_pose
 from motion.bvh.writer import FAMILIAR
 from motion.captions import clean_text
 from motion.files import whole_file
 from motion.mannequin.body import mannequin
+from motion.rotations import quaternions
 from motion.skeletons import SMPL22
 
 MIXAMO = "mixamorig:"
@@ -111,9 +111,7 @@ def _animation(root, world, fps, skeleton, store):
     parents = np.array(skeleton.parents)
     local = world.copy()
     local[:, 1:] = np.swapaxes(world[:, parents[1:]], -1, -2) @ world[:, 1:]
-    turns = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_quat().reshape(*local.shape[:2], 4)
-    flips = np.where((turns[1:] * turns[:-1]).sum(axis=-1, keepdims=True) < 0, -1, 1)
-    turns[1:] *= np.cumprod(flips, axis=0)  # the short way round between two keys
+    turns = quaternions(local)
     times = store.add(np.arange(len(root)) / fps, bounds=True)
     tracks = [(0, "translation", root)]
     tracks += [(joint, "rotation", turns[:, joint]) for joint in sorted(set(skeleton.parents[1:]))]

@@ -1,7 +1,9 @@
 """Write an HTML file that plays motions, without any other file or network.
 
-Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin). Captions are data: they sit
-in a JSON block that no markup can end, are shown as text, and a content policy lets only our own script run.
+Positions travel as 16-bit integers (steps of 0.5 mm within 16 m of the origin), and so do the vertices of a
+mannequin and the rotations of its bones. Own WebGL of 200 lines draws it, since three.js would add 0.7 MB to
+every page; without WebGL the page shows a stick figure. Captions are data: they sit in a JSON block that no
+markup can end, are shown as text, and a content policy lets only our own script run.
 """
 
 import base64
@@ -9,14 +11,18 @@ import hashlib
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from motion.bvh.pose import fit_bones, skeleton_pose
 from motion.captions import clean_text
 from motion.files import whole_file
+from motion.mannequin.body import mannequin
 from motion.render.camera import AZIMUTH, ELEVATION, FIXED_SPAN, LENS, stand_still, walk_along
 from motion.render.figure import HEAD_SIZE, NOSE_SIZE, bones, in_metres
+from motion.rotations import quaternions
 from motion.skeletons import SMPL22
 
 ASSETS = Path(__file__).parent / "viewer_assets"
@@ -43,7 +49,7 @@ def viewer_page(motions, captions, fps=20, skeleton=SMPL22):
         title=html.escape(clean_text(captions[0])[:100] or "Motion"),
         data=safe_json(scene(motions, captions, fps, skeleton)),
         **_with_hash("style", "viewer.css"),
-        **_with_hash("script", "viewer.js"),
+        **_with_hash("script", "mannequin.js", "viewer.js"),
     )
 
 
@@ -61,6 +67,7 @@ def scene(motions, captions, fps, skeleton):
     still, still_targets = stand_still(motions)
     walk, walk_targets = walk_along(motions, fps)
     pairs, sides, sizes = bones(skeleton)
+    rig, bodies = _mannequins(motions, skeleton)
     return {
         "fps": fps,
         "joints": len(skeleton),
@@ -75,17 +82,59 @@ def scene(motions, captions, fps, skeleton):
         "lens": LENS,
         "spans": {"still": still.span, "follow": walk.span},
         "follow": bool(still.span > FIXED_SPAN),
+        "mannequin": rig,
         "motions": [
             {
                 "caption": clean_text(caption),
                 "frames": len(motion),
                 "still": stays[0].round(3).tolist(),
                 "targets": goes.round(3).tolist(),
+                "body": body,
                 **quantise(motion),
             }
-            for motion, caption, stays, goes in zip(motions, captions, still_targets, walk_targets)
+            for motion, caption, stays, goes, body in zip(
+                motions, captions, still_targets, walk_targets, bodies
+            )
         ],
     }
+
+
+def _mannequins(motions, skeleton):
+    """-> (what all bodies share, list of each body's own), plain data; motions in metres.
+
+    A bone is a joint with children: one without is carried by its parent's.
+    """
+    inner = sorted(set(skeleton.parents[1:]))
+    bone_of = [inner.index(j if j in inner else skeleton.parents[j]) for j in range(len(skeleton))]
+    bodies = []
+    for motion in motions:
+        offsets, world = skeleton_pose(fit_bones(motion, replace(skeleton, unit_m=1.0)), skeleton)
+        surface = mannequin(offsets, skeleton)
+        turns = quaternions(world[:, inner])
+        step = float(np.abs(surface.vertices).max()) / STEPS
+        bodies.append(
+            {
+                "unit": step,
+                "places": _packed(surface.vertices / step, "<i2"),
+                "normals": _packed(127 * surface.normals, "i1"),
+                "turns": _packed(STEPS * turns, "<i2"),
+                "offsets": offsets[inner].round(4).tolist(),
+            }
+        )
+    order = np.argsort(surface.groups, kind="stable")
+    rig = {
+        "parents": [inner.index(skeleton.parents[j]) if j else -1 for j in inner],
+        "owners": _packed(np.array(bone_of)[surface.joints], "u1"),
+        "shares": _packed(255 * surface.shares, "u1"),
+        "triangles": _packed(surface.triangles[order], "<u2"),
+        "groups": (3 * np.bincount(surface.groups)).tolist(),
+    }
+    return rig, bodies
+
+
+def _packed(array, kind):
+    """Numbers, rounded, as base64 of little-endian integers."""
+    return base64.b64encode(np.rint(array).astype(kind).tobytes()).decode()
 
 
 def quantise(motion):
@@ -93,7 +142,7 @@ def quantise(motion):
     unit = max(FINEST, float(np.abs(motion).max()) / STEPS)
     return {
         "unit": unit,
-        "positions": base64.b64encode(np.rint(motion / unit).astype("<i2").tobytes()).decode(),
+        "positions": _packed(motion / unit, "<i2"),
     }
 
 
@@ -110,8 +159,8 @@ def fill(template, **parts):
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
-def _with_hash(name, file):
-    """An asset and the hash by which the page's content policy knows it."""
-    text = (ASSETS / file).read_text(encoding="utf-8")
+def _with_hash(name, *files):
+    """Assets, joined, and the hash by which the page's content policy knows them."""
+    text = "\n".join((ASSETS / file).read_text(encoding="utf-8") for file in files)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return {name: text, f"{name}_hash": f"sha256-{digest}"}

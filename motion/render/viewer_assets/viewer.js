@@ -1,5 +1,5 @@
-"use strict";
-// Draws the motions of the page on 2-D canvases with an own perspective projection (that of motion/render/camera.py).
+// Draws the motions of the page on 2-D canvases with an own perspective projection (that of motion/render/camera.py):
+// floor and path here, the person by mannequin.js or, without WebGL or on request, as a stick figure.
 // One clock and one camera serve all panels. Lengths in metres, y up, angles in radians.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
@@ -10,13 +10,13 @@ const byId = (id) => document.getElementById(id);
 const motions = DATA.motions.map(decode);
 const nFrames = Math.max(...motions.map((motion) => motion.frames));
 const view = {}; // azimuth, elevation, zoom, shift: what the pointer changes
-const state = { frame: 0, playing: true, speed: 1, follow: DATA.follow, path: true, dirty: true };
+const state = { frame: 0, playing: true, speed: 1, follow: DATA.follow, path: true, body: true, dirty: true };
 let colours = {};
 
 // ---- data
 
 function decode(motion) {
-  const bytes = Uint8Array.from(atob(motion.positions), (c) => c.charCodeAt(0));
+  const bytes = bytesOf(motion.positions);
   const numbers = new DataView(bytes.buffer);
   const positions = new Float32Array(bytes.length / 2);
   for (let i = 0; i < positions.length; i++) positions[i] = numbers.getInt16(2 * i, true) * motion.unit;
@@ -55,20 +55,19 @@ const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 const unit = (a) => a.map((value) => value / Math.max(Math.hypot(...a), 1e-6));
 const onFloor = (a) => [a[0], 0, a[2]];
 
-/** Unit vectors to the right, up and towards the viewer. */
-function axes() {
+/** Unit vectors to the right, up and towards the viewer, who is `distance` from the centre of the picture. */
+function cameraAt(target) {
   const [sa, ca] = [Math.sin(view.azimuth), Math.cos(view.azimuth)];
   const [se, ce] = [Math.sin(view.elevation), Math.cos(view.elevation)];
-  return [[ca, 0, -sa], [-se * sa, ce, -se * ca], [ce * sa, se, ce * ca]];
+  const [right, up, toward] = [[ca, 0, -sa], [-se * sa, ce, -se * ca], [ce * sa, se, ce * ca]];
+  const span = (state.follow ? DATA.spans.follow : DATA.spans.still) / view.zoom;
+  const centre = add(add(target, right, view.shift[0]), up, view.shift[1]);
+  return { right, up, toward, span, centre, distance: DATA.lens * span };
 }
 
 /** -> function of a point: [x, y, pixels per metre there], or null behind the viewer. */
-function projector(canvas, target) {
-  const [right, up, toward] = axes();
-  const span = (state.follow ? DATA.spans.follow : DATA.spans.still) / view.zoom;
-  const distance = DATA.lens * span;
+function projector(canvas, { right, up, toward, span, centre, distance }) {
   const half = Math.min(canvas.width, canvas.height) / 2;
-  const centre = add(add(target, right, view.shift[0]), up, view.shift[1]);
   return (point) => {
     const away = add(point, centre, -1);
     const depth = distance - dot(away, toward);
@@ -182,16 +181,25 @@ function draw(panel) {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   pen.lineCap = pen.lineJoin = "round";
   const target = targetAt(motion, state.frame);
-  const project = projector(canvas, target);
+  const camera = cameraAt(target);
+  const project = projector(canvas, camera);
   const span = state.follow ? DATA.spans.follow : DATA.spans.still;
   drawFloor(pen, project, target, Math.min(12, Math.max(2.5, 2.2 * span)));
-  const parts = bodyParts(poseAt(motion, state.frame));
-  drawShadow(pen, project, parts);
+  const pose = poseAt(motion, state.frame);
+  const parts = bodyParts(pose);
+  const skinned = [pen, motion, state.frame, pose[0], camera];
+  if (hasBody()) mannequin.shadow(...skinned, Number(colours.shade));
+  else drawShadow(pen, project, parts);
   if (state.path) drawPath(pen, project, motion, Math.min(state.frame, motion.frames - 1));
   pen.globalAlpha = state.frame > motion.frames - 1 ? 0.4 : 1; // over: the last pose stays, faded
-  drawBody(pen, project, parts);
+  if (hasBody()) mannequin.body(...skinned, PAINTS.map((name) => rgb(colours[name])));
+  else drawBody(pen, project, parts);
   pen.globalAlpha = 1;
 }
+
+const PAINTS = ["trunk", "left", "right", "visor"]; // of the mannequin's groups of triangles
+const hasBody = () => state.body && mannequin !== null && !mannequin.lost();
+const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
 
 function fit(canvas, pen) {
   pen.dpr = Math.min(window.devicePixelRatio || 1, 2);
@@ -201,6 +209,7 @@ function fit(canvas, pen) {
 
 // ---- the page
 
+const mannequin = makeMannequin(DATA, motions);
 const panels = motions.map((motion) => {
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
@@ -223,6 +232,8 @@ function showControls() {
   byId("speed").value = state.speed;
   byId("follow").setAttribute("aria-pressed", state.follow);
   byId("path").setAttribute("aria-pressed", state.path);
+  byId("body").setAttribute("aria-pressed", hasBody());
+  byId("body").disabled = mannequin === null || mannequin.lost();
   byId("theme").setAttribute("aria-pressed", theme() === "dark");
 }
 
@@ -253,7 +264,7 @@ const theme = () => document.documentElement.dataset.theme;
 function setTheme(name) {
   document.documentElement.dataset.theme = name;
   const style = getComputedStyle(document.documentElement);
-  const names = ["card", "floor", "shadow", "path", "middle", "left", "right", "nose"];
+  const names = ["card", "floor", "shadow", "path", "middle", "left", "right", "nose", "trunk", "visor", "shade"];
   colours = Object.fromEntries(names.map((key) => [key, style.getPropertyValue(`--${key}`).trim()]));
   change({});
 }
@@ -270,6 +281,7 @@ const KEYS = {
   "-": () => zoomBy(1 / 1.15),
   f: () => change({ follow: !state.follow }),
   t: () => change({ path: !state.path }),
+  b: () => change({ body: !state.body }),
   r: resetView,
   d: () => setTheme(theme() === "dark" ? "light" : "dark"),
 };
@@ -350,7 +362,7 @@ function start() {
   byId("time").max = nFrames - 1;
   byId("time").addEventListener("input", () => goTo(Number(byId("time").value)));
   byId("speed").addEventListener("change", () => change({ speed: Number(byId("speed").value) }));
-  const buttons = { play: togglePlay, follow: KEYS.f, path: KEYS.t, reset: resetView, theme: KEYS.d };
+  const buttons = { play: togglePlay, follow: KEYS.f, path: KEYS.t, body: KEYS.b, reset: resetView, theme: KEYS.d };
   for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
   document.addEventListener("keydown", (event) => {
     const own = ["SELECT", "BUTTON"].includes(event.target.tagName); // they have keys of their own
