@@ -16,6 +16,7 @@ Usage = distinct codes / min(code book, tokens). Runs whose names differ in a tr
 one group.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 import json
 from pathlib import Path
 

@@ -11,6 +11,7 @@ CV              of the gradient norm after warm-up: standard deviation / mean; d
                 divided by its running median
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 import json
 from pathlib import Path
 

@@ -6,6 +6,7 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. What 
 not vary over the repeats (but under --protocol parent): an autoencoder draws nothing.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from functools import partial
 
 import torch

@@ -5,6 +5,7 @@ prints each measure with its 95% interval over --repeat_times, appends it to
 checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from functools import partial
 
 from utils.checkpoints import Run

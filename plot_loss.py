@@ -5,6 +5,7 @@ python plot_loss.py --log_dirs checkpoints/t2m/AE checkpoints/t2m/FSQ --names AE
 python plot_loss.py --log_dir checkpoints/t2m/FSQ/model --all
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from pathlib import Path
 
 import numpy as np

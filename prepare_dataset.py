@@ -15,6 +15,7 @@ A set is written beside its place and moved there when it is whole. datasets/REA
 and how to get HumanML3D and KIT-ML.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 import os
 import shutil
 from dataclasses import replace

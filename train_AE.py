@@ -6,6 +6,7 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 2000
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
 from models.AE import STRIDE, AE_models, make_ae

@@ -5,6 +5,7 @@ writes checkpoints/<dataset>/text_mot_match/model/finest.tar and text_mot_match_
 For t2m and kit only the published evaluators give figures that compare with the literature: README.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from dataclasses import replace
 
 import torch

@@ -4,6 +4,7 @@ python train_LengthEstimator.py --dataset_name Demo
 writes checkpoints/<dataset>/length_estimator/model/finest.tar, which sample.py and app.py read.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 import torch
 from torch.nn.functional import cross_entropy
 

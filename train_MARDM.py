@@ -4,6 +4,7 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 --need_evaluation
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
 from models.AE import STRIDE

@@ -48,6 +48,21 @@ def test_the_first_run_makes_an_environment_and_the_second_finds_it(checkout):
     assert (second.returncode, second.stdout) == (0, f"{checkout / '.venv'}\n")
 
 
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
+def test_a_python_without_pytorch_is_one_line_with_a_remedy(script):
+    """-S leaves out site-packages, as a Python outside of the environment has none of ours."""
+    done = subprocess.run(
+        [sys.executable, "-S", script, "--help"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: this Python has no PyTorch: source .venv/bin/activate")
+
+
 @pytest.fixture
 def pipeline(checkout):
     """The pipelines and a stand-in for Python that notes each command and fails where `fails` says so."""
