@@ -54,7 +54,12 @@ def output_flags(parser, folder, formats):
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", default=folder, help="where their folder goes [%(default)s]")
     group.add_argument(
-        "--export", choices=formats, nargs="+", default=["npy", "mp4"], help="files [%(default)s]"
+        "--export",
+        choices=formats,
+        nargs="+",
+        metavar="FORMAT",
+        default=["npy", "mp4"],
+        help=f"one or more of {', '.join(formats)} [npy mp4]",
     )
     group.add_argument(
         "--mardm_names", action="store_true", help="MARDM's file names, with `caption:` before the text"
