@@ -7,13 +7,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 import sample
 from models.LengthEstimator import MAX_TOKENS
 from models.MARDM import SamplingConfig
 from motion.bvh import read_bvh
+from motion.skeletons import SMPL22
+from tests.conftest import ROOT
 from utils.errors import BadInput
-from utils.generation.stitch import draw_parts, draw_story, joins
+from utils.generation.stitch import draw_parts, draw_story, in_a_row, joins, seams
+from utils.motion_process import recover_from_ric
 from utils.pipeline import load
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
@@ -22,7 +26,7 @@ SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
 @given(SHARES, st.integers(0, MAX_TOKENS // 2))
 def test_joins_are_apart_fit_a_window_and_leave_something_of_every_part(lengths, transition):
     total, drawn = sum(lengths), torch.zeros(sum(lengths), dtype=torch.bool)
-    windows = list(joins(lengths, transition))
+    windows = list(joins(seams(lengths, transition), total))
     starts = []
     for (window, mask), seam in zip(windows, np.cumsum(lengths)[:-1], strict=True):
         assert 0 <= window.start < window.stop <= total and len(mask) == window.stop - window.start
@@ -41,21 +45,36 @@ def test_joins_are_apart_fit_a_window_and_leave_something_of_every_part(lengths,
 
 
 def test_between_long_parts_the_join_lies_in_the_middle_of_a_full_window():
-    (window, mask), _ = joins([MAX_TOKENS] * 3, 8)
+    lengths = [MAX_TOKENS] * 3
+    (window, mask), _ = joins(seams(lengths, 8), sum(lengths))
     assert window == slice(24, 73) and mask.nonzero().flatten().tolist() == [*range(21, 29)]
 
 
 @pytest.mark.parametrize("transition", [1, 2, 3])
 def test_the_shortest_transitions_draw_what_they_say(transition):
-    (_, mask), *_ = joins([10, 10, 10], transition)
-    assert mask.sum() == transition
+    ((first, last), _) = seams([10, 10, 10], transition)
+    assert last - first == transition
 
 
-def test_a_turn_survives_the_default():
-    """Of 60 frames no more than a token at either end is drawn anew."""
-    args = sample.flags().parse_args(["--text_path", "x"])
-    (_, a), (_, b) = joins([20, 15, 20], args.transition // 4)
-    assert a.sum() == b.sum() == 2
+def turned_pose(degrees, frames=8):
+    """Rows of a body that stands, `degrees` ahead of the rows' heading."""
+    offsets = np.random.default_rng(0).standard_normal((21, 3))
+    offsets[[1, 0, 16, 15]] = [[-0.1, 0, 0], [0.1, 0, 0], [-0.2, 0.5, 0], [0.2, 0.5, 0]]  # hips, shoulders
+    rows = np.zeros((frames, 67))
+    rows[:, 3], rows[:, 4:] = 1, (offsets @ yaw(degrees).T).flatten()
+    return rows
+
+
+def yaw(degrees):
+    return Rotation.from_rotvec([0, np.radians(degrees), 0]).as_matrix()
+
+
+@given(st.lists(st.floats(-170, 170), min_size=2, max_size=5))
+def test_in_a_row_every_part_begins_as_the_body_faces(ahead):
+    """However far bodies and headings are apart, poses that are equal but for that become one that stands."""
+    rows = in_a_row([turned_pose(a) for a in ahead], SMPL22)
+    joints = recover_from_ric(torch.from_numpy(rows), 22).numpy()
+    assert np.abs(joints - joints[0]).max() < 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +83,7 @@ def pipeline(demo_weights):
 
 
 def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
-    """Every token outside the joins is the one that its prompt gives alone; all are decoded in one go."""
+    """Every token and every row outside the joins is the one that its prompt gives alone."""
     text = pipeline.embed(["walk", "turn", "jump"])
     lengths, sampling = torch.tensor([12, 40, 20]), SamplingConfig(time_steps=4)
     seen = []
@@ -76,16 +95,44 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     )
     features, joints = draw_story(pipeline, text, lengths, sampling, transition=8)
     assert joints.shape == (4 * 72, 22, 3) and features.shape == (4 * 72, 67) and np.isfinite(joints).all()
-    ((tokens,),) = seen
-    alone = torch.cat(draw_parts(pipeline, text, lengths, sampling, repeat=0))
+    (tokens,) = (tokens[0] for tokens in seen if tokens.shape[1] == 72)
+    parts = draw_parts(pipeline, text, lengths, sampling, repeat=0)
+    alone = torch.cat(parts)
     changed = (tokens != alone).any(dim=1).nonzero().flatten().tolist()
-    joined = {*range(8, 16), *range(48, 56)}
-    assert set(changed) <= joined and min(changed) < 16 and max(changed) >= 48
+    joined = [*range(8, 16), *range(48, 56)]
+    assert set(changed) <= set(joined) and min(changed) < 16 and max(changed) >= 48
+    monkeypatch.undo()
+    rows = np.concatenate(
+        [pipeline.decode(part[None], torch.tensor([4 * len(part)]))[0][0] for part in parts]
+    )
+    kept = np.setdiff1d(np.arange(4 * 72), np.add.outer(4 * np.array(joined), np.arange(4)))
+    assert np.allclose(features[kept], rows[kept], atol=1e-6)
     others = draw_parts(pipeline, text, lengths, sampling, repeat=1)
     assert not any(torch.equal(a, b) for a, b in zip(others, alone.split([12, 40, 20])))
     again = draw_story(pipeline, text, lengths, sampling, transition=8)[1]
     other = draw_story(pipeline, text, lengths, sampling, transition=8, repeat=1)[1]
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
+
+
+def facing(joints):
+    """Degrees [T] that hips and shoulders face, about +Y."""
+    right_hip, left_hip, right_shoulder, left_shoulder = np.moveaxis(joints[:, list(SMPL22.facing)], 1, 0)
+    across = left_hip - right_hip + left_shoulder - right_shoulder
+    return np.degrees(np.unwrap(np.arctan2(-across[:, 2], across[:, 0])))
+
+
+@pytest.mark.parametrize("direction", ["left", "right"])
+def test_a_turn_in_a_story_keeps_seven_eighths_of_its_degrees(direction):
+    """With the released weights, a turn of 80 degrees keeps 70: the facing after it less that before."""
+    pipeline = load("Demo/demo_MARDM", ROOT / "checkpoints")
+    text = pipeline.embed([f"a person {a}" for a in ("jumps up twice", f"turns to the {direction}", "waves")])
+    lengths, sampling = torch.tensor([20, 15, 20]), SamplingConfig(cfg=pipeline.spec.cfg)
+    transition = sample.flags().parse_args(["--text_path", "x"]).transition // 4
+    turn = draw_parts(pipeline, text, lengths, sampling, repeat=0)[1]
+    alone = facing(pipeline.decode(turn[None], torch.tensor([60]))[1][0])
+    story = facing(draw_story(pipeline, text, lengths, sampling, transition)[1])
+    turned, degrees = alone[-4:].mean() - alone[:4].mean(), story[144:160].mean() - story[56:72].mean()
+    assert abs(turned) > 60 and 7 / 8 < degrees / turned < 9 / 8
 
 
 def stitch(weights, tmp_path, lines, *flags):

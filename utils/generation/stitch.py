@@ -1,17 +1,21 @@
 """Prompts become one long motion: each part is drawn on its own, then every join as an in-between.
 
-All of it happens on tokens. The autoencoder decodes the whole row at once, so that pose and speed run on
-through every join and the root's path adds up over the parts.
+Joins are drawn as tokens, and the autoencoder decodes the whole row at once, so that pose and speed run on
+through every join. Outside of them a story is its parts as they are alone: each turns and walks as far.
 """
 
-# K parts, L tokens, E text width
+# K parts, L tokens, E text width, n frames, J joints, D essential columns
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from models.AE import STRIDE
+from motion.render.figure import faces
+from utils.generation.anchoring import anchor
 from utils.generation.windows import draw_in_window, part_key, window_around
+from utils.motion_process import recover_from_ric
 
 BATCH = 32  # parts at a time
 JOIN_KEYS = 10**12  # beyond the keys of all parts
@@ -19,22 +23,53 @@ JOIN_KEYS = 10**12  # beyond the keys of all parts
 
 @torch.no_grad()
 def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
-    """text [K,E], lengths [K] tokens -> (features [n,dim], joints [n,J,3]), n = 4 sum(lengths).
+    """text [K,E], lengths [K] tokens -> (rows [n,D], joints [n,J,3]), n = 4 sum(lengths).
 
     transition: tokens of a join, the smaller half before the seam. A join is drawn from the text of the part
     that begins there, without guidance: measured on 18 joins, this is as smooth as no text at all, and
     smoother than the same with guidance or the mean of both texts.
     """
-    tokens = torch.cat(draw_parts(pipeline, text, lengths, sampling, repeat))
+    parts, counts = draw_parts(pipeline, text, lengths, sampling, repeat), [int(n) for n in lengths]
+    tokens, spans = torch.cat(parts), seams(counts, transition)
     unguided = replace(sampling, cfg=1.0)
-    for k, (window, mask) in enumerate(joins([int(n) for n in lengths], transition)):
+    for k, (window, mask) in enumerate(joins(spans, len(tokens))):
         if mask.any():
             keys = [JOIN_KEYS + part_key(k, repeat)]
             args = text[k + 1][None], tokens[None, window], mask, unguided, keys
             tokens[window] = draw_in_window(pipeline, *args)[0]
-    frames = torch.tensor([STRIDE * len(tokens)], device=tokens.device)
-    (features,), (joints,) = pipeline.decode(tokens[None], frames, snap=sampling.snap != "off")
-    return features, joints
+
+    def decode(tokens):
+        frames = torch.tensor([STRIDE * len(tokens)], device=tokens.device)
+        return pipeline.decode(tokens[None], frames, snap=sampling.snap != "off")[0][0]
+
+    kept = np.ones(len(tokens), dtype=bool)
+    for (first, last), seam in zip(spans, np.cumsum(counts)):
+        kept[min(first, seam - 1) : max(last, seam + 1)] = False
+    alone = in_a_row([decode(part) for part in parts], pipeline.spec.skeleton)
+    rows, _ = anchor(decode(tokens), alone, kept.repeat(STRIDE))
+    rows = rows.astype(np.float32)
+    return rows, recover_from_ric(torch.from_numpy(rows), len(pipeline.spec.skeleton)).numpy()
+
+
+def in_a_row(parts, skeleton):
+    """Rows [n_k,D] of K motions -> [n,D]: each begins as the body faces, whose last frame is before it.
+
+    A row's heading is smoothed over about two seconds (`motion_process.headings`): at either end of a short
+    turn the body is up to 15 degrees ahead of it or behind, and these degrees are part of the turn.
+    """
+    rows, seam = np.concatenate(parts).astype(np.float64), 0
+    for before, after in zip(parts, parts[1:]):
+        seam += len(before)
+        turn = _facing(before[-STRIDE:], skeleton) - _facing(after[:STRIDE], skeleton)
+        rows[seam - 1, 0] -= ((turn + np.pi) % (2 * np.pi) - np.pi) / 2
+    return rows
+
+
+def _facing(rows, skeleton):
+    """Where hips and shoulders face, mean of rows [n,D], as an angle about +Y from the rows' heading."""
+    joints = np.pad(rows[:, 4:].reshape(len(rows), -1, 3), [(0, 0), (1, 0), (0, 0)])  # the root comes first
+    x, _, z = faces(joints, skeleton).sum(axis=0)
+    return np.arctan2(x, z)
 
 
 def draw_parts(pipeline, text, lengths, sampling, repeat):
@@ -50,20 +85,26 @@ def draw_parts(pipeline, text, lengths, sampling, repeat):
     return parts
 
 
-def joins(lengths, transition):
-    """Where to draw: lengths [K] tokens -> K-1 pairs (window, mask): slice of the story, bool mask in it.
+def seams(lengths, transition):
+    """Tokens to draw anew around every seam: lengths [K] tokens -> K-1 pairs (first, last), last exclusive.
 
-    A join hides `transition` tokens around the seam, but at most a third of either part, so that something
-    of each stays. Its window ends where the next join begins: what lies ahead of that is not final.
+    `transition` of them, but at most a third of either part, so that something of each stays.
     """
     before, after = transition // 2, transition - transition // 2
-    ends = [sum(lengths[: k + 1]) for k in range(len(lengths))]
-    spans = [
+    ends = np.cumsum(lengths).tolist()
+    return [
         (seam - min(before, lengths[k] // 3), seam + min(after, lengths[k + 1] // 3))
         for k, seam in enumerate(ends[:-1])
     ]
+
+
+def joins(spans, total):
+    """How to draw the spans of `seams` -> pairs (window, mask): slice of the story, bool mask in it.
+
+    A window ends where the next span begins: what lies ahead of that is not final.
+    """
     for k, (first, last) in enumerate(spans):
-        window = window_around(first, last, spans[k + 1][0] if k + 1 < len(spans) else ends[-1])
+        window = window_around(first, last, spans[k + 1][0] if k + 1 < len(spans) else total)
         mask = torch.zeros(window.stop - window.start, dtype=torch.bool)
         mask[first - window.start : last - window.start] = True
         yield window, mask
