@@ -135,7 +135,7 @@ def main(argv=None):
         raise BadInput("--text_prompt is empty")
     device = start(args)
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
-    spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec)
+    spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec, pipeline.mardm)
     reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
     source = read_source(args.source_motion, spec, reading)
     frames = len(source.joints)

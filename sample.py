@@ -144,7 +144,7 @@ def main(argv=None):
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec = pipeline.spec
-    sampling = sampling_config(args, spec)
+    sampling = sampling_config(args, spec, pipeline.mardm)
     print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
     warn_of_unknown_letters(texts)

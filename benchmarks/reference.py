@@ -9,6 +9,7 @@ import torch
 
 from models.MARDM import SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
+from models.sampling import settle
 
 
 @torch.no_grad()
@@ -18,6 +19,8 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     rounds: run only these (for timing). -> [B,L,target_dim]
     """
     targets, sections = edit or (None, None)
+    sampling = settle(sampling, mardm.onestep)
+    head = mardm.head(sampling)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
@@ -33,8 +36,8 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
             * inside[..., None]
         )
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
-        start = noise.rows(*hidden.nonzero(as_tuple=True), mardm.DiffMLPs.noise_shape).to(z)
-        drawn = mardm.DiffMLPs.sample(z, z_null, start, sampling)
+        start = noise.rows(*hidden.nonzero(as_tuple=True), head.noise_shape).to(z)
+        drawn = head.sample(z, z_null, start, sampling)
         drawn = drawn * mardm.target_std + mardm.target_mean
         targets = targets.clone()
         targets[hidden] = tokenizer.quantize(drawn[None])[0] if sampling.snap == "step" else drawn

@@ -93,3 +93,17 @@ def sample(field, schedule, start, step_noise, temperature=1.0):
             sigma = math.exp(0.5 * float(schedule.posterior_log_variance_clipped[i]))
             x = x + sigma * temperature * step_noise[:, k]
     return x
+
+
+def ddim(field, schedule, start):
+    """Where the deterministic path of the same diffusion ends (DDIM, Song et al., ICLR 2021, eta = 0).
+
+    field(x [...,D], t []) -> predicted noise; start [...,D] -> [...,D]
+    """
+    x = start
+    for i in reversed(range(len(schedule))):
+        noise = field(x, torch.full((), int(schedule.timestep_map[i]), device=x.device))
+        alpha_bar, previous = (float(a[i]) for a in (schedule.alphas_cumprod, schedule.alphas_cumprod_prev))
+        x0 = (x - math.sqrt(1 - alpha_bar) * noise) / math.sqrt(alpha_bar)
+        x = math.sqrt(previous) * x0 + math.sqrt(1 - previous) * noise
+    return x

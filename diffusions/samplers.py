@@ -40,18 +40,31 @@ def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
     return x
 
 
+def solver_times(solver, steps, like):
+    """The times [T] at which `integrate` asks for v, in its order; None of a solver that chooses them itself.
+    like: a tensor of the dtype and device of x.
+    """
+    if solver not in FIXED_STEP:
+        return None
+    times = []
+    integrate(lambda x, t: times.append(t) or x, like.new_zeros(()), solver, steps)
+    return torch.stack(times)
+
+
 def guided(net, z, z_null, scale):
     """Classifier-free guidance (Ho & Salimans, 2022): net_null + scale (net_cond - net_null), both in one
     call.
 
-    net(x, t, z) -> f(x, t). A scale of 1 needs no unconditional pass.
+    net(x, t, z) -> f(x, t). A scale of 1 needs no unconditional pass. scale: a number, or one per row [N,1];
+    x may be several draws of each row [K,N,D].
     """
-    if scale == 1:  # a copy: a net that runs as a CUDA graph writes its next output over this one
-        return lambda x, t: net(x, t.expand(len(x)), z).clone()
+    if not torch.is_tensor(scale) and scale == 1:
+        # a copy: a net that runs as a CUDA graph writes its next output over this one
+        return lambda x, t: net(x, t.expand(len(z)), z).clone()
     both = torch.cat([z, z_null])
 
     def field(x, t):
-        cond, null = net(torch.cat([x, x]), t.expand(2 * len(x)), both).chunk(2)
+        cond, null = net(torch.cat([x, x], dim=-2), t.expand(len(both)), both).chunk(2, dim=-2)
         return torch.lerp(null, cond, scale)
 
     return field

@@ -76,7 +76,7 @@ def main(argv=None):
     motions = {
         "test": evaluation.real(),
         "reconstruction": evaluation.reconstructed(tokenizer.ae),
-        "generated": evaluation.generated(mardm, tokenizer.ae, sampling_config(args, spec)),
+        "generated": evaluation.generated(mardm, tokenizer.ae, sampling_config(args, spec, mardm)),
         "copies": examine(cut_copies(train_clips, len(clips), args.seed)).reconstructed(tokenizer.ae),
     }
     train = examine(train_clips).reconstructed(tokenizer.ae)

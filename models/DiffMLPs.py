@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from diffusions import ddpm, flow
-from diffusions.samplers import EVALUATIONS, guided, integrate
+from diffusions.samplers import EVALUATIONS, guided, integrate, solver_times
 from models.layers import Linear, modulation, sinusoid_frequencies
 from models.precision import autocast_to
 
@@ -39,8 +39,13 @@ class DiffMLPs_SiT(nn.Module):
 
         sampling: see `models.MARDM.SamplingConfig`.
         """
-        field = guided(self.net, z, z_null, sampling.cfg)
+        times = solver_times(sampling.sampler, sampling.sampler_steps, noise)
+        field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
+
+    def guides(self, sampling):
+        """Whether a draw needs conditions without text."""
+        return sampling.cfg != 1
 
     def cost(self, sampling):
         """The solver and its evaluations of the net, as text."""
@@ -74,8 +79,13 @@ class DiffMLPs_DDPM(nn.Module):
 
     def sample(self, z, z_null, noise, sampling):
         """As DiffMLPs_SiT.sample; sampling.temperature scales the noise of the steps."""
-        field = guided(self.net, z, z_null, sampling.cfg)
+        times = self.sampling.timestep_map.flip(0).to(z.device)
+        field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], sampling.temperature)
+
+    def guides(self, sampling):
+        """As DiffMLPs_SiT.guides."""
+        return sampling.cfg != 1
 
     def cost(self, sampling):
         """As DiffMLPs_SiT.cost."""
@@ -104,15 +114,26 @@ class AdaLN_MLP(nn.Module):
         self.final_layer = FinalLayer(width, target_dim)
         self._initialise()
 
-    def forward(self, x, t, z):
-        """x [N,D], t [N], z [N,H] -> [N,D], of x's dtype in any precision."""
-        time = self.time_embed(t)
+    def forward(self, x, t, z, modulations=None):
+        """x [...,N,D], t [N], z [N,H] -> [...,N,D], of x's dtype in any precision.
+
+        modulations: those of t and z, where the caller has them; neither of the two is read then.
+        """
+        time = self.time_embed(t) if modulations is None else None
         with autocast_to(self.precision, x):
-            c = nn.functional.silu(time + self.cond_embed(z))
             h = self.input_proj(x).to(x.dtype)
-            for block in self.res_blocks:
-                h = block(h, c)
-            return self.final_layer(h, c).to(x.dtype)
+            modulations = modulations or self.modulations(time, z)
+            for layer, its_own in zip((*self.res_blocks, self.final_layer), modulations):
+                h = layer(h, its_own)
+            return h.to(x.dtype)
+
+    def modulations(self, time, z):
+        """All that does not depend on x, layer after layer: [...,N,parts * width].
+
+        time [...,N or 1,width]: embeddings of times; z [N,H].
+        """
+        c = nn.functional.silu(time + self.cond_embed(z))
+        return (layer.adaLN_modulation(c) for layer in (*self.res_blocks, self.final_layer))
 
     def _initialise(self):
         """Xavier for linear layers; modulation and output start at zero, so that every block starts as
@@ -127,6 +148,27 @@ class AdaLN_MLP(nn.Module):
         for block in (*self.res_blocks, self.final_layer):
             nn.init.zeros_(block.adaLN_modulation[1].weight)
         nn.init.zeros_(self.final_layer.linear.weight)
+
+
+def at_times(net, times, z, most=512):
+    """`net` for a solver that asks at these times [T], in this order, for the same conditions at each.
+
+    All that does not depend on x is computed at once, at the first call: 3/5 of the weights are read once
+    and not T times. Where T times the rows of z are more than `most`, reading weights takes no time, and
+    `net` itself is returned; so it is where it was compiled, and for times that are not known (None).
+    """
+    if times is None or len(times) * len(z) > most or net._compiled_call_impl:
+        return net
+    left = []
+
+    def prepared(x, t, z):
+        if not left:
+            time = net.time_embed(times)[:, None]
+            with autocast_to(net.precision, z):
+                left.extend(zip(*net.modulations(time, z)))
+        return net(x, t, z, left.pop(0))
+
+    return prepared
 
 
 def timestep_embedding(t, dim):
@@ -158,8 +200,8 @@ class AdaLN_Block(nn.Module):
         self.mlp = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
         self.adaLN_modulation = modulation(width, 3)
 
-    def forward(self, x, c):
-        shift, scale, gate = self.adaLN_modulation(c).chunk(3, dim=-1)
+    def forward(self, x, modulation):
+        shift, scale, gate = modulation.chunk(3, dim=-1)
         return x + gate * self.mlp(torch.addcmul(shift, self.in_ln(x), 1 + scale))
 
 
@@ -170,8 +212,8 @@ class FinalLayer(nn.Module):
         self.linear = Linear(width, target_dim)
         self.adaLN_modulation = modulation(width, 2)
 
-    def forward(self, x, c):
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=-1)
+    def forward(self, x, modulation):
+        shift, scale = modulation.chunk(2, dim=-1)
         return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
 
 

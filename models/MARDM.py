@@ -10,7 +10,6 @@ embedded latents are part of the Transformer's next input. Drawing only these gi
 drawing every hidden token: a draw that is hidden again before it is an input cannot matter.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
@@ -24,22 +23,9 @@ from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
 from models.options import SIZES, TrainingOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
+from models.sampling import SamplingConfig, settle
 from models.Transformer import Block, InputProcess, PositionalEncoding
 from models.words import ReadText, TextReader, drop_texts, pooled_text
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How motions are drawn."""
-
-    time_steps: int = 18  # rounds
-    cfg: float = 4.5  # guidance scale, 1 = off
-    temperature: float = 1.0  # SiT: of the start noise
-    snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
-    sampler: str = "midpoint"  # the cheapest that equals dopri5: results/sampling.md
-    sampler_steps: int = 4
-    hard_pseudo_reorder: bool = False
-    seed: int = 3407
 
 
 class MARDM(nn.Module):
@@ -83,6 +69,7 @@ class MARDM(nn.Module):
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
+        self.onestep = None  # a OneStepHead, which has a file of its own
         self.inference_weights = InferenceWeights()
 
     def _initialise(self, attention):
@@ -118,7 +105,12 @@ class MARDM(nn.Module):
 
         Weights, their average, times and their embedding, the solver's state and losses stay float32.
         """
-        self.precision = self.DiffMLPs.net.precision = dtype
+        self.precision = dtype
+        for head in self._heads():
+            head.net.precision = dtype
+
+    def _heads(self):
+        return [self.DiffMLPs] + ([self.onestep] if self.onestep else [])
 
     def compile_parts(self):
         """torch.compile of the Transformer's blocks and the head's network; ValueError without a compiler.
@@ -126,7 +118,8 @@ class MARDM(nn.Module):
         On CUDA a model in eval mode runs as CUDA graphs; in training the number of rows changes at each step.
         """
         graphs = self.mask_latent.is_cuda and not self.training
-        for part in (*self.MARTransformer, self.DiffMLPs.net):
+        heads = [self.DiffMLPs.net, *self._heads()[1:]]
+        for part in (*self.MARTransformer, *heads):
             compile_module(part, dynamic=True, mode="reduce-overhead" if graphs else "default")
 
     def read(self, text):
@@ -273,15 +266,20 @@ class MARDM(nn.Module):
 
     def _decode(self, tokenizer, text, targets, masks, sampling, noise):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
-        net = self.DiffMLPs.net
+        sampling = settle(sampling, self.onestep)
+        net = self.head(sampling).net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
         low += [] if self.text_reader is None else [self.text_reader]
         with self.inference_weights([*low, net.res_blocks, net.final_layer], self.precision):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
+    def head(self, sampling):
+        """The one that draws, of settled sampling."""
+        return self.onestep if sampling.sampler == "onestep" else self.DiffMLPs
+
     def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
         """Round after round, the tokens that leave the mask are drawn and become part of the input."""
-        hidden, inside = masks
+        (hidden, inside), head = masks, self.head(sampling)
         order = noise.order(hidden.shape[1])
         # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
         # that no round waits for the device.
@@ -293,7 +291,7 @@ class MARDM(nn.Module):
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
-        guide = sampling.cfg != 1
+        guide = head.guides(sampling)
         text = self.read(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         for b, at in zip(*(index.split(counts) for index in places)):
             if len(b) == 0:
@@ -302,8 +300,8 @@ class MARDM(nn.Module):
                 rows if rows is None else rows[b, at]
                 for rows in self._conditions(x, text, inside, order, guide)
             )
-            start = noise.rows(b, at, self.DiffMLPs.noise_shape).to(z.dtype)
-            drawn = self.DiffMLPs.sample(z, z_null, start, sampling)
+            start = noise.rows(b, at, head.noise_shape).to(z.dtype)
+            drawn = head.sample(z, z_null, start, sampling)
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":
                 drawn = tokenizer.quantize(drawn[None])[0]
@@ -325,7 +323,8 @@ class MARDM(nn.Module):
 
     def cost(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""
-        return f"sampler {self.DiffMLPs.cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
+        sampling = settle(sampling, self.onestep)
+        return f"sampler {self.head(sampling).cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
 
 
 class FSQ_MARDM(MARDM):

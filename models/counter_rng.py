@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     SPLIT = 12  # of a data set into train, val and test
     WORDS = 13  # vectors of words without a published one
     BOOTSTRAP = 14
+    DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
 
 
 def seed_sequence(purpose, seed, *address):

@@ -7,7 +7,7 @@ import torch
 from models.counter_rng import Purpose, bits, normal, sample_keys
 
 # streams of a clip's key; 0 is `models.AE.REPLACEMENT`
-MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED = range(1, 8)
+MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
 
 
 class SamplingNoise:

@@ -6,6 +6,8 @@ no target statistics, and `ep` counted from 0.
 
 A generator is tied to the autoencoder whose tokens it learned: `config["autoencoder"]` names that run and
 file and holds a hash of its weights. The tie is followed when the generator is loaded; a mismatch is refused.
+In the same way a one-step head, model/onestep.tar beside its generator, holds a hash of the weights that it
+was distilled from (`config["teacher"]`); beside others it is left aside.
 """
 
 import hashlib
@@ -17,6 +19,7 @@ import torch
 from models.AE import AE_models, make_ae
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
+from models.OneStep import OneStepHead
 from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
@@ -44,6 +47,8 @@ class Run:
     previous = property(lambda self: self.model / "latest.prev.tar")
     best = property(lambda self: self.model / "net_best_fid.tar")
     finest = property(lambda self: self.model / "finest.tar")  # of evaluators and length estimators
+    onestep = property(lambda self: self.model / "onestep.tar")  # a generator's one-step head
+    distillation = property(lambda self: Run(self.root / "onestep"))  # in which that head is trained
 
     def choose(self, which, mardm="latest"):
         """The file that --checkpoint {best,latest,parent} means. Raises BadInput where there is none."""
@@ -191,6 +196,16 @@ class Generator:
     path: Path
     estimator: dict | None  # weights of the length estimator that released generators carry
 
+    def tie(self):
+        """What a one-step head keeps of the generator that it is distilled from."""
+        weights = {k: v for k, v in self.mardm.state_dict().items() if not k.startswith("onestep.")}
+        return {
+            "name": self.path.parent.parent.name,
+            "model": self.model,
+            "file": self.path.name,
+            "sha256": weights_hash(weights),
+        }
+
 
 def load_generator(source, device, tokenizer=None):
     """The generator that `source` (a WeightsConfig) names, with its own autoencoder, both in eval mode.
@@ -231,7 +246,26 @@ def load_generator(source, device, tokenizer=None):
         mardm.set_target_stats(statistics.row("mean", dim), statistics.row("std", dim, positive=True))
     print(f"generator: {model} from {path}")
     mardm = mardm.to(device).eval().requires_grad_(False)
+    mardm.onestep = _load_onestep(Run.of(source).onestep, mardm)
     return Generator(mardm, model, tokenizer, config, path, state.fields.get("estimator"))
+
+
+def _load_onestep(path, mardm):
+    """The one-step head of these weights; None where there is none, or where it belongs to others."""
+    if not path.is_file():
+        return None
+    state = State(load_state(path), path)
+    config = state.part("config")
+    if config.part("teacher").text("sha256") != weights_hash(mardm.state_dict()):
+        print(f"{path} was distilled from other weights and is left aside; distill_MARDM.py makes another")
+        return None
+    scales = config.list_of("cfg_range", float, lambda scale: 0 <= scale <= 1000)
+    if scales is None or len(scales) != 2:
+        raise BadInput(f"{path}: cfg_range is not two numbers: it is damaged")
+    head = OneStepHead.beside(mardm.DiffMLPs, tuple(scales), bool(config.whole("null", 0, 1, 0)))
+    load_into(head, state.weights("ema_onestep", "a one-step head"), path)
+    print(f"one-step head: {path}")
+    return head.to(next(mardm.parameters()).device).eval().requires_grad_(False)
 
 
 def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **options):

@@ -211,6 +211,25 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """How a one-step head is trained."""
+
+    cfg_range: tuple[float, float]
+    draws: int = flag("noise draws of each hidden token and step", 4, type=count(1, 8))
+    teacher_steps: int = flag(
+        "midpoint steps of the teacher; a DDPM teacher takes those of --sampler_steps", 8, type=count(1, 1000)
+    )
+    null: bool = flag("the head sees the condition without text too: two Transformer passes a round", False)
+    own_motions: float = flag(
+        "share of clips replaced by what the student itself generates for their captions",
+        0.0,
+        type=number(float, 0, 1),
+    )
+    ema_decay: float = flag("of the averaged weights, at most", 0.999, type=number(float, 0, 1))
+    teacher: dict | None = None  # the generator: name, model, file, step, sha256 of its weights
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The loop and the optimizer of a training."""
 

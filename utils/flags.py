@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from models.MARDM import SamplingConfig
+from models.sampling import SamplingConfig, settle
 from utils.cli import count, number
 from utils.config import (
     EvaluationConfig,
@@ -18,6 +18,7 @@ from utils.config import (
 )
 from utils.errors import BadInput
 
+SAMPLERS = ("auto", "onestep", "midpoint", "heun", "euler", "dopri5")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
 
@@ -107,9 +108,10 @@ def sampling_flags(parser):
     )
     group.add_argument(
         "--sampler",
-        choices=("midpoint", "heun", "euler", "dopri5"),
-        default="midpoint",
-        help="of the SiT head; with dopri5, as MARDM, a motion depends on its batch [%(default)s]",
+        choices=SAMPLERS,
+        default="auto",
+        help="onestep: one evaluation of the head that distill_MARDM.py makes; others: of the SiT head; with "
+        "dopri5, as MARDM, a motion depends on its batch [onestep where there is one, else midpoint]",
     )
     group.add_argument(
         "--sampler_steps",
@@ -127,9 +129,11 @@ def evaluation_flags(parser):
     add_flags(parser, "evaluation", EvaluationConfig)
 
 
-def sampling_config(args, spec):
-    """The sampling flags as a value; --cfg defaults to what suits the data set."""
-    return SamplingConfig(
+def sampling_config(args, spec, mardm=None):
+    """The sampling flags as a value; --cfg defaults to what suits the data set. mardm: what is drawn from, if
+    known: its sampler takes the place of "auto".
+    """
+    sampling = SamplingConfig(
         time_steps=args.time_steps,
         cfg=spec.cfg if args.cfg is None else args.cfg,
         temperature=args.temperature,
@@ -139,3 +143,12 @@ def sampling_config(args, spec):
         hard_pseudo_reorder=args.hard_pseudo_reorder,
         seed=args.seed,
     )
+    return sampling if mardm is None else settled(sampling, mardm)
+
+
+def settled(sampling, mardm):
+    """`models.sampling.settle` with BadInput for a sampler that this generator does not have."""
+    try:
+        return settle(sampling, mardm.onestep)
+    except ValueError as error:
+        raise BadInput(str(error)) from None

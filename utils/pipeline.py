@@ -22,7 +22,7 @@ from motion.export import Motion
 from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
 from utils.config import WeightsConfig
 from utils.errors import BadInput
-from utils.flags import speed_up
+from utils.flags import SAMPLERS, settled, speed_up
 from utils.generation.prompts import MAX_FRAMES
 from utils.motion_process import check_finite, recover_from_ric
 from utils.text_embeddings import embed_prompts
@@ -107,7 +107,7 @@ class Pipeline:
 
         features [n,dim] in the data set's units, joints [n,J,3].
         """
-        lengths = lengths.to(self.device)
+        lengths, sampling = lengths.to(self.device), settled(sampling, self.mardm)
         targets = self.mardm.generate(self.tokenizer.ae, text, lengths, sampling, keys)
         return self.decode(targets, lengths * STRIDE, snap=sampling.snap != "off")
 
@@ -174,7 +174,7 @@ SETTING_BOUNDS = {
     "temperature": (0, 10),
     "sampler_steps": (1, 1000),
 }
-SETTING_NAMES = {"snap": ("step", "end", "off"), "sampler": ("midpoint", "heun", "euler", "dopri5")}
+SETTING_NAMES = {"snap": ("step", "end", "off"), "sampler": SAMPLERS}
 
 
 def load(

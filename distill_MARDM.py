@@ -1,0 +1,196 @@
+"""Stage 3: distill a trained generator's diffusion head into one that draws a token in one evaluation.
+
+python distill_MARDM.py --name FSQ_MARDM --need_evaluation
+
+The trained head carries noise along its guided equation to a target; the student learns where that ends, for
+every guidance scale of --cfg_range, with the Transformer and the autoencoder frozen. The best student, by its
+distance to the teacher on val, becomes checkpoints/<dataset>/<name>/model/onestep.tar, and whatever draws
+from that run draws with it. The training itself lies in checkpoints/<dataset>/<name>/onestep/.
+"""
+
+from itertools import chain
+
+import torch
+
+from models.AE import STRIDE
+from models.counter_rng import Purpose, rng, sample_keys, uniform
+from models.draws import CONDITION
+from models.OneStep import OneStepHead, hidden_rows, ode_end
+from models.sampling import SamplingConfig
+from utils import distributed
+from utils.checkpoints import Run, load_generator
+from utils.cli import Parser, count, number, run, start
+from utils.config import (
+    DistillationConfig,
+    EvaluationConfig,
+    LoaderConfig,
+    MachineConfig,
+    TrainingConfig,
+    WeightsConfig,
+    add_flags,
+    as_plain,
+    from_flags,
+)
+from utils.data.clips import load_clips
+from utils.datasets import TextMotionSet, find_dataset, shared_loader
+from utils.errors import BadInput
+from utils.eval_utils import EvaluationRun
+from utils.evaluation.evaluators import TextMotionEvaluator
+from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
+from utils.randomness import reseed
+from utils.text_embeddings import embed_captions
+from utils.training.train_utils import (
+    EMA,
+    RunningMean,
+    adamw,
+    format_scalars,
+    inference,
+    warm_up_then_cosine,
+)
+from utils.training.training_loop import Best, TrainingLoop
+
+
+def flags():
+    parser = Parser(__doc__)
+    common_flags(parser, run_name="MARDM")
+    weights_flags(parser, "model", "ae_name", "ae_model", "checkpoint", "text_encoder")
+    group = add_flags(parser, "distillation", DistillationConfig)
+    group.add_argument(
+        "--cfg_range",
+        type=number(float, 0, 100),
+        nargs=2,
+        metavar=("LOWEST", "HIGHEST"),
+        help="guidance scales to learn [1 to twice the data set's scale, less 1]",
+    )
+    group.add_argument("--sampler_steps", type=count(2, 1000), help="of a DDPM teacher [50]")
+    optimizer_flags(
+        parser, batch_size=64, epoch=100, lr=1e-3, warm_up_iter=100, weight_decay=0.0, log_every=50
+    )
+    group = parser.add_argument_group("evaluation")
+    group.add_argument("--need_evaluation", action="store_true", help="FID of the student on val as well")
+    group.add_argument(
+        "--eval_every", type=count(1), default=10, help="epochs between validations [%(default)s]"
+    )
+    return parser
+
+
+def conditions(mardm, ae, batch):
+    """What the Transformer reads of a batch on the host, as hidden_rows takes it."""
+    there = batch.to(mardm.target_mean.device)
+    latents, _ = ae.tokenize(there.motion, batch.m_lens)
+    return latents, there.text, batch.m_lens // STRIDE
+
+
+def own_motions(mardm, ae, tokens, keys, share, sampling):
+    """`tokens` with the latents of a share of the clips replaced by those of motions drawn for their text."""
+    latents, text, m_lens = tokens
+    drawn = mardm.generate(ae, text, m_lens.to(latents.device), sampling, keys.tolist())
+    replaced = (uniform(keys, CONDITION, (1,)) < share).to(latents.device)
+    return torch.where(replaced[..., None], ae.embed_codes(drawn), latents), text, m_lens
+
+
+def distance(student, mardm, ae, rows, steps):
+    """Of student and teacher for the same rows: sums over all draws of the mean squared error and, where
+    there is a grid, of the tokens on another grid point; and how many draws these are.
+    """
+    end = ode_end(mardm.DiffMLPs, rows, steps)
+    drawn = student(rows.noise, rows.z, rows.w, rows.z_null)
+    sums = {"loss": (drawn - end).square().mean(dim=-1).sum()}
+    if ae.kind != "continuous":
+        codes = [ae.quantize(x.detach() * mardm.target_std + mardm.target_mean) for x in (drawn, end)]
+        sums["other_grid_point"] = (codes[0] - codes[1]).abs().gt(1e-4).any(dim=-1).sum()
+    return sums, end[..., 0].numel()
+
+
+def validate(student, mardm, ae, val_set, loading, options):
+    """Root mean squared error of the student to its teacher, in standard deviations of the targets, and share
+    of other grid points, on the validation clips; the same masks, guidance scales and noise at every call.
+    """
+    means, device = RunningMean(), mardm.target_mean.device
+    with inference(student):
+        for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
+            keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
+            tokens = conditions(mardm, ae, batch)
+            rows = hidden_rows(mardm, tokens, keys, val_set.longest, options.draws, options.cfg_range)
+            sums, n = distance(student, mardm, ae, rows, options.teacher_steps)
+            means.add(n, **sums)
+    values = means.pop()
+    return {"rmse": values.pop("loss") ** 0.5} | values
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    source, machine = from_flags(WeightsConfig, args), from_flags(MachineConfig, args)
+    training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
+    device = distributed.init_distributed(start(machine))
+
+    teacher = load_generator(source, device)
+    mardm, ae, spec = teacher.mardm, teacher.tokenizer.ae, teacher.tokenizer.spec
+    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder
+    with distributed.main_first():
+        train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
+        text, _ = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
+    frames = teacher.config.whole("max_motion_length", 4, 10**4, 196)
+    train_set = TextMotionSet(train_clips, teacher.tokenizer.normalizer, text, frames, True, args.seed)
+    val_set = TextMotionSet(val_clips, teacher.tokenizer.normalizer, text, frames)
+    evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None
+    if args.need_evaluation and evaluator is None:
+        raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
+    evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
+
+    scales = sorted(args.cfg_range or (1.0, max(2 * spec.cfg - 1, 1.0)))
+    options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
+    reseed(args.seed)
+    student = OneStepHead.beside(mardm.DiffMLPs, scales, options.null).to(device)
+    ema = EMA(student, options.ema_decay)
+    mardm.onestep = ema.model
+    optimizer = adamw(student, training)
+    steps = training.epoch * -(-len(train_set) // loading.batch_size)
+    scheduler = warm_up_then_cosine(optimizer, training, min(steps, training.max_iters or steps))
+    config = as_plain(source, machine, training, loading, options) | {"null": int(options.null)}
+    loop = TrainingLoop(
+        training,
+        loading,
+        Run.of(source).distillation,
+        device,
+        parts={
+            "onestep": student,
+            "ema_onestep": ema.model,
+            "opt_onestep": optimizer,
+            "scheduler": scheduler,
+        },
+        constants={"config": config | {"dataset": spec.as_dict(), "model": teacher.model}},
+        best=Best(parts=("ema_onestep",), file=Run.of(source).onestep.resolve(), metric="rmse"),
+    )
+    speed_up(mardm, args)
+    print(f"one-step head: {sum(p.numel() for p in student.parameters()):,} parameters, {steps} steps")
+
+    for epoch in loop.epochs():
+        for micro_batches in loop.batches(train_set):
+            for batch in micro_batches:
+                step = loop.progress.total_it
+                keys = sample_keys(batch.index, Purpose.DISTILLATION, args.seed, step)
+                tokens = conditions(mardm, ae, batch)
+                if options.own_motions:
+                    scale = rng(Purpose.DISTILLATION, args.seed, step).uniform(*scales)
+                    sampling = SamplingConfig(cfg=float(scale), sampler="onestep", seed=args.seed)
+                    tokens = own_motions(mardm, ae, tokens, keys, options.own_motions, sampling)
+                rows = hidden_rows(mardm, tokens, keys, train_set.longest, options.draws, scales)
+                sums, n = distance(student, mardm, ae, rows, options.teacher_steps)
+                loop.backward(sums.pop("loss"), n, **sums)
+            loop.optimizer_step(optimizer)
+            ema.update(student, loop.progress.total_it)
+        metrics = None
+        if epoch % args.eval_every == 0 or loop.last:
+            metrics = validate(ema.model, mardm, ae, val_set, loading, options)
+            if evaluator:
+                sampling = SamplingConfig(cfg=spec.cfg, sampler="onestep", seed=args.seed)
+                pred = evaluation.generated(mardm, ae, sampling)
+                metrics |= evaluation.compare(evaluation.real(), pred).as_dict()
+            print(f"epoch {epoch}: {format_scalars(metrics)}")
+        loop.finish_epoch(metrics)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,37 @@
+"""How motions are drawn from a generator, and with which of its heads."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How motions are drawn."""
+
+    time_steps: int = 18  # rounds
+    cfg: float = 4.5  # guidance scale, 1 = off
+    temperature: float = 1.0  # SiT, one-step: of the start noise
+    snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
+    sampler: str = "auto"  # see `settle`
+    sampler_steps: int = 4
+    hard_pseudo_reorder: bool = False
+    seed: int = 3407
+
+
+def settle(sampling, onestep):
+    """The same with a sampler in the place of "auto": the one-step head where it has learned this guidance
+    scale, else midpoint, the cheapest that equals dopri5 (results/sampling.md).
+
+    onestep: a OneStepHead or None. ValueError where it is asked for and cannot serve.
+    """
+    serves = onestep is not None and onestep.scales[0] <= sampling.cfg <= onestep.scales[1]
+    if sampling.sampler == "auto":
+        return replace(sampling, sampler="onestep" if serves else "midpoint")
+    if sampling.sampler == "onestep" and onestep is None:
+        raise ValueError("sampler onestep: this generator has no one-step head; distill_MARDM.py makes one")
+    if sampling.sampler == "onestep" and not serves:
+        low, high = onestep.scales
+        raise ValueError(
+            f"sampler onestep: its head knows guidance from {low:g} to {high:g}, not {sampling.cfg:g}; take "
+            "another sampler, such as midpoint"
+        )
+    return sampling
