@@ -1,0 +1,200 @@
+"""The one-step head: where it begins, what it costs, that it learns its teacher's map, and how it is kept."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+import distill_MARDM
+import train_MARDM
+from diffusions import ddpm
+from diffusions.samplers import guided, integrate
+from models import onednn
+from models.DiffMLPs import DiffMLPs_models, at_times
+from models.OneStep import OneStepHead, Rows, hidden_rows, ode_end
+from models.precision import InferenceWeights
+from models.sampling import SamplingConfig, settle
+from tests.test_draw_law import HOW, LENGTHS, both, build
+from tests.test_MARDM import awake
+from tests.tiny import PAIR, call, different_tensors, linked, where
+from utils.checkpoints import load_generator
+from utils.config import WeightsConfig
+from utils.errors import BadInput
+from utils.flags import settled
+from utils.pipeline import load
+from utils.training.training_loop import TrainingLoop
+
+N, K, D, H = 5, 3, 4, 16
+ONESTEP = replace(HOW, sampler="onestep")
+
+
+@pytest.fixture(params=["SiT", "DDPM"])
+def teacher(request):
+    torch.manual_seed(0)
+    return awake(DiffMLPs_models[f"{request.param}-XS"](target_dim=D, z_dim=H)).eval().requires_grad_(False)
+
+
+def rows(w):
+    torch.manual_seed(1)
+    return Rows(torch.randn(N, H), torch.randn(N, H), torch.full((N,), w), torch.randn(K, N, D))
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
+    student, asked = OneStepHead.beside(teacher, (1.0, 4.0), null).eval(), rows(3.0)
+    drawn = student(asked.noise, asked.z, asked.w, asked.z_null)
+    for x, found in zip(asked.noise, drawn):
+        if hasattr(teacher, "sampling"):  # DDPM: the noise taken away
+            expected = x - teacher.net(x, torch.full((N,), 49), asked.z)
+        else:
+            expected = integrate(guided(teacher.net, asked.z, None, 1), x, "euler", 1)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("w", [1.0, 2.5])
+def test_the_end_of_the_teachers_path_is_that_of_its_sampler(teacher, w):
+    """Scales of each row and several draws at once give what one number and one draw do."""
+    asked = rows(w)
+    ends = ode_end(teacher, asked, 3)
+    field = guided(teacher.net, asked.z, asked.z_null, w)
+    for x, end in zip(asked.noise, ends):
+        one = (
+            ddpm.ddim(field, teacher.sampling, x)
+            if hasattr(teacher, "sampling")
+            else integrate(field, x, "midpoint", 3)
+        )
+        torch.testing.assert_close(end, one, rtol=1e-4, atol=1e-5)
+
+
+def test_ddim_follows_the_exact_path_of_a_gaussian():
+    """Data N(0, s^2): x_t is N(0, abar s^2 + 1 - abar), and the path only rescales it."""
+    schedule, spread = ddpm.Schedule.cosine(1000), 0.5
+
+    def exact(x, t):
+        alpha_bar = schedule.alphas_cumprod[int(t)]
+        return (1 - alpha_bar).sqrt() * x / (alpha_bar * spread**2 + 1 - alpha_bar)
+
+    x = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+    torch.testing.assert_close(ddpm.ddim(exact, schedule, x), spread * x, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monkeypatch, n, cfg):
+    z, noise = torch.randn(2, n, H), torch.randn(n, *teacher.noise_shape)
+    calls, sampling = [], SamplingConfig(cfg=cfg, sampler="heun", sampler_steps=3)
+    teacher.net.cond_embed.register_forward_hook(lambda *_: calls.append(1))
+    with InferenceWeights()([teacher.net], torch.float32):  # as motions are drawn
+        found = teacher.sample(z[0], z[1], noise, sampling)
+        assert len(calls) == 1
+        monkeypatch.setattr("models.DiffMLPs.at_times", lambda net, times, z: net)
+        expected = teacher.sample(z[0], z[1], noise, sampling)
+    assert len(calls) > 5
+    exact = {"rtol": 0, "atol": 0} if onednn.available() else {}
+    torch.testing.assert_close(found, expected, **exact)
+    assert at_times(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
+
+
+def with_head(name, null=False):
+    mardm, ae, text = build(name)
+    mardm.onestep = awake(OneStepHead.beside(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
+    return mardm, ae, text
+
+
+@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize("name", ["MARDM-SiT-XS", "FSQ-MARDM-DDPM-XS"])
+def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
+    made = with_head(name, null)
+    mardm, ae, text = made
+    both(made, ONESTEP)  # the law of drawing, and it is what "auto" means:
+    heads, clips = [], []
+    mardm.onestep.net.register_forward_hook(lambda net, given, out: heads.append(len(out)))
+    mardm.MARTransformer[0].register_forward_hook(lambda block, given, out: clips.append(len(out)))
+    auto = mardm.generate(ae, text, LENGTHS, replace(ONESTEP, sampler="auto"))
+    assert sum(heads) == LENGTHS.sum()
+    assert set(clips) == {len(LENGTHS) * (2 if null else 1)}
+    assert torch.equal(auto, mardm.generate(ae, text, LENGTHS, ONESTEP))
+    assert not torch.equal(auto, mardm.generate(ae, text, LENGTHS, replace(ONESTEP, cfg=1.5)))
+    assert "1 evaluation a token" in mardm.cost(ONESTEP)
+
+
+def test_which_sampler_auto_means():
+    head = OneStepHead(D, H, 1, 8, scales=(1.0, 4.0))
+    auto = SamplingConfig(cfg=4.0)
+    assert settle(auto, head).sampler == "onestep"
+    assert settle(auto, None).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
+    assert settle(replace(auto, sampler="heun"), head).sampler == "heun"
+    for onestep, cfg in ((None, 2.0), (head, 4.5)):
+        with pytest.raises(ValueError, match="sampler onestep"):
+            settle(replace(auto, sampler="onestep", cfg=cfg), onestep)
+
+
+def test_it_learns_where_its_teacher_ends():
+    mardm, ae, text = build("FSQ-MARDM-SiT-XS")
+    mardm, text = mardm.float().requires_grad_(False), text.float()
+    student = OneStepHead.beside(mardm.DiffMLPs, (1.0, 4.0))
+    optimizer = torch.optim.Adam(student.parameters(), 1e-3)
+    tokens = torch.randn(len(LENGTHS), 32, 9), text, LENGTHS
+    errors = []
+    for step in range(60):
+        asked = hidden_rows(mardm, tokens, torch.arange(len(LENGTHS)) + 10 * step, 9, 4, (1.0, 4.0))
+        assert asked.w.min() >= 1 and asked.w.max() <= 4 and len(asked.z) == asked.noise.shape[1]
+        error = (student(asked.noise, asked.z, asked.w) - ode_end(mardm.DiffMLPs, asked, 4)).square().mean()
+        errors.append(error.item())
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+
+
+DISTILL = (
+    "--batch_size 16 --epoch 3 --eval_every 1 --warm_up_iter 2 --log_every 2 --teacher_steps 2 --draws 2"
+)
+
+
+def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, capsys, monkeypatch):
+    home = linked(world, tmp_path / "home")
+    run = home / "checkpoints/Demo/MARDM"
+    line = f"--name MARDM {where(home)} {DISTILL} --own_motions 0.5"
+    assert call(distill_MARDM.main, f"{line} --need_evaluation") == 0
+    assert "other_grid_point" in capsys.readouterr().out
+    pipeline = load("Demo/MARDM", str(home / "checkpoints"))
+    assert pipeline.mardm.onestep.scales == (1.0, 4.0)
+    prompt = ["a person walks forward"]
+    drawn, onestep, midpoint = (
+        pipeline.generate(prompt, seconds=2, sampler=name, snap="off")[0].joints
+        for name in ("auto", "onestep", "midpoint")
+    )
+    assert (drawn == onestep).all() and (drawn != midpoint).any()
+    with pytest.raises(BadInput, match="guidance from 1 to 4"):
+        pipeline.generate(prompt, seconds=2, sampler="onestep", cfg=9)
+
+    assert call(distill_MARDM.main, line) == 2  # it is there already
+    other = linked(world, tmp_path / "other")  # in two sittings the same tensors
+    again, take_step = f"--name MARDM {where(other)} {DISTILL} --own_motions 0.5", TrainingLoop.optimizer_step
+
+    def stopped_in_the_third(loop, optimizer):
+        take_step(loop, optimizer)
+        if loop.progress.total_it == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingLoop, "optimizer_step", stopped_in_the_third)
+    assert call(distill_MARDM.main, again) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert call(distill_MARDM.main, f"{again} --is_continue") == 0
+    files = [h / "checkpoints/Demo/MARDM/onestep/model/latest.tar" for h in (home, other)]
+    assert different_tensors(*files) == []
+
+    # beside other weights it is left aside
+    model = run / "model"
+    (model / "net_best_fid.tar").unlink(missing_ok=True)
+    (model / "latest.tar").unlink()
+    flags = f"--name MARDM {PAIR} {where(home)} --batch_size 8 --epoch 1 --max_iters 2"
+    assert call(train_MARDM.main, flags) == 0
+    source = WeightsConfig(name="MARDM", dataset_name="Demo", checkpoints_dir=str(home / "checkpoints"))
+    mardm = load_generator(source, torch.device("cpu")).mardm
+    assert mardm.onestep is None and "left aside" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="distill_MARDM.py makes one"):
+        settled(ONESTEP, mardm)
