@@ -8,6 +8,7 @@ distance to the teacher on val, becomes checkpoints/<dataset>/<name>/model/onest
 from that run draws with it. The training itself lies in checkpoints/<dataset>/<name>/onestep/.
 """
 
+import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
 import torch
