@@ -114,6 +114,24 @@ def test_the_left_side_is_where_it_belongs(tmp_path, skeleton, yaw, left_is):
     assert left_is * (left - right) > 5
 
 
+def test_the_ball_of_the_head_is_there_wherever_the_person_stands():
+    """Its ends lie so close together that Agg, where it snaps parts to pixels, makes them one: no ball."""
+    camera, person = Camera(1.5), on_the_spot(1)
+    canvas, (ax,) = rendering._page(1, 1, SMALL, "", [""])
+    canvas.draw()
+    empty, ball = canvas.copy_from_bbox(canvas.figure.bbox), person[0, SMPL22.head]
+    rows, columns = np.mgrid[:SMALL, :SMALL] + 0.5
+    for x in np.linspace(-0.8, 0.8, 80):
+        target = np.array([0, 0.9, 0]) + x * camera.axes[0]
+        canvas.restore_region(empty)
+        rendering._Actor(ax, person, [target], camera, SMPL22).draw(0)
+        (right, up), scale = camera.project(ball, target)
+        away = np.hypot(columns - SMALL * (1 + right) / 2, rows - SMALL * (1 - up) / 2)
+        inside = away < 0.8 * rendering.HEAD_SIZE / 2 * scale * SMALL / 2
+        dark = np.asarray(canvas.buffer_rgba())[..., :3].max(axis=-1) < 160
+        assert dark[inside].mean() > 0.75, x
+
+
 def test_a_motion_that_ends_early_keeps_its_last_pose_faded(tmp_path):
     long, short = walking(np.linspace((0, 0), (0, 0.5), 10)), on_the_spot(4)
     _, frames = read_video(render_video(tmp_path / "a.mp4", [long, short], titles=["a", "b"], panel=SMALL))
