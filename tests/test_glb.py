@@ -212,6 +212,10 @@ def test_names_are_mixamos_and_the_caption_is_the_animations_name(glb):
     assert file.animations[0].name == 'a <b>walk</b> "quoted"'
 
 
+def test_a_body_that_is_a_point_has_a_surface_too():
+    assert np.isfinite(mannequin(np.zeros((22, 3)), SMPL22).vertices).all()
+
+
 @pytest.mark.parametrize("frames, skeleton", [(1, SMPL22), (30, KIT21)])
 def test_other_lengths_and_skeletons(frames, skeleton, tmp_path):
     joints = walk(skeleton, frames=40)[:frames]

@@ -1,7 +1,6 @@
 """The HTML viewer: what the page holds, and, in a headless Chromium where there is one, what it does."""
 
 import base64
-import io
 import json
 import os
 import re
@@ -10,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from motion.bvh.pose import fit_bones
 from motion.render.viewer import quantise, safe_json, write_html

@@ -45,6 +45,7 @@ FOOT_SHAPE += [(0.8, 0.046, 0.036), (1, 0.03, 0.022)]
 # of the palm, metres from the wrist along the arm: half width, half thickness
 PALM_SHAPE = [(-0.01, 0.026, 0.022), (0.03, 0.036, 0.018), (0.07, 0.041, 0.015), (0.092, 0.038, 0.013)]
 FINGERS = [(-0.03, 0.058), (-0.01, 0.074), (0.011, 0.08), (0.031, 0.072)]  # place across the palm, length
+SHORTEST = 0.001
 SOLE = 0.012  # of the foot below the toe joint
 
 
@@ -61,7 +62,9 @@ class Surface:
 
 
 def mannequin(offsets, skeleton):
-    """offsets [J,3] in metres of a rest pose (T-pose facing +Z) -> Surface."""
+    """offsets [J,3] in metres of a rest pose (T-pose facing +Z) -> Surface. Bones are at least 1 mm long."""
+    lengths = np.linalg.norm(offsets, axis=1, keepdims=True)
+    offsets = np.where(lengths < SHORTEST, SHORTEST * np.array(skeleton.directions), offsets)
     places = np.zeros((len(skeleton), 3))
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         places[joint] = places[parent] + offsets[joint]
