@@ -238,8 +238,3 @@ def test_usage_and_histograms_count_every_test_token(record):
     assert all(sum(counts) == fsq["tokens"] == fsq["usage"]["tokens"] for counts in fsq["histograms"])
     assert vq["usage"]["codes_used"] <= 32 and 1 <= vq["usage"]["perplexity"] <= vq["usage"]["codes_used"]
     assert "usage" not in ae
-
-
-def test_the_same_command_finds_the_same(home, record, tmp_path):
-    analyze_topology.main(command(home, tmp_path, "--ae_names", "VQ_1", "AE_1", "FSQ_1", "VQ_2"))
-    assert json.loads((tmp_path / "t.json").read_text())["autoencoders"] == record["autoencoders"]

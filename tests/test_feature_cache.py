@@ -78,25 +78,6 @@ def test_a_damaged_cache_is_made_anew(root, how, capsys):
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("key", ["lengths", "texts", "problems"])
-def test_an_index_that_does_not_fit_its_rows_is_made_anew(root, key, capsys):
-    clips = read_clips(root, "train", IDS, DIM)
-    index = {
-        "signature": feature_cache.sign(root, IDS, DIM),
-        "lengths": [len(clip.motion) for clip in clips.values()],
-        "texts": [clip.text for clip in clips.values()],
-        "problems": [clip.problem for clip in clips.values()],
-    }
-    for value in (None, [], [7] * len(IDS), {}):
-        words = feature_cache.json.dumps(index | {key: value}).encode()
-        rows = np.concatenate([clip.motion for clip in clips.values()])
-        with open(root / "cache/train.npy", "wb") as file:
-            np.save(file, np.frombuffer(words, np.uint8))
-            np.save(file, rows)
-        check(root)
-        assert "not a readable cache" in capsys.readouterr().out
-
-
 def start(root, barrier):
     barrier.wait()
     check(root)

@@ -24,7 +24,6 @@ from tests.conftest import outside
 from tests.test_goldens import close, recorded_noise
 from utils.checkpoints import (
     Run,
-    finished_epochs,
     load_ae,
     load_generator,
     load_length_estimator,
@@ -272,12 +271,6 @@ def test_sample_draws_with_published_files_alone(home, monkeypatch, dataset, joi
     assert drawn.shape[1:] == (joints, 3) and np.isfinite(drawn).all()
     shortest = DATASETS[dataset].min_frames
     assert shortest <= len(drawn) <= 196 and len(drawn) % 4 == 0
-
-
-def test_epochs_are_converted():
-    """MARDM stores the index of the epoch just finished, we the number of finished ones."""
-    assert finished_epochs({"ep": 0}) == 1 and finished_epochs({"ep": 49}) == 50
-    assert finished_epochs({"ep": 49, "format": 1}) == 49
 
 
 def test_a_parents_run_is_not_continued(home):

@@ -301,11 +301,6 @@ def load_length_estimator(source, text_dim, device, bundled=None):
     return estimator.to(device).eval().requires_grad_(False)
 
 
-def finished_epochs(state):
-    """`ep` as we count it: epochs that are done. MARDM stores the index of the last one."""
-    return state["ep"] + (0 if "format" in state else 1)
-
-
 def _spec(source, config):
     described = config.part("dataset")
     if described.fields:

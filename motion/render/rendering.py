@@ -82,7 +82,10 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
 
 
 def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", n_frames=8, panel=256):
-    """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path."""
+    """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path.
+
+    No script calls it: the pictures of results/ are made with it.
+    """
     path = Path(path)
     motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)

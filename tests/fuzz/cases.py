@@ -360,41 +360,41 @@ TENSORS = {
 }
 
 
+def place_of(state, field):
+    """Of "config.width": the dict that holds the field, and its key there."""
+    *path, key = field.split(".")
+    for step in path:
+        state = state[step]
+    return state, key
+
+
 def values(*fields):
     """Sound checkpoints, of which one field, as "config.width", is something else, or missing."""
+
+    def change(state, field, value):
+        tree, key = place_of(state, field)
+        tree.pop(key, None)
+        if value is not NOTHING:
+            tree[key] = value
+
     for field in fields:
-        *path, key = field.split(".")
-
-        def change(state, value, path=path, key=key):
-            tree = state
-            for step in path:
-                tree = tree[step]
-            tree.pop(key, None)
-            if value is not NOTHING:
-                tree[key] = value
-
         for name, value in (VALUES | {"missing": NOTHING}).items():
-            yield f"{field} {name}", changed(lambda s, v=value, c=change: c(s, v))
+            yield f"{field} {name}", changed(lambda s, f=field, v=value: change(s, f, v))
 
 
 def other_tensors(*fields):
     """The same for tensors; of a dict of weights its first floating one."""
+
+    def change(state, field, alter):
+        tree, key = place_of(state, field)
+        if isinstance(tree[key], dict):
+            tree = tree[key]
+            key = next(k for k, x in tree.items() if x.ndim and x.is_floating_point())
+        tree[key] = alter(tree[key])
+
     for field in fields:
-        *path, key = field.split(".")
-
-        def change(state, alter, path=path, key=key):
-            tree = state
-            for step in path:
-                tree = tree[step]
-            if isinstance(tree[key], dict):
-                tree, key = (
-                    tree[key],
-                    next(k for k, x in tree[key].items() if x.ndim and x.is_floating_point()),
-                )
-            tree[key] = alter(tree[key])
-
         for name, alter in TENSORS.items():
-            yield f"{field} {name}", changed(lambda s, a=alter, c=change: c(s, a))
+            yield f"{field} {name}", changed(lambda s, f=field, a=alter: change(s, f, a))
     weights = fields[0]
     yield "a weight less", changed(lambda s: s[weights].popitem() and None)
     yield "a weight more", changed(lambda s: s[weights].update(extra=torch.zeros(2)))

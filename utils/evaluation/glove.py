@@ -173,16 +173,9 @@ def load_plain_pickle(file):
             return _PlainUnpickler(stream).load()
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: fetch the three our_vab files together") from None
+    except BadInput:
+        raise
     except pickle.UnpicklingError as error:
         raise BadInput(f"{file} is refused, it is no plain word list: {error}") from None
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        UnicodeError,
-    ) as error:
+    except Exception as error:  # a damaged pickle fails in as many ways as there are bits to flip
         raise BadInput(f"{file} is damaged ({type(error).__name__}): fetch it again") from None

@@ -1,6 +1,7 @@
 """Training monitors: non-finite loss, throughput, memory."""
 
 import math
+import resource
 import sys
 import time
 
@@ -81,12 +82,8 @@ class Meter:
 
 
 def memory_mb(device):
-    """The most that was ever in use, of a CUDA device's memory or of the process's; None on Windows."""
+    """The most that was ever in use, of a CUDA device's memory or of the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:
-        return None
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
