@@ -16,27 +16,23 @@ and how to get HumanML3D and KIT-ML.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from models.AE import STRIDE
 from utils.cli import Parser, count, name, number, run
-from utils.config import from_flags
+from utils.config import add_flags, from_flags
 from utils.data import bandai_namco, bvh_dataset
 from utils.data.bvh_dataset import BvhConfig, Reading
 from utils.data.caption_text import read_captions, tagger_name
-from utils.data.clips import MAX_FRAMES, SPLITS, Skipped
+from utils.data.clips import SPLITS, Skipped
 from utils.data.cmu import LICENCE, SOURCE, CmuConfig, cmu_clips, write_report
-from utils.data.dataset_writer import SetConfig, demo_set, read_packed, with_twins, write_set
+from utils.data.dataset_writer import UNSAID, SetConfig, demo_set, read_packed, with_twins, write_set
 from utils.data.unseen_pairs import hold_out_pairs
 from utils.data.validation import check_dataset
 from utils.datasets import find_dataset
 from utils.errors import BadInput
-from utils.motion_process import FACING_RULES
 
-UNSAID = "see its source"
 TWINS = {"none": (), "train": ("train",), "all": SPLITS}
 
 
@@ -100,28 +96,12 @@ def check(name, dataset_dir):
     print(f"{root} is fit for training")
 
 
-def set_flags(parser, default=None):
+def set_flags(parser, default=None, with_source=True):
     """Flags of every subcommand that writes a set."""
-    group = parser.add_argument_group("the set")
-    group.add_argument(
+    parser.add_argument(
         "--name", type=name, default=default, required=not default, help=f"of the set [{default or 'needed'}]"
     )
-    group.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
-    group.add_argument(
-        "--min_frames",
-        type=count(STRIDE, MAX_FRAMES),
-        default=24,
-        help="shorter clips are left out [%(default)s]",
-    )
-    rule = "of the heading: hips with the shoulders' sign, or as published [%(default)s]"
-    group.add_argument("--facing", choices=tuple(FACING_RULES), default="one_sign", help=rule)
-    group.add_argument("--overwrite", action="store_true", help="replace a set of that name")
-
-
-def source_flags(parser):
-    group = parser.add_argument_group("for spec.json")
-    group.add_argument("--source", default="", help="where the motion is from [the folder's name]")
-    group.add_argument("--licence", default="", help=f"its terms [{UNSAID}]")
+    add_flags(parser, "the set", SetConfig, skip=() if with_source else ("source", "licence"))
 
 
 def mirror_flag(parser):
@@ -135,12 +115,6 @@ def mirror_flag(parser):
     )
 
 
-def workers_flag(parser):
-    parser.add_argument(
-        "--num_workers", type=count(1, 256), default=os.cpu_count() or 1, help="processes [all cores]"
-    )
-
-
 def bvh_flags(parser):
     parser.add_argument("--input", required=True, help="folder of BVH files, also in folders below (needed)")
     words = parser.add_mutually_exclusive_group(required=True)
@@ -151,24 +125,7 @@ def bvh_flags(parser):
     group = parser.add_argument_group("reading")
     group.add_argument("--fps", type=number(float, 1, 240), default=20.0, help="of the set [%(default)s]")
     bvh_dataset.reading_flags(group)
-    group.add_argument(
-        "--skeleton",
-        choices=bvh_dataset.SKELETONS,
-        default="uniform",
-        help="bone lengths: the median over all clips, HumanML3D's, or each clip's own [%(default)s]",
-    )
-    group = parser.add_argument_group("clips")
-    group.add_argument("--no_mirror", action="store_true", help="no mirrored twins (M...)")
-    group.add_argument(
-        "--split",
-        type=number(float, 0, 1e6),
-        nargs=3,
-        default=(80, 5, 15),
-        metavar=("TRAIN", "VAL", "TEST"),
-        help="shares, where the captions name no split [80 5 15]",
-    )
-    group.add_argument("--seed", type=count(), default=3407, help="of the split [%(default)s]")
-    workers_flag(group)
+    add_flags(parser, "clips", BvhConfig)
 
 
 def parse(argv=None):
@@ -176,7 +133,7 @@ def parse(argv=None):
     commands = parser.add_subparsers(dest="command", required=True, metavar="{demo,joints,bvh,cmu,check}")
 
     sub = commands.add_parser("demo", doc=demo.__doc__, help="procedural clips with captions, from a seed")
-    set_flags(sub, "Demo")
+    set_flags(sub, "Demo", with_source=False)
     sub.add_argument("--clips", type=count(10, 10**5), default=1500, help="how many [%(default)s]")
     sub.add_argument("--seed", type=count(), default=3407, help="every clip follows from it [%(default)s]")
 
@@ -194,20 +151,17 @@ def parse(argv=None):
         help="split anew: at least N test clips of content x style that is not in training [as labels.csv]",
     )
     sub.add_argument("--seed", type=count(), default=3407, help="of --unseen_pairs [%(default)s]")
-    source_flags(sub)
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
     set_flags(sub)
     bvh_flags(sub)
-    source_flags(sub)
 
     sub = commands.add_parser("cmu", doc=cmu.__doc__, help="HumanML3D's CMU part, from BVH files")
     set_flags(sub)
     sub.add_argument("--bvh", required=True, help="folder of SS/SS_TT.bvh files, one conversion (needed)")
     sub.add_argument("--humanml3d", required=True, help="a clone of HumanML3D's repository (needed)")
     mirror_flag(sub)
-    workers_flag(sub)
-    source_flags(sub)
+    add_flags(sub, "speed", BvhConfig, only=("num_workers",))
 
     sub = commands.add_parser("check", doc=check.__doc__, help="is a data set fit for training?")
     sub.add_argument(
@@ -238,7 +192,7 @@ def main(argv=None):
             source, licence = Path(args.input).resolve().name, UNSAID
         config = replace(config, source=args.source or source, licence=args.licence or licence)
         reading = from_flags(Reading, args, joint_map=bvh_dataset.read_joint_map(args.joint_map))
-        bvh(config, from_flags(BvhConfig, args, mirror=not args.no_mirror), reading)
+        bvh(config, from_flags(BvhConfig, args), reading)
 
 
 if __name__ == "__main__":

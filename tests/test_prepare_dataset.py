@@ -217,8 +217,6 @@ def test_the_demo_set_is_the_same_for_a_seed(tmp_path):
     assert sum(len(load_clips(spec, root, split)) for split in ("train", "val", "test")) >= 40
 
 
-
-
 # a split by pairs
 
 

@@ -14,6 +14,8 @@ from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
 from motion.files import whole_file
 from motion.skeletons import SMPL22
+from utils.cli import count, number
+from utils.config import flag
 from utils.data.clips import SPLITS
 from utils.data.dataset_writer import RawClip, with_twins
 from utils.errors import BadInput
@@ -30,11 +32,21 @@ class BvhConfig:
     input: str
     captions: str | None = None  # a caption file; None: the preset's
     preset: str | None = None
-    skeleton: str = "uniform"  # one of SKELETONS
-    mirror: bool = True
-    split: tuple = (80, 5, 15)  # shares of train, val, test where the captions name no split
-    seed: int = 3407  # of the split
-    num_workers: int = 1
+    skeleton: str = flag(
+        "bone lengths: the median over all clips, HumanML3D's, or each clip's own",
+        "uniform",
+        choices=SKELETONS,
+    )
+    mirror: bool = flag("no mirrored twins (M...)", True)
+    split: tuple = flag(
+        "shares, where the captions name no split [80 5 15]",
+        (80, 5, 15),
+        type=number(float, 0, 1e6),
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+    )
+    seed: int = flag("of the split", 3407, type=count())
+    num_workers: int = flag("processes [all cores]", os.cpu_count() or 1, type=count(1, 256))
 
 
 @dataclass(frozen=True)

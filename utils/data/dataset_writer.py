@@ -10,16 +10,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from models.AE import STRIDE
 from motion.files import whole_folder, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
+from utils.cli import count
+from utils.config import flag
 from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import swap_sides, swap_token_sides
 from utils.data.clips import MAX_FRAMES, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
-from utils.motion_process import joints_to_features
+from utils.motion_process import FACING_RULES, joints_to_features
 from utils.plain import parse_csv, parse_json, read_utf8
+
+UNSAID = "see its source"
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,17 @@ class SetConfig:
     """A set that is to be written."""
 
     name: str
-    dataset_dir: str = "./datasets"
-    min_frames: int = 24  # rows; shorter clips are left out
-    overwrite: bool = False
-    source: str = ""  # for spec.json
-    licence: str = ""
+    dataset_dir: str = flag("where the data sets lie", "./datasets")
+    min_frames: int = flag("shorter clips are left out", 24, type=count(STRIDE, MAX_FRAMES))
+    overwrite: bool = flag("replace a set of that name", False)
+    facing: str = flag(
+        "of the heading: hips with the shoulders' sign, or as published",
+        "one_sign",
+        choices=tuple(FACING_RULES),
+    )
+    source: str = flag("where the motion is from [the folder's name]", "")
+    licence: str = flag(f"its terms [{UNSAID}]", "")
     fps: float = 20.0
-    facing: str = "one_sign"  # see utils.motion_process.headings
 
     @property
     def root(self):
