@@ -30,9 +30,7 @@ from utils.generation.app_backend import (
     check_request,
     duration_range,
 )
-from utils.generation.prompts import unknown_letters
 from utils.pipeline import Pipeline
-from utils.text_embeddings import truncated_texts
 
 WAITING = 16  # requests in the queue; more are refused
 FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "steps", "variations")
@@ -76,8 +74,8 @@ def build(backend):
         with errors_on_the_page():
             request = check_request(spec, dict(zip(FIELDS, values)))
             result = backend.generate(request)
-        for warning in warnings_of(request.prompt, backend.pipeline):
-            gr.Warning(warning, title="")
+        for line in result.warnings:
+            gr.Warning(html.escape(line), title="")
         page = viewer_frame(result.page.read_text(encoding="utf-8"), rows=-(-request.variations // 2))
         return page, list(map(str, result.files)), result.line, backend.command_line(request), result
 
@@ -145,14 +143,6 @@ def serve(page, host, port, wait=True):
     print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     if wait:
         page.block_thread()
-
-
-def warnings_of(prompt, pipeline):
-    """Sentences on what the text encoder will not understand."""
-    if unknown_letters([prompt]):
-        yield "The text encoder has learned from English: it does not know this script."
-    if truncated_texts([prompt], pipeline.text_encoder, pipeline.device):
-        yield "The text is longer than the text encoder reads: its end is ignored."
 
 
 def flags():

@@ -33,7 +33,6 @@ from utils.generation.edit_source import (
     model_rows,
     read_source,
 )
-from utils.generation.prompts import warn_of_unknown_letters
 from utils.generation.windows import draw_hidden
 from utils.pipeline import Pipeline
 
@@ -142,8 +141,9 @@ def main(argv=None):
     sections = parse_sections(args.mask_edit_section, frames)
     print(f"source: {frames} frames at {spec.fps:g} per second, to which a .bvh is resampled")
     print(*describe_sections(args.mask_edit_section, sections, frames, spec.fps), sep="\n")
-    warn_of_unknown_letters([prompt])
     text = pipeline.embed([prompt])
+    for line in pipeline.warnings([prompt], text):
+        print(f"warning: {line}")
 
     by_body = bodies(source, spec, args.bones)
     body = best_reproduced(pipeline.tokenizer, by_body)

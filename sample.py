@@ -25,7 +25,7 @@ from utils.cli import Parser, count, run, start, write_text
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
-from utils.generation.prompts import MAX_FRAMES, read_prompts, warn_of_unknown_letters
+from utils.generation.prompts import MAX_FRAMES, read_prompts
 from utils.generation.stitch import draw_story
 from utils.generation.windows import part_key
 from utils.metrics import foot_skate
@@ -40,6 +40,9 @@ def flags():
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument("--text_prompt", help="one prompt")
     source.add_argument("--text_path", help="a file of prompts, one a line, split at the last #")
+    source.add_argument(
+        "--list_actions", action="store_true", help="print what released weights know, with an example each"
+    )
     group.add_argument(
         "--motion_length",
         type=count(0, MAX_FRAMES),
@@ -135,8 +138,19 @@ def draw_stories(pipeline, texts, sampling, repeats, transition):
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
+def list_of_actions(pipeline):
+    """A line for each label of the training set."""
+    if not pipeline.captions or not pipeline.captions.actions:
+        raise BadInput(f"{pipeline.paths[-1]} does not list its actions: scripts/release.py adds the list")
+    return "\n".join(f"{label:24} {caption}" for label, caption in pipeline.captions.actions.items())
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
+    if args.list_actions:
+        pipeline = Pipeline.open(from_flags(WeightsConfig, args), start(args))
+        print(list_of_actions(pipeline))
+        return
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
         raise BadInput("--stitch joins prompts: give two or more in --text_path")
@@ -147,8 +161,9 @@ def main(argv=None):
     sampling = sampling_config(args, spec, pipeline.mardm)
     print(pipeline.mardm.cost(sampling))
     texts = [prompt.text for prompt in prompts]
-    warn_of_unknown_letters(texts)
     rows = pipeline.embed(texts)
+    for line in pipeline.warnings(texts, rows):
+        print(f"warning: {line}")
     m_lens = pipeline.lengths(rows, [prompt.frames for prompt in prompts], args.seed)
     texts = Texts(texts, rows, m_lens)
 

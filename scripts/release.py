@@ -4,15 +4,20 @@ needs.
   python -m scripts.release --dataset_name Demo --name FSQ_MARDM_SiT_XS --to demo_MARDM --to_ae demo_AE
 
 writes checkpoints/<dataset>/<to_ae>/model/net_best_fid.tar and
-checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's length estimator. Scripts load
-them like any other run.
+checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's length estimator and captions.
+Scripts load them like any other run.
 """
 
 import torch
 
 from utils.checkpoints import Run, load_state, save_state, weights_hash
 from utils.cli import Parser, name, run
+from utils.data.clips import load_clips
+from utils.datasets import find_dataset
 from utils.errors import BadInput
+from utils.evaluation_report import read_labels
+from utils.generation.known_captions import KnownCaptions
+from utils.text_embeddings import embed_prompts
 
 KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config
 
@@ -22,6 +27,9 @@ def flags():
     parser.add_argument("--dataset_name", type=name, default="Demo", help="[%(default)s]")
     parser.add_argument(
         "--checkpoints_dir", default="./checkpoints", help="where runs are kept [%(default)s]"
+    )
+    parser.add_argument(
+        "--dataset_dir", default="./datasets", help="the set whose captions go with them [%(default)s]"
     )
     parser.add_argument("--name", type=name, required=True, help="the generator's run")
     parser.add_argument("--to", type=name, required=True, help="name of the released generator")
@@ -55,6 +63,13 @@ def main(argv=None):
     # The raw weights are of use to training only: the average is kept alone.
     released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae, autoencoder=tie)
     released |= {"estimator": half(estimator["estimator"])}
+    encoder = generator["config"]["text_encoder"]
+    spec, root = find_dataset(args.dataset_name, args.dataset_dir)
+    clips = load_clips(spec, root, "train")
+    known = KnownCaptions.of(
+        clips, read_labels(root, clips), lambda texts: embed_prompts(texts, encoder, torch.device("cpu"))
+    )
+    released |= {"captions": known.as_dict()}
     for file, state in ((released_ae_path, released_ae), (path, released)):
         save_state(file, state)
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,11 +75,15 @@ def pipeline(demo_weights):
 
 def test_the_page_says_what_the_text_encoder_does_not_read(pipeline):
     """Nothing is cut without a word: letters of another script, and what lies beyond 256 tokens."""
-    assert list(app.warnings_of("walk", pipeline)) == []
-    (line,) = app.warnings_of("a " * 400, pipeline)
-    assert "its end is ignored" in line
-    (line,) = app.warnings_of("一个人向前走", pipeline)
-    assert "English" in line
+
+    def warnings(*prompts):
+        return list(replace(pipeline, captions=None).warnings(prompts, None))
+
+    assert warnings("walk") == []
+    (line,) = warnings("a " * 400, "walk")
+    assert "the end is ignored" in line
+    (line,) = warnings("一个人向前走", "一")
+    assert "English" in line and "and 1 more" in line
     with pytest.raises(BadInput, match="5000 letters, 1000 are the most"):
         request(prompt="x" * 5000)
 

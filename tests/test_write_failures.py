@@ -38,7 +38,8 @@ COMMANDS = {
     "evaluation_MARDM": "{where} --name MARDM --repeat_times 1 --time_steps 2 " + PAIR,
     "prepare_dataset": "demo --clips 12 --name Set --dataset_dir {home}",
     "plot_loss": "--log_dir {home}/checkpoints/Demo/AE --metric Val/loss --output {home}/curve.png",
-    "release": "--name MARDM --to r --to_ae r_ae --dataset_name Demo --checkpoints_dir {home}/checkpoints",
+    "release": "--name MARDM --to r --to_ae r_ae --dataset_name Demo --dataset_dir {home}/datasets "
+    "--checkpoints_dir {home}/checkpoints",
 }
 READERS = {  # how a whole file of a kind is told from a half one
     ".tar": load_state,

@@ -85,8 +85,8 @@ def build(home):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert call(prepare_dataset.main, f"demo --clips 40 --name Demo --dataset_dir {home}/datasets") == 0
         train(where(home))
-        runs = f"--dataset_name Demo --checkpoints_dir {home}/checkpoints --name MARDM"
-        release.main(f"{runs} --to {DEMO['name']} --to_ae demo_AE".split())
+        runs = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+        release.main(f"{runs} --name MARDM --to {DEMO['name']} --to_ae demo_AE".split())
     return home
 
 

@@ -195,6 +195,7 @@ class Generator:
     config: State  # of its checkpoint
     path: Path
     estimator: dict | None  # weights of the length estimator that released generators carry
+    captions: State  # what they were trained on, see utils.generation.known_captions; may be empty
 
     def tie(self):
         """What a one-step head keeps of the generator that it is distilled from."""
@@ -247,7 +248,9 @@ def load_generator(source, device, tokenizer=None):
     print(f"generator: {model} from {path}")
     mardm = mardm.to(device).eval().requires_grad_(False)
     mardm.onestep = _load_onestep(Run.of(source).onestep, mardm)
-    return Generator(mardm, model, tokenizer, config, path, state.fields.get("estimator"))
+    return Generator(
+        mardm, model, tokenizer, config, path, state.fields.get("estimator"), state.part("captions")
+    )
 
 
 def _load_onestep(path, mardm):

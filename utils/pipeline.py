@@ -23,9 +23,10 @@ from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
 from utils.config import WeightsConfig
 from utils.errors import BadInput
 from utils.flags import SAMPLERS, settled, speed_up
-from utils.generation.prompts import MAX_FRAMES
+from utils.generation.known_captions import KnownCaptions
+from utils.generation.prompts import MAX_FRAMES, unknown_letters
 from utils.motion_process import check_finite, recover_from_ric
-from utils.text_embeddings import embed_prompts
+from utils.text_embeddings import embed_prompts, truncated_texts
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Pipeline:
     source: WeightsConfig  # where the weights lie
     paths: list  # of the checkpoints in use: autoencoder, generator
     bundled: dict | None = None  # weights of the length estimator that the generator carries
+    captions: KnownCaptions | None = None  # what released generators were trained on
     estimator: LengthEstimator | None = None  # made when the first length is asked for
 
     def __post_init__(self):
@@ -69,6 +71,7 @@ class Pipeline:
             source=source,
             paths=[tokenizer.path, generator.path],
             bundled=generator.estimator,
+            captions=KnownCaptions.from_state(generator.captions),
         )
 
     @property
@@ -85,6 +88,15 @@ class Pipeline:
                 f"trained on {self.text_dim}: leave the flag out"
             )
         return text
+
+    def warnings(self, prompts, text):
+        """Lines for the user on prompts that will not be understood; text: `embed` of them."""
+        if unknown := unknown_letters(prompts):
+            yield f"the text encoder learned from English, it does not know this script: {_short(unknown)}"
+        if cut := truncated_texts(prompts, self.text_encoder, self.device):
+            yield f"longer than the text encoder reads, the end is ignored: {_short(cut)}"
+        if self.captions:
+            yield from self.captions.warnings(prompts, text)
 
     def lengths(self, text, frames, seed):
         """Tokens per motion int64 [N]: frames[i] / 4 where asked for (cut), else drawn from the length
@@ -166,6 +178,12 @@ class Pipeline:
             if settings.get(name, allowed[0]) not in allowed:
                 raise BadInput(f"{name} is {settings[name]!r}, not one of {', '.join(allowed)}")
         return replace(SamplingConfig(cfg=self.spec.cfg), **settings)
+
+
+def _short(texts):
+    """The first of some texts, cut, and how many others there are."""
+    first = texts[0] if len(texts[0]) <= 40 else texts[0][:40] + "…"
+    return repr(first) + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
 
 
 SETTING_BOUNDS = {

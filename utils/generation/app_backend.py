@@ -82,6 +82,7 @@ class Result:
     files: list
     page: Path  # the viewer
     line: str
+    warnings: tuple = ()
 
     def __deepcopy__(self, memo):
         return self
@@ -117,7 +118,8 @@ class Backend:
             files += export_motion(stem, one, prompt, spec.fps, spec.skeleton, ("npy", "bvh", "glb")).values()
         page = folder / f"{safe_caption(prompt, 150, plain=True)}.html"
         write_html(page, joints, prompt, spec.fps, spec.skeleton)
-        return Result(request, folder, [*files, page], page, line)
+        warnings = tuple(pipeline.warnings([request.prompt], text))
+        return Result(request, folder, [*files, page], page, line, warnings)
 
     def video(self, result):
         """All motions of a result side by side -> its mp4."""

@@ -63,11 +63,3 @@ def _prompt(text, frames, where):
 def unknown_letters(texts):
     """Those of the texts with letters that the encoders hardly know: they embed them without their sense."""
     return [t for t in texts if any(c.isalpha() and ALPHABET not in unicodedata.name(c, "") for c in t)]
-
-
-def warn_of_unknown_letters(texts):
-    """One line on the console, if there are any."""
-    if unknown := unknown_letters(texts):
-        which = "the prompt" if len(texts) == 1 else f"{len(unknown)} of {len(texts)} prompts"
-        first = unknown[0] if len(unknown[0]) <= 40 else unknown[0][:40] + "…"
-        print(f"warning: the text encoder learned from English; {which} will not be understood: {first!r}")

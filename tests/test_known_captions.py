@@ -1,0 +1,63 @@
+"""Released weights know what they were trained on, and say so."""
+
+import pytest
+import torch
+
+import sample
+from tests.tiny import call
+from utils.data.clips import Caption, Clip
+from utils.errors import BadInput
+from utils.generation.known_captions import MOST, KnownCaptions
+from utils.pipeline import load
+from utils.safe_load import State
+
+
+def clips(n):
+    return [Clip(str(k), None, (Caption(f"{k:05d}", ()),)) for k in range(n)]
+
+
+def unit_rows(texts):
+    return torch.eye(8)[[int(text) % 8 for text in texts]] * 3
+
+
+def test_the_nearest_caption_is_the_one_at_the_smallest_angle():
+    known = KnownCaptions.of(clips(6), None, unit_rows)
+    asked = torch.stack([torch.tensor([0, 9.0, 1, 0, 0, 0, 0, 0]), torch.ones(8)])
+    (first, cosine), (_, far) = known.nearest(asked)
+    assert first == "00001" and cosine == pytest.approx(9 / 82**0.5)
+    assert known.nearest(torch.stack([asked, asked], dim=1))[0] == (
+        first,
+        cosine,
+    )  # with words
+    (line,) = known.warnings(["walk", "golf"], asked)
+    assert far == pytest.approx(8**-0.5) and "'golf'" in line and "0.35" in line
+
+
+def test_at_most_a_megabyte_travels_and_comes_back():
+    many = clips(10 * MOST + 3)
+    known = KnownCaptions.of(many, [("walk", "slow")] * len(many), unit_rows)
+    assert 0.9 * MOST < len(known.texts) <= MOST and known.texts[-1] > "11900"
+    again = KnownCaptions.from_state(State({"captions": known.as_dict()}, "file").part("captions"))
+    assert (again.texts, again.actions) == (known.texts, known.actions)
+    torch.testing.assert_close(again.rows, known.rows)
+
+
+@pytest.mark.parametrize(
+    "change", [{"texts": ["1"]}, {"texts": [1, 2]}, {"rows": None}, {"actions": []}, {"actions": {"a": 3}}]
+)
+def test_a_damaged_list_is_refused(change):
+    fields = KnownCaptions.of(clips(2), None, unit_rows).as_dict() | change
+    with pytest.raises(BadInput, match="do not match"):
+        KnownCaptions.from_state(State(fields, "file"))
+
+
+def test_released_weights_carry_their_captions_and_list_their_actions(demo_weights, tmp_path, capsys):
+    pipeline = load("Demo/demo_MARDM", demo_weights)
+    assert pipeline.captions.texts
+    text = pipeline.embed(pipeline.captions.texts[:1])
+    assert list(pipeline.warnings(pipeline.captions.texts[:1], text)) == []
+    capsys.readouterr()
+    assert call(sample.main, ["--demo", "--checkpoints_dir", str(demo_weights), "--list_actions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert set(pipeline.captions.actions) <= {line.split()[0] for line in lines if line}
+    assert sample.list_of_actions(pipeline).splitlines()[0] in lines
