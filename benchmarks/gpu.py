@@ -6,8 +6,9 @@
 Parity: every network and a whole generation on the GPU against the same weights and inputs on the CPU, in
 float32 (without TF32) and float64: the largest difference relative to the largest value. NCCL: collectives
 of a training in one process, in two where there are two GPUs. Timings: FSQ-MARDM-SiT, 196 frames, random
-weights; generation of XL at batch 1 and 64 with decoding, training steps of S and XL at batch 64; bf16 and
-torch.compile on and off; peak memory. Exits with 1 where parity or NCCL fails, with 0 without a GPU.
+weights; generation of XL at batch 1 and 64 with decoding, by its diffusion head and by a one-step head;
+training steps of S and XL at batch 64; bf16 and torch.compile on and off; peak memory. Exits with 1 where one
+of them fails, with 0 without a GPU.
 """
 
 import itertools
@@ -24,17 +25,19 @@ import torch.distributed as dist
 from benchmarks.bench_generate import awake, build
 from benchmarks.bench_train import GeneratorBench, Setup
 from benchmarks.machine import machine, seconds, write_record
-from models.AE import make_ae
+from models.AE import STRIDE, make_ae
 from models.counter_rng import Purpose, sample_keys
 from models.DiffMLPs import HEADS
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import lengths_to_mask
+from models.OneStep import OneStepHead
 from utils.analysis.output import markdown
 from utils.cli import Parser, number, run, write_text
+from utils.config import SpeedConfig
 from utils.distributed import all_gather, all_reduce_max, all_reduce_sum, broadcast
 from utils.evaluation import evaluator_networks as evaluators
-from utils.flags import PRECISIONS
+from utils.flags import PRECISIONS, speed_up
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {torch.float32: 1e-3, torch.float64: 1e-8}  # of a relative difference
@@ -64,7 +67,7 @@ def outputs(device, dtype):
         latents, targets = draw(3, 64, 16), draw(3, 16, 6)
         z = mardm.transformer(latents.mT, text, lengths_to_mask(lengths, 16))
         noise = draw(48, *mardm.DiffMLPs.noise_shape)
-        drawn = mardm.DiffMLPs.sample(z.flatten(0, 1), None, noise, SamplingConfig(cfg=1))
+        drawn = mardm.DiffMLPs.sample(z.flatten(0, 1), None, noise, SamplingConfig(cfg=1, sampler="midpoint"))
         results |= {"Transformer": z, f"{head} head, sample": drawn}
         mardm.train()  # without dropout; texts are dropped by key
         keys = sample_keys(torch.arange(3), Purpose.TRAINING, 0)
@@ -134,54 +137,79 @@ def collectives(kind="cuda", processes=1):
     """`check_collectives` under torchrun -> row."""
     line = f"torch.distributed.run --standalone --nproc_per_node={processes} -m benchmarks.gpu --collectives"
     command = [sys.executable, "-m", *line.split(), kind]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    return {"processes": processes, "ok": done.returncode == 0, "error": done.stderr[-2000:]}
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        ok, error = done.returncode == 0, done.stderr[-2000:]
+    except subprocess.TimeoutExpired:
+        ok, error = False, "not done after 300 s"
+    return {"processes": processes, "ok": ok, "error": error}
 
 
 def timed(work, device, warm_up=3):
     """-> dict of the median seconds of three calls and the peak memory in GiB, after warming up."""
     for _ in range(warm_up):
         work()
-    torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     took = [seconds(work, device) for _ in range(3)]
-    return {"seconds": median(took), "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    return {"seconds": median(took), "peak_gib": peak / 2**30}
 
 
-def timings(device):
-    """Yields the rows of the timings one by one."""
+def generation(device, size, batch, precision, compiled, onestep=False):
+    """Timing of a batch of motions, decoded. onestep: by an untrained one-step head."""
+    mardm, ae = build(size, "FSQ", device)
+    if onestep:
+        mardm.onestep = OneStepHead.beside(mardm.DiffMLPs).to(device).eval()
+    speed_up(mardm, SpeedConfig(precision=precision, compile=compiled))
+    sampling = SamplingConfig(cfg=2.5, sampler="onestep" if onestep else "midpoint")
+    text, m_lens = torch.randn(batch, 512, device=device), torch.full((batch,), TOKENS, device=device)
+    with torch.no_grad():
+        return timed(
+            lambda: ae.detokenize(mardm.generate(ae, text, m_lens, sampling), STRIDE * m_lens), device
+        )
+
+
+def training(device, size, batch, precision, compiled):
+    """Timing of a training step of the generator, the tokens of its motions included."""
+    bench = GeneratorBench(Setup(precision, compiled, batch=batch, kind="FSQ", rounds=3), size, device)
+    rounds = list(bench.rounds())
+    result = timed(lambda: [bench.ours(one) for one in rounds], device)
+    return result | {"seconds": result["seconds"] / len(rounds)}
+
+
+def timings(device, size=GENERATED, trained=TRAINED, batches=(1, BATCH)):
+    """Yields the rows of the timings one by one; what fails is a row with its error."""
     for precision, compiled in MODES:
-        mode = {"mode": precision + "+compile" * compiled}
-        mardm, ae = build(GENERATED, "FSQ", device)
-        mardm.set_precision(PRECISIONS[precision])
-        try:
-            if compiled:
-                mardm.compile_parts()
-        except ValueError as error:
-            print(f"left out: {error}")
-            continue
-        for batch in (1, BATCH):
-            text, m_lens = torch.randn(batch, 512, device=device), torch.full((batch,), TOKENS, device=device)
-            with torch.no_grad():
-                work = timed(
-                    lambda x=text, n=m_lens, g=mardm, ae=ae: ae.detokenize(g.generate(ae, x, n), n * 4),
-                    device,
-                )
-            yield {"what": f"generation, {GENERATED}", "batch": batch} | mode | work
-        del mardm, ae
-        for size in TRAINED:
-            setup = Setup(precision, compiled, batch=BATCH, kind="FSQ", rounds=3)
-            bench = GeneratorBench(setup, size, device)
-            rounds = list(bench.rounds())
-            work = timed(lambda bench=bench, rounds=rounds: [bench.ours(one) for one in rounds], device)
-            work["seconds"] /= len(rounds)
-            yield {"what": f"training step, {size}", "batch": BATCH} | mode | work
-            del bench, rounds
+        jobs = [
+            (
+                f"generation, {size}{', one-step head' * onestep}",
+                batch,
+                generation,
+                size,
+                {"onestep": onestep},
+            )
+            for batch in batches
+            for onestep in (False, True)
+        ] + [(f"training step, {name}", batches[-1], training, name, {}) for name in trained]
+        for what, batch, job, name, options in jobs:
+            row = {"what": what, "batch": batch, "mode": precision + "+compile" * compiled, "ok": True}
+            try:
+                row |= job(device, name, batch, precision, compiled, **options)
+            except Exception as error:  # such as out of memory: the other rows are worth having
+                row |= {"ok": False, "error": f"{type(error).__name__}: {str(error)[:1000]}"}
+            torch._dynamo.reset()  # else the models compiled so far count against its limit
+            yield row
+
+
+def in_ms(row):
+    return f"{1e3 * row['seconds']:.1f}" if row["ok"] else "**FAILED**"
 
 
 def page(checks, nccl, times, words):
     """results/gpu.md"""
     verdict = {True: "ok", False: "**FAILED**"}
-    speed = [[*list(t.values())[:3], f"{1e3 * t['seconds']:.1f}", f"{t['peak_gib']:.2f}"] for t in times]
+    speed = [[*list(t.values())[:3], in_ms(t), f"{t.get('peak_gib', 0):.2f}"] for t in times]
     rows = [[c["what"], c["dtype"], f"{c['difference']:.1e}", c["limit"], verdict[c["ok"]]] for c in checks]
     parts = [
         "# GPU: speed and parity",
@@ -211,16 +239,15 @@ def main(argv=None):
     times, jobs = [], timings(device)
     while time.monotonic() < end and (row := next(jobs, None)):
         times.append(row)
-        print(
-            f"{row['what']}, batch {row['batch']}, {row['mode']}: {1e3 * row['seconds']:.1f} ms", flush=True
-        )
+        print(f"{row['what']}, batch {row['batch']}, {row['mode']}: {in_ms(row)} ms", flush=True)
     results = {"parity": checks, "nccl": nccl, "timings": times}
     write_record(args.output.with_suffix(".json"), "benchmarks.gpu", argv, device, **results)
     write_text(args.output.with_suffix(".md"), page(checks, nccl, times, machine(device)))
-    failed = [row for row in checks + nccl if not row["ok"]]
+    done = checks + nccl + times
+    failed = [row for row in done if not row["ok"]]
     for row in failed:
         print(f"FAILED: {row}", file=sys.stderr)
-    print(f"{len(checks) + len(nccl) - len(failed)} checks passed, {len(failed)} failed: {args.output}.md")
+    print(f"{len(done) - len(failed)} of {len(done)} checks and timings went well: {args.output}.md")
     return 1 if failed else 0
 
 

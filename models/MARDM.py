@@ -115,12 +115,12 @@ class MARDM(nn.Module):
     def compile_parts(self):
         """torch.compile of the Transformer's blocks and the head's network; ValueError without a compiler.
 
-        On CUDA a model in eval mode runs as CUDA graphs; in training the number of rows changes at each step.
+        Not as CUDA graphs: each part is compiled on its own, and where one graph's output is another's input
+        PyTorch refuses it as overwritten (pytorch/pytorch#152887).
         """
-        graphs = self.mask_latent.is_cuda and not self.training
         heads = [self.DiffMLPs.net, *self._heads()[1:]]
         for part in (*self.MARTransformer, *heads):
-            compile_module(part, dynamic=True, mode="reduce-overhead" if graphs else "default")
+            compile_module(part, dynamic=True)
 
     def read(self, text):
         """A text (see above) -> ReadText. Words go unheard where the model has no ears for them."""

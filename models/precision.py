@@ -21,7 +21,7 @@ class InferenceWeights:
     """Temporarily replaces the weights of linear layers by bf16 or oneDNN-packed copies.
 
     bf16: autocast would cast frozen weights anew at every call, which reads them three times over. The copies
-    keep their place in memory, because CUDA graphs hold on to it.
+    keep their place in memory.
     float32 on a CPU: packed weights skip oneDNN's own reordering at every product (figures in
     benchmarks/README.md).
 

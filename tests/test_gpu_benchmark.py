@@ -32,3 +32,26 @@ def test_a_difference_fails(result, name):
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
     assert not gpu.main(["--output", str(tmp_path / "gpu")])
     assert len(capsys.readouterr().out.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_timings_run_small_and_a_failure_is_a_row(monkeypatch):
+    """On the CPU in place of the GPU, XS in place of XL, not compiled; one job fails."""
+    monkeypatch.setattr(gpu, "MODES", [("fp32", False)])
+    monkeypatch.setattr(gpu, "TOKENS", 2)
+    monkeypatch.setattr(gpu, "training", lambda *given: 1 / 0)
+    rows = list(gpu.timings(torch.device("cpu"), "XS", ("XS",), batches=(1, 2)))
+    assert [row["what"] for row in rows] == [
+        *2 * ("generation, XS", "generation, XS, one-step head"),
+        "training step, XS",
+    ]
+    assert [row["ok"] for row in rows] == [True] * 4 + [False] and "ZeroDivision" in rows[-1]["error"]
+    assert gpu.page([], [], rows, "a machine").count("**FAILED**") == 1
+
+
+def test_a_training_step_is_timed():
+    assert gpu.training(torch.device("cpu"), "XS", 2, "fp32", False)["seconds"] > 0
+
+
+def test_the_collectives_run_under_torchrun():
+    row = gpu.collectives("cpu", 2)
+    assert row["ok"], row["error"]
