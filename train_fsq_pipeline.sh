@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Text-to-motion from nothing: train FSQ-AE, evaluate it, train FSQ-MARDM, evaluate it, sample videos.
+# Text-to-motion from nothing: train FSQ-AE, evaluate it, train and distill FSQ-MARDM, evaluate it, sample videos.
 #   bash train_fsq_pipeline.sh --demo                  the embedded demo set, sized for two CPU cores
 #   bash train_fsq_pipeline.sh                         HumanML3D at full size (a GPU; days)
 #   bash train_fsq_pipeline.sh --dataset_name kit      another data set at full size
@@ -24,6 +24,7 @@ full_size() {
     LENGTH_FLAGS=()
     AE_FLAGS=(--epoch 50 --batch_size 256)
     MARDM_FLAGS=(--epoch 500 --batch_size 64 --need_evaluation --eval_every 10)
+    DISTILL_FLAGS=(--epoch 25 --batch_size 64)
     EVAL_AE_FLAGS=()
     EVAL_MARDM_FLAGS=()
 }
@@ -39,6 +40,7 @@ demo_size() {
     MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 3000 --lr 2e-3 --warm_up_iter 100 --milestones 2000 2600
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --need_evaluation --eval_every 25
         --num_workers 0)
+    DISTILL_FLAGS=(--batch_size 4 --epoch 100 --max_iters 2000 --warm_up_iter 50 --teacher_steps 4 --num_workers 0)
     EVAL_AE_FLAGS=(--repeat_times 5 --num_workers 0)
     EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)
 }
@@ -136,11 +138,16 @@ if begin 2 "Evaluate FSQ-AE"; then
     once "$runs/$AE_NAME/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
         ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
 fi
-if begin 3 "Train FSQ-MARDM ($MODEL)"; then
+distilled=$runs/$NAME/onestep/model
+if begin 3 "Train FSQ-MARDM ($MODEL), distill its head"; then
     once "$runs/$NAME/model" train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
         --model "$MODEL" "${MARDM_FLAGS[@]}" $(continued "$NAME")
+    after+=("$runs/$NAME/model/train_mardm.done")
+    if [ -f "$distilled/latest.tar" ] && ! current "$distilled/latest.tar"; then rm -rf "$distilled"; fi # of another teacher
+    once "$distilled" distill_mardm python distill_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
+        --model "$MODEL" "${DISTILL_FLAGS[@]}" $(continued "$NAME/onestep")
 fi
-after+=("$runs/$NAME/model/train_mardm.done")
+after+=("$runs/$NAME/model/train_mardm.done" "$distilled/distill_mardm.done")
 if begin 4 "Evaluate FSQ-MARDM"; then
     once "$runs/$NAME/eval" evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
         --model "$MODEL" ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}

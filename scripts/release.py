@@ -5,7 +5,7 @@ needs.
 
 writes checkpoints/<dataset>/<to_ae>/model/net_best_fid.tar and
 checkpoints/<dataset>/<to>/model/net_best_fid.tar; the latter carries the set's length estimator and captions.
-Scripts load them like any other run.
+A one-step head goes with them, as onestep.tar. Scripts load them like any other run.
 """
 
 import torch
@@ -49,6 +49,15 @@ def packed(state, weights, **config):
     return {key: half(state[key]) for key in weights} | kept | {"config": state["config"] | config}
 
 
+def released_onestep(onestep, generator, released, name):
+    """A one-step head, tied to the released weights of its generator. BadInput where it belongs to others."""
+    teacher = onestep["config"]["teacher"]
+    if teacher["sha256"] != weights_hash(generator["ema_mardm"]):
+        raise BadInput("onestep.tar was distilled from other weights: distill anew, or remove it")
+    tie = teacher | {"name": name, "file": "net_best_fid.tar", "sha256": weights_hash(released["ema_mardm"])}
+    return packed(onestep, ["ema_onestep"], name=name, teacher=tie)
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     generator = load_state(Run.of(args).choose(args.checkpoint))
@@ -70,7 +79,11 @@ def main(argv=None):
         clips, read_labels(root, clips), lambda texts: embed_prompts(texts, encoder, torch.device("cpu"))
     )
     released |= {"captions": known.as_dict()}
-    for file, state in ((released_ae_path, released_ae), (path, released)):
+    files = {released_ae_path: released_ae, path: released}
+    source, target = Run.of(args).onestep, Run.of(args, args.to).onestep
+    if source.is_file():
+        files[target] = released_onestep(load_state(source), generator, released, args.to)
+    for file, state in files.items():
         save_state(file, state)
         print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 

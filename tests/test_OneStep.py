@@ -16,6 +16,7 @@ from models.DiffMLPs import DiffMLPs_models, at_times
 from models.OneStep import OneStepHead, Rows, hidden_rows, ode_end
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
+from scripts import release
 from tests.test_draw_law import HOW, LENGTHS, both, build
 from tests.test_MARDM import awake
 from tests.tiny import PAIR, call, different_tensors, linked, where
@@ -170,6 +171,10 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
     assert (drawn == onestep).all() and (drawn != midpoint).any()
     with pytest.raises(BadInput, match="guidance from 1 to 4"):
         pipeline.generate(prompt, seconds=2, sampler="onestep", cfg=9)
+
+    names = f"--dataset_name Demo --checkpoints_dir {home}/checkpoints --name MARDM --to half --to_ae half_AE"
+    assert call(release.main, names) == 0  # tied anew to rounded weights
+    assert load("Demo/half", str(home / "checkpoints")).mardm.onestep is not None
 
     assert call(distill_MARDM.main, line) == 2  # it is there already
     other = linked(world, tmp_path / "other")  # in two sittings the same tensors

@@ -155,11 +155,11 @@ def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, scri
         (pipeline / "calls").unlink(missing_ok=True)
         done = bash(pipeline, script, *SITTINGS[script], *options)
         assert done.returncode == 0, done.stderr
-        costly = ("train_AE", "train_MARDM", "evaluation_AE", "evaluation_MARDM", "sample")
+        costly = ("train_AE", "train_MARDM", "distill_MARDM", "evaluation_AE", "evaluation_MARDM", "sample")
         return [one[0][:-3] for one in commands(pipeline) if one[0][:-3] in costly]
 
     everything = sitting()
-    assert len(everything) == 5 if "fsq" in script else 4
+    assert len(everything) == 6 if "fsq" in script else 4
     (log,) = pipeline.glob("logs/*/train_ae.log")
     first = log.read_text()
     assert sitting() == [] and log.read_text().startswith(first)
