@@ -172,7 +172,8 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
     with pytest.raises(BadInput, match="guidance from 1 to 4"):
         pipeline.generate(prompt, seconds=2, sampler="onestep", cfg=9)
 
-    names = f"--dataset_name Demo --checkpoints_dir {home}/checkpoints --name MARDM --to half --to_ae half_AE"
+    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+    names = f"{places} --name MARDM --to half --to_ae half_AE"
     assert call(release.main, names) == 0  # tied anew to rounded weights
     assert load("Demo/half", str(home / "checkpoints")).mardm.onestep is not None
 
