@@ -15,11 +15,11 @@ from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from utils import metrics
 from utils.cli import Parser
-from utils.config import TrainingConfig
+from utils.config import SamplingFlags, TrainingConfig, add_flags
 from utils.data.clips import Caption, Clip, load_clips, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet
 from utils.errors import BadInput
-from utils.flags import sampling_config, sampling_flags
+from utils.flags import sampling_config
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.training.train_utils import EMA, warm_up_then_milestones
@@ -211,7 +211,7 @@ def test_diversity_of_few_samples_says_its_pairs(n):
 
 def test_guidance_follows_the_data_set_and_no_path(tmp_path):
     parser = Parser(None)
-    sampling_flags(parser)
+    add_flags(parser, "sampling", SamplingFlags)
     args = Namespace(seed=0, out_dir="my_kitchen_run", name="kit_kit", **vars(parser.parse_args([])))
     assert (
         sampling_config(args, DATASETS["t2m"]).cfg == 4.5

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from models.AE import AE_models
 from models.MARDM import MARDM_models
+from models.sampling import SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
 from utils.cli import name as folder_name
@@ -249,6 +250,36 @@ class TrainingConfig:
     log_every: int = flag("steps between scalars", 50, type=count(1))
     save_every: int = flag("steps between saves", 1000, type=count(1))
     is_continue: bool = flag("go on from latest.tar, exactly", False)
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """How motions are drawn, as asked for; None: what the data set or the head says (sampling_config)."""
+
+    time_steps: int = flag("unmasking rounds", SamplingConfig.time_steps, type=count(1, 1000))
+    cfg: float | None = flag(
+        "guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]",
+        None,
+        type=number(float, 0, 100),
+    )
+    temperature: float = flag("scale of the noise", SamplingConfig.temperature, type=number(float, 0, 10))
+    snap: str = flag(
+        "snap tokens to the grid as each is drawn, once before decoding, or never",
+        SamplingConfig.snap,
+        choices=("step", "end", "off"),
+    )
+    sampler: str = flag(
+        "onestep: one evaluation of the head that distill_MARDM.py makes; others: of the SiT head; with "
+        "dopri5, as MARDM, a motion depends on its batch [onestep where there is one, else midpoint]",
+        SamplingConfig.sampler,
+        choices=("auto", "onestep", "midpoint", "heun", "euler", "dopri5"),
+    )
+    sampler_steps: int | None = flag(
+        "steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
+        None,
+        type=count(1, 1000),
+    )
+    hard_pseudo_reorder: bool = flag("sort tokens by their unmasking order, as MARDM can", False)
 
 
 @dataclass(frozen=True)

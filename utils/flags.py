@@ -5,20 +5,20 @@ import argparse
 import torch
 
 from models.sampling import SamplingConfig, settle
-from utils.cli import count, number
 from utils.config import (
     EvaluationConfig,
     LoaderConfig,
     MachineConfig,
     RunConfig,
+    SamplingFlags,
     SpeedConfig,
     TrainingConfig,
     WeightsConfig,
     add_flags,
+    from_flags,
 )
 from utils.errors import BadInput
 
-SAMPLERS = ("auto", "onestep", "midpoint", "heun", "euler", "dopri5")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
 
@@ -46,7 +46,7 @@ def generator_flags(parser):
     common_flags(parser, run_name="MARDM")
     parser.add_argument("--demo", action=UseDemo, nargs=0, help="use the demo weights of the repository")
     weights_flags(parser, "model", "ae_name", "ae_model", "checkpoint", "text_encoder")
-    sampling_flags(parser)
+    add_flags(parser, "sampling", SamplingFlags)
     add_flags(parser, "speed", SpeedConfig)
 
 
@@ -89,42 +89,6 @@ def speed_up(model, config):
             raise BadInput(f"--compile: {error}") from None
 
 
-def sampling_flags(parser):
-    group = parser.add_argument_group("sampling")
-    group.add_argument("--time_steps", type=count(1, 1000), default=18, help="unmasking rounds [%(default)s]")
-    group.add_argument(
-        "--cfg",
-        type=number(float, 0, 100),
-        help="guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]",
-    )
-    group.add_argument(
-        "--temperature", type=number(float, 0, 10), default=1.0, help="scale of the noise [%(default)s]"
-    )
-    group.add_argument(
-        "--snap",
-        choices=("step", "end", "off"),
-        default="step",
-        help="snap tokens to the grid as each is drawn, once before decoding, or never [%(default)s]",
-    )
-    group.add_argument(
-        "--sampler",
-        choices=SAMPLERS,
-        default="auto",
-        help="onestep: one evaluation of the head that distill_MARDM.py makes; others: of the SiT head; with "
-        "dopri5, as MARDM, a motion depends on its batch [onestep where there is one, else midpoint]",
-    )
-    group.add_argument(
-        "--sampler_steps",
-        type=count(1, 1000),
-        help="steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
-    )
-    group.add_argument(
-        "--hard_pseudo_reorder",
-        action="store_true",
-        help="sort tokens by their unmasking order, as MARDM can",
-    )
-
-
 def evaluation_flags(parser):
     add_flags(parser, "evaluation", EvaluationConfig)
 
@@ -133,16 +97,9 @@ def sampling_config(args, spec, mardm=None):
     """The sampling flags as a value; --cfg defaults to what suits the data set. mardm: what is drawn from, if
     known: its sampler takes the place of "auto".
     """
-    sampling = SamplingConfig(
-        time_steps=args.time_steps,
-        cfg=spec.cfg if args.cfg is None else args.cfg,
-        temperature=args.temperature,
-        snap=args.snap,
-        sampler=args.sampler,
-        sampler_steps=args.sampler_steps or SamplingConfig.sampler_steps,
-        hard_pseudo_reorder=args.hard_pseudo_reorder,
-        seed=args.seed,
-    )
+    cfg = spec.cfg if args.cfg is None else args.cfg
+    steps = args.sampler_steps or SamplingConfig.sampler_steps
+    sampling = from_flags(SamplingConfig, args, cfg=cfg, sampler_steps=steps)
     return sampling if mardm is None else settled(sampling, mardm)
 
 

@@ -20,9 +20,9 @@ from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.export import Motion
 from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
-from utils.config import WeightsConfig
+from utils.config import SamplingFlags, WeightsConfig
 from utils.errors import BadInput
-from utils.flags import SAMPLERS, settled, speed_up
+from utils.flags import settled, speed_up
 from utils.generation.known_captions import KnownCaptions
 from utils.generation.prompts import MAX_FRAMES, unknown_letters
 from utils.motion_process import check_finite, recover_from_ric
@@ -170,13 +170,14 @@ class Pipeline:
         unknown = [name for name in settings if name not in known]
         if unknown:
             raise BadInput(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
-        for name, (low, high) in SETTING_BOUNDS.items():
-            value = settings.get(name, low)
-            if not (isinstance(value, Real) and low <= value <= high):
-                raise BadInput(f"{name} is {value!r}, not a number from {low} to {high}")
-        for name, allowed in SETTING_NAMES.items():
-            if settings.get(name, allowed[0]) not in allowed:
-                raise BadInput(f"{name} is {settings[name]!r}, not one of {', '.join(allowed)}")
+        for one in fields(SamplingFlags):  # as the command line checks them
+            if one.name not in settings:
+                continue
+            value, allowed, kind = settings[one.name], one.metadata.get("choices"), one.metadata.get("type")
+            if allowed and value not in allowed:
+                raise BadInput(f"{one.name} is {value!r}, not one of {', '.join(allowed)}")
+            if kind and not (isinstance(value, Real) and kind.low <= value <= kind.high):
+                raise BadInput(f"{one.name} is {value!r}, not a number from {kind.low} to {kind.high}")
         return replace(SamplingConfig(cfg=self.spec.cfg), **settings)
 
 
@@ -184,15 +185,6 @@ def _short(texts):
     """The first of some texts, cut, and how many others there are."""
     first = texts[0] if len(texts[0]) <= 40 else texts[0][:40] + "…"
     return repr(first) + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
-
-
-SETTING_BOUNDS = {
-    "time_steps": (1, 1000),
-    "cfg": (0, 100),
-    "temperature": (0, 10),
-    "sampler_steps": (1, 1000),
-}
-SETTING_NAMES = {"snap": ("step", "end", "off"), "sampler": SAMPLERS}
 
 
 def load(
