@@ -110,7 +110,10 @@ def pipeline(demo_weights):
         ({"prompts": ["walk"], "cfg": -3}, "cfg is -3"),
         ({"prompts": ["walk"], "time_steps": 0}, "time_steps is 0"),
         ({"prompts": ["walk"], "temperature": float("nan")}, "temperature is nan"),
-        ({"prompts": ["walk"], "sampler": "midpiont"}, "sampler is 'midpiont', not one of auto, onestep, midpoint"),
+        (
+            {"prompts": ["walk"], "sampler": "midpiont"},
+            "sampler is 'midpiont', not one of auto, onestep",
+        ),
         ({"prompts": ["walk"], "stpes": 3}, "stpes: no such setting; there are .*time_steps"),
     ],
 )
