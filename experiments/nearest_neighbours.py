@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import scipy.stats
 from tqdm import tqdm
 
 from models import counter_rng
@@ -36,6 +35,7 @@ from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import generator_flags, sampling_config
 from utils.metrics import distances, kid
 from utils.pipeline import Pipeline
+from utils.statistics import wilson
 from utils.text_embeddings import embed_captions
 
 OVERLAP = 0.8  # of a clip's frames, at least, are compared with those of a training clip
@@ -169,7 +169,7 @@ def least_square(clip, train, lengths):
 def near_copies(values, bound):
     """Share of the distances `values` below `bound`, with its 95% interval (Wilson). -> dict"""
     hits = int((values < bound).sum())
-    low, high = scipy.stats.binomtest(hits, len(values)).proportion_ci(method="wilson")
+    low, high = wilson(hits, len(values))
     return {"n": len(values), "near_copies": hits, "share": hits / len(values), "low": low, "high": high}
 
 

@@ -84,8 +84,9 @@ def real_motions(n_clips, seed):
     prompt_of = {label: prompt for prompt, label in PROMPTS.items()}
     motions = defaultdict(list)
     for clip in demo_clips(n_clips, seed):
-        if clip.label in prompt_of:
-            motions[prompt_of[clip.label]].append(clip.joints)
+        label = clip.label.replace("+", "_")  # walk+wave_left
+        if label in prompt_of:
+            motions[prompt_of[label]].append(clip.joints)
     return motions
 
 

@@ -16,6 +16,12 @@ def student(values):
     return float(values.mean()), float(half)
 
 
+def wilson(hits, n):
+    """Wilson's 95% interval (low, high) of a share; n at least 1."""
+    interval = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def spearman(x, y):
     """Rank correlation of x [N] and y [N], ties at their mean rank; None where one of them is constant."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)

@@ -74,6 +74,13 @@ def sit(mood):
     return _seated(t, smooth((t - 0.3) / down), mood)
 
 
+def sit_and_rise(mood):
+    """Onto a chair, a moment there, and up again."""
+    half, rest = 1.2 * mood.slow, 0.7 * mood.slow
+    t = np.arange(int(round((0.3 + 2 * half + rest + 0.4) * FPS)) + 1) / FPS
+    return _seated(t, smooth((t - 0.3) / half) - smooth((t - 0.3 - half - rest) / half), mood)
+
+
 def stand_up(mood):
     """From a chair to standing."""
     up = 1.2 * mood.slow

@@ -110,6 +110,25 @@ def then(first, second):
     return Tracks(**parts)
 
 
+def mirrored(tracks):
+    """The same with left and right exchanged: x, yaw, roll and twist change their sign."""
+    across, turn = np.array([-1, 1]), np.array([1, -1, -1])
+    return Tracks(
+        root=tracks.root * across,
+        yaw=-tracks.yaw,
+        height=tracks.height,
+        pelvis=tracks.pelvis * turn,
+        spine=tracks.spine * turn,
+        head=tracks.head,
+        arms=tracks.arms[:, ::-1],
+        foot=tracks.foot[:, ::-1] * across,
+        foot_yaw=-tracks.foot_yaw[:, ::-1],
+        lift=tracks.lift[:, ::-1],
+        heel=tracks.heel[:, ::-1],
+        toe=tracks.toe[:, ::-1],
+    )
+
+
 def about(axis, angle):
     """Rotations [T,3,3] by `angle` [T] about an axis X, Y or Z."""
     # not SciPy's: they differ in the last bit, and the demo set of a seed must not change

@@ -1,7 +1,8 @@
 """The embedded demo set: procedural motion of 22 joints with captions, made from a seed in seconds.
 
 A demo and a test bed, not data to draw conclusions from. `body` poses the skeleton; `gestures`, `actions` and
-`gait` move it; `text` writes the captions. Clip i depends on (seed, i) alone.
+`gait` move it; `text` writes the captions; clips of even numbers show one action, the others a sequence of
+`sequences`. Clip i depends on (seed, i) alone. Each has a posture of its own, so that no two share frames.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ import numpy as np
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic import actions as act
 from motion.synthetic import gestures as gesture
-from motion.synthetic.body import Tracks, pose, then
+from motion.synthetic import sequences
+from motion.synthetic.body import HANG, Tracks, pose, smooth, then
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import captions, tokens
 
@@ -45,10 +47,6 @@ STEADY = ("",)
 STEPS = (6, 7, 8, 9)
 
 
-def _walk_then(action):
-    return lambda mood: then(act.walk(Mood(size=mood.size, reps=5)), action(mood))
-
-
 ACTIONS = {
     "walk": Action(act.walk, STEPS, STEADY),
     "walk_slow": Action(lambda mood: act.walk(mood, pace=0.6), (5, 6, 7), ("slowly",)),
@@ -74,12 +72,6 @@ ACTIONS = {
     "raise_both": Action(lambda mood: gesture.raise_arms(mood, (0, 1))),
     "turn": Action(lambda mood: act.turn(mood, 90 * mood.size), sided=True),
     "turn_around": Action(lambda mood: act.turn(mood, 180)),
-    "walk_wave": Action(_walk_then(gesture.wave), (3, 4), STEADY, sided=True),
-    "walk_kick": Action(_walk_then(act.kick), (1,), STEADY, sided=True),
-    "walk_sit": Action(_walk_then(act.sit), (1,), STEADY),
-    "walk_bow": Action(_walk_then(gesture.bow), (1,), STEADY),
-    "walk_jump": Action(_walk_then(act.jump), (1,), STEADY),
-    "turn_walk": Action(lambda mood: then(act.turn(Mood()), act.walk(mood)), (5, 6), STEADY, sided=True),
     "stand_walk": Action(lambda mood: then(act.stand_up(Mood()), act.walk(mood)), (5, 6), STEADY),
 }
 LABELS = tuple(
@@ -96,6 +88,9 @@ def _label_and_round(seed, index):
     return LABELS[order[place]], block, int(order[place])
 
 
+THREE_PARTS = (3, 8, 13, 18)  # of 20 sequences
+
+
 def _split(block, number):
     """Of 20 clips of a label 16 train, 1 validates and 3 test; labels take turns."""
     return {0: "val", 5: "test", 11: "test", 17: "test"}.get((block + 7 * number) % 20, "train")
@@ -103,11 +98,31 @@ def _split(block, number):
 
 def demo_clip(index, seed=3407):
     """Clip number `index` of the demo set."""
-    label, block, number = _label_and_round(seed, index)
+    number, kind = divmod(index, 2)
     rng = np.random.default_rng([seed, 2, index])
+    tracks, texts, label, split = (_sequence if kind else _action)(number, seed, rng)
+    side = label.rpartition("_")[2] if kind == 0 else ""
+    joints = pose(_with_posture(tracks, rng))
+    rest = rng.integers(0, 6, size=2)
+    rest[1] += max(0, MIN_FRAMES - len(joints) - rest.sum())
+    joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:MAX_FRAMES]
+    if side == "right" or (kind == 0 and side != "left" and rng.random() < 0.5):
+        joints = mirror_joints(joints, SMPL22)
+    return DemoClip(
+        name=f"demo{index:05d}",
+        joints=joints,
+        captions=texts,
+        tokens=[tokens(text) for text in texts],
+        label=label,
+        split=split,
+    )
+
+
+def _action(number, seed, rng):
+    """Tracks, captions, label and split of clip `number` of those that show one action."""
+    label, block, place = _label_and_round(seed, number)
     side = label.rpartition("_")[2]
-    sided = side in ("left", "right")
-    name = label.removesuffix(f"_{side}") if sided else label
+    name = label.removesuffix(f"_{side}") if side in ("left", "right") else label
     action = ACTIONS[name]
     how = str(rng.choice(action.paces))
     mood = Mood(
@@ -116,23 +131,49 @@ def demo_clip(index, seed=3407):
         reps=int(rng.choice(action.reps)),
         phase=rng.uniform(0, 2 * np.pi),
     )
-    joints = pose(action.build(mood))
-    rest = rng.integers(0, 6, size=2)
-    rest[1] += max(0, MIN_FRAMES - len(joints) - rest.sum())
-    joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:MAX_FRAMES]
-    if side == "right" or (not sided and rng.random() < 0.5):
-        joints = mirror_joints(joints, SMPL22)
     texts = captions(name, side, how, mood.reps if action.counted else 1, rng)
-    return DemoClip(
-        name=f"demo{index:05d}",
-        joints=joints,
-        captions=texts,
-        tokens=[tokens(text) for text in texts],
-        label=label,
-        split=_split(block, number),
-    )
+    return action.build(mood), texts, label, _split(block, place)
 
 
-def demo_clips(n_clips=1500, seed=3407) -> Iterator[DemoClip]:
+def _sequence(number, seed, rng):
+    """The same of a sequence. Of 20, 16 train (4 of them have three parts), 1 validates, 3 test."""
+    block, place = divmod(number, 20)
+    if place in THREE_PARTS:
+        split, order = "train", None
+    else:
+        split, kind, rank, n = _pair_turn(block, place)
+        orders = sequences.ORDERS[kind]
+        turn, rank = divmod(block * n + rank, len(orders))
+        order = orders[np.random.default_rng([seed, 3, len(orders), turn]).permutation(len(orders))[rank]]
+    made = None
+    while made is None:
+        labels = sequences.with_sides(order or sequences.draw_triple(rng), rng)
+        made = sequences.sequence(labels, rng, MAX_FRAMES - 5)  # with up to five frames of rest before
+    tracks, reps = made
+    return tracks, sequences.captions(labels, reps, rng), "+".join(labels), split
+
+
+def _pair_turn(block, place):
+    """-> split, kind of order, rank among the block's pairs of this split and kind, how many these are."""
+    test = {5: "seen", 11: "order", 17: "pair"}
+    if place in test:
+        return "test", test[place], 0, 1
+    if place == 0:
+        return "val", "seen", 0, 1
+    others = [k for k in range(1, 20) if k not in test and k not in THREE_PARTS]
+    return "train", "seen", others.index(place), len(others)
+
+
+def _with_posture(tracks, rng):
+    """Add how one person holds trunk, head and hanging arms, the same in every frame."""
+    hanging = 1 - smooth(np.abs(tracks.arms - HANG).max(axis=-1) / np.radians(30))  # [T,2]
+    tracks.arms += hanging[..., None] * np.radians(rng.uniform((-4, 0, -1, 0), (4, 5, 2, 4), size=(2, 4)))
+    tracks.spine[:, :2] += np.radians(rng.uniform(-2, 2, size=2))
+    tracks.height -= rng.uniform(0, 0.012)
+    tracks.head += np.radians(rng.uniform(-6, 6))
+    return tracks
+
+
+def demo_clips(n_clips=2400, seed=3407) -> Iterator[DemoClip]:
     """The first n_clips of the demo set, one by one."""
     return (demo_clip(index, seed) for index in range(n_clips))

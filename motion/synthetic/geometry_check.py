@@ -250,11 +250,6 @@ CHECKS = {
     "turn": lambda m, side: _turned(m, side) and _stays(m),
     "turn_around": lambda m, _: abs(m.turn) > 130 and _stays(m),
     "walk_wave": lambda m, side: _goes(m) and _waves(m, side) and m.when["way"] < m.when["hand"],
-    "walk_kick": lambda m, side: _goes(m) and _kicks(m, side) and m.when["way"] < m.when["foot"],
-    "walk_sit": lambda m, _: m.ahead > 0.8 and _sits(m) and m.when["way"] < m.when["low"],
-    "walk_bow": lambda m, _: _goes(m) and _bows(m) and m.when["way"] < m.when["bend"],
-    "walk_jump": lambda m, _: _goes(m) and _leaps(m) and m.ahead > 1.5 and m.when["way"] < m.when["air"],
-    "turn_walk": lambda m, side: _goes(m) and _turned(m, side) and _turn_first(m),
     "stand_walk": lambda m, _: _goes(m) and m.last_height - m.first_height > 0.2 and m.first_height < 0.8,
 }
 

@@ -149,36 +149,6 @@ SENTENCES = {
         "{who} makes a half turn in place {how}",
         "{who} {how} turns around to look behind",
     ),
-    "walk_wave": (
-        "{who} walks forward and then waves with {his} {side} hand",
-        "{who} walks ahead, stops and waves the {side} hand",
-        "after walking forward {who} waves with the {side} hand",
-    ),
-    "walk_kick": (
-        "{who} walks forward and then kicks with {his} {side} leg",
-        "{who} walks ahead, stops and kicks with the {side} foot",
-        "after walking forward {who} kicks with the {side} leg",
-    ),
-    "walk_sit": (
-        "{who} walks forward and then sits down",
-        "{who} walks ahead, stops and takes a seat",
-        "after walking forward {who} sits down on a chair",
-    ),
-    "walk_bow": (
-        "{who} walks forward and then bows",
-        "{who} walks ahead, stops and takes a bow",
-        "after walking forward {who} bows",
-    ),
-    "walk_jump": (
-        "{who} walks forward and then jumps up",
-        "{who} walks ahead, stops and jumps in place",
-        "after walking forward {who} jumps up into the air",
-    ),
-    "turn_walk": (
-        "{who} turns to the {side} and walks forward",
-        "{who} turns to {his} {side} and then walks ahead",
-        "after turning to the {side} {who} walks forward",
-    ),
     "stand_walk": (
         "{who} stands up from a chair and walks forward",
         "{who} gets up from a seat and then walks ahead",
@@ -192,9 +162,9 @@ _TAGGED = {
     "CCONJ": "and",
     "NUM": "three four five",
     "AUX": "is",
-    "ADP": "in on to with from into along while after above",
+    "ADP": "in on to with from into along while after before above",
     "ADV": """forward ahead slowly quickly backwards backward back sideways twice up down then together around
-        away behind hello""",
+        away behind hello first finally afterwards""",
     "ADJ": "several bent close half other",
     "VERB": """walks:walk walking:walk takes:take curves:curve bends:bend turns:turn turning:turn
         stepping:step returns:return comes:come goes:go moves:move steps:step shuffles:shuffle
@@ -203,7 +173,9 @@ _TAGGED = {
         standing:stand rises:rise doing:do sits:sit sitting:sit lowers:lower gets:get bows:bow greet
         look face waves:wave waving:wave raises:raise claps:clap clapping:clap kicks:kick lifts:lift
         kicking:kick punches:punch strikes:strike boxing:box puts:put rotates:rotate makes:make
-        stops:stop""",
+        stops:stop taking:take going:go moving:move sidestepping:sidestep shuffling:shuffle leaping:leap
+        squatting:squat bending:bend lowering:lower bowing:bow punching:punch striking:strike raising:raise
+        lifting:lift putting:put rotating:rotate""",
     "NOUN": """person man woman line curve arc path start knees:knee ground crouch place air spot side
         feet:foot foot legs:leg leg times:time squat chair seat bow hands:hand hand arms:arm arm fist
         head way turn""",
