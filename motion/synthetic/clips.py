@@ -167,7 +167,7 @@ def _pair_turn(block, place):
 def _with_posture(tracks, rng):
     """Add how one person holds trunk, head and hanging arms, the same in every frame."""
     hanging = 1 - smooth(np.abs(tracks.arms - HANG).max(axis=-1) / np.radians(30))  # [T,2]
-    tracks.arms += hanging[..., None] * np.radians(rng.uniform((-4, 0, -1, 0), (4, 5, 2, 4), size=(2, 4)))
+    tracks.arms += hanging[..., None] * np.radians(rng.uniform((-4, 0, 0, 0), (4, 5, 0, 4), size=(2, 4)))
     tracks.spine[:, :2] += np.radians(rng.uniform(-2, 2, size=2))
     tracks.height -= rng.uniform(0, 0.012)
     tracks.head += np.radians(rng.uniform(-6, 6))
