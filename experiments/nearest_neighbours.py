@@ -8,7 +8,9 @@ autoencoder, as whatever a generator repeats would have. A near-copy is nearer t
 the test clips are that have gone through it as well: if generated clips were like test clips, 1% would be
 near-copies. The positive control: training clips without their first token, through the autoencoder, as a
 generator would hand them in that repeats them. The share of them that is flagged is the power of the test:
-where it is low, few near-copies among generated clips mean nothing. JSON and figure go to the run's eval
+where it is low, few near-copies among generated clips mean nothing. `nearer` notices less than a copy: how
+often a clip is nearer to training than a reconstructed test clip is, over all pairs; 0.5 if they are alike.
+JSON and figure go to the run's eval
 folder. KID of the same draw is measured too.
 """
 
@@ -96,7 +98,8 @@ def main(argv=None):
     for space, rows in record["spaces"].items():
         for name, row in rows.items():
             copies = f"{row['near_copies']} of {row['n']} [{row['low']:.2%}, {row['high']:.2%}]"
-            print(f"{space}, {name}: median {row['median']:.3g}, near-copies {copies}")
+            nearer = f"nearer than test clips {row['nearer']:.2f}"
+            print(f"{space}, {name}: median {row['median']:.3g}, {nearer}, near-copies {copies}")
         if rows["copies"]["share"] < POWER:
             print(f"{space}: flags {rows['copies']['share']:.0%} of copied training clips, too few to tell")
     folder = Run.of(args).eval
@@ -179,12 +182,15 @@ def measure(sets, distance, percent=1):
     The bound of a near-copy is the 1st percentile of the reconstructed test clips.
     """
     values = {name: distance(clips) for name, clips in sets.items()}
-    bound = float(np.percentile(values["reconstruction"], percent))
-    return {
-        name: {"median": float(np.median(x)), "distances": [float(f"{d:.4g}") for d in x], "bound": bound}
-        | near_copies(x, bound)
-        for name, x in values.items()
-    }
+    test = values["reconstruction"]
+    bound, rows = float(np.percentile(test, percent)), {}
+    for name, x in values.items():
+        pairs = scipy.stats.mannwhitneyu(
+            test, x
+        ).statistic  # of them, those where x is nearer; ties are halves
+        rows[name] = {"median": float(np.median(x)), "nearer": float(pairs / (len(x) * len(test)))}
+        rows[name] |= {"distances": [float(f"{d:.4g}") for d in x], "bound": bound} | near_copies(x, bound)
+    return rows
 
 
 def draw(record, path):

@@ -383,7 +383,8 @@ def test_reconstructed_test_clips_are_one_percent_near_copies():
     sets = dict.fromkeys(memorisation.ROWS, clips(200, seed=1)) | {"copies": clips(30)}
     rows = memorisation.measure(sets, lambda x: nearest_clips(x, clips(30)))
     assert rows["reconstruction"]["share"] == pytest.approx(0.01, abs=0.005)
-    assert rows["copies"]["share"] == 1
+    assert rows["copies"]["share"] == 1 and rows["copies"]["nearer"] == 1
+    assert rows["reconstruction"]["nearer"] == pytest.approx(0.5)
 
 
 def test_copies_for_the_control_lack_their_first_token():
