@@ -159,7 +159,7 @@ class ReconstructionLoss:
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
     root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))
     velocity_weight: float = flag(
-        "weight of the joints' velocities in the world", 0.5, type=number(float, 0, 1e3)
+        "weight of the joints' velocities in the world", 0.1, type=number(float, 0, 1e3)
     )
     path_weight: float = flag(
         "weight of the root's path: its place and heading from the first frame on",

@@ -62,7 +62,7 @@ autoencoder() { # variant seed [split]
     model=($(variant "$1"))
     if ! [ -f "$runs/$run/trained" ]; then
         step "$run" python train_AE.py "${common[@]}" --name "$run" --seed "$2" --width $width --batch_size 32 \
-            --max_iters $ae_steps --lr 1e-3 --warm_up_iter 100 --milestones $((ae_steps * 13 / 20)) \
+            --recipe mardm --max_iters $ae_steps --lr 1e-3 --warm_up_iter 100 --milestones $((ae_steps * 13 / 20)) \
             $((ae_steps * 7 / 8)) --lr_decay 0.3 --root_weight 4 --model "${model[@]}" $(continued "$run")
         touch "$runs/$run/trained"
     fi
