@@ -4,6 +4,7 @@ python sample.py --demo --text_prompt "a person walks forward" --motion_length 1
 python sample.py --name FSQ_MARDM ...               # a trained generator
 python sample.py ... --text_path prompts.txt        # one a line; prompt#120 sets its frames, prompt#NA none
 python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
+python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres at seconds, the last one facing +X
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -27,6 +28,7 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.prompts import MAX_FRAMES, read_prompts
 from utils.generation.stitch import draw_story
+from utils.generation.waypoints import draw_along, frames_for, parse_waypoints
 from utils.generation.windows import part_key
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
@@ -67,6 +69,17 @@ def flags():
         default=8,
         help="frames around every join of --stitch drawn anew, cut to a multiple of 4 and to a third "
         "of either part [%(default)s]",
+    )
+    group.add_argument(
+        "--waypoints",
+        metavar="X,Z@SECONDS[:DEGREES]",
+        help="places in metres that every motion passes, in one string; it begins at 0,0, facing anywhere",
+    )
+    group.add_argument(
+        "--candidates",
+        type=count(1, 1000),
+        default=64,
+        help="motions drawn for --waypoints, of which the best is kept [%(default)s]",
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
@@ -138,6 +151,18 @@ def draw_stories(pipeline, texts, sampling, repeats, transition):
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
+def draw_routes(pipeline, texts, sampling, repeats, route):
+    """As draw_each, but every motion passes the waypoints. route: list of Waypoint, candidates."""
+    points, candidates = route
+    for i, prompt in enumerate(texts.prompts):
+        for r in range(repeats):
+            keys = [part_key(i, r * candidates + k) for k in range(candidates)]
+            text, frames = texts.rows[i][None], STRIDE * int(texts.m_lens[i])
+            rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
+            tqdm.write(str(arrival))
+            yield {"prompt": prompt, "sample": i, "repeat": r, "waypoints": asdict(arrival)}, rows, one
+
+
 def list_of_actions(pipeline):
     """A line for each label of the training set."""
     if not pipeline.captions or not pipeline.captions.actions:
@@ -154,6 +179,8 @@ def main(argv=None):
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
         raise BadInput("--stitch joins prompts: give two or more in --text_path")
+    if args.stitch and args.waypoints:
+        raise BadInput("--waypoints leads single motions: leave --stitch out")
     device = start(args)
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
@@ -164,7 +191,11 @@ def main(argv=None):
     rows = pipeline.embed(texts)
     for line in pipeline.warnings(texts, rows):
         print(f"warning: {line}")
-    m_lens = pipeline.lengths(rows, [prompt.frames for prompt in prompts], args.seed)
+    frames = [prompt.frames for prompt in prompts]
+    points = parse_waypoints(args.waypoints, spec.fps) if args.waypoints is not None else None
+    if points:
+        frames = [frames_for(points, n) for n in frames]
+    m_lens = pipeline.lengths(rows, frames, args.seed)
     texts = Texts(texts, rows, m_lens)
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
@@ -181,6 +212,8 @@ def main(argv=None):
         total, draw, last = args.repeat_times, draw_stories, args.transition // STRIDE
     else:
         total, draw, last = args.repeat_times * len(prompts), draw_each, args.batch_size
+    if points:
+        draw, last = draw_routes, (points, args.candidates)
     drawn = draw(pipeline, texts, sampling, args.repeat_times, last)
     skates = []
     try:

@@ -1,0 +1,149 @@
+"""Waypoints: what is read and refused, how the warp leads a path, that joints stand where it says."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import sample
+from motion.skeletons import SMPL22
+from tests.test_motion_process import walk
+from utils.errors import BadInput
+from utils.generation.waypoints import (
+    SPEED,
+    Waypoint,
+    _worst_stretch,
+    draw_along,
+    frames_for,
+    parse_waypoints,
+    warp,
+)
+from utils.motion_process import joints_to_features
+from utils.pipeline import load
+
+FPS = 20
+
+
+def straight(frames=100, metres=0.05):
+    """Rows of a body that goes straight ahead, as far each frame."""
+    rows = np.zeros((frames, 67))
+    rows[:, 2], rows[:, 3] = metres, 0.9
+    return rows
+
+
+def test_waypoints_are_read():
+    points = parse_waypoints(" 1.5,0@2.0  1.5,2@4.5:90 ", FPS)
+    assert points == [Waypoint(40, 1.5, 0.0), Waypoint(90, 1.5, 2.0, math.pi / 2)]
+    assert frames_for(points) == 92 and frames_for(points, 120) == 120
+    with pytest.raises(BadInput, match="frame 91, the motion has 80"):
+        frames_for(points, 80)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "empty"),
+        ("1@2", "write x,z@seconds"),
+        ("1,2,3@2", "write x,z@seconds"),
+        ("1,2", "write x,z@seconds"),
+        ("1,a@2", "write x,z@seconds"),
+        ("1,nan@2", "not a finite"),
+        ("1,1@0", "after 0 s"),
+        ("0,1@2 0,2@2", "after 2 s"),
+        ("0,1@20", "below 9.8"),
+        ("0,9@2", "4.5 m/s, 3 are the most"),
+        ("0,1@2 5,1@3", "5.0 m/s"),
+    ],
+)
+def test_what_cannot_be_read_or_walked_is_refused(text, words):
+    with pytest.raises(BadInput, match=words):
+        parse_waypoints(text, FPS)
+
+
+def test_a_path_is_turned_as_a_whole_for_free():
+    """4 m straight ahead: a waypoint 4 m to the left costs nothing but the facing."""
+    led = warp(straight(), [Waypoint(80, 4.0, 0.0)], FPS)
+    assert led.facing == pytest.approx(math.pi / 2) and led.cost < 1e-12
+    assert led.drawn.max() < 1e-12 and led.off.max() < 1e-9 and led.pace < 1e-9
+    assert np.allclose(led.rows, straight())
+
+
+def test_steps_grow_by_what_is_missing_and_no_more_than_they_may():
+    led = warp(straight(), [Waypoint(80, 0.0, 4.4)], FPS)
+    assert led.drawn[0] == pytest.approx(0.4) and led.off[0] < 0.01
+    assert 0.1 < led.pace <= SPEED and np.abs(led.rows[:, 2] / 0.05 - 1).max() == pytest.approx(led.pace)
+    far = warp(straight(), [Waypoint(80, 0.0, 6.0)], FPS)
+    assert far.pace == pytest.approx(SPEED, abs=1e-3) and far.off[0] == pytest.approx(6 - 4 * 1.15, abs=0.01)
+
+
+def test_two_waypoints_and_a_heading_bend_the_path():
+    points = [Waypoint(40, 0.0, 2.0), Waypoint(80, 1.0, 3.7, math.radians(45))]
+    led = warp(straight(), points, FPS)
+    assert led.drawn.max() > 0.05 and led.off.max() < 0.01 and abs(led.askew[0]) < math.radians(2)
+    assert np.abs(np.diff(led.rows[:, 0])).max() < math.radians(1)  # smoothly
+
+
+def test_a_body_that_stands_is_not_turned_about_its_feet():
+    rows = straight()
+    rows[50:, 2] = 0
+    led = warp(rows, [Waypoint(40, 1.0, 1.7), Waypoint(99, 1.0, 2.2)], FPS)
+    assert np.abs(led.rows[65:, 0]).max() < 1e-6 < np.abs(led.rows[:40, 0]).max()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_joints_are_where_the_warp_says(seed):
+    """Rows of a curved walk: the root of the joints passes the waypoints, heading included."""
+    rows = joints_to_features(walk(SMPL22, frames=81, turn=30.0 * seed), SMPL22)[:, :67].astype(np.float64)
+    spec = type("Spec", (), {"skeleton": SMPL22})
+    free = warp(rows, [Waypoint(60, 0.3, 1.0)], FPS).joints(spec)
+    goal = free[[30, 60], 0][:, [0, 2]] * [1.02, 0.96]
+    points = [Waypoint(30, *goal[0]), Waypoint(60, *goal[1])]
+    led = warp(rows, points, FPS)
+    there = led.joints(spec)[[30, 60], 0][:, [0, 2]]
+    assert np.allclose(np.linalg.norm(there - goal, axis=1), led.off, atol=1e-6)
+    assert led.off.max() < 0.03
+
+
+def test_only_the_worst_stretch_is_drawn_again():
+    motion = type("Motion", (), {"drawn": np.array([0.1, 0.5, 0.55])})
+    points = [Waypoint(20, 0, 1), Waypoint(42, 0, 2), Waypoint(79, 0, 3)]
+    hidden = _worst_stretch(motion, points, 20)
+    assert hidden.tolist() == [5 <= k < 11 for k in range(20)]
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load("Demo/demo_MARDM")
+
+
+def test_the_best_of_several_passes_its_waypoints(pipeline):
+    text, sampling = pipeline.embed(["a person walks forward"]), pipeline._sampling({"time_steps": 4})
+    points = [Waypoint(30, 0.0, 1.0), Waypoint(62, 1.0, 1.6)]
+    rows, joints, arrival = draw_along(pipeline, text, points, 64, sampling, list(range(12)))
+    root = joints[[30, 62], 0][:, [0, 2]]
+    off = np.linalg.norm(root - [[0.0, 1.0], [1.0, 1.6]], axis=1)
+    assert rows.shape == (64, 67) and joints.shape == (64, 22, 3)
+    assert off.max() == pytest.approx(arrival.worst_m, abs=1e-3) and off.max() < 0.1 < arrival.drawn_m + 0.1
+    again = draw_along(pipeline, text, points, 64, sampling, list(range(12)))
+    assert np.array_equal(again[1], joints)
+
+
+def test_what_no_drawing_reaches_is_refused(pipeline):
+    text, sampling = pipeline.embed(["a person sits down"]), pipeline._sampling({"time_steps": 2})
+    with pytest.raises(BadInput, match="best of 2 drawings misses one by"):
+        draw_along(pipeline, text, [Waypoint(40, 0.0, 5.0)], 44, sampling, [0, 1])
+
+
+def test_sample_py_leads_every_motion_and_says_how_far(tmp_path, capsys):
+    command = ["--demo", "--text_prompt", "a person walks forward", "--time_steps", "3", "--export", "npy"]
+    where = ["--output_dir", str(tmp_path), "--waypoints", "0.5,1@2", "--candidates", "8"]
+    sample.main([*command, *where])
+    assert "cm off as drawn" in capsys.readouterr().out
+    folder = tmp_path / "demo_MARDM_Demo"
+    (motion,) = [np.load(file) for file in folder.glob("*.npy")]
+    (entry,) = json.loads((folder / "samples.json").read_text())[-1]["motions"]
+    off = np.linalg.norm(motion[40, 0, [0, 2]] - [0.5, 1.0])
+    assert len(motion) == 44 and off == pytest.approx(entry["waypoints"]["worst_m"], abs=1e-3)
+    assert torch.isfinite(torch.from_numpy(motion)).all()

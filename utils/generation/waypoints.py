@@ -1,0 +1,260 @@
+"""Motion that passes given places at given times: the best of many drawings, its worst stretch drawn again,
+the rest closed by a smooth warp of the root's path.
+
+The warp changes turns and speeds in feature rows, which hold them as the body sees them, so the body turns
+with its path. Both changes are cubic B-splines over time. The motion begins at the origin and faces wherever
+suits. The ground plane is complex here, p = z + ix: a turn by phi about +Y is a product with exp(i phi).
+"""
+
+# T frames, D columns, J joints, W waypoints, K candidates, n spline coefficients
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.interpolate import BSpline
+from scipy.ndimage import gaussian_filter1d
+from scipy.optimize import least_squares
+
+from models.AE import STRIDE
+from motion.feet import fix_feet
+from utils.errors import BadInput
+from utils.generation.prompts import MAX_FRAMES
+from utils.generation.windows import draw_hidden
+from utils.motion_process import recover_from_ric
+
+BATCH = 64  # candidates at a time
+AGAIN_KEYS = 2 * 10**12  # beyond the keys of all parts and joins
+FASTEST = 3.0  # metres a second between two waypoints; the demo set's runners reach it
+FARTHEST = 0.25  # metres that may be missing in the end
+CLOSE = 0.02  # metres within which nothing is drawn again
+SPEED = 0.15  # the most by which a step grows or shrinks
+# units of the cost: metres and radians off, radians a second, share of the speed
+OFF, ASKEW, TURN, PACE = 0.005, math.radians(1), math.radians(12), 0.06
+STANDING = 0.2  # metres a second: a body as slow turns half as willingly, lest its feet slide
+KNOTS = 1.5  # spline coefficients a second
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    frame: int
+    x: float  # metres from where the motion begins
+    z: float
+    heading: float | None = None  # radians, 0 = +Z, a quarter turn = +X
+
+
+def parse_waypoints(text, fps):
+    """ "1.5,0@2.0 1.5,2@4.5:90" -> list of Waypoint: x,z in metres @ seconds : heading in degrees.
+
+    Raises BadInput, also for what nobody can walk in the time.
+    """
+    points, before = [], Waypoint(0, 0.0, 0.0)
+    for word in text.split():
+        place, _, time = word.partition("@")
+        time, _, heading = time.partition(":")
+        try:
+            x, z = (float(value) for value in place.split(","))
+            seconds, degrees = float(time), float(heading or 0)
+        except ValueError:
+            raise BadInput(f"--waypoints {word}: write x,z@seconds or x,z@seconds:degrees") from None
+        if not all(map(math.isfinite, (x, z, seconds, degrees))):
+            raise BadInput(f"--waypoints {word}: not a finite number")
+        frame = round(seconds * fps)
+        if not before.frame < frame < MAX_FRAMES:
+            raise BadInput(
+                f"--waypoints {word}: its time must lie after {before.frame / fps:g} s, that of the one "
+                f"before, and below {MAX_FRAMES / fps:g}"
+            )
+        pace = math.hypot(x - before.x, z - before.z) * fps / (frame - before.frame)
+        if pace > FASTEST:
+            raise BadInput(
+                f"--waypoints {word}: needs {pace:.1f} m/s, {FASTEST:g} are the most: give it more time"
+            )
+        before = Waypoint(frame, x, z, math.radians(degrees) if heading else None)
+        points.append(before)
+    if not points:
+        raise BadInput("--waypoints is empty: write x,z@seconds, e.g. 0,2@2.5")
+    return points
+
+
+def frames_for(points, asked=0):
+    """Frames of a motion: those asked for, else until the last waypoint; whole tokens. Raises BadInput."""
+    needed = points[-1].frame + 1
+    frames = (asked or needed + STRIDE - 1) // STRIDE * STRIDE
+    if frames < needed:
+        raise BadInput(f"--waypoints: the last is in frame {needed}, the motion has {frames}")
+    return frames
+
+
+@dataclass(frozen=True)
+class Warped:
+    """A motion led along waypoints as far as the warp may go."""
+
+    rows: np.ndarray  # [T,D] with the warp's turns and speeds
+    facing: float  # radians at the first frame, which rows cannot say
+    cost: float
+    drawn: np.ndarray  # [W] metres off when only turned as a whole
+    off: np.ndarray  # [W] metres off after the warp
+    askew: np.ndarray  # radians off at the waypoints that ask for a heading
+    pace: float  # the largest change of a step, as a share
+
+    def joints(self, spec):
+        """[T,J,3] in the skeleton's unit."""
+        joints = recover_from_ric(torch.from_numpy(self.rows), len(spec.skeleton)).numpy()
+        ground = (joints[..., 2] + 1j * joints[..., 0]) * np.exp(1j * self.facing)
+        return np.stack([ground.imag, joints[..., 1], ground.real], axis=-1)
+
+
+def warp(rows, points, fps, unit_m=1.0):
+    """Lead feature rows [T,D] along waypoints -> Warped.
+
+    Bounded least squares over the first facing, turns a [n] and changes of speed b [n], with
+    phi_t = facing + sum of w (B a)_t, steps (1 + (B b)_t) v_t exp(i phi_t); w is less for a standing body.
+    """
+    rows = np.asarray(rows, dtype=np.float64)
+    steps, own = _steps(rows, unit_m)
+    n = max(5, round(KNOTS * len(rows) / fps) + 3)
+    knots = np.pad(np.linspace(0, len(rows), n - 2), 3, mode="edge")
+    basis = BSpline.design_matrix(np.arange(len(rows)) + 0.5, knots, 3).toarray()[:, :n]
+    speed = gaussian_filter1d(np.abs(steps) * fps, 3, mode="nearest")
+    turns = np.cumsum((speed / (speed + STANDING))[:, None] * basis, axis=0) / fps
+    at = np.array([point.frame for point in points]) - 1  # the step that leads there
+    goal = np.array([point.z + 1j * point.x for point in points])
+    told = [k for k, point in enumerate(points) if point.heading is not None]
+    asked = np.array([points[k].heading for k in told])
+    before = np.cumsum(steps)[at]
+    facing = float(np.angle((goal * before.conj()).sum()))
+
+    def moved(x):
+        phi = x[0] + turns @ x[1 : n + 1]
+        return phi, steps * np.exp(1j * phi), 1 + basis @ x[n + 1 :]
+
+    def errors(x):
+        phi, turned, scale = moved(x)
+        askew = np.angle(np.exp(1j * (own[at[told]] + phi[at[told]] - asked)))
+        return np.cumsum(turned * scale)[at] - goal, askew
+
+    def residuals(x):
+        off, askew = errors(x)
+        return np.concatenate(
+            [off.real / OFF, off.imag / OFF, askew / ASKEW, x[1 : n + 1] / TURN, x[n + 1 :] / PACE]
+        )
+
+    def jacobian(x):
+        _, turned, scale = moved(x)
+        all_turns = np.concatenate([np.ones((len(rows), 1)), turns], axis=1)
+        by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[at]
+        off = np.concatenate([by_turn, np.cumsum(turned[:, None] * basis, axis=0)[at]], axis=1) / OFF
+        askew = np.concatenate([all_turns[at[told]], np.zeros((len(told), n))], axis=1) / ASKEW
+        size = np.concatenate([np.full(n, 1 / TURN), np.full(n, 1 / PACE)])
+        return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
+
+    most = np.concatenate([[np.inf], np.full(n, 5 * TURN), np.full(n, SPEED)])
+    found = least_squares(residuals, np.eye(1, 2 * n + 1)[0] * facing, jacobian, (-most, most))
+    off, askew = errors(found.x)
+    phi, _, scale = moved(found.x)
+    rows = rows.copy()
+    rows[:, 0] -= np.diff(phi, prepend=found.x[0]) / 2
+    rows[:, 1:3] *= scale[:, None]
+    drawn = np.abs(before * np.exp(1j * facing) - goal)
+    return Warped(rows, found.x[0], found.cost, drawn, np.abs(off), askew, float(np.abs(scale - 1).max()))
+
+
+def _steps(rows, unit_m):
+    """Complex steps [T] on the ground in metres, from each frame to the next, and the heading after each."""
+    heading = -2 * np.cumsum(rows[:, 0])
+    return unit_m * (rows[:, 2] + 1j * rows[:, 1]) * np.exp(1j * heading), heading
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How far from its waypoints a motion was drawn, and how far it is."""
+
+    drawn_m: float  # mean over the waypoints, of the best drawing, only turned as a whole
+    mean_m: float
+    worst_m: float
+    heading_degrees: float  # at the worst of the waypoints that ask for one
+    speed_change: float  # the largest, as a share
+
+    def __str__(self):
+        return (
+            f"waypoints: {100 * self.drawn_m:.0f} cm off as drawn, {100 * self.mean_m:.1f} in the end "
+            f"(at most {100 * self.worst_m:.1f} cm, {self.heading_degrees:.0f} degrees); "
+            f"speeds changed by up to {100 * self.speed_change:.0f}%"
+        )
+
+
+@torch.no_grad()
+def draw_along(pipeline, text, points, frames, sampling, keys):
+    """One motion along waypoints, the best of K -> (rows [T,D], joints [T,J,3], Arrival). Raises BadInput.
+
+    text [1,E]; keys: K integers, see MARDM.generate. Joints, in the skeleton's unit, have standing feet held,
+    rows not.
+    """
+    length = frames // STRIDE
+    tokens = torch.cat(
+        [
+            pipeline.mardm.generate(
+                pipeline.tokenizer.ae,
+                text.expand(len(some), *text.shape[1:]),
+                torch.full((len(some),), length, device=pipeline.device),
+                sampling,
+                some,
+            )
+            for some in _batches(keys)
+        ]
+    )
+    first, best = _best(pipeline, tokens, points, sampling)
+    result = first
+    if first.off.max() > CLOSE:
+        hidden, tokens = _worst_stretch(first, points, length), tokens[best]
+        again = [
+            draw_hidden(
+                pipeline,
+                text.expand(len(some), *text.shape[1:]),
+                tokens.expand(len(some), *tokens.shape),
+                hidden,
+                sampling,
+                [AGAIN_KEYS + key for key in some],
+            )
+            for some in _batches(keys)
+        ]
+        redrawn, _ = _best(pipeline, torch.cat(again), points, sampling)
+        result = min(first, redrawn, key=lambda motion: motion.cost)
+    if result.off.max() > FARTHEST:
+        raise BadInput(
+            f"--waypoints: the best of {len(keys)} drawings misses one by {result.off.max():.1f} m: give it "
+            "more or less time, or a prompt that goes there"
+        )
+    spec = pipeline.spec
+    askew = np.degrees(np.abs(result.askew).max(initial=0))
+    off = [float(value) for value in (first.drawn.mean(), result.off.mean(), result.off.max(), askew)]
+    return (
+        result.rows.astype(np.float32),
+        fix_feet(result.joints(spec), spec.fps, spec.skeleton),
+        Arrival(*off, result.pace),
+    )
+
+
+def _batches(keys):
+    return [keys[first : first + BATCH] for first in range(0, len(keys), BATCH)]
+
+
+def _best(pipeline, tokens, points, sampling):
+    """The candidate [K,L,d] that costs the warp least, warped -> (Warped, its index)."""
+    spec = pipeline.spec
+    frames = torch.full((len(tokens),), STRIDE * tokens.shape[1], device=tokens.device)
+    rows, _ = pipeline.decode(tokens, frames, snap=sampling.snap != "off")
+    warped = [warp(one, points, spec.fps, spec.skeleton.unit_m) for one in rows]
+    best = min(range(len(warped)), key=lambda k: warped[k].cost)
+    return warped[best], best
+
+
+def _worst_stretch(motion, points, length):
+    """bool [L], True between the two waypoints between which the drawing missed most."""
+    ends = [0, *(point.frame for point in points)]
+    worst = int(np.argmax(np.diff(motion.drawn, prepend=0)))
+    hidden = torch.zeros(length, dtype=torch.bool)
+    hidden[ends[worst] // STRIDE : -(-ends[worst + 1] // STRIDE)] = True
+    return hidden
