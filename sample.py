@@ -28,7 +28,7 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.prompts import MAX_FRAMES, read_prompts
 from utils.generation.stitch import draw_story
-from utils.generation.waypoints import draw_along, frames_for, parse_waypoints
+from utils.generation.waypoints import draw_routes, frames_for, parse_waypoints
 from utils.generation.windows import part_key
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
@@ -149,18 +149,6 @@ def draw_stories(pipeline, texts, sampling, repeats, transition):
     for r in range(repeats):
         rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
         yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
-
-
-def draw_routes(pipeline, texts, sampling, repeats, route):
-    """As draw_each, but every motion passes the waypoints. route: list of Waypoint, candidates."""
-    points, candidates = route
-    for i, prompt in enumerate(texts.prompts):
-        for r in range(repeats):
-            keys = [part_key(i, r * candidates + k) for k in range(candidates)]
-            text, frames = texts.rows[i][None], STRIDE * int(texts.m_lens[i])
-            rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
-            tqdm.write(str(arrival))
-            yield {"prompt": prompt, "sample": i, "repeat": r, "waypoints": asdict(arrival)}, rows, one
 
 
 def list_of_actions(pipeline):

@@ -9,19 +9,20 @@ suits. The ground plane is complex here, p = z + ix: a turn by phi about +Y is a
 # T frames, D columns, J joints, W waypoints, K candidates, n spline coefficients
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from scipy.interpolate import BSpline
 from scipy.ndimage import gaussian_filter1d
 from scipy.optimize import least_squares
+from tqdm import tqdm
 
 from models.AE import STRIDE
 from motion.feet import fix_feet
 from utils.errors import BadInput
 from utils.generation.prompts import MAX_FRAMES
-from utils.generation.windows import draw_hidden
+from utils.generation.windows import draw_hidden, part_key
 from utils.motion_process import recover_from_ric
 
 BATCH = 64  # candidates at a time
@@ -183,6 +184,21 @@ class Arrival:
             f"(at most {100 * self.worst_m:.1f} cm, {self.heading_degrees:.0f} degrees); "
             f"speeds changed by up to {100 * self.speed_change:.0f}%"
         )
+
+
+def draw_routes(pipeline, texts, sampling, repeats, route):
+    """Every prompt and repeat -> (entry of samples.json, feature rows, joints), as sample.py draws them.
+
+    route: list of Waypoint, number of candidates.
+    """
+    points, candidates = route
+    for i, prompt in enumerate(texts.prompts):
+        for r in range(repeats):
+            keys = [part_key(i, r * candidates + k) for k in range(candidates)]
+            text, frames = texts.rows[i][None], STRIDE * int(texts.m_lens[i])
+            rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
+            tqdm.write(str(arrival))
+            yield {"prompt": prompt, "sample": i, "repeat": r, "waypoints": asdict(arrival)}, rows, one
 
 
 @torch.no_grad()
