@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 from tqdm import tqdm
 
 from models import counter_rng
