@@ -150,7 +150,7 @@ class EvaluationRun:
         """The captions of this repeat as the evaluator reads them -> [N,D], [N,512] or None."""
         chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
         tokens, texts = [caption.tokens for caption in chosen], [caption.text for caption in chosen]
-        return self.evaluator.embed_text(tokens), self.evaluator.contrast_text(texts)
+        return self.evaluator.embed_text(tokens, texts), self.evaluator.contrast_text(texts)
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
         """Metrics of the Motions `pred` in answer to the captions of `real`. paired: pred[i] is to equal

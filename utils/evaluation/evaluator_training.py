@@ -1,4 +1,4 @@
-"""Training of evaluators: two losses that pull a caption to its motion, and the two kinds of evaluator.
+"""Training of evaluators: two losses that pull a caption to its motion, and the kinds of evaluator.
 
 Each kind has `embed(batch) -> text [B,D], motion [B,D]` and `loss(batch) -> []`. Batches are z-normalised,
 zero past each end.
@@ -16,9 +16,11 @@ from utils.datasets import loader
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluators import embed_rows
 from utils.evaluation.glove import WordTokens, split_words
+from utils.evaluation.word_networks import WordMatching
 from utils.training.train_utils import RunningMean, inference
 
 MARGIN = 10.0  # Guo et al., CVPR 2022
+SAME_MEANING = 0.8  # cosine of two captions, above which their clips are no negatives of each other (as TMR)
 
 
 def contrastive_margin(distance, same):
@@ -91,6 +93,26 @@ class Matching(Evaluator):
     @property
     def constants(self):
         return {} if self.words.source == "glove" else {"vocabulary": self.words.vocabulary}
+
+
+class Words(Evaluator):
+    """The networks of `word_networks`: captions as word states of a frozen encoder, which batches bring."""
+
+    share = 1.0
+
+    def __init__(self, sizes, text_encoder):
+        super().__init__()
+        self.model = WordMatching(sizes)
+        self.config = {"sizes": sizes, "text_encoder": text_encoder}
+        self.parts, self.constants = {"word_matching": self.model}, {}
+
+    def embed(self, batch):
+        return self.model.embed_text(batch.text), self.model.embed_motion(batch.motion, batch.m_lens)
+
+    def loss(self, batch):
+        text, motion = self.embed(batch)
+        pooled = F.normalize(batch.text[:, 0], dim=-1)
+        return info_nce(-self.model.scale() * text @ motion.T, pooled @ pooled.T > SAME_MEANING)
 
 
 class Contrast(Evaluator):

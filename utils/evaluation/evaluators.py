@@ -1,11 +1,12 @@
 """The evaluators' files, and the wrapper through which captions and motions are embedded.
 
-checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder
+checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder;
+                                                            or word_matching (word_networks.py)
 checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
 Ours hold config, format, mean, std and vocabulary besides; the published ones do not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional as F
@@ -13,16 +14,21 @@ from torch.nn import functional as F
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_TOKENS
 from models.masking import lengths_to_mask
+from models.TextEncoder import TEXT_ENCODERS
 from utils.checkpoints import Run, load_into, statistics_of
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluation.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
 from utils.evaluation.glove import ClipTokens, WordTokens, WordVectors, has_published
+from utils.evaluation.word_networks import HEADS, SIZES, WordMatching
 from utils.safe_load import State, load_state
+from utils.text_embeddings import embed_prompts
 
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
 MAX_FRAMES = MAX_TOKENS * STRIDE
 CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
+TEXTS = 64  # captions at a time
+LARGEST = 4096  # what a size in a checkpoint can be
 
 
 @dataclass
@@ -46,16 +52,16 @@ class TextMotionEvaluator:
             print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
         state = State(load_state(path), path)
-        networks = matching_networks(spec.dim, matching_sizes(state.fields, path))
+        if "word_matching" in state.fields:
+            kind, networks, words = WordEvaluator, *_word_matching(state, spec)
+        else:
+            kind, networks = cls, matching_networks(spec.dim, matching_sizes(state.fields, path))
+            words = _words(state, glove_dir)
         for name, network in networks.items():
             load_into(network, state.fields[name], path)
             network.to(device).eval().requires_grad_(False)
-        evaluator = cls(
-            networks,
-            _statistics(run, spec, state, eval_mean_std),
-            _words(state, glove_dir),
-            test=state.numbers("test"),
-        )
+        statistics = _statistics(run, spec, state, eval_mean_std)
+        evaluator = kind(networks, statistics, words, test=state.numbers("test"))
         evaluator._load_contrast(Run.of(run, CONTRAST).model / "finest.tar", spec, device)
         return evaluator
 
@@ -83,16 +89,16 @@ class TextMotionEvaluator:
         return self.networks["motion_encoder"].output_net[-1].out_features
 
     @torch.no_grad()
-    def embed_text(self, tokens):
-        """Lists of word/POS tokens -> [B,D] on the CPU."""
+    def embed_text(self, tokens, texts=None):
+        """Captions as lists of word/POS tokens, and as they stand -> [B,D] on the CPU."""
         words, pos, lengths = self.words(tokens)
-        device = self.networks["text_encoder"].hidden.device
+        device = self.device
         return self.networks["text_encoder"](words.to(device), pos.to(device), lengths).cpu()
 
     @torch.no_grad()
     def embed_motion(self, motion, m_lens):
         """Physical rows [B,T,dim], m_lens [B] frames -> [B,D] on the CPU, each clip as if alone."""
-        return embed_rows(self.networks, self._prepared(motion, m_lens), m_lens).cpu()
+        return self._embed_rows(self._prepared(motion, m_lens), m_lens).cpu()
 
     @torch.no_grad()
     def contrast_text(self, captions):
@@ -109,10 +115,40 @@ class TextMotionEvaluator:
             return None
         return self.contrast.encode_motion(self._prepared(motion, m_lens), m_lens).cpu()
 
+    @property
+    def device(self):
+        return next(next(iter(self.networks.values())).parameters()).device
+
+    def _embed_rows(self, motion, m_lens):
+        return embed_rows(self.networks, motion, m_lens)
+
     def _prepared(self, motion, m_lens):
-        device = self.networks["text_encoder"].hidden.device
-        motion = self.normalizer(motion.to(device))
-        return motion * lengths_to_mask(m_lens.to(device), motion.shape[1])[..., None]
+        motion = self.normalizer(motion.to(self.device))
+        return motion * lengths_to_mask(m_lens.to(self.device), motion.shape[1])[..., None]
+
+
+@dataclass
+class WordEvaluator(TextMotionEvaluator):
+    """Captions are read as word states of a frozen encoder. networks: word_matching; words: its name."""
+
+    known: dict = field(default_factory=dict)  # caption -> its embedding: it is asked for again and again
+
+    @property
+    def width(self):
+        return self.networks["word_matching"].text.summary.out[-1].out_features
+
+    @torch.no_grad()
+    def embed_text(self, tokens, texts=None):
+        """As above; the texts are what is read. Raises BadInput where the encoder has no weights."""
+        new = sorted(set(texts) - self.known.keys())
+        for start in range(0, len(new), TEXTS):
+            some = new[start : start + TEXTS]
+            states = embed_prompts(some, self.words, self.device, words=True)
+            self.known |= zip(some, self.networks["word_matching"].embed_text(states).cpu())
+        return torch.stack([self.known[text] for text in texts])
+
+    def _embed_rows(self, motion, m_lens):
+        return self.networks["word_matching"].embed_motion(motion, m_lens)
 
 
 def embed_rows(networks, motion, m_lens):
@@ -133,6 +169,17 @@ def _statistics(run, spec, state, eval_mean_std):
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
     return statistics_of(run, spec)
+
+
+def _word_matching(state, spec):
+    """-> the networks of a WordEvaluator, and the name of its text encoder. Raises BadInput."""
+    config = state.part("config")
+    sizes = {key: config.part("sizes").whole(key, 1, LARGEST) for key in SIZES}
+    encoder = TEXT_ENCODERS.get(config.fields.get("text_encoder"))
+    fits = encoder and None not in sizes.values() and (sizes["dim"], sizes["width"]) == (spec.dim, encoder.dim)
+    if not fits or sizes["hidden"] % HEADS:
+        raise BadInput(f"{state.path} is no evaluator of {spec.name}: its sizes are {sizes}")
+    return {"word_matching": WordMatching(sizes)}, config.fields["text_encoder"]
 
 
 def _words(state, glove_dir):
