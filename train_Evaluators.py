@@ -3,6 +3,7 @@
 python train_Evaluators.py --dataset_name Demo
 writes checkpoints/<dataset>/text_mot_match/model/finest.tar and text_mot_match_clip/model/finest.tar.
 For t2m and kit only the published evaluators give figures that compare with the literature: README.
+--text minilm reads captions by a pretrained encoder: for a small set with captions that people wrote.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -10,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from models.TextEncoder import TEXT_ENCODERS
 from utils import distributed, metrics
 from utils.checkpoints import Run, load_state, save_state
 from utils.cli import Parser, count, run, start
@@ -17,15 +19,25 @@ from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig,
 from utils.data.clips import load_clips
 from utils.datasets import DATASETS, Normalizer, TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.evaluation.evaluator_training import LOSSES, Contrast, Matching, mean_r_precision, validate
+from utils.evaluation.evaluator_training import (
+    LOSSES,
+    Contrast,
+    Matching,
+    Words,
+    mean_r_precision,
+    reachable,
+    validate,
+)
 from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
 from utils.flags import common_flags, optimizer_flags
 from utils.randomness import reseed
+from utils.text_embeddings import embed_captions
 from utils.training.train_utils import learning_rate
 from utils.training.training_loop import Best, TrainingLoop
 
 MAX_NORM = 1.0
+BLOCKS = 2  # of the motion tower that goes with a pretrained text encoder
 EMBEDDING_WIDTHS = (32, 64, 128, 256, 512)
 
 
@@ -44,11 +56,19 @@ def flags():
         "of which the test split has 5 times as many clips]",
     )
     group.add_argument(
+        "--text",
+        choices=("vectors", *TEXT_ENCODERS),
+        default="vectors",
+        help="how matching networks read captions: word vectors, as published, or word states of a frozen "
+        "encoder [%(default)s]",
+    )
+    group.add_argument(
         "--hidden",
         type=count(8, 4096),
         nargs=3,
         metavar=("MOVEMENT", "TEXT", "MOTION"),
-        help="hidden widths [512 512 1024, the published sizes, for t2m and kit; else 128 128 128]",
+        help="hidden widths [512 512 1024, the published sizes, for t2m and kit; else 128 128 128; with "
+        "--text of an encoder the first counts, 256]",
     )
     group.add_argument(
         "--loss",
@@ -109,11 +129,13 @@ def test(model, loop, test_set, device):
     if top is None:
         print(f"{name}: {n} test clips are too few to tell whether it counts ({metrics.POOL} needed)")
         return
-    save_state(path, state | {"test": {f"top{k}": float(value) for k, value in enumerate(top, start=1)}})
+    reach = reachable(test_set, loop.loading.seed, repeats=5)
+    save_state(path, state | {"test": metrics.named("top", top) | {"reach": reach}})
     shown = " / ".join(f"{value:.3f}" for value in top)
     print(f"{name}: R-precision 1/2/3 of real test motion {shown} (n={n}, epoch {state['best']['ep']})")
-    if top[2] < metrics.EVALUATOR_BAR:
-        print(f"{name}: IT DOES NOT COUNT, top-3 is below {metrics.EVALUATOR_BAR}: train it longer")
+    bar = metrics.EVALUATOR_BAR * reach
+    if top[2] < bar:
+        print(f"{name}: IT DOES NOT COUNT, top-3 is below {bar:.3f}: train it longer, or try --text minilm")
 
 
 def main(argv=None):
@@ -128,18 +150,29 @@ def main(argv=None):
     clips = [load_clips(spec, root, split) for split in ("train", "val", "test")]
     if len(clips[0]) < 2:
         raise BadInput(f"{root}/train.txt: an evaluator needs at least 2 clips to tell apart")
-    sets = [TextMotionSet(part, normalizer, crop=part is clips[0], seed=args.seed) for part in clips]
+    texts, text_width = None, 0
+    if args.text != "vectors":
+        texts, text_width = embed_captions(clips, args.text, root, device, words=True)
+    sets = [TextMotionSet(part, normalizer, texts, crop=part is clips[0], seed=args.seed) for part in clips]
 
     published = args.dataset_name in DATASETS
     dim = args.dim or (512 if published else embedding_width(len(clips[2])))
-    hidden = args.hidden or ([512, 512, 1024] if published else [128, 128, 128])
+    hidden = args.hidden or ([512, 512, 1024] if published else [256] * 3 if texts else [128] * 3)
     captions = [caption for clip in clips[0] for caption in clip.captions]
     words = word_vectors(args.glove_dir, {t.rpartition("/")[0] for c in captions for t in c.tokens})
     sizes = dict(zip(("movement", "text", "motion"), hidden)) | {"embedding": dim}
 
-    print(f"embedding {dim} wide, {words.source} word vectors, {len(sets[0]):,} training clips")
+    source = f"{words.source} word vectors" if texts is None else f"word states of {args.text}"
+    print(f"embedding {dim} wide, {source}, {len(sets[0]):,} training clips")
+
+    def matching():
+        if texts is None:
+            return Matching(spec.dim, sizes, words, args.loss)
+        read = {"dim": spec.dim, "width": text_width, "hidden": hidden[0], "embedding": dim, "blocks": BLOCKS}
+        return Words(read, args.text)
+
     makers = {
-        MATCHING: lambda: Matching(spec.dim, sizes, words, args.loss),
+        MATCHING: matching,
         CONTRAST: lambda: Contrast(spec.dim, [c.text for c in captions]),
     }
     wanted = {"matching": [MATCHING], "contrast": [CONTRAST], "both": [MATCHING, CONTRAST]}[args.which]

@@ -3,6 +3,7 @@
 import math
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +18,16 @@ from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Metrics, interval
-from utils.evaluation import glove
+from utils.evaluation import evaluators, glove
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
     Contrast,
     Matching,
+    Words,
     contrastive_margin,
     info_nce,
     mean_r_precision,
+    reachable,
     same_caption,
 )
 from utils.evaluation.evaluators import CONTRAST, MATCHING, MAX_FRAMES, TextMotionEvaluator, embed_rows
@@ -159,6 +162,33 @@ def test_the_contrast_model_does_not_see_padding():
     assert torch.allclose(together.norm(dim=1), torch.ones(3))
 
 
+def states(captions, longest=7):
+    """Captions [B,1+W,384] as a text encoder gives them: the mean, then a row a word, by its spelling."""
+    rows = []
+    for caption in captions:
+        words = [np.random.default_rng([*word.encode()]).normal(0, 0.2, 384) for word in caption.split()]
+        rows.append(torch.from_numpy(np.stack([np.mean(words, axis=0), *words])).float())
+    return torch.nn.utils.rnn.pad_sequence([*rows, torch.zeros(1 + longest, 384)], batch_first=True)[:-1]
+
+
+WORD_SIZES = {"dim": SPEC.dim, "width": 384, "hidden": 16, "embedding": 8, "blocks": 2}
+
+
+def test_towers_see_every_word_and_no_padding():
+    torch.manual_seed(0)
+    model = Words(WORD_SIZES, "minilm").eval().model
+    motion, m_lens = torch.randn(3, 40, SPEC.dim), torch.tensor([40, 24, 12])
+    motion = motion * (torch.arange(40)[None, :, None] < m_lens[:, None, None])
+    together = model.embed_motion(motion, m_lens)
+    for i, n in enumerate(m_lens):
+        alone = model.embed_motion(motion[i : i + 1, :n], m_lens[i : i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+    captions = ["a man walks", "a man walks and jumps", "run"]
+    text = model.embed_text(states(captions))
+    assert torch.allclose(text, model.embed_text(states(captions, longest=20)), atol=1e-5)
+    assert torch.allclose(text.norm(dim=1), torch.ones(3)) and (text[0] - text[1]).abs().max() > 1e-2
+
+
 # losses
 
 
@@ -186,12 +216,16 @@ def test_equal_captions_are_no_negatives():
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
 
 
-@pytest.mark.parametrize("kind", ["matching", "contrast"])
+@pytest.mark.parametrize("kind", ["matching", "contrast", "words"])
 def test_evaluators_learn_what_is_planted(kind, normalizer):
     """Eight kinds of motion, sixteen captions: after a few steps a caption finds its kind."""
     torch.manual_seed(0)
-    train_set = TextMotionSet(tiny_clips(64, frames=(24, 28)), normalizer)
-    if kind == "contrast":
+    clips = tiny_clips(64, frames=(24, 28))
+    said = sorted({caption.text for clip in clips for caption in clip.captions})
+    train_set = TextMotionSet(clips, normalizer, dict(zip(said, states(said))))
+    if kind == "words":
+        model = Words({**WORD_SIZES, "hidden": 32}, "minilm")
+    elif kind == "contrast":
         captions = [caption.text for clip in train_set.clips for caption in clip.captions]
         model = Contrast(SPEC.dim, captions, d_model=32, layers=1)
     else:
@@ -234,6 +268,45 @@ def test_a_saved_evaluator_gives_the_same_embeddings(tmp_path, normalizer, datas
         assert torch.allclose(evaluator.contrast_text(batch.captions), text, atol=1e-6)
         assert torch.allclose(evaluator.contrast_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
     assert evaluator.width == SIZES["embedding"] and evaluator.test["top3"] == 0.5
+
+
+def test_a_saved_word_evaluator_gives_the_same_embeddings(tmp_path, monkeypatch, normalizer, dataset):
+    torch.manual_seed(0)
+    model, run = Words(WORD_SIZES, "minilm").eval(), run_in(tmp_path)
+    path, more = Run.of(run, MATCHING).model / "finest.tar", {"mean": normalizer.mean, "std": normalizer.std}
+    save_state(path, model.state() | more | {"config": model.config})
+    asked = []
+    monkeypatch.setattr(
+        evaluators, "embed_prompts", lambda texts, *x, **y: asked.extend(texts) or states(texts)
+    )
+    evaluator = TextMotionEvaluator.load(run, SPEC, "cpu")
+    batch = collate([dataset[(0, i)] for i in range(12)])
+    batch.text = states(batch.captions)
+    with torch.no_grad():
+        text, motion = model.embed(batch)
+    for _ in range(2):
+        assert torch.allclose(evaluator.embed_text(batch.tokens, batch.captions), text, atol=1e-6)
+    assert sorted(asked) == sorted(set(batch.captions))  # each caption is read once
+    assert torch.allclose(evaluator.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
+    assert evaluator.width == 8
+    for wrong in ({"dim": 5}, {"hidden": 10**9}, {"blocks": "2"}):
+        save_state(path, model.state() | {"config": {"sizes": WORD_SIZES | wrong, "text_encoder": "minilm"}})
+        with pytest.raises(BadInput, match="finest.tar"):
+            TextMotionEvaluator.load(run, SPEC, "cpu")
+
+
+def test_the_bar_is_relative_to_what_captions_allow(normalizer, capsys):
+    """32 clips of which four each bear the same two captions: three of the four are among the first three."""
+    clips = tiny_clips(32)
+    assert reachable(TextMotionSet(clips, normalizer), 0, repeats=2) == pytest.approx(3 / 4)
+    own = [replace(clip, captions=(Caption(clip.name, ("a/X",)),)) for clip in clips]
+    assert reachable(TextMotionSet(own, normalizer), 0, repeats=2) == 1
+
+    def warned(**test):
+        evaluation_report.warn_of_a_weak_evaluator(SimpleNamespace(test=test))
+        return "too weak" in capsys.readouterr().out
+
+    assert warned(top3=0.7) and not warned(top3=0.7, reach=0.9) and warned(top3=0.6, reach=0.9)
 
 
 # one pass

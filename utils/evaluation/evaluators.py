@@ -176,8 +176,8 @@ def _word_matching(state, spec):
     config = state.part("config")
     sizes = {key: config.part("sizes").whole(key, 1, LARGEST) for key in SIZES}
     encoder = TEXT_ENCODERS.get(config.fields.get("text_encoder"))
-    fits = encoder and None not in sizes.values() and (sizes["dim"], sizes["width"]) == (spec.dim, encoder.dim)
-    if not fits or sizes["hidden"] % HEADS:
+    fits = encoder and (sizes["dim"], sizes["width"]) == (spec.dim, encoder.dim)
+    if not fits or None in sizes.values() or sizes["hidden"] % HEADS:
         raise BadInput(f"{state.path} is no evaluator of {spec.name}: its sizes are {sizes}")
     return {"word_matching": WordMatching(sizes)}, config.fields["text_encoder"]
 

@@ -1,9 +1,9 @@
 """Matching networks for small sets: a frozen text encoder reads the captions, cosines compare.
 
-Words learned from a thousand clips do not tell captions apart that nobody used in training; the word states of
-a pretrained encoder do (as in TMR, Petrovich et al., ICCV 2023). Both towers end in attention, mean and maximum
-over time: of a caption and of a motion, one moment may decide.
-B batch, T frames, L = T/4 tokens, W word pieces, E width of the text encoder, H hidden width, D embedding width.
+Words learned from a thousand clips do not tell captions apart that nobody used in training; the word states
+of a pretrained encoder do (as in TMR, Petrovich et al., ICCV 2023). Both towers end in attention, mean and
+maximum over time: of a caption and of a motion, one moment may decide.
+B batch, T frames, L = T/4 tokens, W word pieces, E text width, H hidden width, D embedding width.
 """
 
 import torch
