@@ -3,7 +3,7 @@
 # autoencoder, generators XS and S with one-step heads, evaluate them. results/cmu.md holds the results.
 # Run it again after an interruption: what was finished is not repeated.
 #   FSQ_MARDM_DATA=/path/to/data bash experiments/cmu.sh
-# The data are ../shared/data/cmu_humanml3d; from the public BVH files instead: prepare_dataset.py cmu (datasets/README.md).
+# From the public BVH files instead of packed joints: prepare_dataset.py cmu (datasets/README.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
@@ -23,8 +23,7 @@ after=() # the trainings so far
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
 once $runs/FSQ_AE_High/model train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High \
-    --width 192 --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --milestones 6000 8000 --lr_decay 0.3 \
-    --root_weight 4 $(continued FSQ_AE_High)
+    --width 192 --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 $(continued FSQ_AE_High)
 after+=($runs/FSQ_AE_High/model/train_ae.done)
 once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
     --model FSQ_AE_High --baselines
@@ -35,9 +34,8 @@ generator() {
     local run=FSQ_MARDM_SiT_$size
     local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run" --model "FSQ-MARDM-SiT-$size")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --text_tokens on --batch_size 32 \
-        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 2 / 3)) $((steps * 9 / 10)) \
-        --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation \
-        --eval_every 10 $(continued "$run")
+        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 \
+        --log_every 50 --need_evaluation --eval_every 10 $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
     once "$runs/$run/model" distill python distill_MARDM.py "${named[@]}" --max_iters 2000 --need_evaluation
     after+=("$runs/$run/model/distill.done")
