@@ -32,14 +32,16 @@ once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" -
 generator() {
     local size=$1 steps=$2 after=("${after[@]}")
     local run=FSQ_MARDM_SiT_$size
-    local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run" --model "FSQ-MARDM-SiT-$size")
+    local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
+        --model "FSQ-MARDM-SiT-$size")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --text_tokens on --batch_size 32 \
         --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 \
         --log_every 50 --need_evaluation --eval_every 10 $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
     once "$runs/$run/model" distill python distill_MARDM.py "${named[@]}" --max_iters 2000 --need_evaluation
     after+=("$runs/$run/model/distill.done")
-    once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint --repeat_times 5 --baselines
+    once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint \
+        --repeat_times 5 --baselines
     once "$runs/$run/eval" evaluate_onestep python evaluation_MARDM.py "${named[@]}" --sampler onestep \
         --repeat_times 5 --record onestep
     python -m scripts.summary "$runs/$run/eval/eval.json"
