@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
+from models.MARDM import SamplingConfig
 from motion.feet import fix_feet
 from motion.synthetic.geometry_check import describe, shows
 from utils.cli import Parser, count, run, write_text
@@ -61,9 +62,8 @@ def _way(t, seconds, pace):
 
 
 def measure(pipeline, tasks, candidates):
-    """A row for every task."""
-    spec, rows = pipeline.spec, []
-    sampling = pipeline._sampling({})
+    """Yield a row for every task."""
+    spec, sampling = pipeline.spec, SamplingConfig(cfg=pipeline.spec.cfg)
     for number in range(tasks):
         label, prompt, points = draw_task(number, spec.fps)
         text, frames = pipeline.embed([prompt]), frames_for(points)
@@ -79,9 +79,7 @@ def measure(pipeline, tasks, candidates):
         except BadInput as error:
             row["refused"] = str(error)
         row["seconds"] = time.perf_counter() - began
-        rows.append(row)
-        print(number, label, len(points), row.get("arrival", row.get("refused")), flush=True)
-    return rows
+        yield row
 
 
 def judge(joints, label, spec):
@@ -120,8 +118,10 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    rows = measure(load(args.run), args.tasks, args.candidates)
-    write_text(Path(args.output), json.dumps(rows, indent=1) + "\n")
+    rows = []
+    for row in measure(load(args.run), args.tasks, args.candidates):
+        rows.append(row)
+        write_text(Path(args.output), json.dumps(rows, indent=1) + "\n")
     print(table(rows))
 
 
