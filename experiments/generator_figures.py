@@ -35,7 +35,7 @@ def main(argv=None):
     tokenizer, spec = pipeline.tokenizer, pipeline.spec
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     clips = load_clips(spec, root, "test")
-    texts = embed_captions([clips], pipeline.text_encoder, root, device)[0]
+    texts = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
 
     def evaluation(some):
         return EvaluationRun(None, TextMotionSet(some, tokenizer.normalizer, texts), spec, device)

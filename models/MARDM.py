@@ -125,7 +125,10 @@ class MARDM(nn.Module):
     def read(self, text):
         """A text (see above) -> ReadText. Words go unheard where the model has no ears for them."""
         with autocast_to(self.precision, text):
-            c = nn.functional.silu(self.cond_emb(pooled_text(text)))[:, None]
+            pooled = pooled_text(text)
+            if self.words and self.pooled_drop_prob >= 1:  # it has never heard one
+                pooled = torch.zeros_like(pooled)
+            c = nn.functional.silu(self.cond_emb(pooled))[:, None]
             if self.text_reader is None:
                 return ReadText(c, [None] * len(self.MARTransformer))
             states, there = self.text_reader(text[:, 1:])

@@ -71,6 +71,15 @@ def test_guidance_drops_words_and_pooled_vector_together(mardm, given):
     assert abs(words.float().mean() - 0.8) < 0.03 and abs(pooled.float().mean() - 0.8 * 0.6) < 0.03
 
 
+def test_a_pooled_vector_that_was_never_heard_is_not_heard_later(given):
+    latents, text, inside = given
+    torch.manual_seed(0)
+    mardm = awake(MARDM(**SHAPE, text_tokens="on", pooled_drop_prob=1.0)).eval()
+    other = torch.cat([text[:, :1] + 1, text[:, 1:]], dim=1)
+    a, b = (mardm.transformer(latents, x, inside) for x in (text, other))
+    torch.testing.assert_close(a, b)
+
+
 def test_a_text_is_read_once_for_all_rounds(mardm, given, monkeypatch):
     ae = make_ae("FSQ_AE_High", width=32).eval()
     reads, forward = [], TextReader.forward

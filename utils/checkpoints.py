@@ -234,6 +234,7 @@ def load_generator(source, device, tokenizer=None):
         attention=config.text("attention", "flat"),
         text_tokens=config.text("text_tokens", "off"),
         text_refiner=config.whole("text_refiner", 0, 8, 1),
+        pooled_drop_prob=config.number("pooled_drop_prob", 0.0),
     )
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if width and width != (mardm.target_dim,):
