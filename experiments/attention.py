@@ -57,6 +57,7 @@ from utils.training.token_statistics import keep_real_tokens
 from utils.training.train_utils import EMA, adamw, inference, optimizer_step, warm_up_then_milestones
 
 STARTS = {"neighbours": "#7570b3", "relative_bias": "#d95f02"}  # and their colours
+MARKERS = {"continuous": "o", "FSQ": "s", "VQ": "v"}
 FAMILIES = {"continuous": "MARDM", "FSQ": "FSQ-MARDM", "VQ": "VQ_MARDM"}
 LOST, WORSE = 0.25, 1.02
 BATCH, EVERY = 16, 25
@@ -251,7 +252,7 @@ def report(rows):
     for attention in STARTS:
         text.append("- {}: neighbour heads lost in {} of {} runs".format(attention, *lost(rows, attention)))
     if len(pairs(rows, "physical")) > 1:
-        for key in ("physical", "fid", "val_loss"):
+        for key in ("attention_end", "physical", "fid", "val_loss"):
             text.append(
                 f"- log({key}), relative_bias - neighbours: {plus_minus(*difference(rows, key), 3, '+')}"
             )
@@ -274,13 +275,11 @@ def draw(rows, path):
         axes.axhline(LOST, color="k", linestyle=":", linewidth=1)
         axes.set(title=f"{kind} tokens", xlabel="step", ylabel="attention at -1 and +1", ylim=(0, 1))
         legend(axes)
-    for kind, marker in zip(kinds, "osv"):
-        for start, colour in STARTS.items():
-            ours = [
-                row for row in rows if (row["kind"], row["attention"]) == (kind, start) and "walkers" in row
-            ]
-            x, y = [row["attention_end"] for row in ours], [row["walkers"] for row in ours]
-            last.plot(x, y, marker, color=colour, label=f"{kind}, {start}", markersize=5)
+    whole = [row for row in rows if "walkers" in row]
+    for kind, start in dict.fromkeys((row["kind"], row["attention"]) for row in whole):
+        ours = [row for row in whole if (row["kind"], row["attention"]) == (kind, start)]
+        x, y = [row["attention_end"] for row in ours], [row["walkers"] for row in ours]
+        last.plot(x, y, MARKERS[kind], color=STARTS[start], label=f"{kind}, {start}", markersize=5)
     last.axvline(LOST, color="k", linestyle=":", linewidth=1)
     last.axhline(1, color="grey", linewidth=1)
     last.set(xlabel="attention at the end", ylabel="speed of walkers / real", xlim=(0, 1))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 class TrainingOptions:
     """How a generator is trained.
 
-    attention: how it begins. "neighbours": queries and keys of each head match at one offset (-1, +1, -2,
-    ...). "relative_bias": a learned bias of each head and offset has its maximum there, which training does
-    not lose; it is part of the state_dict. "flat": all tokens alike, as MARDM.
+    attention: how it begins. "relative_bias": a learned bias of each head has its maximum at one offset (-1,
+    +1, -2, ...), which training does not lose; it is part of the state_dict. "neighbours": queries and keys
+    match at that offset. "flat": all tokens alike, as MARDM.
     text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers read first;
     "off", it hears the pooled vector alone, as MARDM.
     """
@@ -17,7 +17,7 @@ class TrainingOptions:
     cond_drop_prob: float = 0.1  # share of texts left out
     diffmlps_batch_mul: int = 4  # noise draws per hidden token
     dropout: float = 0.2  # of the Transformer
-    attention: str = "neighbours"
+    attention: str = "neighbours"  # the parameters of published weights; --attention has another default
     text_tokens: str = "off"
     text_refiner: int = 1
     pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left

@@ -42,7 +42,7 @@ def test_every_family_comes_in_five_sizes():
 def test_heads_begin_at_the_neighbours(size):
     """1 before, 1 after, 2 before, 2 after, ...; but for the first tokens, which the layer norm distorts."""
     torch.manual_seed(0)
-    block = MARDM(size=size, ae_dim=16).MARTransformer[0]
+    block = MARDM(size=size, ae_dim=16, attention="neighbours").MARTransformer[0]
     n = block.norm1(PositionalEncoding(SIZES[size].latent_dim, 0.0)(torch.zeros(1, 49, 1)))
     q, k = (
         f(n).unflatten(-1, (block.attn.heads, -1)).transpose(1, 2) for f in (block.attn.query, block.attn.key)

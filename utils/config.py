@@ -186,10 +186,10 @@ class GeneratorConfig:
     dropout: float = flag("of the Transformer", 0.2, type=number(float, 0, 0.9))
     raw_targets: bool = flag("leave the targets as they are, as MARDM does; not standardised", False)
     attention: str = flag(
-        "how it begins: heads at neighbouring tokens, the same by a learned bias of each offset, or all "
-        "tokens alike, as MARDM",
-        "neighbours",
-        choices=("neighbours", "relative_bias", "flat"),
+        "how it begins: heads at neighbouring tokens by a learned bias of each offset, or by queries and "
+        "keys; or all tokens alike, as MARDM",
+        "relative_bias",
+        choices=("relative_bias", "neighbours", "flat"),
     )
     text_tokens: str = flag(
         "the Transformer attends to the words of a text, or hears its pooled vector alone, as MARDM",
