@@ -96,24 +96,26 @@ def train(model, run_config, training, loading, device, sets, constants):
     epochs = max(int(training.epoch * model.share), 1)
     steps = loading.steps(train_set)
     training = replace(training, epoch=epochs, schedule="cosine", clip_norm=MAX_NORM)
-    optimizer = torch.optim.AdamW(model.parameters(), training.lr, weight_decay=training.weight_decay)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, training.lr, weight_decay=training.weight_decay)
     scheduler = learning_rate(optimizer, training, steps)
     loop = TrainingLoop(
         training,
         loading,
         Run.of(run_config),
         device,
-        parts={**model.parts, "optimizer": optimizer, "scheduler": scheduler},
+        parts={**model.parts, **model.more, "optimizer": optimizer, "scheduler": scheduler},
         constants=constants | model.constants,
         best=Best(tuple(model.parts), "finest.tar", "score", highest=True),
     )
-    size = sum(p.numel() for p in model.parameters())
+    size = sum(p.numel() for p in trained)
     print(f"{run_config.name}: {size:,} parameters, {epochs * steps} steps")
     for _ in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 loop.backward(model.loss(batch.to(device)), 1)
             loop.optimizer_step(optimizer)
+            model.after_step(loop.progress.total_it)
         metrics = validate(model, val_set, loading.batch_size, loading.seed, device)
         metrics["score"] = metrics.get("top1", 0) + metrics.get("top3", 0) - 1e-3 * metrics["loss"]
         loop.finish_epoch(metrics, group="Val")

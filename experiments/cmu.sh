@@ -18,7 +18,7 @@ after=() # the trainings so far
     step prepare python prepare_dataset.py joints --input "$data" --name CMU --mirror
 [ -f $runs/text_mot_match/model/finest.tar ] ||
     step evaluator python train_Evaluators.py "${common[@]}" --which matching --text minilm --batch_size 128 \
-        --weight_decay 0.05 --epoch 20
+        --weight_decay 0.05 --epoch 24
 [ -f $runs/length_estimator/model/finest.tar ] ||
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 

@@ -239,6 +239,7 @@ def test_evaluators_learn_what_is_planted(kind, normalizer):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        model.after_step(step)
     after = mean_r_precision(model, train_set, 64, 0, "cpu", repeats=1)
     # Four motions of a pool are of the asked kind and look alike: 1/4, 2/4, 3/4 is what can be had.
     assert before[2] < 0.2 and after[0] > 0.12 and after[2] > 0.4

@@ -89,7 +89,7 @@ class WordTower(nn.Module):
 class WordMatching(nn.Module):
     """Both towers, into one space of unit vectors. sizes: those of SIZES."""
 
-    def __init__(self, sizes, dropout=0.2):
+    def __init__(self, sizes, dropout=0.3):
         super().__init__()
         dim, width, hidden, out, blocks = (sizes[key] for key in SIZES)
         self.motion = MotionTower(dim, hidden, out, blocks, dropout)
