@@ -16,7 +16,7 @@ import torch
 from models.AE import STRIDE
 from motion.bvh.rigs import bone_lengths
 from motion.captions import clean_text
-from motion.export import FORMATS, Names, export_motion
+from motion.export import FORMATS, Names, export_motion, in_place
 from motion.render.rendering import render_video
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
@@ -175,6 +175,8 @@ def main(argv=None):
         rows, joints, bends = place_edit(rows, source, kept, spec)
         print(*describe_edit(joints, rows, source, kept, bends, spec), sep="\n")
         stem = names.stem(prompt, 0, r, frames)
+        if args.in_place:
+            joints = in_place(joints)
         export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
         if "mp4" in formats:
             beside = stem.with_name(stem.name + "_beside_source.mp4")

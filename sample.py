@@ -8,10 +8,6 @@ python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres at s
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import hashlib
-import json
-import math
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,19 +16,20 @@ import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
-from motion.export import FORMATS, Names, export_motion
+from motion.export import FORMATS, Names, export_motion, in_place
 from motion.feet import fix_feet
-from utils.cli import Parser, count, run, start, write_text
+from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
+from utils.generation.loops import draw_loops
 from utils.generation.prompts import MAX_FRAMES, read_prompts
+from utils.generation.record import Record, sha256
 from utils.generation.stitch import draw_story
 from utils.generation.waypoints import draw_routes, frames_for, parse_waypoints
 from utils.generation.windows import part_key
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
-from utils.plain import parse_json
 
 
 def flags():
@@ -60,17 +57,21 @@ def flags():
     group.add_argument(
         "--fix_feet", action="store_true", help="hold standing feet in place (joints, not features)"
     )
-    group.add_argument(
+    kinds = group.add_mutually_exclusive_group()
+    kinds.add_argument(
         "--stitch", action="store_true", help="the prompts of --text_path become one motion of any length"
+    )
+    kinds.add_argument(
+        "--loop", action="store_true", help="the last frame of every motion flows into its first"
     )
     group.add_argument(
         "--transition",
         type=count(STRIDE, MAX_FRAMES // 2),
         default=8,
-        help="frames around every join of --stitch drawn anew, cut to a multiple of 4 and to a third "
-        "of either part [%(default)s]",
+        help="frames around every join of --stitch, and the seam of --loop, drawn anew, cut to a multiple of "
+        "4 and to a third of either part [%(default)s]",
     )
-    group.add_argument(
+    kinds.add_argument(
         "--waypoints",
         metavar="X,Z@SECONDS[:DEGREES]",
         help="places in metres that every motion passes, in one string; it begins at 0,0, facing anywhere",
@@ -83,41 +84,6 @@ def flags():
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
-
-
-class Record:
-    """The entry of one call in samples.json: what it takes to draw its motions again, and their files."""
-
-    PAUSE = 1.0  # seconds between two writings
-
-    def __init__(self, path, **fields):
-        self.path, self.written = path, -math.inf
-        self.call = fields | {"motions": []}
-        try:
-            self.before = parse_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            self.before = []
-        except ValueError:
-            print(f"{path} was not readable and is begun anew")
-            self.before = []
-
-    def add(self, motion):
-        """A motion whose files are written. On disk at once, or with the next one after a pause."""
-        self.call["motions"].append(motion)
-        if time.monotonic() - self.written > self.PAUSE:
-            self.write()
-
-    def write(self):
-        write_text(self.path, json.dumps([*self.before, self.call], indent=1, ensure_ascii=False) + "\n")
-        self.written = time.monotonic()
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -167,8 +133,6 @@ def main(argv=None):
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
         raise BadInput("--stitch joins prompts: give two or more in --text_path")
-    if args.stitch and args.waypoints:
-        raise BadInput("--waypoints leads single motions: leave --stitch out")
     device = start(args)
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
@@ -196,7 +160,9 @@ def main(argv=None):
         text_encoder=pipeline.text_encoder,
         sha256={str(path): sha256(path) for path in pipeline.paths},
     )
-    if args.stitch:
+    if args.loop:
+        total, draw, last = args.repeat_times * len(prompts), draw_loops, args.transition // STRIDE
+    elif args.stitch:
         total, draw, last = args.repeat_times, draw_stories, args.transition // STRIDE
     else:
         total, draw, last = args.repeat_times * len(prompts), draw_each, args.batch_size
@@ -211,6 +177,8 @@ def main(argv=None):
                 pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
                 skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
                 joints = fixed
+            if args.in_place:
+                joints = in_place(joints)
             stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(joints))
             caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
             files = export_motion(stem, joints, caption, spec.fps, spec.skeleton, args.export, rows)

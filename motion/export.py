@@ -86,6 +86,12 @@ def export_motion(
     return written
 
 
+def in_place(joints):
+    """joints [T,J,3] whose root stays above where it began, for games that move the character themselves."""
+    joints = np.asarray(joints)
+    return joints - (joints[:, :1] - joints[:1, :1]) * [1, 0, 1]
+
+
 def check_formats(formats, has_features=True):
     """Raise ValueError for an unknown format, or for feature rows where there are none."""
     unknown = [name for name in formats if name not in FORMATS]

@@ -63,6 +63,11 @@ def output_flags(parser, folder, formats):
         help=f"one or more of {', '.join(formats)} [npy mp4]",
     )
     group.add_argument(
+        "--in_place",
+        action="store_true",
+        help="take the root's way over the floor out of the joints (not of the feature rows)",
+    )
+    group.add_argument(
         "--mardm_names", action="store_true", help="MARDM's file names, with `caption:` before the text"
     )
 

@@ -1,0 +1,58 @@
+"""Loops: the seam is as smooth as the rest, what is drawn anew, and motion in place."""
+
+import numpy as np
+import pytest
+
+import sample
+from models.MARDM import SamplingConfig
+from motion.export import in_place
+from utils.generation.loops import draw_loop
+from utils.pipeline import load
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load("Demo/demo_MARDM")
+
+
+def local_steps(rows):
+    """Mean way of the joints, seen from the root, from each frame to the next; the first follows the last."""
+    body = rows[:, 4:].reshape(len(rows), -1, 3)
+    return np.linalg.norm(np.roll(body, -1, axis=0) - body, axis=-1).mean(axis=-1)
+
+
+@pytest.mark.parametrize("length, transition", [(20, 4), (11, 2), (3, 12), (1, 2)])
+def test_the_last_frame_flows_into_the_first(pipeline, length, transition):
+    text, sampling = pipeline.embed(["a person walks forward"]), SamplingConfig(time_steps=4, cfg=2.5)
+    rows, joints = draw_loop(pipeline, text, length, sampling, transition, key=3)
+    assert rows.shape == (4 * length, 67) and joints.shape == (4 * length, 22, 3)
+    steps = local_steps(rows)
+    assert np.isfinite(joints).all() and (length < 4 or steps[-1] <= 1.1 * steps[:-1].max())
+    assert abs(rows[:, 0].sum()) < 1e-4  # it faces as at the start
+    if length == 20:
+        again, _ = draw_loop(pipeline, text, length, sampling, 0, key=3)
+        apart = np.abs(again - rows).max(axis=1)
+        assert apart[35:45].max() < 0.5 * apart[[0, 1, -2, -1]].max()  # the middle stays
+
+
+def test_in_place_the_root_stays_and_poses_do_too():
+    joints = np.random.default_rng(0).normal(size=(9, 22, 3))
+    fixed = in_place(joints)
+    assert np.allclose(fixed[:, 0, [0, 2]], joints[0, 0, [0, 2]]) and np.array_equal(fixed[0], joints[0])
+    assert np.allclose(fixed[..., 1], joints[..., 1])
+    assert np.allclose(fixed - fixed[:, :1], joints - joints[:, :1])
+
+
+def test_sample_py_writes_loops_in_place(tmp_path, capsys):
+    where = ["--demo", "--output_dir", str(tmp_path), "--time_steps", "3", "--export", "npy"]
+    prompt = ["--text_prompt", "a person walks forward", "--motion_length", "48"]
+    sample.main([*where, *prompt, "--loop", "--in_place", "--repeat_times", "2"])
+    motions = [np.load(file) for file in (tmp_path / "demo_MARDM_Demo").glob("*.npy")]
+    assert [len(motion) for motion in motions] == [48, 48]
+    for motion in motions:
+        assert np.ptp(motion[:, 0, [0, 2]]) < 1e-6
+        ways = np.linalg.norm(np.roll(motion, -1, axis=0) - motion, axis=-1).mean(axis=-1)
+        assert ways[-1] <= 1.3 * ways[:-1].max()
+    with pytest.raises(SystemExit):
+        sample.main([*where, *prompt, "--loop", "--waypoints", "0,1@2"])
+    assert "not allowed with" in capsys.readouterr().err
