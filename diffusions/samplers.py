@@ -5,7 +5,6 @@ does not depend on its neighbours; the adaptive one shares its step sizes among 
 """
 
 import torch
-from torchdiffeq import odeint
 
 
 def euler(v, x, t, dt):
@@ -31,6 +30,8 @@ EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of v, a step
 def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
     """x [N,D] carried from t = 0 to 1 by a fixed-step solver, or by torchdiffeq's dopri5 (rtol, atol)."""
     if solver == "dopri5":
+        from torchdiffeq import odeint  # here: scipy with it takes a second
+
         # MARDM's 50 output times; with dense output they cost nothing and fix the solver's last steps.
         times = torch.linspace(0, 1, 50, device=x.device, dtype=x.dtype)
         return odeint(lambda t, x: v(x, t), x, times, method="dopri5", rtol=rtol, atol=atol)[-1]

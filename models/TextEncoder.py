@@ -28,6 +28,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from models import bert
+
 BATCH = 64  # texts at a time
 
 
@@ -164,7 +166,8 @@ class TextEncoder:
                 truncation=True,
                 max_length=self.spec.max_tokens,
                 return_tensors="pt",
-            ).to(self.device)
+            )
+            tokens = {name: rows.to(self.device) for name, rows in tokens.items()}
             output, mask = model(**tokens), tokens["attention_mask"]
             yield self.spec.pool(output, mask), output.last_hidden_state, mask
 
@@ -178,11 +181,13 @@ class TextEncoder:
 def load_weights(name):
     """-> (tokenizer, model) of TEXT_ENCODERS[name]. ValueError, with the remedy, where there are none."""
     spec = TEXT_ENCODERS[name]
-    folder = local_folder(spec)
+    folder, weights = local_folder(spec)
     if folder is not None:
         try:
+            if spec.model == "BertModel" and (parts := bert.from_folder(folder, weights)):
+                return parts
             return from_pretrained(spec, folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{folder} holds no usable weights of {name}: {first_line(error)}") from None
     try:
         return from_pretrained(spec, spec.repository, local_files_only=True)
@@ -223,22 +228,26 @@ def hub_answers():
 
 
 def local_folder(spec):
-    """The folder that the user or a package offers, or None. A package's weights are checked by sha256."""
+    """The folder that the user or a package offers and the bytes of its model.safetensors, or None and None.
+    A package's weights are checked by sha256.
+    """
     if os.environ.get(spec.variable):
         folder = Path(os.environ[spec.variable])
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"{spec.variable}={folder}: no config.json there; it should be a copy of {spec.repository}"
             )
-        return folder
+        file = folder / "model.safetensors"
+        return folder, file.read_bytes() if spec.model == "BertModel" and file.is_file() else b""
     weights = packaged_weights(spec.package) if spec.package else None
     if weights is None:
-        return None
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != spec.sha256:
+        return None, None
+    content = weights.read_bytes()
+    if hashlib.sha256(content).hexdigest() != spec.sha256:
         raise ValueError(
             f"{weights} is not the file that was checked (sha256 differs): reinstall {spec.package}"
         )
-    return weights.parent
+    return weights.parent, content
 
 
 def packaged_weights(package):

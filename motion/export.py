@@ -10,11 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.bvh.writer import write_bvh
 from motion.files import whole_file
-from motion.mannequin.gltf import write_glb
-from motion.render.rendering import render_video
-from motion.render.viewer import viewer_frame, viewer_page, write_html
 from motion.skeletons import SMPL22, Skeleton
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
@@ -64,6 +60,8 @@ class Motion:
             webbrowser.open(self.save(folder / "motion.html").as_uri())
 
     def _repr_html_(self):
+        from motion.render.viewer import viewer_frame, viewer_page
+
         frame = viewer_frame(viewer_page(self.joints, self.caption, self.fps, self.skeleton))
         return frame.replace("<iframe ", '<iframe width="100%" ', 1)
 
@@ -106,18 +104,41 @@ def _write_array(path, array):
         np.save(file, np.asarray(array, dtype=np.float32))
 
 
+# What a format needs is imported when it is written: matplotlib alone takes a second.
+
+
+def _write_bvh(path, motion):
+    from motion.bvh.writer import write_bvh
+
+    write_bvh(path, motion.joints, motion.fps, motion.skeleton)
+
+
+def _write_glb(path, motion):
+    from motion.mannequin.gltf import write_glb
+
+    write_glb(path, motion.joints, motion.fps, motion.caption, motion.skeleton)
+
+
+def _write_html(path, motion):
+    from motion.render.viewer import write_html
+
+    write_html(path, motion.joints, motion.caption, motion.fps, motion.skeleton)
+
+
 def _write_video(path, motion):
+    from motion.render.rendering import render_video
+
     render_video(path, motion.joints, motion.skeleton, motion.fps, motion.caption)
 
 
 FORMATS = {  # data before pictures
     "npy": (".npy", lambda path, motion: _write_array(path, motion.joints)),
     "features": (".features.npy", lambda path, motion: _write_array(path, motion.features)),
-    "bvh": (".bvh", lambda path, motion: write_bvh(path, motion.joints, motion.fps, motion.skeleton)),
-    "glb": (".glb", lambda path, m: write_glb(path, m.joints, m.fps, m.caption, m.skeleton)),
+    "bvh": (".bvh", _write_bvh),
+    "glb": (".glb", _write_glb),
     "mp4": (".mp4", _write_video),
     "gif": (".gif", _write_video),
-    "html": (".html", lambda path, m: write_html(path, m.joints, m.caption, m.fps, m.skeleton)),
+    "html": (".html", _write_html),
 }
 
 

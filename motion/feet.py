@@ -3,7 +3,6 @@
 # T frames
 
 import numpy as np
-from scipy.ndimage import binary_dilation
 
 from motion.rotations import shortest_arc, unit
 
@@ -63,6 +62,8 @@ def _corrections(toe, hip, floor, fps, unit_m):
     for start, end in standing(toe, hip, floor, fps, unit_m):
         moved[start:end] = (toe[start:end].mean(axis=0) - toe[start:end]) * [1, 0, 1]
         known[start:end] = True
+    from scipy.ndimage import binary_dilation  # here: half a second, and few need it
+
     known |= ~binary_dilation(known, np.ones(2 * max(1, round(BLEND * fps)) - 1))
     frames = np.arange(len(toe))
     return np.stack([np.interp(frames, frames[known], moved[known, axis]) for axis in range(3)], axis=1)

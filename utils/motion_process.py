@@ -10,7 +10,6 @@ are in datasets/README.md.
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from motion.rotations import shortest_arc, unit
@@ -97,6 +96,8 @@ def headings(joints, skeleton, facing="published"):
     right_hip, left_hip, right_shoulder, left_shoulder = np.moveaxis(joints[:, list(skeleton.facing)], 1, 0)
     across = FACING_RULES[facing] * (right_hip - left_hip) + (right_shoulder - left_shoulder)
     forward = np.cross([0.0, 1.0, 0.0], unit(across))
+    from scipy.ndimage import gaussian_filter1d  # here: half a second, and drawing does without
+
     forward = gaussian_filter1d(forward, FACING_SIGMA, axis=0, mode="nearest")
     theta = np.arctan2(forward[:, 0], forward[:, 2])
     theta[0] = 0.0  # exactly, also where the filter sees a turn ahead

@@ -10,7 +10,6 @@ import os
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from motion.bvh.parser import Hierarchy, frame_lines, header_tokens, read_values
@@ -64,6 +63,8 @@ class Bvh:
         # a quaternion and its negative are the same rotation: take the one next to the frame before
         flips = np.sign((self.rotations[1:] * self.rotations[:-1]).sum(axis=-1))
         signs = np.cumprod(np.concatenate([np.ones_like(flips[:1]), np.where(flips == 0, 1, flips)]), axis=0)
+        from scipy.interpolate import CubicSpline  # here: half a second, and few need it
+
         rotations = CubicSpline(old, self.rotations * signs[..., None])(new)
         rotations /= np.linalg.norm(rotations, axis=-1, keepdims=True)
         return replace(self, fps=fps, positions=CubicSpline(old, self.positions)(new), rotations=rotations)

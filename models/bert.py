@@ -1,0 +1,102 @@
+"""BERT's encoder (Devlin et al., NAACL 2019) from a folder of the hub, without `transformers`: importing that
+takes longer than all else that a prompt needs. Tests hold the two against each other.
+"""
+
+import json
+from types import SimpleNamespace
+
+import torch
+from torch import nn
+
+LAYER = {  # PyTorch's names <- BERT's
+    "self_attn.out_proj": "attention.output.dense",
+    "norm1": "attention.output.LayerNorm",
+    "linear1": "intermediate.dense",
+    "linear2": "output.dense",
+    "norm2": "output.LayerNorm",
+}
+
+
+class Bert(nn.Module):
+    """config: the fields of its config.json."""
+
+    def __init__(self, config):
+        super().__init__()
+        dim, eps = config["hidden_size"], config["layer_norm_eps"]
+        self.words = nn.Embedding(config["vocab_size"], dim)
+        self.places = nn.Embedding(config["max_position_embeddings"], dim)
+        self.kinds = nn.Embedding(config["type_vocab_size"], dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        layer = nn.TransformerEncoderLayer(
+            dim,
+            config["num_attention_heads"],
+            config["intermediate_size"],
+            dropout=0.0,
+            activation=config["hidden_act"],
+            layer_norm_eps=eps,
+            batch_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config["num_hidden_layers"], enable_nested_tensor=False)
+
+    def forward(self, input_ids, attention_mask):
+        """Both int64 [N,S] -> states, as `last_hidden_state` [N,S,E]."""
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        x = self.norm(self.words(input_ids) + self.kinds.weight[0] + self.places(places))
+        states = self.layers(x, src_key_padding_mask=attention_mask == 0)
+        return SimpleNamespace(last_hidden_state=states)
+
+    def load(self, weights):
+        """A state_dict with BERT's names; KeyError where one is missing. -> self"""
+        state = {}
+        for name, theirs in (("words", "word"), ("places", "position"), ("kinds", "token_type")):
+            state[f"{name}.weight"] = weights[f"embeddings.{theirs}_embeddings.weight"]
+        for kind in ("weight", "bias"):
+            state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
+            for i in range(len(self.layers.layers)):
+                ours, theirs = f"layers.layers.{i}", f"encoder.layer.{i}"
+                attention = (
+                    weights[f"{theirs}.attention.self.{x}.{kind}"] for x in ("query", "key", "value")
+                )
+                state[f"{ours}.self_attn.in_proj_{kind}"] = torch.cat(list(attention))
+                state |= {f"{ours}.{to}.{kind}": weights[f"{theirs}.{of}.{kind}"] for to, of in LAYER.items()}
+        self.load_state_dict(state)
+        return self
+
+
+class WordPieces:
+    """The tokenizer of a folder's tokenizer.json, called as those of `transformers` are."""
+
+    def __init__(self, file):
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(file))
+
+    def __call__(self, texts, max_length=None, **_):
+        """N strings -> {"input_ids", "attention_mask"}, int64 [N,S], rows cut and padded; one string -> its
+        ids as a list, whole.
+        """
+        if isinstance(texts, str):
+            self.tokenizer.no_truncation()
+            return {"input_ids": self.tokenizer.encode(texts).ids}
+        self.tokenizer.enable_truncation(max_length)
+        self.tokenizer.enable_padding()
+        rows = self.tokenizer.encode_batch(texts)
+        return {
+            "input_ids": torch.tensor([row.ids for row in rows]),
+            "attention_mask": torch.tensor([row.attention_mask for row in rows]),
+        }
+
+
+def from_folder(folder, weights):
+    """-> (tokenizer, model), or None where the folder holds no plain BERT. weights: its model.safetensors."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    plain = config.get("model_type") == "bert" and config.get("hidden_act") == "gelu"
+    if not plain or not (folder / "tokenizer.json").is_file():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return WordPieces(folder / "tokenizer.json"), Bert(config).load(load(weights))
+    except SafetensorError as error:
+        raise ValueError(f"model.safetensors: {error}") from None
