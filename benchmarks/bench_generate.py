@@ -4,17 +4,17 @@
   python -m benchmarks.bench_generate --sizes S L XL --batch 1 8 --stages --output results/bench_generate.json
   python -m benchmarks.bench_generate --device cuda --sizes XL --batch 1 64 --modes fp32 bf16 bf16+compile
 
-For each case: ms per motion and motions per second, head rows per generated token (counted), share of the
-roofline, and the same from the reference mode, which draws every hidden token with an adaptive solver as
-MARDM does, in float32. The roofline of a layer's call is max(FLOPs / measured matmul rate, weight bytes /
-measured bandwidth), summed over the calls that are made: a bound for this sequence of calls, not for the
-computation. Exits with 1 when the counted rows differ from tokens x evaluations x passes, or when drawing
-everything gives other motions.
+For each case, of the teacher's solver and of the one-step head: ms per motion and motions per second, head
+rows per generated token (counted), how near the floor of the computation is (see Account), and the same from
+the reference mode, which draws every hidden token with an adaptive solver as MARDM does, in float32. Weights
+are random. Exits with 1 when the counted rows differ from tokens x evaluations x passes (one-step: tokens x
+1), or when drawing everything gives other motions.
 """
 
 import itertools
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import hidden_counts
+from models.OneStep import OneStepHead
 from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips
@@ -40,14 +41,20 @@ TIMED_ROUNDS = (4, 12)  # of the reference mode at large sizes: an early and a l
 
 
 class Account:
-    """Counts what a module does while it runs: head rows, FLOPs, and the roofline time of each linear or
-    convolution call.
+    """Counts what a module does while it runs: head rows, FLOPs, and `floor`, the seconds that its linear and
+    convolution layers need at least.
+
+    A round needs the one before, but nothing forces it to read a layer's weights twice: the floor of a layer
+    in a round is max(all its FLOPs / rate, weight bytes / bandwidth), in however many calls it is made.
+    begin: the layer whose call opens a round.
     """
 
-    def __init__(self, modules, head, rate, bytes_per_second):
-        self.rows = self.calls = self.flops = self.roofline = 0
-        self.rate, self.bytes_per_second = rate, bytes_per_second
+    def __init__(self, modules, head, rate, bytes_per_second, begin=None):
+        self.rows = self.calls = self.flops = self.done = 0
+        self.rate, self.bytes_per_second, self.of_round = rate, bytes_per_second, {}
         self.hooks = [head.register_forward_hook(self._head)]
+        if begin is not None:
+            self.hooks.append(begin.register_forward_pre_hook(lambda *_: self._close_round()))
         layers = [m for module in modules for m in module.modules() if isinstance(m, (nn.Linear, nn.Conv1d))]
         self.hooks += [layer.register_forward_hook(self._layer) for layer in layers]
 
@@ -66,8 +73,18 @@ class Account:
         outputs = out.numel() // (layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)
         flops = 2 * outputs * layer.weight.numel()
         self.flops += flops
-        size = layer.weight.numel() * layer.weight.element_size()
-        self.roofline += max(flops / self.rate, size / self.bytes_per_second)
+        self.of_round[layer] = self.of_round.get(layer, 0) + flops
+
+    def _close_round(self):
+        for layer, flops in self.of_round.items():
+            size = layer.weight.numel() * layer.weight.element_size()
+            self.done += max(flops / self.rate, size / self.bytes_per_second)
+        self.of_round = {}
+
+    @property
+    def floor(self):
+        self._close_round()
+        return self.done
 
 
 def awake(module, scale=0.02):
@@ -86,6 +103,7 @@ def build(size, kind, device, words=0):
     ae = make_ae(name)
     text_tokens = "on" if words else "off"
     mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim, text_tokens=text_tokens)
+    mardm.onestep = OneStepHead.beside(mardm.DiffMLPs, scales=(0.0, 100.0))
     return awake(mardm).to(device).eval(), ae.to(device).eval()
 
 
@@ -96,8 +114,13 @@ class Setup:
     modes: tuple[str, ...] = flag("of computing", ("fp32",), nargs="+", choices=MODES)
     frames: int = flag("of a motion", 196, type=count(4, 196))
     kind: str = flag("targets", "FSQ", choices=KINDS)
-    sampler: str = flag("solver", "midpoint", choices=EVALUATIONS)
-    sampler_steps: int = flag("steps of the solver", 4, type=count(1, 100))
+    samplers: tuple[str, ...] = flag(
+        "solvers, and the one-step head",
+        ("midpoint", "onestep"),
+        nargs="+",
+        choices=(*EVALUATIONS, "onestep"),
+    )
+    sampler_steps: int = flag("steps of a solver", 4, type=count(1, 100))
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
     words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))
@@ -106,42 +129,45 @@ class Setup:
 
 
 def cases(size, batch, setup, rates, device):
-    """A row of the table for each mode, and whether the rows were as they should be."""
+    """A row of the table for each sampler and mode, and whether the rows were as they should be."""
     mardm, ae = build(size, setup.kind, device, setup.words)
     tokens = setup.frames // 4
     shape = (batch, 1 + setup.words, 512) if setup.words else (batch, 512)
     text = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
     m_lens = torch.full((batch,), tokens, device=device)
-    sampling = from_flags(SamplingConfig, setup)
-    evaluations = EVALUATIONS[setup.sampler] * setup.sampler_steps
-    expected = batch * tokens * evaluations * (2 if setup.cfg != 1 else 1)
+    sampling = from_flags(SamplingConfig, setup, sampler=setup.samplers[0])
     # at L and XL two of the reference's rounds are timed, scaled by their share of the hidden tokens
     whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
     rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
-    others = {"drawing_all_same_solver": sampling, "reference": replace(sampling, sampler="dopri5")}
+    others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5")}
     others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds) for name, s in others.items()}
     stages = beside(ae, m_lens, device) if setup.stages else {}
 
-    def ours():
+    def ours(sampling):
         return ae.detokenize(mardm.generate(ae, text, m_lens, sampling), m_lens * 4)
 
-    for mode in setup.modes:
+    for sampler, mode in itertools.product(setup.samplers, setup.modes):
+        sampling = replace(sampling, sampler=sampler)
+        onestep = sampler == "onestep"
+        evaluations = 1 if onestep else EVALUATIONS[sampler] * setup.sampler_steps
+        expected = batch * tokens * evaluations * (1 if onestep or setup.cfg == 1 else 2)
         precision = mode.split("+")[0]
         mardm, _ = build(size, setup.kind, device, setup.words)  # what was compiled stays so
         mardm.set_precision(PRECISIONS[precision])
         with torch.no_grad():
-            with Account([mardm, ae], mardm.DiffMLPs.net, rates[precision], rates["bytes"]) as account:
-                ours()
+            head, begin = mardm.head(sampling).net, mardm.input_process.poseEmbedding
+            with Account([mardm, ae], head, rates[precision], rates["bytes"], begin) as account:
+                ours(sampling)
             if "compile" in mode:
                 speed_up(mardm, SpeedConfig(precision, compile=True))
                 for _ in range(3):  # compile, record, settle
-                    ours()
-            took = min(seconds(ours, device) for _ in range(setup.repeats))
+                    ours(sampling)
+            took = min(seconds(partial(ours, sampling), device) for _ in range(setup.repeats))
         row = {
             "size": size,
             "batch": batch,
             "frames": setup.frames,
-            "solver": setup.sampler,
+            "solver": sampler,
             "evaluations": evaluations,
             "mode": mode,
             "sampling": asdict(sampling),
@@ -149,7 +175,7 @@ def cases(size, batch, setup, rates, device):
             "motions_per_second": batch / took,
             "rows_per_token": account.rows / (batch * tokens),
             "gflop": account.flops / 1e9,
-            "share_of_roofline": account.roofline / took,
+            "share_of_floor": account.floor / took,
             **stages,
         }
         for name, other in others.items():
@@ -196,18 +222,20 @@ def modes_agree(device):
     mardm, ae = mardm.double(), ae.double()
     text = torch.randn(3, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).to(device)
     m_lens = torch.tensor([1, 13, 6], device=device)
-    sampling = SamplingConfig(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
-    difference = mardm.generate(ae, text, m_lens, sampling) - draw_everything(
-        mardm, ae, text, m_lens, sampling
-    )
-    return float(difference.abs().max()) < 1e-9
+    differences = []
+    for sampler in ("midpoint", "onestep"):
+        sampling = SamplingConfig(time_steps=7, cfg=3.0, sampler=sampler, sampler_steps=2, snap="off")
+        drawn = mardm.generate(ae, text, m_lens, sampling)
+        differences.append(drawn - draw_everything(mardm, ae, text, m_lens, sampling))
+    return float(torch.stack(differences).abs().max()) < 1e-9
 
 
 def summary(row):
-    same, parent = row["drawing_all_same_solver"], row["reference"]
+    same, parent = row["drawing_all"], row["reference"]
     return (
-        f"{row['size']:>2} batch {row['batch']:<3} {row['mode']:12s} {row['ms_per_motion']:8.1f} ms/motion, "
-        f"{row['rows_per_token']:.0f} head rows a token, {100 * row['share_of_roofline']:.0f}% of roofline; "
+        f"{row['size']:>2} batch {row['batch']:<3} {row['solver']} {row['mode']} {row['ms_per_motion']:8.1f} "
+        f"ms/motion, {row['rows_per_token']:.0f} head rows a token, the floor is "
+        f"{100 * row['share_of_floor']:.0f}% of it; "
         f"{same['ratio']:.1f} x drawing all, {parent['ratio']:.1f} x the reference "
         f"({parent['rows_per_token']:.0f} rows a token)"
     )

@@ -25,7 +25,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
     drawn_anew = inside if sections is None else sections & inside
-    noise = SamplingNoise(sampling.seed, range(B), text.device)
+    noise = SamplingNoise(sampling.seed, range(B), text.device, sampling.order)
     leaves = reveal_rounds(drawn_anew.cpu(), noise.order(L), sampling.time_steps).to(text.device)
     for r in range(sampling.time_steps) if rounds is None else rounds:
         hidden = leaves >= r

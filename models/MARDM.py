@@ -265,7 +265,8 @@ class MARDM(nn.Module):
     def _noise(self, sampling, keys, B):
         if isinstance(keys, SamplingNoise):
             return keys
-        return SamplingNoise(sampling.seed, range(B) if keys is None else keys, self.mask_latent.device)
+        keys = range(B) if keys is None else keys
+        return SamplingNoise(sampling.seed, keys, self.mask_latent.device, sampling.order)
 
     def _decode(self, tokenizer, text, targets, masks, sampling, noise):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""

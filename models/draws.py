@@ -10,19 +10,39 @@ from models.counter_rng import Purpose, bits, normal, sample_keys
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
 
 
+def fractions(keys, n):
+    """Uniform numbers float64 [B,n] in [0,1); float32 would have ties."""
+    return (bits(keys, ORDER, (n,)) & 2**53 - 1).double() * 2**-53
+
+
+def halton(keys, L):
+    """The tokens of any round lie evenly over the motion: bit reversal of their places (van der Corput's
+    sequence; Besnier et al., arXiv 2503.17076), shifted round the circle by a number of each motion.
+    """
+    places, spread, step = torch.arange(L), torch.zeros(L, dtype=torch.float64), 0.5
+    while places.any():
+        spread, places, step = spread + step * (places & 1), places >> 1, step / 2
+    return (spread + fractions(keys, 1)) % 1
+
+
+REVEAL_ORDERS = {"random": fractions, "halton": halton}
+
+
 class SamplingNoise:
     """What is random in generation: from (seed, key, token) alone, so that a motion is the same in any batch.
 
-    keys: B integers, of motions; device: where the head's noise is made.
+    keys: B integers, of motions; device: where the head's noise is made. reveal: the order of the tokens, an
+    entry of REVEAL_ORDERS.
     """
 
-    def __init__(self, seed, keys, device="cpu"):
+    def __init__(self, seed, keys, device="cpu", reveal="random"):
+        self.reveal = REVEAL_ORDERS[reveal]
         self.host = sample_keys(torch.tensor(list(keys), dtype=torch.int64), Purpose.SAMPLING, seed)
         self.keys = self.host.to(device)
 
     def order(self, L):
-        """Uniform numbers float64 [B,L] on the host: which tokens stay hidden the longest."""
-        return (bits(self.host, ORDER, (L,)) & 2**53 - 1).double() * 2**-53  # float32 would have ties
+        """Numbers float64 [B,L] in [0,1) on the host: which tokens stay hidden the longest (the smallest)."""
+        return self.reveal(self.host, L)
 
     def rows(self, b, at, shape):
         """Standard normal float32 [N,*shape] for the tokens `at` [N] of the motions b [N]."""

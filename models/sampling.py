@@ -14,6 +14,7 @@ class SamplingConfig:
     sampler: str = "auto"  # see `settle`
     sampler_steps: int = 4
     hard_pseudo_reorder: bool = False
+    order: str = "random"  # in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = 3407
 
 

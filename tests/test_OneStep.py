@@ -13,6 +13,7 @@ from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models import onednn
 from models.DiffMLPs import DiffMLPs_models, at_times
+from models.draws import SamplingNoise
 from models.OneStep import OneStepHead, Rows, hidden_rows, ode_end
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
@@ -204,3 +205,18 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
     assert mardm.onestep is None and "left aside" in capsys.readouterr().out
     with pytest.raises(BadInput, match="distill_MARDM.py makes one"):
         settled(ONESTEP, mardm)
+
+
+@pytest.mark.parametrize("L", [1, 7, 49])
+def test_haltons_order_spreads_the_tokens_of_a_round(L):
+    """Of the n tokens that leave last, and of those that leave first, no two are much nearer than L / n."""
+    orders = SamplingNoise(0, range(5), reveal="halton").order(L)
+    assert (orders.sort(dim=1).values.diff(dim=1) > 0).all() and not torch.equal(orders[0], orders[1])
+    for ranks in orders.argsort(dim=1):
+        for n in (2, 4, 8):
+            for chosen in (ranks[:n], ranks[-n:]):
+                assert 2 * n > L or chosen.sort().values.diff().min() >= L // (2 * n)
+
+
+def test_orders_of_reveal_draw_by_the_law():
+    both(with_head("MARDM-SiT-XS"), replace(ONESTEP, order="halton"))

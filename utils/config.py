@@ -8,6 +8,7 @@ here alone. How motions are drawn is `models.MARDM.SamplingConfig`.
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from models.AE import AE_models
+from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
 from models.sampling import SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
@@ -278,6 +279,11 @@ class SamplingFlags:
         "steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
         None,
         type=count(1, 1000),
+    )
+    order: str = flag(
+        "in which tokens leave the mask; halton: those of a round lie apart",
+        SamplingConfig.order,
+        choices=tuple(REVEAL_ORDERS),
     )
     hard_pseudo_reorder: bool = flag("sort tokens by their unmasking order, as MARDM can", False)
 

@@ -6,7 +6,8 @@
   python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
   python -m experiments.sampling.study --report     results/sampling.md and .png from what is recorded
 
-A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step. One repeat of it is one
+A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step; or rounds-9/halton/onestep:
+9 rounds, tokens in Halton's order, by the one-step head where the run has one. One repeat of it is one
 motion per clip of the split, evaluated as evaluation_MARDM.py does. Every finished repeat is written to
 <record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over processes (one
 per run) and deepened later. Continuous latents have no grid: their cells are those of one snapping.
@@ -22,6 +23,7 @@ import functools
 import json
 import time
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from tqdm import tqdm
 from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
 from models.AE import STRIDE
+from models.draws import REVEAL_ORDERS
 from models.MARDM import SamplingConfig, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 from utils.cli import Parser, count, run, start, write_text
@@ -44,6 +47,7 @@ from utils.pipeline import load
 from utils.text_embeddings import embed_captions
 
 SNAPS = ("step", "end", "off")
+ROUNDS = (18, 12, 9, 6, 4)
 BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
 OPTIONS = {"temperature": (0.8, 0.9, 1.1), "cfg": (1.5, 2.5, 3.0, 3.5, 4.5)}
 KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter")
@@ -65,6 +69,9 @@ def cells(base, snaps=SNAPS):
     table = {
         f"{name}/{snap}": fields | {"snap": snap} for snap in snaps for name, fields in solvers().items()
     }
+    for sampler, order, rounds in product(("midpoint", "onestep"), REVEAL_ORDERS, ROUNDS):
+        how = {"sampler": sampler, "order": order, "time_steps": rounds}
+        table[f"rounds-{rounds}/{order}/{sampler}"] = how
     for field, values in OPTIONS.items():
         table |= {f"default/{field}={x}": {field: x} for x in values if x != getattr(base, field)}
     return {name: replace(base, **fields) for name, fields in table.items()}
@@ -87,7 +94,8 @@ class Record:
     def repeats(self, cell, sampling):
         """The repeats of a cell so far, number -> figures. A cell drawn with other settings starts anew."""
         kept, settings = self.state["cells"].get(cell), asdict(sampling)
-        if kept is None or any(kept["how"].get(key) != value for key, value in settings.items()):
+        # a setting that the record does not know is younger than it
+        if kept is None or any(kept["how"].get(key, value) != value for key, value in settings.items()):
             kept = self.state["cells"][cell] = {"how": settings, "repeats": {}}
         return kept["repeats"]
 
@@ -98,7 +106,8 @@ class Record:
 def measure(evaluation, pipeline, real, sampling, repeat):
     """One repeat of one cell -> figures."""
     rows = []
-    hook = pipeline.mardm.DiffMLPs.net.register_forward_hook(lambda module, given, out: rows.append(len(out)))
+    head = pipeline.mardm.head(sampling)
+    hook = head.net.register_forward_hook(lambda module, given, out: rows.append(len(out)))
     begun = time.perf_counter()
     try:
         drawn = evaluation.generated(pipeline.mardm, pipeline.tokenizer.ae, sampling, repeat)
@@ -108,7 +117,8 @@ def measure(evaluation, pipeline, real, sampling, repeat):
     tokens = sum(len(evaluation.dataset[(repeat, i)][0]) // STRIDE for i in range(len(evaluation.dataset)))
     metrics = evaluation.compare(real, drawn, repeat).as_dict()
     figures = {name: float(f"{metrics[name]:.6g}") for name in KEPT if metrics[name] is not None}
-    evaluations = sum(rows) / tokens / (2 if sampling.cfg != 1 else 1)
+    passes = 2 if sampling.cfg != 1 and sampling.sampler != "onestep" else 1
+    evaluations = sum(rows) / tokens / passes
     return figures | {"evaluations": round(evaluations, 3), "seconds": round(seconds, 2)}
 
 
@@ -172,7 +182,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)
-    base = SamplingConfig(cfg=spec.cfg, seed=config.seed)
+    base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint")
     facts = {
         "run": name,
         "family": mardm.kind,
@@ -191,6 +201,8 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
         return any(fnmatch.fnmatch(cell, pattern) for pattern in patterns)
 
     table = cells(base, SNAPS if mardm.kind != "continuous" else SNAPS[:1])
+    if mardm.onestep is None:
+        table = {cell: sampling for cell, sampling in table.items() if sampling.sampler != "onestep"}
     # every cell once before any twice: a study that is cut off has compared all of them
     jobs = [
         (cell, repeat)
