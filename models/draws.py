@@ -16,8 +16,8 @@ def fractions(keys, n):
 
 
 def halton(keys, L):
-    """The tokens of any round lie evenly over the motion: bit reversal of their places (van der Corput's
-    sequence; Besnier et al., arXiv 2503.17076), shifted round the circle by a number of each motion.
+    """Tokens that leave together lie apart: the bit reversal of their places (van der Corput's sequence;
+    Besnier et al., arXiv 2503.17076), shifted round the circle by a number of each motion.
     """
     places, spread, step = torch.arange(L), torch.zeros(L, dtype=torch.float64), 0.5
     while places.any():

@@ -207,15 +207,16 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
         settled(ONESTEP, mardm)
 
 
-@pytest.mark.parametrize("L", [1, 7, 49])
-def test_haltons_order_spreads_the_tokens_of_a_round(L):
-    """Of the n tokens that leave last, and of those that leave first, no two are much nearer than L / n."""
-    orders = SamplingNoise(0, range(5), reveal="halton").order(L)
-    assert (orders.sort(dim=1).values.diff(dim=1) > 0).all() and not torch.equal(orders[0], orders[1])
-    for ranks in orders.argsort(dim=1):
-        for n in (2, 4, 8):
-            for chosen in (ranks[:n], ranks[-n:]):
-                assert 2 * n > L or chosen.sort().values.diff().min() >= L // (2 * n)
+def test_haltons_order_spreads_the_tokens_of_a_round():
+    """Of 64 tokens any 4 (8) that leave one after another lie in different quarters (eighths)."""
+    orders = SamplingNoise(0, range(5), reveal="halton").order(64)
+    assert not torch.equal(orders[0].argsort(), orders[1].argsort())
+    for tokens in orders.argsort(dim=1):
+        for n in (4, 8):
+            for first in range(64 - n + 1):
+                assert len(set((tokens[first : first + n] // (64 // n)).tolist())) == n
+    odd = SamplingNoise(0, range(5), reveal="halton").order(49)
+    assert (odd.sort(dim=1).values.diff(dim=1) > 0).all()  # no ties
 
 
 def test_orders_of_reveal_draw_by_the_law():

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motion import export
 from motion.export import FORMATS, NAME_BYTES, Names, export_motion, file_stem, safe_caption
 from motion.skeletons import SMPL22
 
@@ -131,7 +130,7 @@ def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats)
     def fails(*args):
         raise RuntimeError("no video today")
 
-    monkeypatch.setattr(export, "render_video", fails)
+    monkeypatch.setattr("motion.render.rendering.render_video", fails)
     with pytest.raises(RuntimeError, match="no video today"):
         export_motion(tmp_path / "a", joints(), "walk", 20, formats=formats)
     assert os.listdir(tmp_path) == ["a.npy"] and np.load(tmp_path / "a.npy").shape == (4, 22, 3)

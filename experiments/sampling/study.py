@@ -6,11 +6,12 @@
   python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
   python -m experiments.sampling.study --report     results/sampling.md and .png from what is recorded
 
-A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step; or rounds-9/halton/onestep:
-9 rounds, tokens in Halton's order, by the one-step head where the run has one. One repeat of it is one
-motion per clip of the split, evaluated as evaluation_MARDM.py does. Every finished repeat is written to
-<record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over processes (one
-per run) and deepened later. Continuous latents have no grid: their cells are those of one snapping.
+A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step; or
+rounds-9/halton/onestep: 9 rounds, tokens in Halton's order, by the one-step head where the run has one. One
+repeat of it is one motion per clip of the split, evaluated as evaluation_MARDM.py does. Every finished repeat
+is written to <record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over
+processes (one per run) and deepened later. Continuous latents have no grid: their cells are those of one
+snapping.
 
 The cell called landing: the distance of each solver from a tight solution of the same equation (dopri5 in
 float64, tolerances 1e-6). Every token of 64 clips is drawn once, with the clip's own tokens around it and the
