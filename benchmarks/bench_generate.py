@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.machine import bandwidth, machine_flags, matmul_rate, seconds, write_record
+from benchmarks.machine import CLOCKS, bandwidth, machine_flags, matmul_rate, seconds, write_record
 from benchmarks.reference import draw_everything
 from diffusions.samplers import EVALUATIONS
 from models.AE import make_ae
@@ -124,6 +124,7 @@ class Setup:
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
     words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))
+    clock: str = flag("time on the wall, or of the CPU where it is shared", "wall", choices=CLOCKS)
     stages: bool = flag("time text encoder (minilm), decoder and rendering as well", False)
     whole_reference: bool = flag("time all rounds of the reference at L and XL too", False)
 
@@ -139,8 +140,9 @@ def cases(size, batch, setup, rates, device):
     # at L and XL two of the reference's rounds are timed, scaled by their share of the hidden tokens
     whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
     rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
+    clock = CLOCKS[setup.clock]
     others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5")}
-    others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds) for name, s in others.items()}
+    others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds, clock) for name, s in others.items()}
     stages = beside(ae, m_lens, device) if setup.stages else {}
 
     def ours(sampling):
@@ -162,7 +164,7 @@ def cases(size, batch, setup, rates, device):
                 speed_up(mardm, SpeedConfig(precision, compile=True))
                 for _ in range(3):  # compile, record, settle
                     ours(sampling)
-            took = min(seconds(partial(ours, sampling), device) for _ in range(setup.repeats))
+            took = min(seconds(partial(ours, sampling), device, clock) for _ in range(setup.repeats))
         row = {
             "size": size,
             "batch": batch,
@@ -202,12 +204,12 @@ def beside(ae, m_lens, device):
 
 
 @torch.no_grad()
-def timed_reference(mardm, ae, text, m_lens, sampling, rounds):
+def timed_reference(mardm, ae, text, m_lens, sampling, rounds, clock):
     """Drawing everything in these rounds, scaled to all of them by their share of the hidden tokens."""
     hidden = hidden_counts(m_lens[:1].cpu(), sampling.time_steps)[0, :-1]
     share = float(hidden[list(rounds)].sum() / hidden.sum())
     with Account([], mardm.DiffMLPs.net, 1, 1) as account:
-        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), text.device)
+        took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), text.device, clock)
     return {
         "ms_per_motion": 1e3 * took / share / len(m_lens),
         "rows_per_token": account.rows / share / int(m_lens.sum()),
@@ -258,8 +260,8 @@ def main(argv=None):
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     precisions = dict.fromkeys(mode.split("+")[0] for mode in ["fp32", *setup.modes])
-    rates = {name: matmul_rate(device, PRECISIONS[name]) for name in precisions}
-    rates["bytes"] = bandwidth(device)
+    rates = {name: matmul_rate(device, PRECISIONS[name], clock=CLOCKS[setup.clock]) for name in precisions}
+    rates["bytes"] = bandwidth(device, clock=CLOCKS[setup.clock])
     rows, fine = [], modes_agree(device)
     print(f"the two modes {'agree' if fine else 'DISAGREE'}")
     for size, batch in itertools.product(args.sizes, args.batch):

@@ -59,7 +59,13 @@ def seconds(work, device, clock=time.perf_counter):
     return clock() - begun
 
 
-def matmul_rate(device, dtype=torch.float32, n=2048):
+CLOCKS = {
+    "wall": time.perf_counter,
+    "cpu": time.process_time,
+}  # cpu: that of all threads
+
+
+def matmul_rate(device, dtype=torch.float32, n=2048, clock=time.perf_counter):
     """FLOP/s of n^3 products, best of six; on a CPU also with a factor in oneDNN's layout, as drawing has."""
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
@@ -67,10 +73,10 @@ def matmul_rate(device, dtype=torch.float32, n=2048):
     if device.type == "cpu" and dtype == torch.float32 and onednn.available():
         laid_out = onednn.pack(b)
         products.append(lambda: onednn.product(a, laid_out, None))
-    return 2 * n**3 / min(seconds(product, device) for product in products for _ in range(6))
+    return 2 * n**3 / min(seconds(product, device, clock) for product in products for _ in range(6))
 
 
-def bandwidth(device, megabytes=256):
+def bandwidth(device, megabytes=256, clock=time.perf_counter):
     """Bytes/s of reading a large tensor once, best of six."""
     x = torch.ones(megabytes * 2**18, device=device)
-    return 4 * x.numel() / min(seconds(lambda: x.sum(), device) for _ in range(6))
+    return 4 * x.numel() / min(seconds(lambda: x.sum(), device, clock) for _ in range(6))
