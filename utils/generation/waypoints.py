@@ -12,10 +12,8 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import scipy  # its parts come when they are used: they take a second
 import torch
-from scipy.interpolate import BSpline
-from scipy.ndimage import gaussian_filter1d
-from scipy.optimize import least_squares
 from tqdm import tqdm
 
 from models.AE import STRIDE
@@ -117,8 +115,8 @@ def warp(rows, points, fps, unit_m=1.0):
     steps, own = _steps(rows, unit_m)
     n = max(5, round(KNOTS * len(rows) / fps) + 3)
     knots = np.pad(np.linspace(0, len(rows), n - 2), 3, mode="edge")
-    basis = BSpline.design_matrix(np.arange(len(rows)) + 0.5, knots, 3).toarray()[:, :n]
-    speed = gaussian_filter1d(np.abs(steps) * fps, 3, mode="nearest")
+    basis = scipy.interpolate.BSpline.design_matrix(np.arange(len(rows)) + 0.5, knots, 3).toarray()[:, :n]
+    speed = scipy.ndimage.gaussian_filter1d(np.abs(steps) * fps, 3, mode="nearest")
     turns = np.cumsum((speed / (speed + STANDING))[:, None] * basis, axis=0) / fps
     at = np.array([point.frame for point in points]) - 1  # the step that leads there
     goal = np.array([point.z + 1j * point.x for point in points])
@@ -152,7 +150,7 @@ def warp(rows, points, fps, unit_m=1.0):
         return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
 
     most = np.concatenate([[np.inf], np.full(n, 5 * TURN), np.full(n, SPEED)])
-    found = least_squares(residuals, np.eye(1, 2 * n + 1)[0] * facing, jacobian, (-most, most))
+    found = scipy.optimize.least_squares(residuals, np.eye(1, 2 * n + 1)[0] * facing, jacobian, (-most, most))
     off, askew = errors(found.x)
     phi, _, scale = moved(found.x)
     rows = rows.copy()
