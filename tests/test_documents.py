@@ -77,3 +77,16 @@ def test_a_motion_is_saved_as_its_suffix_says(tmp_path):
     assert np.load(motion.save(tmp_path / "stand.npy")).shape == (4, 22, 3)
     with pytest.raises(ValueError, match="end the name in one of .npy"):
         motion.save(tmp_path / "stand.fbx")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_top_to_bottom(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    for path in ROOT.iterdir():
+        if path.name not in ("editing", "generation") and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
+    notebook = nbformat.read(ROOT / "demo.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    output = str([cell.get("outputs") for cell in notebook.cells])
+    assert "<iframe" in output and "is unlike anything" in output and "jump.glb" in output
+    assert list((tmp_path / "editing").rglob("*.npy"))

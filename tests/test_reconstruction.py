@@ -62,10 +62,12 @@ def test_velocities_see_noise_in_metres_a_second_and_no_constant_error():
     rows = torch.zeros(40, 67)
     rows[:, 5] = steps
     found = float(loss_of(rows, velocity_weight=1.0) - loss_of(rows))
-    assert found == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66, rel=1e-4)
+    assert found == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66 * 31 / 32, rel=1e-4)  # 31 steps
     scaled = rows / 0.5
     found = loss_of(scaled, std=np.full(67, 0.5), velocity_weight=1.0) - loss_of(scaled)
-    assert float(found) == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66, rel=1e-4)
+    assert float(found) == pytest.approx(
+        (0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66 * 31 / 32, rel=1e-4
+    )  # 31 steps
 
 
 def test_the_cosine_ends_at_zero_whichever_ends_first():

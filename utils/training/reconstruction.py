@@ -40,11 +40,11 @@ class Reconstruction:
             inside = lengths_to_mask(m_lens, motion.shape[1])
             if config.velocity_weight:
                 both = inside[:, 1:, None, None]
-                loss = loss + config.velocity_weight * mean_inside(self._step_errors(*rows), both)
+                loss = loss + config.velocity_weight * per_frame(self._step_errors(*rows), both, m_lens)
             if config.path_weight:
                 ramp = 1.0 if step is None else min(step / max(config.path_ramp, 1), 1.0)
                 errors = self._path_errors(*rows)
-                loss = loss + ramp * config.path_weight * mean_inside(errors, inside[..., None])
+                loss = loss + ramp * config.path_weight * per_frame(errors, inside[..., None], m_lens)
         return loss
 
     def _step_errors(self, real, recons):
@@ -60,10 +60,12 @@ class Reconstruction:
         return smooth_l1_loss(*(root_path(x) * scale for x in (recons, real)), reduction="none")
 
 
-def mean_inside(errors, inside):
-    """Mean of errors [...] where `inside`, which broadcasts to them."""
-    inside = inside.expand_as(errors)
-    return (errors * inside).sum() / inside.sum().clamp(min=1)
+def per_frame(errors, inside, m_lens):
+    """The sum of errors [B,t,...] where `inside`, over the real frames and the errors of one.
+
+    Also where t = T - 1: batches weigh by their frames, so that parts of a batch add up to the whole.
+    """
+    return (errors * inside).sum() / (m_lens.sum() * errors[0, 0].numel())
 
 
 def reconstruction_loss(motion, recons, m_lens, config):

@@ -64,24 +64,21 @@ def adamw(module, training):
 
 
 class EMA:
-    """Exponential moving average of a module's parameters, in float32; buffers are copied.
+    """Exponential moving average of a module's parameters, in their own precision; buffers are copied.
 
     The decay is min(decay, (1 + step) / (10 + step)), so that a short run is not judged on its initial
     weights.
     """
 
     def __init__(self, module, decay):
-        self.model = copy.deepcopy(module).float().eval().requires_grad_(False)
+        self.model = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
     def update(self, module, step):
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, parameters = (
-            list(self.model.parameters()),
-            [p.detach().float() for p in module.parameters()],
-        )
-        torch._foreach_lerp_(averages, parameters, 1 - decay)
+        parameters = [p.detach() for p in module.parameters()]
+        torch._foreach_lerp_(list(self.model.parameters()), parameters, 1 - decay)
         for average, buffer in zip(self.model.buffers(), module.buffers()):
             average.copy_(buffer)
 
