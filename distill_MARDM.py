@@ -92,14 +92,14 @@ def own_motions(mardm, ae, tokens, keys, share, sampling):
 
 def distance(student, mardm, ae, rows, steps):
     """Of student and teacher for the same rows: sums over all draws of the mean squared error and, where
-    there is a grid, of the tokens on another grid point; and how many draws these are.
+    there is a grid, of the share of coordinates on another grid point; and how many draws these are.
     """
     end = ode_end(mardm.DiffMLPs, rows, steps)
     drawn = student(rows.noise, rows.z, rows.w, rows.z_null)
     sums = {"loss": (drawn - end).square().mean(dim=-1).sum()}
     if ae.kind != "continuous":
         codes = [ae.quantize(x.detach() * mardm.target_std + mardm.target_mean) for x in (drawn, end)]
-        sums["other_grid_point"] = (codes[0] - codes[1]).abs().gt(1e-4).any(dim=-1).sum()
+        sums["other_grid_point"] = (codes[0] - codes[1]).abs().gt(1e-4).float().mean(dim=-1).sum()
     return sums, end[..., 0].numel()
 
 
