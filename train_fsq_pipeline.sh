@@ -40,7 +40,7 @@ demo_size() {
     MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 3000 --lr 2e-3 --warm_up_iter 100 --milestones 2000 2600
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --need_evaluation --eval_every 25
         --num_workers 0)
-    DISTILL_FLAGS=(--batch_size 4 --epoch 100 --max_iters 2000 --warm_up_iter 50 --teacher_steps 4 --num_workers 0)
+    DISTILL_FLAGS=(--batch_size 4 --epoch 100 --max_iters 800 --warm_up_iter 50 --teacher_steps 4 --num_workers 0)
     EVAL_AE_FLAGS=(--repeat_times 5 --num_workers 0)
     EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)
 }
