@@ -35,8 +35,9 @@ demo_size() {
     NAME=FSQ_MARDM_SiT_XS MODEL=FSQ-MARDM-SiT-XS
     EVALUATOR_FLAGS=(--num_workers 0)
     LENGTH_FLAGS=()
-    AE_FLAGS=(--width 128 --root_weight 4 --batch_size 16 --epoch 1000 --max_iters 2500 --lr 1e-3 --warm_up_iter 100
-        --num_workers 0)
+    # MARDM's losses: with those of the root's path and the velocities 2,500 steps lose waves (results/autoencoder.md)
+    AE_FLAGS=(--recipe mardm --width 128 --root_weight 4 --batch_size 32 --epoch 1000 --max_iters 2500 --lr 1e-3
+        --warm_up_iter 100 --milestones 1800 2300 --lr_decay 0.3 --num_workers 0)
     MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 3000 --lr 2e-3 --warm_up_iter 100 --milestones 2000 2600
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --need_evaluation --eval_every 25
         --num_workers 0)
