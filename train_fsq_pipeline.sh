@@ -139,16 +139,14 @@ if begin 2 "Evaluate FSQ-AE"; then
     once "$runs/$AE_NAME/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" \
         ${EVAL_AE_FLAGS[@]+"${EVAL_AE_FLAGS[@]}"}
 fi
-distilled=$runs/$NAME/onestep/model
 if begin 3 "Train FSQ-MARDM ($MODEL), distill its head"; then
     once "$runs/$NAME/model" train_mardm python train_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
         --model "$MODEL" "${MARDM_FLAGS[@]}" $(continued "$NAME")
     after+=("$runs/$NAME/model/train_mardm.done")
-    if [ -f "$distilled/latest.tar" ] && ! current "$distilled/latest.tar"; then rm -rf "$distilled"; fi # of another teacher
-    once "$distilled" distill_mardm python distill_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
-        --model "$MODEL" "${DISTILL_FLAGS[@]}" $(continued "$NAME/onestep")
+    distill "$NAME" python distill_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" --model "$MODEL" \
+        "${DISTILL_FLAGS[@]}"
 fi
-after+=("$runs/$NAME/model/train_mardm.done" "$distilled/distill_mardm.done")
+after+=("$runs/$NAME/model/train_mardm.done" "$runs/$NAME/onestep/model/distill_mardm.done")
 if begin 4 "Evaluate FSQ-MARDM"; then
     once "$runs/$NAME/eval" evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${tokens[@]}" --name "$NAME" \
         --model "$MODEL" ${EVAL_MARDM_FLAGS[@]+"${EVAL_MARDM_FLAGS[@]}"}

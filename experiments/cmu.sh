@@ -38,14 +38,11 @@ generator() {
         --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 \
         --log_every 50 --need_evaluation --eval_every 10 $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
-    once "$runs/$run/model" distill python distill_MARDM.py "${named[@]}" --max_iters 2000 --need_evaluation
-    after+=("$runs/$run/model/distill.done")
+    distill "$run" python distill_MARDM.py "${named[@]}" --max_iters 2000 --need_evaluation
     once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint \
         --repeat_times 5 --baselines
     once "$runs/$run/eval" evaluate_onestep python evaluation_MARDM.py "${named[@]}" --sampler onestep \
         --repeat_times 5 --record onestep
-    python -m scripts.summary "$runs/$run/eval/eval.json"
-    python -m scripts.summary "$runs/$run/eval/onestep.json"
 }
 
 generator XS 7000

@@ -42,6 +42,14 @@ current() {
     done
 }
 
+# distill RUN COMMAND...: `once`, for the head of the run beside it; begun anew where a training came after it
+distill() {
+    local folder=$runs/$1/onestep/model
+    if [ -f "$folder/latest.tar" ] && ! current "$folder/latest.tar"; then rm -rf "$folder"; fi
+    once "$folder" distill_mardm "${@:2}" $(continued "$1/onestep")
+    after+=("$folder/distill_mardm.done")
+}
+
 # continued RUN: the flag that goes on with a training that was begun
 continued() {
     if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi

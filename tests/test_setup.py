@@ -67,7 +67,7 @@ def test_a_python_without_pytorch_is_one_line_with_a_remedy(script):
 def pipeline(checkout):
     """The pipelines and a stand-in for Python that notes each command and fails where `fails` says so."""
     (checkout / "experiments").mkdir()
-    for name in (*SITTINGS, "scripts/steps.sh", "requirements.txt"):
+    for name in (*SITTINGS, "experiments/cmu.sh", "scripts/steps.sh", "requirements.txt"):
         (checkout / name).write_bytes((ROOT / name).read_bytes())
     bin = checkout / ".venv/bin"
     bin.mkdir(parents=True)
@@ -160,6 +160,23 @@ def test_the_pipeline_stops_where_it_fails_and_goes_on_from_there(pipeline):
     called = {script: flags for script, *flags in commands(pipeline)}
     assert "--is_continue" in called["train_MARDM.py"]
     assert not {"train_AE.py", "evaluation_AE.py"} & called.keys()  # finished in the first sitting
+
+
+def test_every_command_of_the_line_on_cmu_is_one_its_script_takes(pipeline):
+    """Twice: the second sitting repeats no training, and goes on with a distillation that was begun."""
+    begun = pipeline / "checkpoints/CMU/FSQ_MARDM_SiT_S/onestep/model"
+    for sitting in range(2):
+        assert bash(pipeline, "experiments/cmu.sh").returncode == 0
+        called = [(script, parse(script, flags), flags) for script, *flags in commands(pipeline)]
+        named = [f"{script} {args.name}" for script, args, _ in called if script.endswith("MARDM.py")]
+        (pipeline / "calls").unlink()
+        if sitting == 0:
+            assert sum(name.startswith("distill") for name in named) == 2
+            (begun / "latest.tar").touch()
+            (begun / "distill_mardm.done").unlink()
+        else:
+            assert named == ["distill_MARDM.py FSQ_MARDM_SiT_S", *["evaluation_MARDM.py FSQ_MARDM_SiT_S"] * 2]
+            assert "--is_continue" in called[-3][2]
 
 
 @pytest.mark.parametrize("script", SITTINGS)
