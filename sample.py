@@ -120,7 +120,7 @@ def draw_stories(pipeline, texts, sampling, repeats, transition):
 def list_of_actions(pipeline):
     """A line for each label of the training set."""
     if not pipeline.captions or not pipeline.captions.actions:
-        raise BadInput(f"{pipeline.paths[-1]} does not list its actions: scripts/release.py adds the list")
+        raise BadInput(f"{pipeline.paths[1]} does not list its actions: scripts/release.py adds the list")
     return "\n".join(f"{label:24} {caption}" for label, caption in pipeline.captions.actions.items())
 
 

@@ -132,7 +132,8 @@ def test(model, loop, test_set, device):
         print(f"{name}: {n} test clips are too few to tell whether it counts ({metrics.POOL} needed)")
         return
     reach = reachable(test_set, loop.loading.seed, repeats=5)
-    save_state(path, state | {"test": metrics.named("top", top) | {"reach": reach}})
+    ranks = {f"top{k}": float(value) for k, value in enumerate(top, start=1)}
+    save_state(path, state | {"test": ranks | {"reach": reach}})
     shown = " / ".join(f"{value:.3f}" for value in top)
     print(f"{name}: R-precision 1/2/3 of real test motion {shown} (n={n}, epoch {state['best']['ep']})")
     bar = metrics.EVALUATOR_BAR * reach

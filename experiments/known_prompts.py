@@ -50,8 +50,8 @@ def main(argv=None):
         nearest = known.nearest(encode(asked))
         for prompt, (caption, cosine) in sorted(zip(asked, nearest), key=lambda row: row[1][1]):
             print(f"{kind}  {cosine:.2f}  {prompt} | {caption}")
-        below = sum(cosine < FAR for _, cosine in nearest)
-        print(f"{kind}: {below} of {len(asked)} below {FAR}\n")
+        below = sum(cosine < FAR["minilm"] for _, cosine in nearest)
+        print(f"{kind}: {below} of {len(asked)} below {FAR['minilm']}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Does a motion show what its prompt says? 20 prompts, several motions each, checked by geometry alone.
 
   python -m experiments.prompt_check --real               clips of the embedded demo set: checks the check
+  python -m experiments.prompt_check --autoencoder Demo/AE  the same clips as an autoencoder reproduces them
   python -m experiments.prompt_check --run Demo/MARDM     a trained generator, 5 motions a prompt
 
 The predicates are in motion/synthetic/geometry_check.py. A motion that shows its prompt's mirror image (left
@@ -11,9 +12,15 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+import torch
+
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.geometry_check import describe, shows, split_label, swapped
+from utils.checkpoints import load_ae
 from utils.cli import Parser, command_line, count, number, run, write_text
+from utils.config import WeightsConfig
+from utils.generation.edit_source import model_rows
+from utils.motion_process import joints_to_features, recover_from_ric
 from utils.pipeline import load
 
 PROMPTS = {
@@ -79,29 +86,45 @@ def table(rows):
     return "\n".join(lines)
 
 
-def real_motions(n_clips, seed):
-    """Demo clips by the prompt of their label."""
+def real_motions(n_clips, seed, reproduced=lambda joints: joints):
+    """Demo clips by the prompt of their label. reproduced: joints [T,22,3] -> [t,22,3], an autoencoder's."""
     prompt_of = {label: prompt for prompt, label in PROMPTS.items()}
     motions = defaultdict(list)
     for clip in demo_clips(n_clips, seed):
         label = clip.label.replace("+", "_")  # walk+wave_left
         if label in prompt_of:
-            motions[prompt_of[label]].append(clip.joints)
+            motions[prompt_of[label]].append(reproduced(clip.joints))
     return motions
+
+
+def autoencoder(run, checkpoints_dir):
+    """ "<dataset>/<name>" -> what it makes of joints [T,22,3]: [t,22,3], t whole tokens."""
+    dataset_name, _, name = run.partition("/")
+    source = WeightsConfig(name=name, dataset_name=dataset_name, checkpoints_dir=checkpoints_dir)
+    tokenizer = load_ae(source, torch.device("cpu"), name)
+
+    @torch.no_grad()
+    def reproduced(joints):
+        spec = tokenizer.spec
+        rows = joints_to_features(joints, spec.skeleton, spec.facing)[:, : spec.dim]
+        _, tokens = tokenizer.ae.tokenize(model_rows(tokenizer, rows))
+        motion = tokenizer.normalizer.inverse(tokenizer.ae.detokenize(tokens))[0]
+        return recover_from_ric(motion, len(spec.skeleton)).numpy()
+
+    return reproduced
 
 
 def parse(argv):
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--real", action="store_true", help="check the embedded demo set's own clips")
+    source.add_argument("--autoencoder", metavar="DATASET/NAME", help="check what it makes of these clips")
     source.add_argument("--run", metavar="DATASET/NAME", help="check what this trained generator draws")
-    parser.add_argument(
-        "--checkpoints_dir", default="./checkpoints", help="--run: where it lies [%(default)s]"
-    )
+    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
     parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
     parser.add_argument(
-        "--clips", type=count(42, 10**5), default=1500, help="--real: demo clips [%(default)s]"
+        "--clips", type=count(42, 10**5), default=1500, help="demo clips to check [%(default)s]"
     )
     parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
     parser.add_argument(
@@ -115,6 +138,10 @@ def main(argv=None):
     args = parse(argv)
     if args.real:
         rows, place = check_motions(real_motions(args.clips, args.seed)), "results/prompt_check_real.json"
+    elif args.autoencoder:
+        again = autoencoder(args.autoencoder, args.checkpoints_dir)
+        rows = check_motions(real_motions(args.clips, args.seed, again))
+        place = Path(args.checkpoints_dir) / args.autoencoder / "eval" / "prompt_check.json"
     else:
         pipeline = load(args.run, args.checkpoints_dir)
 

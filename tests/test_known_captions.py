@@ -29,26 +29,36 @@ def test_the_nearest_caption_is_the_one_at_the_smallest_angle():
         first,
         cosine,
     )  # with words
-    (line,) = known.warnings(["walk", "golf"], asked)
+    (line,) = known.warnings(["walk", "golf"], asked, "minilm")
     assert far == pytest.approx(8**-0.5) and "'golf'" in line and "0.35" in line
+    assert list(known.warnings(["walk", "golf"], asked, "clip-vit-b32")) == []
 
 
 def test_at_most_a_megabyte_travels_and_comes_back():
     many = clips(10 * MOST + 3)
     known = KnownCaptions.of(many, [("walk", "slow")] * len(many), unit_rows)
-    assert 0.9 * MOST < len(known.texts) <= MOST and known.texts[-1] > "11900"
-    again = KnownCaptions.from_state(State({"captions": known.as_dict()}, "file").part("captions"))
+    assert known.texts == [f"{k:05d}" for k in range(MOST)]
+    again = KnownCaptions.from_state(State({"captions": known.as_dict()}, "file").part("captions"), 8)
     assert (again.texts, again.actions) == (known.texts, known.actions)
     torch.testing.assert_close(again.rows, known.rows)
 
 
 @pytest.mark.parametrize(
-    "change", [{"texts": ["1"]}, {"texts": [1, 2]}, {"rows": None}, {"actions": []}, {"actions": {"a": 3}}]
+    "change",
+    [
+        {"texts": ["1"]},
+        {"texts": [1, 2]},
+        {"rows": None},
+        {"rows": torch.ones(2, 7)},
+        {"rows": torch.full((2, 8), torch.nan)},
+        {"actions": []},
+        {"actions": {"a": 3}},
+    ],
 )
 def test_a_damaged_list_is_refused(change):
     fields = KnownCaptions.of(clips(2), None, unit_rows).as_dict() | change
     with pytest.raises(BadInput, match="do not match"):
-        KnownCaptions.from_state(State(fields, "file"))
+        KnownCaptions.from_state(State(fields, "file"), 8)
 
 
 def test_released_weights_carry_their_captions_and_list_their_actions(demo_weights, tmp_path, capsys):

@@ -19,7 +19,7 @@ from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.export import Motion
-from utils.checkpoints import Tokenizer, load_generator, load_length_estimator
+from utils.checkpoints import Run, Tokenizer, load_generator, load_length_estimator
 from utils.config import SamplingFlags, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled, speed_up
@@ -42,7 +42,7 @@ class Pipeline:
     text_dim: int
     device: torch.device
     source: WeightsConfig  # where the weights lie
-    paths: list  # of the checkpoints in use: autoencoder, generator
+    paths: list  # of the checkpoints in use: autoencoder, generator, its one-step head where it has one
     bundled: dict | None = None  # weights of the length estimator that the generator carries
     captions: KnownCaptions | None = None  # what released generators were trained on
     estimator: LengthEstimator | None = None  # made when the first length is asked for
@@ -69,9 +69,13 @@ class Pipeline:
             text_dim=config.whole("text_dim", 1, 10**5, 512),
             device=device,
             source=source,
-            paths=[tokenizer.path, generator.path],
+            paths=[
+                tokenizer.path,
+                generator.path,
+                *([Run.of(source).onestep] if generator.mardm.onestep else []),
+            ],
             bundled=generator.estimator,
-            captions=KnownCaptions.from_state(generator.captions),
+            captions=KnownCaptions.from_state(generator.captions, config.whole("text_dim", 1, 10**5, 512)),
         )
 
     @property
@@ -96,7 +100,7 @@ class Pipeline:
         if cut := truncated_texts(prompts, self.text_encoder, self.device):
             yield f"longer than the text encoder reads, the end is ignored: {_short(cut)}"
         if self.captions:
-            yield from self.captions.warnings(prompts, text)
+            yield from self.captions.warnings(prompts, text, self.text_encoder)
 
     def lengths(self, text, frames, seed):
         """Tokens per motion int64 [N]: frames[i] / 4 where asked for (cut), else drawn from the length

@@ -78,7 +78,8 @@ generator() { # autoencoder seed suffix flags...
     if ! [ -f "$runs/$run/trained" ]; then
         step "$run" python train_MARDM.py "${this[@]}" --seed "$2" --batch_size 32 --max_iters $steps --lr 2e-3 \
             --warm_up_iter 100 --milestones $((steps * 2 / 3)) $((steps * 9 / 10)) --lr_decay 0.3 --ema_decay 0.999 \
-            --dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation --eval_every $eval_every "${@:4}" \
+            --dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation --eval_every $eval_every \
+            --attention neighbours "${@:4}" \
             $(continued "$run")
         touch "$runs/$run/trained"
     fi

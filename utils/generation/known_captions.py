@@ -6,10 +6,12 @@ import torch
 
 from models.words import pooled_text
 from utils.errors import BadInput
+from utils.safe_load import sound
 
-# Cosine of MiniLM's pooled vectors. On the demo set (python -m experiments.known_prompts) 15 of 15
+# Cosine of pooled vectors below which a prompt is called unknown, for the encoders where it was chosen. On the demo
+# set (python -m experiments.known_prompts) 15 of 15
 # rewordings of known actions lie above it, 30 of 30 prompts of other things below.
-FAR = 0.65
+FAR = {"minilm": 0.65}
 MOST = 1200  # captions that travel with the weights: 384 float16 numbers each, 0.9 MB
 
 
@@ -23,11 +25,11 @@ class KnownCaptions:
     def of(cls, clips, labels, encode):
         """Of training clips; labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
 
-        Every k-th caption in alphabetical order where there are more than travel, actions where there are at
-        most 200.
+        The shortest captions where there are more than travel: they name single actions. Actions where there
+        are at most 200.
         """
-        captions = sorted({caption.text for clip in clips for caption in clip.captions})
-        texts = captions[:: -(-len(captions) // MOST)]
+        captions = {caption.text for clip in clips for caption in clip.captions}
+        texts = sorted(captions, key=lambda text: (len(text), text))[:MOST]
         actions = {label: clip.captions[0].text for (label, _), clip in zip(labels or (), clips)}
         actions = dict(sorted(actions.items())) if len(actions) <= 200 else {}
         return cls(texts, torch.nn.functional.normalize(encode(texts).cpu().float()), actions)
@@ -37,15 +39,16 @@ class KnownCaptions:
         return {"texts": self.texts, "rows": self.rows.half(), "actions": self.actions}
 
     @classmethod
-    def from_state(cls, state):
-        """A checkpoint's part (utils.safe_load.State), checked -> KnownCaptions, None where it is empty."""
+    def from_state(cls, state, dim):
+        """A checkpoint's part (utils.safe_load.State), checked -> KnownCaptions of width dim, None if empty."""
         fields = state.fields
         if not fields:
             return None
         texts, rows, actions = (fields.get(key) for key in ("texts", "rows", "actions"))
         named = isinstance(texts, list) and isinstance(actions, dict)
         strings = named and all(isinstance(text, str) for text in [*texts, *actions, *actions.values()])
-        if not strings or not isinstance(rows, torch.Tensor) or rows.ndim != 2 or len(rows) != len(texts):
+        fits = strings and bool(texts) and sound(rows) and rows.shape == (len(texts), dim)
+        if not fits:
             raise BadInput(f"{state.path}: its captions and their embeddings do not match")
         return cls(texts, torch.nn.functional.normalize(rows.float()), actions)
 
@@ -54,11 +57,12 @@ class KnownCaptions:
         similarity, index = (torch.nn.functional.normalize(pooled_text(text).cpu()) @ self.rows.T).max(dim=1)
         return [(self.texts[i], s) for s, i in zip(similarity.tolist(), index.tolist())]
 
-    def warnings(self, prompts, text):
-        """A line for every prompt that is far from all of them."""
+    def warnings(self, prompts, text, encoder):
+        """A line for every prompt that is far from all of them; none for an encoder without a threshold."""
+        far = FAR.get(encoder, -1.0)
         for prompt, (caption, cosine) in zip(prompts, self.nearest(text)):
-            if cosine < FAR:
+            if cosine < far:
                 yield (
                     f"{prompt[:60]!r} is unlike anything these weights were trained on; the nearest caption "
-                    f"is {caption!r} (similarity {cosine:.2f}, below {FAR})"
+                    f"is {caption!r} (similarity {cosine:.2f}, below {far})"
                 )

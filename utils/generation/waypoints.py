@@ -120,8 +120,8 @@ def warp(rows, points, fps, unit_m=1.0):
     turns = np.cumsum((speed / (speed + STANDING))[:, None] * basis, axis=0) / fps
     at = np.array([point.frame for point in points]) - 1  # the step that leads there
     goal = np.array([point.z + 1j * point.x for point in points])
-    told = [k for k, point in enumerate(points) if point.heading is not None]
-    asked = np.array([points[k].heading for k in told])
+    with_heading = [k for k, point in enumerate(points) if point.heading is not None]
+    asked = np.array([points[k].heading for k in with_heading])
     before = np.cumsum(steps)[at]
     facing = float(np.angle((goal * before.conj()).sum()))
 
@@ -131,7 +131,7 @@ def warp(rows, points, fps, unit_m=1.0):
 
     def errors(x):
         phi, turned, scale = moved(x)
-        askew = np.angle(np.exp(1j * (own[at[told]] + phi[at[told]] - asked)))
+        askew = np.angle(np.exp(1j * (own[at[with_heading]] + phi[at[with_heading]] - asked)))
         return np.cumsum(turned * scale)[at] - goal, askew
 
     def residuals(x):
@@ -145,7 +145,9 @@ def warp(rows, points, fps, unit_m=1.0):
         all_turns = np.concatenate([np.ones((len(rows), 1)), turns], axis=1)
         by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[at]
         off = np.concatenate([by_turn, np.cumsum(turned[:, None] * basis, axis=0)[at]], axis=1) / OFF
-        askew = np.concatenate([all_turns[at[told]], np.zeros((len(told), n))], axis=1) / ASKEW
+        askew = (
+            np.concatenate([all_turns[at[with_heading]], np.zeros((len(with_heading), n))], axis=1) / ASKEW
+        )
         size = np.concatenate([np.full(n, 1 / TURN), np.full(n, 1 / PACE)])
         return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
 
