@@ -10,12 +10,14 @@ import pytest
 import scipy.stats
 import torch
 
+import train_Evaluators
 from motion.skeletons import SMPL22
+from tests.tiny import call, where
 from utils import evaluation_report
 from utils.checkpoints import Run, save_state
 from utils.config import EvaluationConfig, RunConfig
 from utils.data.clips import Caption, Clip
-from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate
+from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Metrics, interval
 from utils.evaluation import evaluators, glove
@@ -469,3 +471,20 @@ def test_labels_are_read_or_left_alone(tmp_path):
     file.write_text("id,what\n1,2\n")
     with pytest.raises(BadInput, match="labels.csv"):
         evaluation_report.read_labels(tmp_path, clips)
+
+
+def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path, monkeypatch, capsys):
+    """The command, as where there are clips enough: what it found is in the file and warns at evaluations."""
+    monkeypatch.setattr(train_Evaluators, "mean_r_precision", lambda *_, **__: np.array([0.1, 0.2, 0.3]))
+    monkeypatch.setattr(train_Evaluators, "reachable", lambda *_, **__: 0.9)
+    line = (
+        f"{where(world, tmp_path)} --which matching --max_iters 2 --batch_size 16 --dim 16 --hidden 16 16 16"
+    )
+    assert call(train_Evaluators.main, line) == 0
+    assert "IT DOES NOT COUNT" in capsys.readouterr().out
+    loaded = TextMotionEvaluator.load(
+        RunConfig(name="x", dataset_name="Demo", checkpoints_dir=str(tmp_path)),
+        find_dataset("Demo", world / "datasets")[0],
+        torch.device("cpu"),
+    )
+    assert loaded.test == pytest.approx({"top1": 0.1, "top2": 0.2, "top3": 0.3, "reach": 0.9})

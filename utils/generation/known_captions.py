@@ -8,9 +8,9 @@ from models.words import pooled_text
 from utils.errors import BadInput
 from utils.safe_load import sound
 
-# Cosine of pooled vectors below which a prompt is called unknown, for the encoders where it was chosen. On the demo
-# set (python -m experiments.known_prompts) 15 of 15
-# rewordings of known actions lie above it, 30 of 30 prompts of other things below.
+# Cosine of pooled vectors below which a prompt is called unknown, for encoders where it was chosen. On the
+# demo set (python -m experiments.known_prompts) 15 of 15 rewordings of known actions lie above it, 30 of 30
+# prompts of other things below.
 FAR = {"minilm": 0.65}
 MOST = 1200  # captions that travel with the weights: 384 float16 numbers each, 0.9 MB
 
@@ -40,7 +40,7 @@ class KnownCaptions:
 
     @classmethod
     def from_state(cls, state, dim):
-        """A checkpoint's part (utils.safe_load.State), checked -> KnownCaptions of width dim, None if empty."""
+        """A checkpoint's part (utils.safe_load.State) of width dim, checked; None where it is empty."""
         fields = state.fields
         if not fields:
             return None
