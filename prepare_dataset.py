@@ -20,6 +20,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from motion.synthetic.clips import DEMO_CLIPS
 from utils.cli import Parser, count, name, number, run
 from utils.config import add_flags, from_flags
 from utils.data import bandai_namco, bvh_dataset
@@ -134,7 +135,7 @@ def parse(argv=None):
 
     sub = commands.add_parser("demo", doc=demo.__doc__, help="procedural clips with captions, from a seed")
     set_flags(sub, "Demo", with_source=False)
-    sub.add_argument("--clips", type=count(10, 10**5), default=1500, help="how many [%(default)s]")
+    sub.add_argument("--clips", type=count(10, 10**5), default=DEMO_CLIPS, help="how many [%(default)s]")
     sub.add_argument("--seed", type=count(), default=3407, help="every clip follows from it [%(default)s]")
 
     sub = commands.add_parser("joints", doc=joints.__doc__, help="22-joint motion, packed in one file")

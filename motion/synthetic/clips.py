@@ -88,6 +88,7 @@ def _label_and_round(seed, index):
     return LABELS[order[place]], block, int(order[place])
 
 
+DEMO_CLIPS = 2400  # of the demo set
 THREE_PARTS = (3, 8, 13, 18)  # of 20 sequences
 
 
@@ -174,6 +175,6 @@ def _with_posture(tracks, rng):
     return tracks
 
 
-def demo_clips(n_clips=2400, seed=3407) -> Iterator[DemoClip]:
+def demo_clips(n_clips=DEMO_CLIPS, seed=3407) -> Iterator[DemoClip]:
     """The first n_clips of the demo set, one by one."""
     return (demo_clip(index, seed) for index in range(n_clips))
