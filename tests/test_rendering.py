@@ -11,11 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
 
+from experiments import pictures
 from motion.captions import wrap_caption
 from motion.render import rendering
 from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
 from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
+from utils.errors import BadInput
 
 SMALL = 192  # pixels of a panel here
 _, LEFT, RIGHT = SIDE_COLOURS
@@ -222,3 +224,17 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path, monk
 def test_pyplot_and_its_global_state_stay_out():
     code = "import sys, motion.render.rendering; sys.exit('matplotlib.pyplot' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_a_generators_prompts_become_a_moving_picture_or_a_sheet(tmp_path):
+    texts = tmp_path / "prompts.txt"
+    texts.write_text("a person walks forward#24\na man jumps#28\n")
+    common = ["--text_path", str(texts), "--panel", "64"]
+    for name in ("two.gif", "two.png"):
+        pictures.main([*common, "--moments", "3", "--output", str(tmp_path / name)])
+    with Image.open(tmp_path / "two.gif") as moving:
+        assert moving.n_frames == 28 and moving.size == (128, 64)
+    with Image.open(tmp_path / "two.png") as sheet:
+        assert sheet.size == (3 * 64, 2 * 64)
+    with pytest.raises(BadInput, match="--output"):
+        pictures.main([*common, "--output", str(tmp_path / "two.jpg")])

@@ -81,23 +81,24 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     return path
 
 
-def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", n_frames=8, panel=256):
+def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, n_frames=8, panel=256):
     """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path.
 
-    No script calls it: the pictures of results/ are made with it.
+    titles: a line for each row, above its first moment.
     """
     path = Path(path)
     motions = in_metres(motions, skeleton)
     camera, targets = frame_motions(motions, fps)
     moments = [np.linspace(0, len(motion) - 1, n_frames).round().astype(int) for motion in motions]
-    labels = [f"{t / fps:.2f} s" for row in moments for t in row]
-    canvas, axes = _page(len(labels), n_frames, panel, caption, labels)
+    of_rows = [text for title in titles or [""] * len(motions) for text in (title, *[""] * (n_frames - 1))]
+    canvas, axes = _page(len(of_rows), n_frames, panel, caption, of_rows, title_width=n_frames * panel)
     with whole_file(path) as part, _text_without_glyph_warnings():
         canvas.draw()
         for i, ax in enumerate(axes):
             row, column = divmod(i, n_frames)
-            actor = _Actor(ax, motions[row], targets[row], camera, skeleton)
-            actor.draw(moments[row][column])
+            t = moments[row][column]
+            ax.draw_artist(ax.text(0.02, 0.03, f"{t / fps:.2f} s", transform=ax.transAxes, **_font(13)))
+            _Actor(ax, motions[row], targets[row], camera, skeleton).draw(t)
         imsave(part, np.asarray(canvas.buffer_rgba()))
     return path
 
@@ -191,8 +192,11 @@ def _floor_lines(target, radius):
     return pieces[alpha > 0.02], alpha[alpha > 0.02]
 
 
-def _page(n_panels, columns, panel, caption, titles):
-    """A caption above empty panels in rows -> canvas, list of axes. The sides are even, as yuv420p needs."""
+def _page(n_panels, columns, panel, caption, titles, title_width=None):
+    """A caption above empty panels in rows -> canvas, list of axes. The sides are even, as yuv420p needs.
+
+    title_width: pixels for the title of a panel, if not the panel's.
+    """
     panel = BLOCK * max(1, round(panel / BLOCK))
     rows = -(-n_panels // columns)
     lines = wrap_caption(caption, (panel * columns - 20) / LETTER)
@@ -207,7 +211,7 @@ def _page(n_panels, columns, panel, caption, titles):
         ax = figure.add_axes((column * panel / width, bottom / height, panel / width, panel / height))
         ax.set(xlim=(-1, 1), ylim=(-1, 1))
         ax.set_axis_off()
-        title = "".join(wrap_caption(title, panel / LETTER, max_lines=1))
+        title = "".join(wrap_caption(title, (title_width or panel) / LETTER, max_lines=1))
         ax.text(0.02, 0.97, title, transform=ax.transAxes, va="top", **_font(13))
         axes.append(ax)
     for i, line in enumerate(lines):

@@ -1,0 +1,48 @@
+"""Draw motions of a trained generator: a picture that moves, or moments of each motion in a row.
+
+  python -m experiments.pictures --text_path prompts.txt --output docs/pictures/demo.gif
+  python -m experiments.pictures --run CMU/cmu_MARDM --text_path prompts.txt --output results/cmu_prompts.png
+
+A line of the file is a prompt, or prompt#frames.
+"""
+
+from pathlib import Path
+
+from motion.render.rendering import VIDEO_OPTIONS, contact_sheet, render_video
+from utils.cli import Parser, count, run
+from utils.errors import BadInput
+from utils.generation.prompts import read_prompts
+from utils.pipeline import load
+
+
+def flags():
+    parser = Parser(__doc__)
+    parser.add_argument("--run", default="Demo/demo_MARDM", metavar="DATASET/NAME", help="[%(default)s]")
+    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
+    parser.add_argument("--text_path", required=True, help="file of prompts")
+    parser.add_argument("--seed", type=count(), default=3407, help="[%(default)s]")
+    parser.add_argument("--moments", type=count(2), default=8, help="of a row of a .png [%(default)s]")
+    parser.add_argument("--panel", type=count(64), default=208, help="pixels of a side [%(default)s]")
+    parser.add_argument("--output", type=Path, required=True, help=".gif, .mp4 or .png")
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
+    if args.output.suffix not in (*VIDEO_OPTIONS, ".png"):
+        raise BadInput(f"--output {args.output}: pictures are written as .gif, .mp4 or .png")
+    prompts = read_prompts("", args.text_path, 0)
+    pipeline = load(args.run, args.checkpoints_dir)
+    texts, seconds = zip(*((prompt.text, prompt.frames / pipeline.spec.fps or None) for prompt in prompts))
+    motions = pipeline.generate(list(texts), seconds=list(seconds), seed=args.seed)
+    drawn = {"motions": [motion.joints for motion in motions], "skeleton": pipeline.spec.skeleton}
+    drawn |= {"titles": list(texts), "panel": args.panel, "fps": pipeline.spec.fps}
+    if args.output.suffix == ".png":
+        contact_sheet(args.output, **drawn, n_frames=args.moments)
+    else:
+        render_video(args.output, **drawn)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    run(main)
