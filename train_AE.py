@@ -45,7 +45,6 @@ from utils.training.training_loop import Best, TrainingLoop
 
 RECIPES = {
     "mardm": {
-        "window_size": 64,
         "velocity_weight": 0.0,
         "path_weight": 0.0,
         "schedule": "milestones",
@@ -121,7 +120,7 @@ def main(argv=None):
     normalizer = Normalizer.load(root, spec.dim)
     with distributed.main_first():
         train_clips = load_clips(spec, root, "train", texts=False)
-        train_set = WindowSet(train_clips, normalizer, weights.window_size, weights.shortest_window)
+        train_set = WindowSet(train_clips, normalizer, weights.window_size)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
         evaluator = TextMotionEvaluator.load(run_config, spec, device)
         if evaluator:

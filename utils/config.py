@@ -152,10 +152,7 @@ class ReconstructionLoss:
     what the rows cannot tell: the joints' velocities in the world, the root's path.
     """
 
-    window_size: int = flag("frames of a window, at most", 128, type=count(4, 10**4))
-    shortest_window: int = flag(
-        "frames that a window has at least, where its clip has them", 64, type=count(4, 10**4)
-    )
+    window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
     recons_loss: str = flag("distance", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
     root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))

@@ -223,15 +223,13 @@ def in_micro_batches(samples, micro_batches):
 
 
 class WindowSet(Dataset):
-    """Every window of up to `window` frames of every clip: one for each start that leaves `shortest` frames
-    [window]; a clip that is shorter still gives one, of its own length.
-    """
+    """Every window of `window` frames of every clip; a shorter clip gives one, of its own length."""
 
-    def __init__(self, clips, normalizer, window, shortest=None):
-        self.window, shortest = window, min(shortest or window, window)
+    def __init__(self, clips, normalizer, window):
+        self.window = window
         self.names = [clip.name for clip in clips]
         self.motions, self.normalizer = [clip.motion for clip in clips], normalizer
-        self.ends = np.cumsum([max(len(motion) - shortest + 1, 1) for motion in self.motions])
+        self.ends = np.cumsum([max(len(motion) - window + 1, 1) for motion in self.motions])
 
     def __len__(self):
         return int(self.ends[-1])
