@@ -3,6 +3,7 @@
 python edit.py ... --source_motion walk.npy --text_prompt "a person jumps" -msec 0.3,0.6     # fractions
 python edit.py ... --source_motion walk.npy --text_prompt "a person waves" -msec 0,40 120,160   # frames
 python edit.py ... --source_motion walk.bvh --text_prompt "a person jumps" -msec 0.6,1.0     # a known rig
+python edit.py ... --text_prompt "a person walks" --motion_length 120 --keep_pose sit.bvh@0 sit.bvh@5.9
 
 What is kept stands where it stood in the source's world. A .bvh source gives a .bvh beside the other files.
 """
@@ -10,11 +11,7 @@ What is kept stands where it stood in the source's world. A .bvh source gives a 
 import utils.environment  # noqa: F401  # isort: skip
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from models.AE import STRIDE
-from motion.bvh.rigs import bone_lengths
 from motion.captions import clean_text
 from motion.export import FORMATS, Names, export_motion, in_place
 from motion.render.rendering import render_video
@@ -23,20 +20,10 @@ from utils.config import WeightsConfig, from_flags
 from utils.data.bvh_dataset import Reading, read_joint_map, reading_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
-from utils.generation.anchoring import align, anchor, on_bones, runs
-from utils.generation.edit_source import (
-    BONES,
-    best_reproduced,
-    bodies,
-    is_bvh,
-    joints_of,
-    model_rows,
-    read_source,
-)
-from utils.generation.windows import draw_hidden
+from utils.generation.edit_source import BONES, is_bvh
+from utils.generation.edits import EditConfig, draw_edits, read_plan
+from utils.generation.prompts import MAX_FRAMES
 from utils.pipeline import Pipeline
-
-BATCH = 32  # edits at a time
 
 
 def flags():
@@ -45,7 +32,6 @@ def flags():
     group = parser.add_argument_group("what to edit")
     group.add_argument(
         "--source_motion",
-        required=True,
         help=".npy: feature rows [T,67|263] or joints [T,22,3]; or .bvh, brought to the model's frame rate",
     )
     group.add_argument("--text_prompt", required=True, help="what the new part shows")
@@ -53,10 +39,22 @@ def flags():
         "-msec",
         "--mask_edit_section",
         nargs="+",
-        required=True,
         metavar="a,b",
         help="sections to draw anew: fractions of the motion if written with a point (0.3,0.6), else frames "
-        "(40,80)",
+        "(40,80) [with --keep_pose: everything]",
+    )
+    group.add_argument(
+        "--keep_pose",
+        nargs="+",
+        metavar="FILE@SECONDS[:OF_FILE]",
+        help="keyframes: the pose in the first frame of FILE, or OF_FILE seconds into it, at SECONDS of the "
+        "result, in a part that is drawn; FILE as for --source_motion, but one frame is enough. Pose and "
+        "height are met, place and heading are the motion's",
+    )
+    group.add_argument(
+        "--motion_length",
+        type=count(2 * STRIDE, MAX_FRAMES),
+        help="frames of a motion from text and keyframes alone, without --source_motion",
     )
     group.add_argument("--repeat_times", type=count(1, 10**4), default=1, help="edits to draw [%(default)s]")
     group.add_argument(
@@ -71,62 +69,6 @@ def flags():
     return parser
 
 
-def parse_section(section, frames):
-    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. A bound with a point is a fraction."""
-    try:
-        first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in section.split(","))
-    except ValueError:
-        raise BadInput(f"-msec {section}: write two numbers, a,b") from None
-    if not 0 <= first < last <= frames:
-        raise BadInput(f"-msec {section}: needs 0 <= a < b, within the motion's {frames} frames (or 1.0)")
-    return first, last
-
-
-def parse_sections(sections, frames):
-    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn: those with a frame in a section."""
-    mask = torch.zeros(-(-frames // STRIDE), dtype=torch.bool)
-    for section in sections:
-        first, last = parse_section(section, frames)
-        mask[int(first) // STRIDE : -int(-last // STRIDE)] = True
-    return mask
-
-
-def describe_sections(sections, mask, frames, fps):
-    """Lines that say what is drawn anew, in frames and seconds."""
-    for section in sections:
-        first, last = parse_section(section, frames)
-        unit = "fractions" if "." in section else "frames"
-        yield f"-msec {section}, read as {unit}: {first / fps:.2f} to {last / fps:.2f} s"
-    spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in runs(mask)]
-    drawn = ", ".join(f"frames {a} to {b} ({a / fps:.2f} to {b / fps:.2f} s)" for a, b in spans)
-    yield f"drawn anew, in whole tokens of {STRIDE} frames: {drawn}, of {frames} frames"
-
-
-def place_edit(rows, source, kept, spec):
-    """Decoded rows [T',D] on the source's body -> (rows [T,D], joints [T,J,3] in its world, list of Bend)."""
-    frames = len(source.joints)
-    rows, bends = anchor(rows[:frames], source.rows[:frames], kept)
-    fixed = kept if kept.any() else np.arange(frames) == 0
-    return rows, align(joints_of(rows, spec), source.joints, fixed), bends
-
-
-def describe_edit(joints, rows, source, kept, bends, spec):
-    """Lines that say how far an edit went."""
-    unit, frames = spec.skeleton.unit_m, len(joints)
-    if kept.any():
-        apart = 1000 * unit * np.linalg.norm(joints - source.joints, axis=-1)[kept]
-        yield f"kept frames: {apart.mean():.1f} mm from the source in its world, at most {apart.max():.1f}"
-    if not kept.all():
-        local = (rows - source.rows[:frames])[~kept, 4:].reshape(-1, 3)
-        by = 1000 * unit * np.linalg.norm(local, axis=-1).mean()
-        yield f"drawn frames: {by:.0f} mm per joint from the source, seen from the root"
-    for bend in bends:
-        yield (
-            f"frames {bend.first} to {bend.last}: turned by {bend.degrees:.0f} degrees and moved by "
-            f"{bend.metres * unit:.2f} m to meet the kept frames"
-        )
-
-
 def main(argv=None):
     args = flags().parse_args(argv)
     prompt = clean_text(args.text_prompt)
@@ -136,51 +78,27 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec, pipeline.mardm)
     reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
-    source = read_source(args.source_motion, spec, reading)
-    frames = len(source.joints)
-    sections = parse_sections(args.mask_edit_section, frames)
-    print(f"source: {frames} frames at {spec.fps:g} per second, to which a .bvh is resampled")
-    print(*describe_sections(args.mask_edit_section, sections, frames, spec.fps), sep="\n")
+    plan, lines = read_plan(from_flags(EditConfig, args), spec, reading)
+    print(*lines, sep="\n")
     text = pipeline.embed([prompt])
     for line in pipeline.warnings([prompt], text):
         print(f"warning: {line}")
 
-    by_body = bodies(source, spec, args.bones)
-    body = best_reproduced(pipeline.tokenizer, by_body)
-    with torch.no_grad():
-        _, tokens = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, by_body[body]))
-    kept = ~sections.repeat_interleave(STRIDE)[:frames].numpy()
-    own_bones = bone_lengths(source.joints, spec.skeleton)
-
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
-    formats = dict.fromkeys([*args.export, "bvh"] if is_bvh(args.source_motion) else args.export)
-    for r in range(args.repeat_times):
-        if r % BATCH == 0:
-            repeats = range(r, min(r + BATCH, args.repeat_times))
-            n = len(repeats)
-            batch = draw_hidden(
-                pipeline,
-                text.expand(n, *text.shape[1:]),
-                tokens.expand(n, -1, -1),
-                sections,
-                sampling,
-                repeats,
-            )
-        lengths = torch.tensor([tokens.shape[1] * STRIDE], device=device)
-        (rows,), _ = pipeline.decode(batch[r % BATCH][None], lengths, sampling.snap != "off")
-        if body != "own":
-            rows = on_bones(rows.astype(np.float64), own_bones)
-        rows, joints, bends = place_edit(rows, source, kept, spec)
-        print(*describe_edit(joints, rows, source, kept, bends, spec), sep="\n")
-        stem = names.stem(prompt, 0, r, frames)
+    from_bvh = args.source_motion and is_bvh(args.source_motion)
+    formats = dict.fromkeys([*args.export, "bvh"] if from_bvh else args.export)
+    edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
+    for r, (rows, joints, lines) in enumerate(edits):
+        print(*lines, sep="\n")
+        stem = names.stem(prompt, 0, r, len(joints))
         if args.in_place:
             joints = in_place(joints)
         export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
-        if "mp4" in formats:
+        if "mp4" in formats and args.source_motion:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
-            pair, titles = [source.joints, joints], ["source", "edit"]
+            pair, titles = [plan.source.joints, joints], ["source", "edit"]
             render_video(beside, pair, spec.skeleton, spec.fps, prompt, titles=titles)
     print(f"{args.repeat_times} edits in {folder}")
 

@@ -16,10 +16,11 @@ STRETCH = 0.999  # of a leg's length: held no straighter than this (5 degrees), 
 BLEND = 0.25  # seconds over which a held foot is let go
 
 
-def fix_feet(joints, fps, skeleton):
+def fix_feet(joints, fps, skeleton, pinned=None):
     """joints [T,J,3] -> the same motion with standing feet held in place, [T,J,3].
 
-    While a toe stands, it stays where it stood on average. Hips, all heights and the lengths of bones stay as
+    While a toe stands, it stays where it stood on average, or where it is in the frames that are `pinned`,
+    bool [T]: these stay as they are. Hips, all heights and the lengths of bones stay as
     they are, and the knee bends to the side to which it bent. Where that place is beyond the leg's reach, the
     foot is moved towards it as far as the leg goes.
     """
@@ -29,7 +30,8 @@ def fix_feet(joints, fps, skeleton):
         leg = [toe]
         while leg[0] not in skeleton.hips:
             leg.insert(0, skeleton.parents[leg[0]])
-        _bend(joints, leg, _corrections(joints[:, toe], joints[:, leg[0]], floor, fps, skeleton.unit_m))
+        stands = standing(joints[:, toe], joints[:, leg[0]], floor, fps, skeleton.unit_m)
+        _bend(joints, leg, _corrections(joints[:, toe], stands, fps, pinned))
     return joints
 
 
@@ -54,13 +56,16 @@ def _stretches(mask):
     return list(zip(edges[::2], edges[1::2]))
 
 
-def _corrections(toe, hip, floor, fps, unit_m):
+def _corrections(toe, stands, fps, pinned=None):
     """How far to move the foot at each frame [T,3], horizontally: all the way while it stands, less and less
-    around.
+    around; not at all where it is pinned.
     """
-    moved, known = np.zeros_like(toe), np.zeros(len(toe), dtype=bool)
-    for start, end in standing(toe, hip, floor, fps, unit_m):
-        moved[start:end] = (toe[start:end].mean(axis=0) - toe[start:end]) * [1, 0, 1]
+    moved, known = np.zeros_like(toe), np.zeros(len(toe), dtype=bool) if pinned is None else pinned.copy()
+    for start, end in stands:
+        pins, place = start + np.flatnonzero(known[start:end]), toe[start:end].mean(axis=0)
+        if len(pins):
+            place = np.stack([np.interp(np.arange(start, end), pins, toe[pins, k]) for k in range(3)], axis=1)
+        moved[start:end] = (place - toe[start:end]) * [1, 0, 1]
         known[start:end] = True
     from scipy.ndimage import binary_dilation  # here: half a second, and few need it
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import edit
-from edit import parse_sections
 from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
@@ -22,6 +21,7 @@ from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation.edit_source import best_reproduced, bodies, joints_of, read_source
+from utils.generation.edits import parse_sections
 
 
 @pytest.mark.parametrize(

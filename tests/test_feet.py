@@ -101,6 +101,21 @@ def test_a_standing_toe_does_not_move_at_all_if_the_leg_is_bent(clips):
     assert stretches and max(held) < 1e-9 and max(moved) > 0.02
 
 
+def test_pinned_frames_stay_and_feet_stand_where_they_have_them(clips):
+    held = 0
+    for joints in sliding(clips):
+        pinned = np.arange(len(joints)) % 60 == 30
+        fixed = fix_feet(joints, 20, SMPL22, pinned)
+        assert np.abs(fixed - joints)[pinned].max() < 1e-9
+        floor = joints[:, list(SMPL22.feet), 1].min()
+        for start, end in standing(joints[:, 10], joints[:, 1], floor, 20):
+            inside = np.flatnonzero(pinned[start:end])
+            if len(inside) == 1:
+                apart = (fixed[start:end, 10] - joints[start + inside[0], 10])[:, [0, 2]]
+                held += np.median(np.linalg.norm(apart, axis=-1)) < 1e-6
+    assert held > 3
+
+
 def test_a_foot_is_let_go_little_by_little(clips):
     """It stands, sliding 2 cm a frame, and then swings up: what it was held by goes in equal steps."""
     clip = np.repeat(clips[3][:1], 40, axis=0) - [0, 0.05, 0]

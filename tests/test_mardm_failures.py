@@ -20,6 +20,7 @@ from utils.data.clips import Caption, Clip, load_clips, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet
 from utils.errors import BadInput
 from utils.flags import sampling_config
+from utils.generation.edits import parse_sections
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.training.train_utils import EMA, warm_up_then_milestones
@@ -160,7 +161,7 @@ def test_a_prompt_files_lengths_are_read_line_by_line(tmp_path):
 def test_sections_are_numbers_and_never_code(tmp_path):
     for text in (f"__import__('os').mkdir('{tmp_path}/pwned')or(0),1", "0.1", "0,1,2", "a,b", "", "nan,0.5"):
         with pytest.raises(BadInput, match="two numbers"):
-            edit.parse_sections([text], 40)
+            parse_sections([text], 40)
     assert not any(tmp_path.iterdir())
 
 

@@ -31,19 +31,19 @@ def is_bvh(path):
     return Path(path).suffix.lower() == ".bvh"
 
 
-def read_source(path, spec, reading=None):
-    """A motion file -> Source. reading: how a .bvh is understood. Raises BadInput."""
-    where = f"--source_motion {path}"
-    array = _read_bvh(path, spec, reading or Reading(spec.fps)) if is_bvh(path) else load_array(path)
+def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRIDE):
+    """A motion file -> Source. reading: how a .bvh is understood; flag: for errors. Raises BadInput."""
+    where = f"{flag} {path}"
+    array = _read_bvh(path, spec, reading or Reading(spec.fps), where) if is_bvh(path) else load_array(path)
     joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
-    if not STRIDE <= frames <= MAX_SOURCE:  # before anything is computed of them
-        raise BadInput(f"{where}: {frames} frames; {STRIDE} to {MAX_SOURCE} can be edited")
+    if not shortest <= frames <= MAX_SOURCE:  # before anything is computed of them
+        raise BadInput(f"{where}: {frames} frames; {shortest} to {MAX_SOURCE} can be edited")
     if not np.isfinite(as_float32(array)).all():
         raise BadInput(f"{where} holds NaN, infinite or absurd values")
     array = array.astype(np.float64)
     missing = -frames % STRIDE
     if array.ndim == 3 and array.shape[1:] == (joints, 3):
-        step = (array[-1, 0] - array[-2, 0]) * [1, 0, 1]  # joints give one row less than they are
+        step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # joints give one row less than they are
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
         rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
         return Source(array, rows.astype(np.float64))
@@ -56,14 +56,14 @@ def read_source(path, spec, reading=None):
     return Source(joints_of(rows, spec)[:frames], rows)
 
 
-def _read_bvh(path, spec, reading):
+def _read_bvh(path, spec, reading, where):
     """A BVH file of a rig that is known or mapped -> joints [T,22,3] at the model's frame rate."""
     if spec.skeleton is not SMPL22:
-        raise BadInput(f"--source_motion {path}: a .bvh needs a model of 22 joints; pass features or joints")
+        raise BadInput(f"{where}: a .bvh needs a model of 22 joints; pass features or joints")
     try:
         return reading.joints(path)
     except (ValueError, OSError) as error:
-        raise BadInput(f"--source_motion {path}: {error}") from None
+        raise BadInput(f"{where}: {error}") from None
 
 
 def joints_of(rows, spec):

@@ -1,0 +1,149 @@
+"""An edit: which tokens are drawn anew, from which source, around which keyframes, and how far it went."""
+
+# T frames, L = ceil(T/4) tokens, J joints, D essential columns
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.AE import STRIDE
+from motion.bvh.rigs import bone_lengths
+from motion.feet import fix_feet
+from utils.errors import BadInput
+from utils.generation.anchoring import align, anchor, on_bones, runs
+from utils.generation.edit_source import Source, best_reproduced, bodies, joints_of, model_rows, read_source
+from utils.generation.keyframes import held, meet, read_keyframes, still
+from utils.generation.windows import draw_hidden
+
+BATCH = 32  # edits at a time
+
+
+def parse_section(section, frames):
+    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. A bound with a point is a fraction."""
+    try:
+        first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in section.split(","))
+    except ValueError:
+        raise BadInput(f"-msec {section}: write two numbers, a,b") from None
+    if not 0 <= first < last <= frames:
+        raise BadInput(f"-msec {section}: needs 0 <= a < b, within the motion's {frames} frames (or 1.0)")
+    return first, last
+
+
+def parse_sections(sections, frames):
+    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn: those with a frame in a section."""
+    mask = torch.zeros(-(-frames // STRIDE), dtype=torch.bool)
+    for section in sections:
+        first, last = parse_section(section, frames)
+        mask[int(first) // STRIDE : -int(-last // STRIDE)] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """What a user asks for; the flags of edit.py by their names."""
+
+    source_motion: str | None = None
+    mask_edit_section: list | None = None
+    keep_pose: list | None = None
+    motion_length: int | None = None
+    bones: str = "auto"  # see `bodies`
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit starts from and what it draws."""
+
+    source: Source
+    drawn: torch.Tensor  # bool [L]
+    keyframes: tuple  # of Keyframe, all in drawn frames
+    bones: str
+
+    @property
+    def kept(self):
+        """bool [T], True on the frames that stay as they are."""
+        return ~self.drawn.repeat_interleave(STRIDE)[: len(self.source.joints)].numpy()
+
+
+def read_plan(asked, spec, reading):
+    """EditConfig -> (Plan, lines for the user). reading: how a .bvh is understood. Raises BadInput."""
+    poses, sections = asked.keep_pose or [], asked.mask_edit_section
+    if bool(asked.source_motion) == bool(asked.motion_length) or (asked.motion_length and not poses):
+        raise BadInput("pass --source_motion, or --motion_length and --keep_pose where there is no source")
+    if not (sections or poses):
+        raise BadInput("pass -msec (what to draw anew), --keep_pose, or both")
+    source = read_source(asked.source_motion, spec, reading) if asked.source_motion else None
+    frames = len(source.joints) if source else asked.motion_length // STRIDE * STRIDE
+    drawn = parse_sections(sections or ["0.0,1.0"], frames)
+    keyframes = read_keyframes(poses, spec, reading, frames, drawn)
+    lines = [f"{frames} frames at {spec.fps:g} per second, to which a .bvh is resampled"]
+    for section in sections or ():
+        first, last = (bound / spec.fps for bound in parse_section(section, frames))
+        unit = "fractions" if "." in section else "frames"
+        lines.append(f"-msec {section}, read as {unit}: {first:.2f} to {last:.2f} s")
+    spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in runs(drawn)]
+    anew = ", ".join(f"frames {a} to {b} ({a / spec.fps:.2f} to {b / spec.fps:.2f} s)" for a, b in spans)
+    lines.append(f"drawn anew, in whole tokens of {STRIDE} frames: {anew}")
+    return Plan(source or still(keyframes[0], spec), drawn, keyframes, asked.bones), lines
+
+
+@torch.no_grad()
+def draw_edits(pipeline, text, plan, sampling, repeats):
+    """`repeats` edits of a plan from a text [1,E], each -> (rows [T,D], joints [T,J,3], lines)."""
+    spec, source = pipeline.spec, plan.source
+    by_body = bodies(source, spec, plan.bones)
+    body = best_reproduced(pipeline.tokenizer, by_body)
+    _, tokens = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, by_body[body]))
+    hidden = plan.drawn.clone()
+    for keyframe in plan.keyframes:
+        rows = bodies(keyframe.source, spec, body)[body]
+        _, theirs = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, rows))
+        around = plan.drawn & held(keyframe.frame, len(hidden))
+        tokens[:, around], hidden[around] = theirs[:, around], False
+    own_bones = bone_lengths(source.joints, spec.skeleton)
+    lengths = torch.tensor([tokens.shape[1] * STRIDE], device=tokens.device)
+    for first in range(0, repeats, BATCH):
+        some = range(first, min(first + BATCH, repeats))
+        many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), -1, -1)
+        for one in draw_hidden(pipeline, *many, hidden, sampling, some):
+            (rows,), _ = pipeline.decode(one[None], lengths, sampling.snap != "off")
+            if body != "own":
+                rows = on_bones(rows.astype(np.float64), own_bones)
+            yield _place(rows, plan, spec)
+
+
+def _place(rows, plan, spec):
+    """Decoded rows [T',D] on the source's body -> (rows [T,D], joints [T,J,3] in its world, lines)."""
+    source, kept = plan.source, plan.kept
+    own = source.rows[: len(source.joints)]
+    rows, bends = anchor(rows[: len(own)], own, kept)
+    lines = []
+    if plan.keyframes:
+        rows, lines = meet(rows, source, plan.keyframes, kept, spec)
+    joints = joints_of(rows, spec)
+    heights = joints[..., 1] + source.joints[0, 0, 1] - own[0, 3]
+    joints = align(joints, source.joints, kept if kept.any() else np.arange(len(own)) == 0)
+    if not kept.any():
+        joints[..., 1] = heights  # the floor is the source's, however its first pose differs
+    if plan.keyframes:
+        pinned = kept.copy()
+        pinned[[keyframe.frame for keyframe in plan.keyframes]] = True
+        joints = fix_feet(joints, spec.fps, spec.skeleton, pinned)
+    return rows, joints, [*_describe(joints, rows, source, kept, bends, spec), *lines]
+
+
+def _describe(joints, rows, source, kept, bends, spec):
+    """Lines that say how far an edit went."""
+    unit, frames = spec.skeleton.unit_m, len(joints)
+    if kept.any():
+        apart = 1000 * unit * np.linalg.norm(joints - source.joints, axis=-1)[kept]
+        yield f"kept frames: {apart.mean():.1f} mm from the source in its world, at most {apart.max():.1f}"
+    if kept.any() and not kept.all():
+        local = (rows - source.rows[:frames])[~kept, 4:].reshape(-1, 3)
+        by = 1000 * unit * np.linalg.norm(local, axis=-1).mean()
+        yield f"drawn frames: {by:.0f} mm per joint from the source, seen from the root"
+    for bend in bends:
+        yield (
+            f"frames {bend.first} to {bend.last}: turned by {bend.degrees:.0f} degrees and moved by "
+            f"{bend.metres * unit:.2f} m to meet the kept frames"
+        )
