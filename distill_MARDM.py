@@ -126,6 +126,8 @@ def main(argv=None):
     device = distributed.init_distributed(start(machine))
 
     teacher = load_generator(source, device)
+    if not teacher.mardm.DiffMLPs.noisy:
+        raise BadInput(f"{source.name}: a {teacher.model} draws a token in one evaluation already")
     mardm, ae, spec = teacher.mardm, teacher.tokenizer.ae, teacher.tokenizer.spec
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder

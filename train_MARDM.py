@@ -113,7 +113,8 @@ def main(argv=None):
     reseed(args.seed)  # whatever was built before, an evaluator or not
     options = vars(from_flags(TrainingOptions, args))
     mardm = make_mardm(design.model, ae, text_dim, design.ddpm_steps, **options).to(device)
-    if not (design.raw_targets or training.is_continue):  # a pass over all clips; a resumed run keeps its own
+    measured = mardm.DiffMLPs.noisy and not design.raw_targets
+    if measured and not training.is_continue:  # a pass over all clips; a resumed run keeps its own
         mardm.set_target_stats(*measure_targets(ae, train_set, loading, device))
     if not design.noise_replacements:
         keep_real_tokens(ae, train_set, device)

@@ -25,9 +25,10 @@ import torch.distributed as dist
 from benchmarks.bench_generate import awake, build
 from benchmarks.bench_train import GeneratorBench, Setup
 from benchmarks.machine import machine, seconds, write_record
-from models.AE import STRIDE, make_ae
+from models.AE import FSQ_LEVELS, STRIDE, make_ae
 from models.counter_rng import Purpose, sample_keys
 from models.DiffMLPs import HEADS
+from models.FSQ import FSQ
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models, SamplingConfig
 from models.masking import lengths_to_mask
@@ -63,8 +64,9 @@ def outputs(device, dtype):
         results[f"{name}, encoder"] = ae.encoder(motion.mT)
         results[f"{name}, decoder"] = ae.decode(draw(3, 64, 16), m_lens.to(device))
     for head in HEADS:
-        mardm = ready(MARDM_models[f"FSQ-MARDM-{head}-XS"], ae_dim=64, target_dim=6, dropout=0.0)
-        latents, targets = draw(3, 64, 16), draw(3, 16, 6)
+        shape = {"ae_dim": 64, "target_dim": 6, "levels": FSQ_LEVELS["FSQ_AE_High"]}
+        mardm = ready(MARDM_models[f"FSQ-MARDM-{head}-XS"], **shape, dropout=0.0)
+        latents, targets = draw(3, 64, 16), FSQ(shape["levels"]).to(device).snap(draw(3, 16, 6))
         z = mardm.transformer(latents.mT, text, lengths_to_mask(lengths, 16))
         noise = draw(48, *mardm.DiffMLPs.noise_shape)
         drawn = mardm.DiffMLPs.sample(z.flatten(0, 1), None, noise, SamplingConfig(cfg=1, sampler="midpoint"))

@@ -19,7 +19,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     rounds: run only these (for timing). -> [B,L,target_dim]
     """
     targets, sections = edit or (None, None)
-    sampling = settle(sampling, mardm.onestep)
+    sampling = settle(sampling, mardm)
     head = mardm.head(sampling)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)

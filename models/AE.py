@@ -31,6 +31,7 @@ class AE(nn.Module):
     kind = "continuous"
     options = ()  # the flags of this bottleneck
     codebook_size = None
+    fsq_levels = None  # of the grid
     precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32
     real_tokens = None  # [N,D] to draw replacements from; None: standard normal numbers, as MARDM
 

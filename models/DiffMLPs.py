@@ -1,4 +1,4 @@
-"""The diffusion head: an AdaLN MLP on single tokens (MAR, Li et al., NeurIPS 2024), its losses and samplers.
+"""The heads: their losses and samplers on single tokens, by diffusion as in MAR (Li et al., NeurIPS 2024).
 
 Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules
 follow the published checkpoints of MARDM, which load strictly.
@@ -6,17 +6,21 @@ follow the published checkpoints of MARDM, which load strictly.
 
 from functools import partial
 
-import torch
 from torch import nn
 
 from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate, solver_times
-from models.layers import Linear, modulation, sinusoid_frequencies
+from models.AdaLN import AdaLN_MLP
 from models.precision import autocast_to
+from models.sampling import SOLVERS
+from models.Softmax import SoftmaxHead
 
 
 class DiffMLPs_SiT(nn.Module):
     """Velocity prediction on the linear path."""
+
+    noisy = True  # trains on standardised targets, at random times and noise
+    samplers = SOLVERS  # the entries of `SamplingConfig.sampler` that it has; the first one is its own
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -56,6 +60,8 @@ class DiffMLPs_SiT(nn.Module):
 
 class DiffMLPs_DDPM(nn.Module):
     """Noise prediction on a cosine schedule; 50 steps to train and to sample, as MARDM builds it."""
+
+    noisy, samplers = True, SOLVERS
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -98,58 +104,6 @@ def steps_cost(solver, steps, evaluations):
     return f"{solver}, {steps_taken}: {asked} a token"
 
 
-class AdaLN_MLP(nn.Module):
-    """Residual MLP whose layer norms are modulated by time and condition (adaLN-Zero, DiT, Peebles & Xie,
-    2023).
-    """
-
-    precision = torch.float32  # or bfloat16: of all but the time's embedding and the residual stream
-
-    def __init__(self, target_dim, z_dim, depth, width):
-        super().__init__()
-        self.time_embed = TimeEmbedding(width)
-        self.cond_embed = Linear(z_dim, width)
-        self.input_proj = Linear(target_dim, width)
-        self.res_blocks = nn.ModuleList(AdaLN_Block(width) for _ in range(depth))
-        self.final_layer = FinalLayer(width, target_dim)
-        self._initialise()
-
-    def forward(self, x, t, z, modulations=None):
-        """x [...,N,D], t [N], z [N,H] -> [...,N,D], of x's dtype in any precision.
-
-        modulations: those of t and z, where the caller has them; neither of the two is read then.
-        """
-        time = self.time_embed(t) if modulations is None else None
-        with autocast_to(self.precision, x):
-            h = self.input_proj(x).to(x.dtype)
-            modulations = modulations or self.modulations(time, z)
-            for layer, its_own in zip((*self.res_blocks, self.final_layer), modulations):
-                h = layer(h, its_own)
-            return h.to(x.dtype)
-
-    def modulations(self, time, z):
-        """All that does not depend on x, layer after layer: [...,N,parts * width].
-
-        time [...,N or 1,width]: embeddings of times; z [N,H].
-        """
-        c = nn.functional.silu(time + self.cond_embed(z))
-        return (layer.adaLN_modulation(c) for layer in (*self.res_blocks, self.final_layer))
-
-    def _initialise(self):
-        """Xavier for linear layers; modulation and output start at zero, so that every block starts as
-        identity.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for layer in (self.time_embed.mlp[0], self.time_embed.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        for block in (*self.res_blocks, self.final_layer):
-            nn.init.zeros_(block.adaLN_modulation[1].weight)
-        nn.init.zeros_(self.final_layer.linear.weight)
-
-
 def at_times(net, times, z, most=512):
     """`net` for a solver that asks at these times [T], in this order, for the same conditions at each.
 
@@ -171,53 +125,7 @@ def at_times(net, times, z, most=512):
     return prepared
 
 
-def timestep_embedding(t, dim):
-    """Sinusoids of t [N] -> [N,dim], cosines first; a last zero column where dim is odd."""
-    angles = t[:, None] * sinusoid_frequencies(dim, t.device).to(t.dtype)
-    return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
-
-
-class TimeEmbedding(nn.Module):
-    """[N] -> [N,width]. SiT: times in [0,1]; DDPM: step numbers."""
-
-    def __init__(self, width, frequencies=256):
-        super().__init__()
-        self.frequencies = frequencies
-        self.mlp = nn.Sequential(Linear(frequencies, width), nn.SiLU(), Linear(width, width))
-
-    def forward(self, t):
-        dtype = self.mlp[0].weight.dtype
-        t = t if t.is_floating_point() else t.to(dtype)
-        return self.mlp(timestep_embedding(t, self.frequencies).to(dtype))
-
-
-class AdaLN_Block(nn.Module):
-    """x + gate * mlp(norm(x) (1 + scale) + shift)."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.in_ln = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
-        self.adaLN_modulation = modulation(width, 3)
-
-    def forward(self, x, modulation):
-        shift, scale, gate = modulation.chunk(3, dim=-1)
-        return x + gate * self.mlp(torch.addcmul(shift, self.in_ln(x), 1 + scale))
-
-
-class FinalLayer(nn.Module):
-    def __init__(self, width, target_dim):
-        super().__init__()
-        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.linear = Linear(width, target_dim)
-        self.adaLN_modulation = modulation(width, 2)
-
-    def forward(self, x, modulation):
-        shift, scale = modulation.chunk(2, dim=-1)
-        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
-
-
-HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM}
+HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM, "Softmax": SoftmaxHead}
 # depth x width of the head for every size of generator
 HEAD_SIZES = {"XS": (4, 256), "S": (8, 512), "B": (12, 768), "L": (12, 1280), "XL": (16, 1792)}
 DiffMLPs_models = {

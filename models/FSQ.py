@@ -57,12 +57,18 @@ class FSQ(nn.Module):
 
     def codes_to_indices(self, codes):
         """Grid points [...,d] -> int64 [...]."""
-        digits = ((codes.float() + 1) * self.scale).round().long()
-        return (digits * self.places).sum(dim=-1)
+        return (self.codes_to_digits(codes) * self.places).sum(dim=-1)
 
     get_indices = codes_to_indices
 
     def indices_to_codes(self, indices):
         """int64 [...] -> grid points [...,d] float32. Exact inverse of codes_to_indices."""
-        digits = indices.unsqueeze(-1) // self.places % self._levels
+        return self.digits_to_codes(indices.unsqueeze(-1) // self.places % self._levels)
+
+    def codes_to_digits(self, codes):
+        """Grid points [...,d] -> the level of each coordinate, int64 [...,d] from 0."""
+        return ((codes.float() + 1) * self.scale).round().long()
+
+    def digits_to_codes(self, digits):
+        """Exact inverse of codes_to_digits."""
         return (digits - self.scale) / self.scale

@@ -65,7 +65,9 @@ class MARDM(nn.Module):
                 text_dim, H, shape.heads, shape.ff, options.text_refiner, options.dropout
             )
         self._initialise(options.attention)
-        self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H)
+        levels, form = options.levels, options.softmax_coordinates
+        grid = {"levels": levels, "coordinates": form} if head == "Softmax" else {}
+        self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H, **grid)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)
@@ -118,8 +120,7 @@ class MARDM(nn.Module):
         Not as CUDA graphs: each part is compiled on its own, and where one graph's output is another's input
         PyTorch refuses it as overwritten (pytorch/pytorch#152887).
         """
-        heads = [self.DiffMLPs.net, *self._heads()[1:]]
-        for part in (*self.MARTransformer, *heads):
+        for part in (*self.MARTransformer, self.DiffMLPs.net, *self._heads()[1:]):
             compile_module(part, dynamic=True)
 
     def read(self, text):
@@ -214,7 +215,7 @@ class MARDM(nn.Module):
         z = self.transformer(x, self._drop_condition(text, keys), inside)
 
         # Gather the hidden tokens first, then repeat them, each with its own time and noise.
-        mul = self.diffmlps_batch_mul
+        mul = self.diffmlps_batch_mul if self.DiffMLPs.noisy else 1
         t, noise = draws.t, draws.noise
         if t is None:
             t = self.DiffMLPs.times(uniform(keys[b], TIME, (mul,), at).mT.flatten())
@@ -270,7 +271,7 @@ class MARDM(nn.Module):
 
     def _decode(self, tokenizer, text, targets, masks, sampling, noise):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
-        sampling = settle(sampling, self.onestep)
+        sampling = settle(sampling, self)
         net = self.head(sampling).net
         low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
         low += [] if self.text_reader is None else [self.text_reader]
@@ -327,7 +328,7 @@ class MARDM(nn.Module):
 
     def cost(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""
-        sampling = settle(sampling, self.onestep)
+        sampling = settle(sampling, self)
         return f"sampler {self.head(sampling).cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
 
 
@@ -342,4 +343,5 @@ KINDS = {"MARDM": "continuous", "FSQ-MARDM": "FSQ", "VQ_MARDM": "VQ"}
 MARDM_models = {
     f"{family}-{head}-{size}": partial(MARDM, kind=KINDS[family], head=head, size=size)
     for family, head, size in product(KINDS, HEADS, HEAD_SIZES)
+    if head != "Softmax" or KINDS[family] == "FSQ"
 }

@@ -13,8 +13,9 @@ from torch import nn
 
 from diffusions import ddpm
 from diffusions.samplers import guided, integrate
+from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
-from models.DiffMLPs import AdaLN_MLP, DiffMLPs_DDPM, TimeEmbedding
+from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import GUIDANCE, NOISE
 from models.layers import Linear
 from models.masking import lengths_to_mask

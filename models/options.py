@@ -21,6 +21,8 @@ class TrainingOptions:
     text_tokens: str = "off"
     text_refiner: int = 1
     pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
+    levels: tuple | None = None  # of the grid, which a Softmax head classifies
+    softmax_coordinates: str = "sequential"  # of a Softmax head: see models/Softmax.py
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import train_MARDM
 from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models import onednn
-from models.DiffMLPs import DiffMLPs_models, at_times
+from models.DiffMLPs import DiffMLPs_models, DiffMLPs_SiT, at_times
 from models.draws import SamplingNoise
 from models.OneStep import OneStepHead, Rows, hidden_rows, ode_end
 from models.precision import InferenceWeights
@@ -123,14 +124,15 @@ def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
 
 
 def test_which_sampler_auto_means():
-    head = OneStepHead(D, H, 1, 8, scales=(1.0, 4.0))
     auto = SamplingConfig(cfg=4.0)
+    without, head = (SimpleNamespace(onestep=None, DiffMLPs=DiffMLPs_SiT) for _ in range(2))
+    head.onestep = OneStepHead(D, H, 1, 8, scales=(1.0, 4.0))
     assert settle(auto, head).sampler == "onestep"
-    assert settle(auto, None).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
+    assert settle(auto, without).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
     assert settle(replace(auto, sampler="heun"), head).sampler == "heun"
-    for onestep, cfg in ((None, 2.0), (head, 4.5)):
+    for mardm, cfg in ((without, 2.0), (head, 4.5)):
         with pytest.raises(ValueError, match="sampler onestep"):
-            settle(replace(auto, sampler="onestep", cfg=cfg), onestep)
+            settle(replace(auto, sampler="onestep", cfg=cfg), mardm)
 
 
 def test_it_learns_where_its_teacher_ends():

@@ -16,8 +16,9 @@ import torch
 
 from diffusions import ddpm, flow
 from diffusions.samplers import guided
+from models.AdaLN import timestep_embedding
 from models.AE import AE
-from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, timestep_embedding
+from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models, SamplingConfig, SamplingNoise
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks

@@ -235,9 +235,10 @@ def load_generator(source, device, tokenizer=None):
         text_tokens=config.text("text_tokens", "off"),
         text_refiner=config.whole("text_refiner", 0, 8, 1),
         pooled_drop_prob=config.number("pooled_drop_prob", 0.0),
+        softmax_coordinates=config.text("softmax_coordinates", "sequential"),
     )
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
-    if width and width != (mardm.target_dim,):
+    if width and width != (mardm.DiffMLPs.net.input_proj.in_features,):
         raise BadInput(
             f"{path} was trained on {width[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: "
             "pass its own --ae_name"
@@ -282,7 +283,8 @@ def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **
     family = MARDM_models[model].keywords["kind"]
     if family != ae.kind:
         raise BadInput(f"--model {model} needs a {family} autoencoder, --ae_name holds a {ae.kind} one")
-    mardm = MARDM_models[model](ae_dim=ae.latent_dim, target_dim=ae.target_dim, text_dim=text_dim, **options)
+    options |= {"ae_dim": ae.latent_dim, "target_dim": ae.target_dim, "levels": ae.fsq_levels}
+    mardm = MARDM_models[model](text_dim=text_dim, **options)
     try:
         mardm.DiffMLPs.reschedule(ddpm_steps, sample_steps or min(ddpm_steps, DDPM_STEPS))
     except ValueError as error:

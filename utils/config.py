@@ -10,7 +10,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from models.AE import AE_models
 from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
-from models.sampling import SamplingConfig
+from models.options import TrainingOptions
+from models.sampling import SOLVERS, SamplingConfig
+from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
 from utils.cli import name as folder_name
@@ -194,6 +196,11 @@ class GeneratorConfig:
         "off",
         choices=("on", "off"),
     )
+    softmax_coordinates: str = flag(
+        "of a Softmax head: the coordinates of a token are drawn each by itself, or one after another",
+        TrainingOptions.softmax_coordinates,
+        choices=COORDINATES,
+    )
     text_refiner: int = flag("layers that read the words first", 1, type=count(0, 8))
     pooled_drop_prob: float = flag(
         "share of texts of which the words alone are left, their pooled vector left out",
@@ -260,17 +267,22 @@ class SamplingFlags:
         None,
         type=number(float, 0, 100),
     )
-    temperature: float = flag("scale of the noise", SamplingConfig.temperature, type=number(float, 0, 10))
+    temperature: float = flag(
+        "scale of the noise; a Softmax head's logits are divided by it, 0: the likeliest class",
+        SamplingConfig.temperature,
+        type=number(float, 0, 10),
+    )
     snap: str = flag(
         "snap tokens to the grid as each is drawn, once before decoding, or never",
         SamplingConfig.snap,
         choices=("step", "end", "off"),
     )
     sampler: str = flag(
-        "onestep: one evaluation of the head that distill_MARDM.py makes; others: of the SiT head; with "
-        "dopri5, as MARDM, a motion depends on its batch [onestep where there is one, else midpoint]",
+        "onestep: one evaluation of the head that distill_MARDM.py makes; softmax: of a Softmax head; "
+        "others: of the SiT head; with dopri5, as MARDM, a motion depends on its batch [onestep where there "
+        "is one, else softmax or midpoint]",
         SamplingConfig.sampler,
-        choices=("auto", "onestep", "midpoint", "heun", "euler", "dopri5"),
+        choices=("auto", "onestep", "softmax", *SOLVERS),
     )
     sampler_steps: int | None = flag(
         "steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",

@@ -111,6 +111,6 @@ def sampling_config(args, spec, mardm=None):
 def settled(sampling, mardm):
     """`models.sampling.settle` with BadInput for a sampler that this generator does not have."""
     try:
-        return settle(sampling, mardm.onestep)
+        return settle(sampling, mardm)
     except ValueError as error:
         raise BadInput(str(error)) from None

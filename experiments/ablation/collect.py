@@ -144,7 +144,7 @@ def zoo():
     for name in AE_models:
         with torch.device("meta"):
             ae = make_ae(name, OFFICIAL_DIM, OFFICIAL_WIDTH)
-        levels = list(ae.fsq_levels) if hasattr(ae, "fsq_levels") else None
+        levels = list(ae.fsq_levels) if ae.fsq_levels else None
         size = sum(p.numel() for p in ae.parameters())
         facts = {"codes": ae.codebook_size, "d": ae.target_dim, "parameters": size}
         entries.append({"model": name, "levels": levels} | facts)
