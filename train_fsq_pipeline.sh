@@ -33,14 +33,15 @@ demo_size() {
     DATASET=Demo
     AE_NAME=FSQ_AE_High AE_MODEL=FSQ_AE_High
     NAME=FSQ_MARDM_SiT_XS MODEL=FSQ-MARDM-SiT-XS
-    EVALUATOR_FLAGS=(--num_workers 0)
+    EVALUATOR_FLAGS=(--epoch 15 --num_workers 0)
     LENGTH_FLAGS=()
     # MARDM's losses: with those of the root's path and the velocities 2,500 steps lose waves (results/autoencoder.md)
     AE_FLAGS=(--recipe mardm --width 128 --root_weight 4 --batch_size 32 --epoch 1000 --max_iters 2500 --lr 1e-3
         --warm_up_iter 100 --milestones 1800 2300 --lr_decay 0.3 --num_workers 0)
-    MARDM_FLAGS=(--batch_size 32 --epoch 1000 --max_iters 3000 --lr 2e-3 --warm_up_iter 100 --milestones 2000 2600
-        --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --need_evaluation --eval_every 25
-        --num_workers 0)
+    # the words alone: by the pooled vector a generator plays the orders of its training set (checkpoints/Demo/README.md)
+    MARDM_FLAGS=(--text_tokens on --text_refiner 2 --pooled_drop_prob 1 --batch_size 32 --epoch 1000 --max_iters 3000
+        --lr 2e-3 --warm_up_iter 100 --milestones 2000 2600 --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1
+        --diffmlps_batch_mul 2 --need_evaluation --eval_every 15 --num_workers 0)
     DISTILL_FLAGS=(--batch_size 4 --epoch 100 --max_iters 800 --warm_up_iter 50 --teacher_steps 4 --num_workers 0)
     EVAL_AE_FLAGS=(--repeat_times 5 --num_workers 0)
     EVAL_MARDM_FLAGS=(--repeat_times 3 --num_workers 0)

@@ -22,7 +22,7 @@ def flags():
     parser.add_argument("--text_path", required=True, help="file of prompts")
     parser.add_argument("--seed", type=count(), default=3407, help="[%(default)s]")
     parser.add_argument("--moments", type=count(2), default=8, help="of a row of a .png [%(default)s]")
-    parser.add_argument("--panel", type=count(64), default=208, help="pixels of a side [%(default)s]")
+    parser.add_argument("--panel", type=count(64), default=256, help="pixels of a side [%(default)s]")
     parser.add_argument("--output", type=Path, required=True, help=".gif, .mp4 or .png")
     return parser
 

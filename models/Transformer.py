@@ -21,7 +21,9 @@ class InputProcess(nn.Module):
 
 
 class PositionalEncoding(nn.Module):
-    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints."""
+    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints. It is a constant:
+    released weights leave it out.
+    """
 
     def __init__(self, dim, dropout, max_len=5000):
         super().__init__()
@@ -30,6 +32,10 @@ class PositionalEncoding(nn.Module):
         angle = position * sinusoid_frequencies(dim)
         pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
         self.register_buffer("pe", pe)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        state_dict.setdefault(f"{prefix}pe", self.pe)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x):
         return self.dropout(x + self.pe[: x.shape[1], 0])

@@ -10,7 +10,7 @@ A one-step head goes with them, as onestep.tar. Scripts load them like any other
 
 import torch
 
-from utils.checkpoints import Run, load_state, save_state, weights_hash
+from utils.checkpoints import Run, learned, load_state, save_state, weights_hash
 from utils.cli import Parser, name, run
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
@@ -39,8 +39,8 @@ def flags():
 
 
 def half(weights):
-    """float32 -> float16; what is loaded is float32 again."""
-    return {key: x.half() if x.dtype == torch.float32 else x for key, x in weights.items()}
+    """float32 -> float16, without tables; what is loaded is float32 again."""
+    return {key: x.half() if x.dtype == torch.float32 else x for key, x in learned(weights).items()}
 
 
 def packed(state, weights, **config):

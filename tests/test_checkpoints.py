@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from models.Transformer import PositionalEncoding
 from tests.tiny import MODEL
 from utils import checkpoints
-from utils.checkpoints import Run, load_generator, save_state, weights_hash
+from utils.checkpoints import CONSTANT, Run, load_generator, save_state, weights_hash
 from utils.config import RunConfig, WeightsConfig
 from utils.errors import BadInput
 from utils.pipeline import load
@@ -148,3 +149,15 @@ def test_threads_draw_what_one_draws(pipeline):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(one, alone) for one in results)
+
+
+def test_released_weights_leave_out_tables_that_every_model_makes_anew(demo_weights):
+    """They are not stored, are exact all the same, and are no part of what ties a head to its generator."""
+    stored = load_state(demo_weights / "Demo/demo_MARDM/model/net_best_fid.tar")["ema_mardm"]
+    assert not [name for name in stored if name.endswith(CONSTANT)]
+    mardm = load("Demo/demo_MARDM", checkpoints_dir=str(demo_weights)).mardm
+    fresh = PositionalEncoding(mardm.position_enc.pe.shape[-1], 0.0)
+    assert torch.equal(mardm.position_enc.pe, fresh.pe)
+    assert weights_hash(mardm.state_dict()) == weights_hash(stored)
+    changed = {name: x + (name == "mask_latent") for name, x in stored.items()}
+    assert weights_hash(changed) != weights_hash(stored)

@@ -84,10 +84,18 @@ def check_name(model, registry, flag):
         raise BadInput(f"{flag} {model}: not one of {', '.join(registry)}")
 
 
+CONSTANT = "position_enc.pe"  # ends the names of tables that every model makes anew
+
+
+def learned(state_dict):
+    """A state_dict without what is no weight."""
+    return {name: tensor for name, tensor in state_dict.items() if not name.endswith(CONSTANT)}
+
+
 def weights_hash(state_dict):
-    """sha256 over names, shapes and values of a state_dict, as the loaded module holds them (float32)."""
+    """sha256 over names, shapes and values of learned weights, as the loaded module holds them (float32)."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(state_dict.items()):
+    for name, tensor in sorted(learned(state_dict).items()):
         values = tensor.detach().cpu()
         values = values.float() if values.is_floating_point() else values
         digest.update(f"{name} {tuple(values.shape)}".encode())

@@ -1,0 +1,64 @@
+"""FID over the time of a motion, teacher and one-step head by their rounds: a picture of a study's record.
+
+python -m experiments.sampling.study --dataset_name Demo --runs demo_MARDM --split test \\
+    --cells 'rounds-*/random/*' --repeat_times 2 --threads 1 --record_dir results/one_step
+python -m experiments.sampling.speed results/one_step/demo_MARDM.json --output docs/pictures/speed.png
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from utils.analysis.output import new_figure, save
+from utils.cli import Parser, run
+
+HEADS = {
+    "midpoint": ("trained head, 16 rows a token", "#2166c4"),
+    "onestep": ("one-step head, 1 row", "#e0701a"),
+}
+
+
+def curve(cells, sampler):
+    """Of the cells rounds-N/random/<sampler>, by N: seconds of the fastest repeat, FIDs of all."""
+    found = {}
+    for name, cell in cells.items():
+        kind, _, rest = name.partition("/")
+        if kind.startswith("rounds-") and rest == f"random/{sampler}":
+            repeats = cell["repeats"].values()
+            found[int(kind.removeprefix("rounds-"))] = (
+                min(repeat["seconds"] for repeat in repeats),
+                [repeat["fid"] for repeat in repeats],
+            )
+    return found
+
+
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("record", type=Path, help="a record of experiments.sampling.study")
+    parser.add_argument("--output", type=Path, required=True, help="picture")
+    args = parser.parse_args(argv)
+    record = json.loads(args.record.read_text("utf-8"))
+    fig = new_figure(6.4, 3.6)
+    axes = fig.subplots()
+    for sampler, (label, colour) in HEADS.items():
+        rows = curve(record["cells"], sampler)
+        milliseconds = [1000 * seconds / record["clips"] for seconds, _ in rows.values()]
+        fids = [fid for _, fid in rows.values()]
+        axes.plot(milliseconds, [np.mean(fid) for fid in fids], marker="o", label=label, color=colour)
+        for n, x, fid in zip(rows, milliseconds, fids):
+            axes.plot([x, x], [min(fid), max(fid)], color=colour, lw=1)
+            axes.annotate(n, (x, np.mean(fid)), textcoords="offset points", xytext=(4, 5), fontsize=8)
+    axes.set(xscale="log", ylim=(0, None), ylabel="FID", xlabel="milliseconds a motion, decoding included")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_title(
+        f"{record['model']}, {record['dataset']}, {record['clips']} clips; numbers: rounds", fontsize=9
+    )
+    axes.legend(fontsize=8)
+    save(fig, args.output)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    run(main)
