@@ -22,7 +22,7 @@ after=() # the trainings so far
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
 once $runs/FSQ_AE_High/model train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High \
-    --width 192 --batch_size 16 --max_iters 12000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 $(continued FSQ_AE_High)
+    --width 192 --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 $(continued FSQ_AE_High)
 after+=($runs/FSQ_AE_High/model/train_ae.done)
 once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
     --model FSQ_AE_High --baselines

@@ -23,7 +23,8 @@ after=() # the trainings so far
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
 once $runs/FSQ_AE_High/model train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High \
-    --width 192 --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 $(continued FSQ_AE_High)
+    --width 192 --batch_size 32 --max_iters 6000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 --velocity_weight 0.05 \
+    $(continued FSQ_AE_High)
 after+=($runs/FSQ_AE_High/model/train_ae.done)
 once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
     --model FSQ_AE_High --baselines
@@ -35,15 +36,17 @@ generator() {
     local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
         --model "FSQ-MARDM-SiT-$size")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --text_tokens on --batch_size 32 \
-        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 \
-        --log_every 50 --need_evaluation --eval_every 10 $(continued "$run")
+        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 27 / 40)) $((steps * 35 / 40)) \
+        --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation \
+        --eval_every 10 $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
-    distill "$run" python distill_MARDM.py "${named[@]}" --max_iters 2000 --need_evaluation
+    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 1200 --warm_up_iter 50 \
+        --teacher_steps 4
     once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint \
         --repeat_times 5 --baselines
     once "$runs/$run/eval" evaluate_onestep python evaluation_MARDM.py "${named[@]}" --sampler onestep \
         --repeat_times 5 --record onestep
 }
 
-generator XS 7000
-generator S 7000
+generator XS 4000
+generator S 4000
