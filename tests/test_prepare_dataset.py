@@ -171,7 +171,7 @@ def resave(folder, **changes):
         (lambda f: resave(f, joint_names=np.array(SMPL22.joints[::-1])), "joint_names"),
         (lambda f: (f / "captions.jsonl").write_text('{"name": "a"}'), "captions.jsonl:1"),
         (lambda f: (f / "captions.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
-        (lambda f: (f / "captions.jsonl").write_text(""), "6 clips lack a caption"),
+        (lambda f: (f / "captions.jsonl").write_text(""), "captions.jsonl holds no captions"),
         (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split"),
         (lambda f: resave(f, joints=np.full((729, 22, 3), np.nan)), "no clip is left for training"),
     ],

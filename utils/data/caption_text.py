@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from utils.errors import BadInput
-from utils.plain import parse_csv, parse_json, read_utf8
+from utils.plain import parse_json, read_csv, read_utf8
 
 _KINDS = """
 DET: a an the this that these those each every another both all some any no
@@ -200,11 +200,8 @@ def read_captions(file):
     Fields: `name` (or `file`: the path below the folder, with or without .bvh), `captions` (jsonl: a list) or
     `caption` (several rows of one name add up), and, where wanted, tokens (jsonl), split, content, style.
     """
-    text = read_utf8(file)
-    try:
-        rows = enumerate(parse_csv(text), start=2) if str(file).lower().endswith(".csv") else _json_rows(text)
-    except ValueError as error:
-        raise BadInput(f"{file}: {error}") from None
+    is_table = str(file).lower().endswith(".csv")
+    rows = enumerate(read_csv(file), start=2) if is_table else _json_rows(read_utf8(file))
     described = {}
     for number, row in rows:
         try:

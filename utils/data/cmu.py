@@ -24,7 +24,7 @@ from utils.data.clips import SPLITS, Skipped, parse_caption
 from utils.data.dataset_writer import RawClip, are_tokens
 from utils.data.shared_motion import pose_distances, shared_frames
 from utils.errors import BadInput
-from utils.plain import parse_csv, read_utf8
+from utils.plain import read_csv, read_utf8
 
 SOURCE = "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu), BVH conversion; HumanML3D's captions"
 LICENCE = "motion: free for all uses, not to be sold as data; captions: MIT, Copyright (c) 2022 Chuan Guo"
@@ -144,7 +144,7 @@ def read_sections(folder):
         split_of |= dict.fromkeys(read_utf8(_find(folder, f"{split}.txt")).split(), split)
     sections = {}
     try:
-        for row in parse_csv(read_utf8(index)):
+        for row in read_csv(index):
             match = re.search(r"/CMU/([^/]+)/(\w+)_poses\.npy$", row["source_path"])
             if match:
                 name, alone = row["new_name"].removesuffix(".npy"), match[1].isdigit()

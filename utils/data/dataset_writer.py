@@ -17,12 +17,12 @@ from motion.synthetic.clips import demo_clips
 from utils.cli import count
 from utils.config import flag
 from utils.data.cal_mean_std import mean_std
-from utils.data.caption_text import swap_sides, swap_token_sides
+from utils.data.caption_text import read_captions, swap_sides, swap_token_sides
 from utils.data.clips import MAX_FRAMES, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, joints_to_features
-from utils.plain import parse_csv, parse_json, read_utf8
+from utils.plain import read_csv
 
 UNSAID = "see its source"
 
@@ -234,17 +234,20 @@ def read_packed(folder, split_column="split"):
     """The packed form: motions.npz, captions.jsonl, labels.csv -> (fps, list of RawClip). Raises BadInput.
 
     motions.npz holds `joints` [N,22,3] of all clips one after another, in units of `unit_m` metres, `offsets`
-    of the clips, their `names`, `joint_names` and `fps`; a line of captions.jsonl has name, captions and
-    tokens; labels.csv has the columns name and `split_column`, and, where wanted, content and style.
+    of the clips, their `names`, `joint_names` and `fps`; captions.jsonl: see `read_captions`; labels.csv has
+    the columns name and `split_column`, and, where wanted, content and style.
     """
     folder = Path(folder)
     names, clips, fps = _read_motions(folder / "motions.npz")
-    texts = _read_captions(folder / "captions.jsonl")
+    texts = read_captions(folder / "captions.jsonl")
     labels = _read_labels(folder / "labels.csv", split_column)
     missing = [name for name in names if name not in texts or name not in labels]
     if missing:
         raise BadInput(f"{folder}: {len(missing)} clips lack a caption or a label, first {missing[0]}")
-    return fps, [RawClip(name, joints, *texts[name], *labels[name]) for name, joints in zip(names, clips)]
+    return fps, [
+        RawClip(name, joints, texts[name].captions, texts[name].tokens, *labels[name])
+        for name, joints in zip(names, clips)
+    ]
 
 
 def _read_motions(file):
@@ -280,29 +283,9 @@ def divides(offsets, frames, clips):
     return offsets[0] == 0 and offsets[-1] == frames and bool((np.diff(offsets.astype(np.int64)) >= 0).all())
 
 
-def _read_captions(file):
-    """-> {name: (captions, tokens)}"""
-    texts = {}
-    for number, line in enumerate(read_utf8(file).splitlines(), start=1):
-        try:
-            row = parse_json(line)
-            captions, tokens = tuple(row["captions"]), tuple(tuple(words) for words in row["tokens"])
-            if not all(isinstance(text, str) for text in (row["name"], *captions, *sum(tokens, ()))):
-                raise ValueError("a name, a caption or a token is no text")
-            texts[row["name"]] = captions, tokens
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f"{file}:{number}: not a caption line with name, captions, tokens ({error!r})"
-            ) from None
-    return texts
-
-
 def _read_labels(file, split_column):
     """-> {name: (split, content, style)}"""
-    try:
-        rows = parse_csv(read_utf8(file))
-    except ValueError as error:
-        raise BadInput(f"{file}: {error}") from None
+    rows = read_csv(file)
     absent = {"name", split_column} - set(rows[0] if rows else ())
     if absent:
         raise BadInput(f"{file}: no column {', '.join(sorted(absent))}")

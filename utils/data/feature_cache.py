@@ -1,23 +1,23 @@
 """A split's motions and texts in one file, so that a later start does not open thousands of small ones.
 
-<data set>/cache/<split>.npy holds two arrays: a JSON index, then the rows of all clips one after another. A
-signature in the index covers the size and time of change of every source file: after a change the cache is
+<data set>/cache/<split>.npy (utils/data/cache_file.py) holds the rows of all clips one after another. A
+signature in its index covers the size and time of change of every source file: after a change the cache is
 written again. It is read into memory whole (HumanML3D: 0.9 GB), so a run does not need the files any more.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from motion.files import Unwritten, whole_file
+from utils.data.cache_file import read_cache, write_cache
 from utils.errors import BadInput
-from utils.plain import parse_json
 
 VERSION = 2
+REMEDY = "packing the clips again"
 MAX_VALUE = 1e6  # a kilometre in millimetres: nobody goes that far in a clip
 
 
@@ -57,7 +57,7 @@ def read_clips(root, split, ids, dim):
     """The clips of a split, from its cache where nothing has changed since. -> {id: CachedClip}"""
     root = Path(root)
     signature, file = sign(root, ids, dim), root / "cache" / f"{split}.npy"
-    cached = _read(file, signature, ids, dim)
+    cached = read_cache(file, partial(_rebuild, signature=signature, ids=ids, dim=dim), REMEDY)
     if cached is not None:
         return cached
     clips = {}
@@ -67,47 +67,30 @@ def read_clips(root, split, ids, dim):
         except BadInput as error:
             motion, problem = np.zeros((0, dim), np.float32), str(error)
         clips[name] = CachedClip(motion, _read_text(root / "texts" / f"{name}.txt"), problem)
-    try:
-        _write(file, signature, clips)
-    except Unwritten as error:
-        print(f"{error}; the next start packs the set again")
-    return clips
-
-
-def _read(file, signature, ids, dim):
-    try:
-        with open(file, "rb") as stream:
-            index = parse_json(bytes(np.load(stream, allow_pickle=False)).decode())
-            if index["signature"] != signature:
-                return None
-            rows = np.load(stream, allow_pickle=False)
-        lengths, texts, problems = index["lengths"], index["texts"], index["problems"]
-        ends = np.cumsum([0, *lengths])
-        if rows.dtype != np.float32 or rows.shape != (ends[-1], dim) or min(lengths, default=0) < 0:
-            raise ValueError("rows and index do not match")
-        if not all(x is None or isinstance(x, str) for x in (*texts, *problems)):
-            raise ValueError("texts are no texts")
-        parts = [rows[start:end] for start, end in zip(ends, ends[1:])]
-        clips = [CachedClip(*fields) for fields in zip(parts, texts, problems, strict=True)]
-        return dict(zip(ids, clips, strict=True))
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged header is Python's to parse, and fails in as many ways
-        print(f"{file}: not a readable cache ({' '.join(str(error).split())[:100]}); packing the clips again")
-        return None
-
-
-def _write(file, signature, clips):
     index = {
         "signature": signature,
         "lengths": [len(clip.motion) for clip in clips.values()],
         "texts": [clip.text for clip in clips.values()],
         "problems": [clip.problem for clip in clips.values()],
     }
-    index = np.frombuffer(json.dumps(index).encode(), np.uint8)
-    with whole_file(file) as part, open(part, "wb") as stream:
-        np.save(stream, index)
-        np.save(stream, np.concatenate([clip.motion for clip in clips.values()]))
+    write_cache(file, index, np.concatenate([clip.motion for clip in clips.values()]), REMEDY)
+    return clips
+
+
+def _rebuild(index, stream, signature, ids, dim):
+    """-> {id: CachedClip}; None where the sources have changed since. Raises any error for damage."""
+    if index["signature"] != signature:
+        return None
+    rows = np.load(stream, allow_pickle=False)
+    lengths, texts, problems = index["lengths"], index["texts"], index["problems"]
+    ends = np.cumsum([0, *lengths])
+    if rows.dtype != np.float32 or rows.shape != (ends[-1], dim) or min(lengths, default=0) < 0:
+        raise ValueError("rows and index do not match")
+    if not all(x is None or isinstance(x, str) for x in (*texts, *problems)):
+        raise ValueError("texts are no texts")
+    parts = [rows[start:end] for start, end in zip(ends, ends[1:])]
+    clips = [CachedClip(*fields) for fields in zip(parts, texts, problems, strict=True)]
+    return dict(zip(ids, clips, strict=True))
 
 
 def sign(root, ids, dim):

@@ -13,7 +13,7 @@ from utils.data.feature_cache import as_float32, load_array
 from utils.data.shared_motion import joints_in_root_frame, pose_distances, shared_frames
 from utils.datasets import Normalizer
 from utils.errors import BadInput
-from utils.plain import parse_csv, read_utf8
+from utils.plain import read_csv
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val, test, mirrored twins counted
@@ -71,8 +71,8 @@ def _twins(spec, root, names):
     if spec.name in PUBLISHED:
         return {name: name[1:] for name in names if name.startswith("M")}
     try:
-        rows = parse_csv(read_utf8(root / "labels.csv"))
-    except (BadInput, ValueError):
+        rows = read_csv(root / "labels.csv")
+    except BadInput:
         return {}
     return {
         row["name"]: row["mirror_of"] for row in rows if row.get("mirror_of") and row.get("name") in names
