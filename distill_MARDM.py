@@ -46,7 +46,7 @@ from utils.training.train_utils import (
     adamw,
     format_scalars,
     inference,
-    warm_up_then_cosine,
+    learning_rate,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -64,9 +64,7 @@ def flags():
         help="guidance scales to learn [1 to twice the data set's scale, less 1]",
     )
     group.add_argument("--sampler_steps", type=count(2, 1000), help="of a DDPM teacher [50]")
-    optimizer_flags(
-        parser, batch_size=64, epoch=100, lr=1e-3, warm_up_iter=100, weight_decay=0.0, log_every=50
-    )
+    optimizer_flags(parser, batch_size=64, epoch=100, lr=1e-3, warm_up_iter=100, schedule="cosine")
     group = parser.add_argument_group("evaluation")
     group.add_argument("--need_evaluation", action="store_true", help="FID of the student on val as well")
     group.add_argument(
@@ -149,8 +147,8 @@ def main(argv=None):
     ema = EMA(student, options.ema_decay)
     mardm.onestep = ema.model
     optimizer = adamw(student, training)
-    steps = training.epoch * -(-len(train_set) // loading.batch_size)
-    scheduler = warm_up_then_cosine(optimizer, training, min(steps, training.max_iters or steps))
+    steps = loading.steps(train_set)
+    scheduler = learning_rate(optimizer, training, steps)
     config = as_plain(source, machine, training, loading, options) | {"null": int(options.null)}
     loop = TrainingLoop(
         training,
@@ -167,7 +165,8 @@ def main(argv=None):
         best=Best(parts=("ema_onestep",), file=Run.of(source).onestep.resolve(), metric="rmse"),
     )
     speed_up(mardm, args)
-    print(f"one-step head: {sum(p.numel() for p in student.parameters()):,} parameters, {steps} steps")
+    size = sum(p.numel() for p in student.parameters())
+    print(f"one-step head: {size:,} parameters, {training.epoch * steps} steps")
 
     for epoch in loop.epochs():
         for micro_batches in loop.batches(train_set):

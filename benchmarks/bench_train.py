@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train_AE
 import train_MARDM
 from benchmarks.bench_generate import KINDS, awake
-from benchmarks.machine import machine_flags, matmul_rate, seconds, write_record
+from benchmarks.machine import CLOCKS, machine_flags, matmul_rate, seconds, write_record
 from benchmarks.training_reference import (
     average_one_by_one,
     embed,
@@ -58,7 +58,6 @@ from utils.training.train_utils import (
 
 DIM, FRAMES, SHORTEST, TEXT = 67, 196, 40, 512
 ANOMALY = ", anomaly"
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 PLAIN = ReconstructionLoss(velocity_weight=0.0, path_weight=0.0)  # the reference's
 TRAINING = TrainingConfig(epoch=1, lr=1e-6, warm_up_iter=1)
 

@@ -3,12 +3,11 @@
   bash benchmarks/gpu.sh                 all of it; writes results/gpu.md and results/gpu.json
   bash benchmarks/gpu.sh --minutes 5     the checks, and the timings that begin within 5 minutes
 
-Parity: every network and a whole generation on the GPU against the same weights and inputs on the CPU, in
-float32 (without TF32) and float64: the largest difference relative to the largest value. NCCL: collectives
-of a training in one process, in two where there are two GPUs. Timings: FSQ-MARDM-SiT, 196 frames, random
-weights; generation of XL at batch 1 and 64 with decoding, by its diffusion head and by a one-step head;
-training steps of S and XL at batch 64; bf16 and torch.compile on and off; peak memory. Exits with 1 where one
-of them fails, with 0 without a GPU.
+Parity: every network and a whole generation on the GPU against the CPU, in float32 (without TF32) and
+float64: the largest difference relative to the largest value. NCCL: the collectives of a training. Timings,
+random weights: generation of XL with decoding, by its diffusion head and by a one-step head; training steps
+of S and XL; bf16 and torch.compile on and off; peak memory. Exits with 1 where one of them fails, with 0
+without a GPU.
 """
 
 import itertools

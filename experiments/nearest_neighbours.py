@@ -2,16 +2,12 @@
 
 python -m experiments.nearest_neighbours --dataset_name BandaiNamco --name FSQ_MARDM_1
 
-Two distances: of the evaluator's embeddings, and the root mean square distance of the joints in the root's
-frame, frame by frame, at the offset in time where it is least. The training clips have gone through the
-autoencoder, as whatever a generator repeats would have. A near-copy is nearer to a training clip than 99% of
-the test clips are that have gone through it as well: if generated clips were like test clips, 1% would be
-near-copies. The positive control: training clips without their first token, through the autoencoder, as a
-generator would hand them in that repeats them. The share of them that is flagged is the power of the test:
-where it is low, few near-copies among generated clips mean nothing. `nearer` notices less than a copy: how
-often a clip is nearer to training than a reconstructed test clip is, over all pairs; 0.5 if they are alike.
-JSON and figure go to the run's eval
-folder. KID of the same draw is measured too.
+Two distances: of the evaluator's embeddings, and of the joints in the root's frame (`nearest_clips`).
+Training and test clips have gone through the autoencoder. A near-copy is nearer to a training clip than 99%
+of the test clips are. Positive control: training clips without their first token, as a generator that
+repeats them would hand them in; the share of them that is flagged is the power of the test. `nearer`: how
+often a clip is nearer to training than a test clip is, over all pairs; 0.5 if they are alike. JSON and
+figure go to the run's eval folder, with the KID of the same draw.
 """
 
 import json

@@ -273,52 +273,51 @@ class ResBlock(nn.Module):
         return x + self.conv2(torch.relu(h))
 
 
-class ResNet(nn.Module):
-    """`depth` residual blocks, the widest dilation first."""
+class Wrapped(nn.Module):
+    """A Chain called `model`, as the published names have it."""
 
-    def __init__(self, width, depth=3, dilation_growth=3):
+    def __init__(self, *modules):
         super().__init__()
-        self.model = Chain(*(ResBlock(width, dilation_growth**i) for i in reversed(range(depth))))
+        self.model = Chain(*modules)
 
     def forward(self, x, ends=None):
         return self.model(x, ends)
 
 
-class Encoder(nn.Module):
+class ResNet(Wrapped):
+    """Three residual blocks, the widest dilation first."""
+
+    def __init__(self, width):
+        super().__init__(*(ResBlock(width, dilation) for dilation in (9, 3, 1)))
+
+
+class Encoder(Wrapped):
     """[B,dim,T] -> [B,D,floor(T/4)]."""
 
-    def __init__(self, dim, width, down_t=2):
-        super().__init__()
-        self.model = Chain(
+    def __init__(self, dim, width):
+        super().__init__(
             nn.Conv1d(dim, width, 3, padding=1),
             nn.ReLU(),
-            *(Chain(nn.Conv1d(width, width, 4, stride=2, padding=1), ResNet(width)) for _ in range(down_t)),
+            *(Chain(nn.Conv1d(width, width, 4, stride=2, padding=1), ResNet(width)) for _ in range(2)),
             nn.Conv1d(width, width, 3, padding=1),
         )
 
-    def forward(self, x, ends=None):
-        return self.model(x, ends)
 
-
-class Decoder(nn.Module):
+class Decoder(Wrapped):
     """[B,D,L] -> [B,dim,4L]."""
 
-    def __init__(self, dim, width, down_t=2):
-        super().__init__()
-        self.model = Chain(
+    def __init__(self, dim, width):
+        super().__init__(
             nn.Conv1d(width, width, 3, padding=1),
             nn.ReLU(),
             *(
                 Chain(ResNet(width), nn.Upsample(scale_factor=2), nn.Conv1d(width, width, 3, padding=1))
-                for _ in range(down_t)
+                for _ in range(2)
             ),
             nn.Conv1d(width, width, 3, padding=1),
             nn.ReLU(),
             nn.Conv1d(width, dim, 3, padding=1),
         )
-
-    def forward(self, x, ends=None):
-        return self.model(x, ends)
 
 
 FSQ_LEVELS = {

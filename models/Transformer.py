@@ -77,10 +77,9 @@ class Attention(nn.Module):
     def init_neighbour_attention(self, logit=12.0):
         """Initialise head k to attend to a fixed relative offset (-1, +1, -2, +2, ...) with about this logit.
 
-        Small random weights attend to all tokens alike, and small models hardly leave that: their tokens do
-        not fit their neighbours. The sinusoids of position p + n are those of p, rotated (Vaswani et al.,
-        2017, 3.5): queries begin with this rotation, keys without it, for as many frequencies as a head has
-        room for, from 1 to 0.1 radians a token.
+        Small models hardly leave the start at which all tokens count alike. The sinusoids of position p + n
+        are those of p, rotated (Vaswani et al., 2017, 3.5): queries begin with this rotation, keys without
+        it.
         """
         dim = self.query.in_features
         d = dim // self.heads

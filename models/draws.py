@@ -57,10 +57,7 @@ class TrainingDraws:
     room: the padded length R >= L over which masks are drawn (`training_masks`), L if None.
     random_replacements [B,D,L]: latents for a tenth of the hidden tokens; standard normal if None.
     masks: the three of `training_masks`. t [N], noise [N,target_dim]: of the head's rows, N = hidden tokens x
-    diffmlps_batch_mul.
-
-    keys may lie on the host: then no step waits for the device, since which tokens are hidden is known before
-    anything is computed.
+    diffmlps_batch_mul. With keys on the host no step waits for the device.
     """
 
     keys: torch.Tensor | None = None

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 class TrainingOptions:
     """How a generator is trained.
 
-    attention: how it begins. "relative_bias": a learned bias of each head has its maximum at one offset (-1,
-    +1, -2, ...), which training does not lose; it is part of the state_dict. "neighbours": queries and keys
-    match at that offset. "flat": all tokens alike, as MARDM.
-    text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers read first;
-    "off", it hears the pooled vector alone, as MARDM.
+    attention: how it begins, by a learned bias of each head for one offset ("relative_bias", part of the
+    state_dict), by queries and keys that match at that offset ("neighbours"), or at all tokens alike
+    ("flat"). text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers
+    read first.
     """
 
     cond_drop_prob: float = 0.1  # share of texts left out

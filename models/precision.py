@@ -20,12 +20,9 @@ def autocast_to(dtype, like):
 class InferenceWeights:
     """Temporarily replaces the weights of linear layers by bf16 or oneDNN-packed copies.
 
-    bf16: autocast would cast frozen weights anew at every call, which reads them three times over. The copies
-    keep their place in memory.
-    float32 on a CPU: packed weights skip oneDNN's own reordering at every product (figures in
-    benchmarks/README.md).
-
-    One use at a time: another thread waits, since it would take the copies for the weights.
+    bf16: autocast would cast frozen weights anew at every call. float32 on a CPU: packed weights skip
+    oneDNN's own reordering at every product. One use at a time: another thread waits, since it would take
+    the copies for the weights.
     """
 
     def __init__(self):

@@ -161,7 +161,7 @@ def _open_ae(state, source, device, model):
         ae=ae.to(device).eval().requires_grad_(False),
         model=model,
         spec=spec,
-        normalizer=_normalizer(source, spec, state),
+        normalizer=normalizer_of(source, spec, state),
         config=config.fields,
         path=path,
         step=state.whole("total_it", 0, 10**12, 0),
@@ -325,7 +325,7 @@ def _spec(source, config):
     return DATASETS.get(source.dataset_name) or find_dataset(source.dataset_name, source.dataset_dir)[0]
 
 
-def _normalizer(source, spec, state):
+def normalizer_of(source, spec, state):
     """Statistics travel in the checkpoint; MARDM's do not."""
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))

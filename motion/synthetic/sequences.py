@@ -27,103 +27,89 @@ class Part(NamedTuple):
 
     build: callable  # Mood -> Tracks, from standing to standing
     reps: tuple[int, ...]
-    sided: bool
-    counted: bool  # the captions say how many times
     clauses: tuple[str, ...]  # what the person does; the verb comes first
+    sided: bool = False
+    counted: bool = False  # the captions say how many times
 
 
 PARTS = {
     "walk": Part(
         lambda mood: act.walk(mood, rest=(0.15, 0.25)),
         (4, 5),
-        False,
-        False,
         ("walks forward", "walks ahead", "takes several steps forward", "goes straight ahead"),
     ),
     "backward": Part(
         act.backward,
         (4, 5),
-        False,
-        False,
         ("walks backwards", "steps backwards", "takes several steps back", "moves backward"),
     ),
     "side": Part(
         act.side_step,
         (6, 8),
-        True,
-        False,
         ("sidesteps to the {side}", "steps sideways to the {side}", "shuffles sideways to the {side}"),
+        sided=True,
     ),
     "jump": Part(
         act.jump,
         (1, 2),
-        False,
-        True,
         ("jumps up {times}", "jumps in place {times}", "leaps up on the spot {times}"),
+        counted=True,
     ),
     "hop": Part(
         act.hop,
         (3, 4),
-        True,
-        True,
         ("hops on {his} {side} foot {times}", "hops in place on the {side} leg {times}"),
+        sided=True,
+        counted=True,
     ),
     "squat": Part(
         act.squat,
         (1, 2),
-        False,
-        True,
         ("squats {times}", "squats down and stands up {times}", "bends {his} knees into a squat {times}"),
+        counted=True,
     ),
     "sit": Part(
         act.sit_and_rise,
         (1,),
-        False,
-        False,
         ("sits down", "sits down on a chair", "takes a seat", "lowers into a chair"),
     ),
-    "bow": Part(gesture.bow, (1,), False, False, ("bows", "takes a bow", "bends forward to bow")),
+    "bow": Part(gesture.bow, (1,), ("bows", "takes a bow", "bends forward to bow")),
     "wave": Part(
         gesture.wave,
         (2, 3),
-        True,
-        False,
         ("waves with {his} {side} hand", "waves {his} {side} hand", "waves hello with the {side} arm"),
+        sided=True,
     ),
     "clap": Part(
         gesture.clap,
         (2, 3, 4),
-        False,
-        True,
         ("claps {his} hands {times}", "claps {times}", "claps both hands together {times}"),
+        counted=True,
     ),
     "kick": Part(
         act.kick,
         (1, 2),
-        True,
-        True,
         ("kicks with {his} {side} leg {times}", "kicks forward with the {side} foot {times}"),
+        sided=True,
+        counted=True,
     ),
     "punch": Part(
         gesture.punch,
         (1, 2),
-        True,
-        True,
         ("punches with {his} {side} hand {times}", "strikes with the {side} fist {times}"),
+        sided=True,
+        counted=True,
     ),
     "raise_both": Part(
         lambda mood: gesture.raise_arms(mood, (0, 1)),
         (1,),
-        False,
-        False,
         ("raises both arms", "lifts both arms above the head", "puts both hands up in the air"),
     ),
     "turn": Part(
         lambda mood: act.turn(mood, 90 * mood.size),
         (1,),
-        True,
-        False,
         ("turns to the {side} on the spot", "turns to {his} {side} in place", "rotates to the {side}"),
+        sided=True,
     ),
 }
 # A, B: clauses in the order of what happens; -ing: the verb's other form
@@ -146,37 +132,13 @@ TRIPLES = (
     "{who} {A}, {B} and then {C}",
 )
 CAPTIONS = 6  # of a sequence
-GERUNDS = dict(
-    pair.split(":")
-    for pair in [
-        "walks:walking",
-        "takes:taking",
-        "goes:going",
-        "steps:stepping",
-        "moves:moving",
-        "sidesteps:sidestepping",
-        "shuffles:shuffling",
-        "jumps:jumping",
-        "leaps:leaping",
-        "hops:hopping",
-        "squats:squatting",
-        "stands:standing",
-        "bends:bending",
-        "sits:sitting",
-        "lowers:lowering",
-        "bows:bowing",
-        "waves:waving",
-        "claps:clapping",
-        "kicks:kicking",
-        "punches:punching",
-        "strikes:striking",
-        "raises:raising",
-        "lifts:lifting",
-        "puts:putting",
-        "turns:turning",
-        "rotates:rotating",
-    ]
-)
+_GERUNDS = """
+walks:walking takes:taking goes:going steps:stepping moves:moving sidesteps:sidestepping shuffles:shuffling
+jumps:jumping leaps:leaping hops:hopping squats:squatting stands:standing bends:bending sits:sitting
+lowers:lowering bows:bowing waves:waving claps:clapping kicks:kicking punches:punching strikes:striking
+raises:raising lifts:lifting puts:putting turns:turning rotates:rotating
+"""
+GERUNDS = dict(pair.split(":") for pair in _GERUNDS.split())
 
 
 def _pairs():

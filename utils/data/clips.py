@@ -10,6 +10,7 @@ import numpy as np
 from models.AE import STRIDE
 from utils.data.feature_cache import read_clips
 from utils.errors import BadInput
+from utils.plain import read_utf8
 
 MAX_FRAMES = 199  # rows of the longest clip that HumanML3D keeps
 SPLITS = ("train", "val", "test")
@@ -61,12 +62,7 @@ class Skipped:
 def read_split(root, split):
     """The ids of <root>/<split>.txt, in order, each once. Raises BadInput."""
     file = Path(root) / f"{split}.txt"
-    try:
-        ids = file.read_text(encoding="utf-8-sig").split()
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist: a data set needs train.txt, val.txt and test.txt") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
+    ids = read_utf8(file).split()
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
         print(f"{file}: {len(twice)} ids stand there more than once and count once: {', '.join(twice[:5])}")

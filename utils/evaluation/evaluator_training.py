@@ -79,7 +79,8 @@ class Matching(Evaluator):
         super().__init__()
         self.networks = nn.ModuleDict(matching_networks(dim, sizes))
         self.words, self.distance_loss = words, LOSSES[loss]
-        self.config = {"word_vectors": words.source}
+        self.config, self.parts = {"word_vectors": words.source}, dict(self.networks.items())
+        self.constants = {} if words.source == "glove" else {"vocabulary": words.vocabulary}
 
     def embed(self, batch):
         device = batch.motion.device
@@ -92,14 +93,6 @@ class Matching(Evaluator):
         # by differences: the gradient of |a|^2 + |b|^2 - 2ab is noise where a is close to b
         distance = torch.cdist(text, motion, compute_mode="donot_use_mm_for_euclid_dist")
         return self.distance_loss(distance, same_caption(batch.captions, distance.device))
-
-    @property
-    def parts(self):
-        return dict(self.networks.items())
-
-    @property
-    def constants(self):
-        return {} if self.words.source == "glove" else {"vocabulary": self.words.vocabulary}
 
 
 class Words(Evaluator):
@@ -137,7 +130,6 @@ class Contrast(Evaluator):
         super().__init__()
         words = [split_words(caption) for caption in captions]
         vocabulary = sorted({word for caption in words for word in caption})
-        self.vocabulary, self.config = vocabulary, {"contrast_heads": heads}
         self.tokenize = WordTokens(vocabulary, context=min(max(map(len, words)) + 1, 77))
         self.model = MotionCLIP(
             in_dim=dim,
@@ -148,6 +140,8 @@ class Contrast(Evaluator):
             out=d_model,
             dropout=dropout,
         )
+        self.config, self.parts = {"contrast_heads": heads}, {"contrast_model": self.model}
+        self.constants = {"vocabulary": vocabulary}
 
     def embed(self, batch):
         tokens = self.tokenize(batch.captions).to(batch.motion.device)
@@ -158,14 +152,6 @@ class Contrast(Evaluator):
         # info_nce wants distances; the logits of a CLIP are their opposite
         distance = -self.model.logit_scale.exp() * text @ motion.T
         return info_nce(distance, same_caption(batch.captions, distance.device))
-
-    @property
-    def parts(self):
-        return {"contrast_model": self.model}
-
-    @property
-    def constants(self):
-        return {"vocabulary": self.vocabulary}
 
 
 def mean_r_precision(model, dataset, batch_size, seed, device, repeats):

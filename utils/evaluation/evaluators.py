@@ -15,7 +15,7 @@ from models.AE import STRIDE
 from models.LengthEstimator import MAX_TOKENS
 from models.masking import lengths_to_mask
 from models.TextEncoder import TEXT_ENCODERS
-from utils.checkpoints import Run, load_into, statistics_of
+from utils.checkpoints import Run, load_into, normalizer_of
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluation.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
@@ -60,8 +60,8 @@ class TextMotionEvaluator:
         for name, network in networks.items():
             load_into(network, state.fields[name], path)
             network.to(device).eval().requires_grad_(False)
-        statistics = _statistics(run, spec, state, eval_mean_std)
-        evaluator = kind(networks, statistics, words, test=state.numbers("test"))
+        own = Normalizer.load(eval_mean_std, spec.dim) if eval_mean_std else normalizer_of(run, spec, state)
+        evaluator = kind(networks, own, words, test=state.numbers("test"))
         evaluator._load_contrast(Run.of(run, CONTRAST).model / "finest.tar", spec, device)
         return evaluator
 
@@ -160,15 +160,6 @@ def embed_rows(networks, motion, m_lens):
     room = max(min(motion.shape[1] + STRIDE, MAX_FRAMES) - motion.shape[1], 0)
     movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
     return networks["motion_encoder"](movements, m_lens // STRIDE)
-
-
-def _statistics(run, spec, state, eval_mean_std):
-    """--eval_mean_std; else the evaluator's own; else the data set's or those of published weights."""
-    if eval_mean_std:
-        return Normalizer.load(eval_mean_std, spec.dim)
-    if "mean" in state.fields:
-        return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
-    return statistics_of(run, spec)
 
 
 def _word_matching(state, spec):
