@@ -4,7 +4,6 @@ import json
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
@@ -16,7 +15,6 @@ from models.AE import FSQ_AE, VQ_AE, Decoder, make_ae
 from utils.analysis import latent_perturbation as topology
 from utils.checkpoints import FORMAT, Run, save_state
 from utils.datasets import Normalizer, find_dataset
-from utils.statistics import spearman
 
 DIM = 4 + 3 * 2  # three joints
 LEVELS = (8, 5, 3)
@@ -159,15 +157,6 @@ def test_every_autoencoder_gets_the_same_tokens_to_swap():
     assert torch.equal(a.place, b.place) and torch.equal(a.m_lens, b.m_lens)
     assert torch.equal(a.token[:, 0], b.token[:, 6]) and torch.equal(a.other[:, 0], b.other[:, 6])
     assert (a.token[:, 0] % 100 == a.place).all() and (a.place * 4 < a.m_lens).all()
-
-
-def test_rank_correlation_of_monotone_maps_is_one():
-    x = np.random.default_rng(0).normal(size=50)
-    assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
-    assert spearman(x, np.ones(50)) is None
-    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(
-        1 - 6 * 2 / (4 * 15)
-    )  # 1 - 6 sum d^2 / n(n^2-1)
 
 
 # the command

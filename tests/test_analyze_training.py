@@ -9,7 +9,6 @@ from torch.utils.tensorboard import SummaryWriter
 import analyze_training
 from utils.analysis import convergence, training_figure
 from utils.analysis.output import Figure, group_by
-from utils.statistics import student
 
 PACE = 0.5  # seconds a step
 
@@ -145,9 +144,3 @@ def test_the_mean_curve_is_taken_where_all_seeds_have_a_point(runs, tmp_path):
     record = analyse(runs, tmp_path)
     x, y = training_figure.mean_curve(group_by(record["runs"].values())["A"], "Test/FID", 0)
     assert list(x) == [100, 200, 300, 400] and np.allclose(y, [8, 2.75, 2, 2])
-
-
-def test_students_interval_in_closed_form():
-    mean, half = student([1.0, 2.0, 3.0])
-    assert mean == 2 and np.isclose(half, 4.302652729911275 / np.sqrt(3))  # t of 2 degrees of freedom, sd 1
-    assert np.isnan(student([5.0])[1])

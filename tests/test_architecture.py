@@ -27,17 +27,6 @@ PROGRAMS = {
 FLAGS = ("utils/cli.py", "utils/config.py", "utils/flags.py")  # where flags become values
 SCRIPTS = sorted(ROOT.glob("*.py"))
 MODULES = sorted(file for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py"))
-PROMISED = """
-models/AE.py models/FSQ.py models/MARDM.py models/DiffMLPs.py models/masking.py
-models/TextEncoder.py models/LengthEstimator.py diffusions/flow.py diffusions/samplers.py
-motion/skeletons.py motion/synthetic/clips.py utils/motion_process.py utils/datasets.py
-utils/data/cal_mean_std.py utils/evaluation/evaluators.py utils/metrics.py utils/eval_utils.py
-utils/training/train_utils.py utils/checkpoints.py utils/cli.py train_AE.py train_MARDM.py
-evaluation_AE.py evaluation_MARDM.py sample.py plot_loss.py prepare_dataset.py
-train_LengthEstimator.py train_Evaluators.py train_fsq_pipeline.sh environment.yml
-requirements.txt requirements-app.txt requirements-dev.txt run_tests.sh README.md README.zh-CN.md LICENSE
-analyze_training.py analyze_topology.py fsq_ae_comparison.md
-"""
 LINES = {"modules": 300, "scripts": 200}  # that are not blank
 
 
@@ -152,7 +141,3 @@ def test_what_is_learned_knows_no_flags_and_no_plots(file):
 def test_files_can_be_read_at_a_sitting(file):
     lines = sum(1 for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
     assert lines <= LINES["scripts" if file in SCRIPTS else "modules"]
-
-
-def test_the_promised_files_are_there():
-    assert [name for name in PROMISED.split() if not (ROOT / name).is_file()] == []

@@ -8,10 +8,9 @@ import torch
 
 from benchmarks import bench_train
 from benchmarks.bench_train import GeneratorBench, Setup
-from benchmarks.training_reference import average_one_by_one, repeat_then_gather_loss, text_tower
+from benchmarks.training_reference import repeat_then_gather_loss, text_tower
 from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models
-from utils.training.train_utils import EMA
 
 QUICK = "--quick --threads 1 --batch 3 --ae_batch 3"
 
@@ -37,18 +36,6 @@ def test_the_reference_draws_from_the_same_rows(mardm, monkeypatch):
     ours, reference = (torch.cat(pair, dim=1) for pair in seen)
     assert len(ours) == len(reference) > 4
     torch.testing.assert_close(ours.sort(dim=0)[0], reference.sort(dim=0)[0])
-
-
-def test_the_reference_averages_as_ours(mardm):
-    ema = EMA(mardm, 0.9999)
-    one_by_one = EMA(mardm, 0.9999).model
-    with torch.no_grad():
-        for p in mardm.parameters():
-            p += 1
-    ema.update(mardm, 10**6)
-    average_one_by_one([one_by_one], [mardm])
-    for a, b in zip(ema.model.parameters(), one_by_one.parameters()):
-        torch.testing.assert_close(a, b)
 
 
 def test_a_quick_run_counts_and_reports(tmp_path, capsys, monkeypatch):

@@ -3,9 +3,7 @@
 import contextlib
 import io
 import shutil
-import threading
 
-import numpy as np
 import pytest
 import torch
 
@@ -134,21 +132,6 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
         "cpu",
         "cuda",
     )
-
-
-def test_threads_draw_what_one_draws(pipeline):
-    alone = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0].joints
-    results = [None] * 4
-
-    def draw(k):
-        results[k] = pipeline.generate(["a person walks"], seconds=2, time_steps=2)[0].joints
-
-    threads = [threading.Thread(target=draw, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(np.array_equal(one, alone) for one in results)
 
 
 def test_released_weights_leave_out_tables_that_every_model_makes_anew(demo_weights):

@@ -129,9 +129,3 @@ def test_a_file_that_changed_since_its_first_download_is_named(host, tmp_path):
     done = download(host, tmp_path, "ae")
     assert done.returncode == 1 and "came first" in done.stderr
     assert not (tmp_path / "checkpoints/t2m/AE/model/latest.tar").exists()
-
-
-def test_every_published_piece_has_an_https_address(tmp_path):
-    listed = subprocess.run(["bash", str(SCRIPT), "--list"], capture_output=True, text=True).stdout
-    addresses = [line.split("from ")[1] for line in listed.splitlines() if "from " in line]
-    assert len(addresses) == 7 and all(address.startswith("https://") for address in addresses)

@@ -58,18 +58,6 @@ def test_any_caption_becomes_one_short_safe_name(text, sample, repeat, length, p
         assert not set(name) & set('<>:"|?*')
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text[:12]))
-def test_hostile_captions_can_be_written_and_stay_in_their_folder(tmp_path, text):
-    folder = tmp_path / "inside"
-    for plain in (False, True):
-        (path,) = export_motion(
-            Names(folder, plain=plain).stem(text, 0, 0, 4), joints(), text, 20, formats=("npy",)
-        ).values()
-        assert path.resolve().parent == folder.resolve() and path.exists()
-        check_name(path.name)
-    assert os.listdir(tmp_path) == ["inside"] and len(os.listdir(folder)) == 2
-
-
 @given(st.text(alphabet="aé走🕺", max_size=80), st.integers(1, 60))
 def test_a_cut_name_is_the_beginning_of_the_text_and_as_long_as_fits(text, max_bytes):
     cut = safe_caption("b" + text, max_bytes)

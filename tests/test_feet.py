@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from motion.feet import fix_feet, standing
 from motion.skeletons import KIT21, SMPL22
+from tests.bodies import rest_pose
 from utils.metrics import foot_skate
 
 FPS = 20.0
@@ -58,9 +59,7 @@ def test_no_knee_flips(clips):
 
 
 def test_a_straight_knee_bends_towards_the_toes():
-    legs = np.zeros((10, 22, 3))
-    for joint, parent in enumerate(SMPL22.parents[1:], start=1):
-        legs[:, joint] = legs[:, parent] + 0.2 * np.array(SMPL22.directions[joint])
+    legs = np.tile(rest_pose(SMPL22, 0.2), (10, 1, 1))
     legs[:, [7, 8, 10, 11], 2] += 0.01 * np.arange(10)[:, None]  # slides ahead of a straight leg ...
     legs[:, 1:3, 1] -= 0.002  # ... whose hip is lower than the leg is long
     legs[:, 4:6] = (legs[:, 1:3] + legs[:, 7:9]) / 2
@@ -77,9 +76,7 @@ def test_a_gliding_body_is_left_alone(clips):
 
 
 def test_the_legs_of_kit_bend_at_the_knee():
-    walk = np.zeros((20, 21, 3))
-    for joint, parent in enumerate(KIT21.parents[1:], start=1):
-        walk[:, joint] = walk[:, parent] + 250 * np.array(KIT21.directions[joint])
+    walk = np.tile(rest_pose(KIT21, 250), (20, 1, 1))
     walk[:, [12, 17], 2] += 60  # bent knees, in millimetres
     walk[:, [13, 14, 15, 18, 19, 20], 2] += 8.0 * np.arange(20)[:, None]
     fixed = fix_feet(walk, 12.5, KIT21)

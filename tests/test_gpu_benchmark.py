@@ -48,10 +48,6 @@ def test_timings_run_small_and_a_failure_is_a_row(monkeypatch):
     assert gpu.page([], [], rows, "a machine").count("**FAILED**") == 1
 
 
-def test_a_training_step_is_timed():
-    assert gpu.training(torch.device("cpu"), "XS", 2, "fp32", False)["seconds"] > 0
-
-
 def test_the_collectives_run_under_torchrun():
     row = gpu.collectives("cpu", 2)
     assert row["ok"], row["error"]

@@ -13,15 +13,11 @@ import sample
 import train_MARDM
 from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
-from utils import metrics
 from utils.cli import Parser
 from utils.config import SamplingFlags, TrainingConfig, add_flags
 from utils.data.clips import Caption, Clip, load_clips, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet
-from utils.errors import BadInput
 from utils.flags import sampling_config
-from utils.generation.edits import parse_sections
-from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
 from utils.training.train_utils import EMA, warm_up_then_milestones
 
@@ -158,28 +154,11 @@ def test_a_prompt_files_lengths_are_read_line_by_line(tmp_path):
     assert prompts == [("walk", 120), ("jump # high", 60), ("sit", 40), ("run", 0), ("turn", 80)]
 
 
-def test_sections_are_numbers_and_never_code(tmp_path):
-    for text in (f"__import__('os').mkdir('{tmp_path}/pwned')or(0),1", "0.1", "0,1,2", "a,b", "", "nan,0.5"):
-        with pytest.raises(BadInput, match="two numbers"):
-            parse_sections([text], 40)
-    assert not any(tmp_path.iterdir())
-
-
 @pytest.fixture(scope="module")
 def pair():
     torch.manual_seed(0)
     ae = make_ae("AE_Model", width=8)
     return MARDM_models["MARDM-SiT-XS"](ae_dim=8, target_dim=8, text_dim=4).eval(), ae.eval()
-
-
-def test_an_empty_edit_changes_nothing_and_a_section_changes_only_itself(pair):
-    mardm, ae = pair
-    source, text, m_lens = torch.randn(1, 6, 8), torch.ones(1, 4), torch.tensor([6])
-    nothing = torch.zeros(1, 6, dtype=torch.bool)
-    assert torch.equal(mardm.edit(ae, text, m_lens, source, nothing), source)
-    part = torch.tensor([[False, True, True, False, False, False]])
-    drawn = mardm.edit(ae, text, m_lens, source, part)
-    assert torch.equal((drawn != source).any(dim=-1), part)
 
 
 def test_without_guidance_by_text_the_head_still_draws(pair):
@@ -200,14 +179,6 @@ def test_given_lengths_need_no_length_estimator():
 # 4.5 evaluation
 
 
-@pytest.mark.parametrize("n", [2, 20, 100, 101, 1000])
-def test_diversity_of_few_samples_says_its_pairs(n):
-    count = metrics.diversity_pairs(n)
-    assert count == (300 if n > 300 else min(100, n - 1))
-    first, second = metrics.draw_pairs(n, count, np.random.default_rng(0))
-    assert np.isfinite(metrics.diversity(torch.randn(n, 4), first, second))
-
-
 def test_guidance_follows_the_data_set_and_no_path(tmp_path):
     parser = Parser(None)
     add_flags(parser, "sampling", SamplingFlags)
@@ -218,10 +189,3 @@ def test_guidance_follows_the_data_set_and_no_path(tmp_path):
     )
     own = DatasetSpec("my_kitchen", "my_kitchen", DATASETS["t2m"].skeleton, 20.0, 24, cfg=3.0)
     assert sampling_config(args, own).cfg == 3.0
-
-
-def test_recovery_takes_both_precisions():
-    motion = torch.randn(2, 9, 67, dtype=torch.float64)
-    exact = recover_from_ric(motion, 22)
-    assert exact.dtype == torch.float64
-    torch.testing.assert_close(recover_from_ric(motion.float(), 22).double(), exact, atol=1e-4, rtol=0)

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from motion.rotations import shortest_arc
 from motion.skeletons import KIT21, SMPL22, mirror_joints
+from tests.bodies import rest_pose
 from utils.errors import BadInput
 from utils.motion_process import (
     FACING_RULES,
@@ -27,11 +28,9 @@ from utils.motion_process import (
 BOTH = pytest.mark.parametrize("skeleton", [SMPL22, KIT21], ids=lambda s: s.name)
 
 
-def rest_pose(skeleton, bone=0.25):
+def standing(skeleton, bone=0.25):
     """Joints [J,3] of a standing body that faces +Z, bones of one length, shoulders wider than the hips."""
-    pose = np.zeros((len(skeleton), 3))
-    for joint, parent in enumerate(skeleton.parents[1:], start=1):
-        pose[joint] = pose[parent] + bone * np.array(skeleton.directions[joint])
+    pose = rest_pose(skeleton, bone)
     for side, joints in ((1, skeleton.facing[1::2]), (-1, skeleton.facing[0::2])):
         for joint, width in zip(joints, (0.5, 1.5)):
             pose[joint, 0] = side * width * bone
@@ -41,7 +40,7 @@ def rest_pose(skeleton, bone=0.25):
 def walk(skeleton, seed=0, frames=60, turn=0.0, lying=False, wobble=0.01):
     """Joints [T,J,3] of a body that wanders and turns by `turn` in all, in the skeleton's unit."""
     rng = np.random.default_rng(seed)
-    pose = np.repeat(rest_pose(skeleton)[None], frames, axis=0)
+    pose = np.repeat(standing(skeleton)[None], frames, axis=0)
     pose += np.cumsum(rng.normal(0, wobble, pose.shape), axis=0) / skeleton.unit_m
     if lying:
         pose = pose @ Rotation.from_euler("x", -90, degrees=True).as_matrix().T
@@ -134,7 +133,7 @@ def test_facing_away_turning_twice_round_lying_down(skeleton, start, lying):
 
 
 def test_exactly_backwards_and_upside_down_are_finite():
-    pose = rest_pose(SMPL22)
+    pose = standing(SMPL22)
     for turn in ("y", "x", "z"):
         joints = np.repeat(
             (pose @ Rotation.from_euler(turn, 180, degrees=True).as_matrix().T)[None], 4, axis=0
@@ -171,10 +170,10 @@ def test_place_is_floor_origin_front_and_undoes_any_pose_in_the_world(skeleton):
 def test_a_straight_walk_has_the_rows_that_the_formulas_say():
     """1 m/s along +Z at 20 fps after facing +X: no turn, 5 cm forward a frame, both feet moving."""
     frames = np.arange(30)[:, None, None] * [0.0, 0.0, 0.05]
-    joints = (rest_pose(SMPL22) + frames) @ Rotation.from_euler("y", 90, degrees=True).as_matrix().T
+    joints = (standing(SMPL22) + frames) @ Rotation.from_euler("y", 90, degrees=True).as_matrix().T
     rows, groups = joints_to_features(joints, SMPL22), feature_groups(22)
     assert np.allclose(rows[:, 0], 0, atol=1e-7) and np.allclose(rows[:, 1:3], [0, 0.05], atol=1e-6)
-    assert np.allclose(rows[:, 3], -rest_pose(SMPL22)[:, 1].min(), atol=1e-6)
+    assert np.allclose(rows[:, 3], -standing(SMPL22)[:, 1].min(), atol=1e-6)
     assert np.allclose(rows[:, groups["velocities"]].reshape(-1, 22, 3), [0, 0, 0.05], atol=1e-6)
     assert (rows[:, groups["contacts"]] == 0).all()  # 0.05^2 = 0.0025 > 0.002
     still = joints_to_features(np.repeat(joints[:1], 5, axis=0), SMPL22)
@@ -183,13 +182,13 @@ def test_a_straight_walk_has_the_rows_that_the_formulas_say():
 
 def test_turning_left_is_half_the_angle_with_a_minus():
     turn = np.linspace(0, 3.0, 301)  # 0.01 rad a frame to the left (about +Y)
-    joints = np.stack([rest_pose(SMPL22) @ Rotation.from_euler("y", a).as_matrix().T for a in turn])
+    joints = np.stack([standing(SMPL22) @ Rotation.from_euler("y", a).as_matrix().T for a in turn])
     rows = joints_to_features(joints, SMPL22)
     assert np.allclose(rows[100:200, 0], -0.005, atol=1e-4)
 
 
 def test_the_rest_pose_has_no_rotation():
-    rows = joints_to_features(np.repeat(rest_pose(SMPL22)[None], 3, axis=0), SMPL22)
+    rows = joints_to_features(np.repeat(standing(SMPL22)[None], 3, axis=0), SMPL22)
     straight = [1, 2, 3, 6, 9, 12]  # these bones of the pose point along their rest directions
     rotations = rows[:, feature_groups(22)["rotations"]].reshape(2, 21, 6)[:, [j - 1 for j in straight]]
     assert np.allclose(rotations, [1, 0, 0, 0, 1, 0], atol=1e-6)
@@ -224,7 +223,7 @@ def test_shortest_arc_turns_u_into_v_and_no_further(numbers):
 def test_with_one_sign_the_hips_steady_the_heading():
     """A body that turns with hips and shoulders alike; noise on the shoulders reaches the heading less."""
     turn, noise = np.linspace(0, 2.0, 200), np.random.default_rng(0).normal(0, 0.1, (200, 2, 3))
-    pose = rest_pose(SMPL22)
+    pose = standing(SMPL22)
     pose[list(SMPL22.shoulders)] *= [0.5, 1, 1]  # 0.375 m wide, hips 0.25 m
     joints = np.stack([pose @ Rotation.from_euler("y", a).as_matrix().T for a in turn])
     inner = slice(60, -60)  # the smoothing bends the ends

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from motion.skeletons import KIT21, SMPL22, mirror_joints
+from tests.bodies import rest_pose
 from utils.evaluation.physical import (
     FEATURES,
     derivative,
@@ -21,10 +22,7 @@ FPS, T = 20.0, 60
 
 def standing(skeleton=SMPL22, frames=T):
     """A person of unit bones, facing +Z, at rest."""
-    joints = np.zeros((len(skeleton), 3))
-    for joint, parent in enumerate(skeleton.parents[1:], start=1):
-        joints[joint] = joints[parent] + 0.3 * np.array(skeleton.directions[joint])
-    return np.tile(joints, (frames, 1, 1))
+    return np.tile(rest_pose(skeleton, 0.3), (frames, 1, 1))
 
 
 def feature(values, name):

@@ -17,6 +17,7 @@ from motion.render import rendering
 from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
 from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
+from tests.bodies import rest_pose
 from utils.errors import BadInput
 
 SMALL = 192  # pixels of a panel here
@@ -25,11 +26,7 @@ _, LEFT, RIGHT = SIDE_COLOURS
 
 def standing(skeleton=SMPL22):
     """The rest pose, facing +Z, in the skeleton's unit -> [J,3]."""
-    length = 0.22
-    pose = np.zeros((len(skeleton), 3))
-    for joint, parent in enumerate(skeleton.parents):
-        if parent >= 0:
-            pose[joint] = pose[parent] + length * np.array(skeleton.directions[joint])
+    pose = rest_pose(skeleton, 0.22)
     pose[:, 1] -= pose[:, 1].min()
     return pose / skeleton.unit_m
 

@@ -190,17 +190,6 @@ def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_b
     assert sum(len(batch) for batch in alone) == n - batch
 
 
-def test_the_data_order_knows_no_workers(monkeypatch):
-    def order(workers):
-        args = Namespace(**FLAGS | {"num_workers": workers, "grad_accum": 2})
-        steps = shared_loader(SET, args, CPU, epoch=1, shuffle=True)
-        return [(batch.names, batch.motion.sum()) for micro_batches in steps for batch in micro_batches]
-
-    assert order(0) == order(2)
-    monkeypatch.setattr(distributed, "shard", lambda: slice(1, None, 2))
-    assert len(order(0)) == len(order(2)) and order(0) == order(2)
-
-
 def test_loading_processes_outlive_a_signal_to_all():
     """As a scheduler or a terminal sends it. The run has a step to finish, and to save."""
     args = Namespace(**FLAGS | {"num_workers": 2})

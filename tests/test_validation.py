@@ -12,8 +12,7 @@ from test_prepare_dataset import prepare_joints, write_packed
 import prepare_dataset
 from motion.skeletons import SMPL22
 from utils.data import validation as check_dataset
-from utils.data.dataset_writer import RawClip, SetConfig, read_packed, write_set
-from utils.data.shared_motion import pose_distances, shared_frames
+from utils.data.dataset_writer import RawClip, SetConfig, write_set
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 
@@ -119,16 +118,6 @@ def test_motion_that_stands_in_two_splits(tmp_path, capsys):
     assert re.search(
         r"warn  motion of test that is also in train +2 of 2 clips, 1 with half .*: c4, c5", table
     )
-
-
-def test_the_cmu_pack_leaks_as_its_readme_says(data_dir):
-    _, clips = read_packed(data_dir / "cmu_humanml3d", "split_humanml3d")
-    poses = {split: {} for split in ("train", "val", "test")}
-    for clip in clips:
-        poses[clip.split][clip.name] = pose_distances(clip.joints, SMPL22)
-    for split, some, half in (("val", 32, 19), ("test", 103, 67)):
-        shares = shared_frames(poses[split], poses["train"])
-        assert (len(shares), sum(share >= 0.5 for share in shares.values())) == (some, half)
 
 
 def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, capsys):

@@ -13,6 +13,7 @@ import pytest
 from motion.bvh.pose import fit_bones
 from motion.render.viewer import quantise, safe_json, write_html
 from motion.skeletons import KIT21, SMPL22
+from tests.bodies import rest_pose
 from tests.browser import WEBGL, Browser, needs_browser
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="hacked=1"> {{script}} "\' \u2028 &lt;'
@@ -21,10 +22,7 @@ BLUE, ORANGE = (0x21, 0x66, 0xC4), (0xE0, 0x70, 0x1A)  # left and right on light
 
 def swinging(frames=40, skeleton=SMPL22, metres=2.0):
     """A skeleton that walks along +Z and swings its limbs, in the skeleton's unit -> [T,J,3]."""
-    pose = np.zeros((len(skeleton), 3))
-    for joint, parent in enumerate(skeleton.parents):
-        if parent >= 0:
-            pose[joint] = pose[parent] + 0.22 * np.array(skeleton.directions[joint])
+    pose = rest_pose(skeleton, 0.22)
     pose[:, 1] -= pose[:, 1].min()
     motion = np.repeat(pose[None], frames, axis=0)
     motion[:, :, 2] += metres * np.linspace(0, 1, frames)[:, None]
