@@ -36,11 +36,11 @@ generator() {
     local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
         --model "FSQ-MARDM-SiT-$size")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --text_tokens on --batch_size 32 \
-        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 27 / 40)) $((steps * 35 / 40)) \
+        --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 49 / 60)) $((steps * 56 / 60)) \
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation \
         --eval_every 10 $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
-    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 1200 --warm_up_iter 50 \
+    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 800 --warm_up_iter 50 \
         --teacher_steps 4
     once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint \
         --repeat_times 5 --baselines
@@ -48,5 +48,5 @@ generator() {
         --repeat_times 5 --record onestep
 }
 
-generator XS 4000
-generator S 4000
+generator XS 3000
+generator S 3000

@@ -81,7 +81,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     return path
 
 
-def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None, n_frames=8, panel=256):
+def contact_sheet(path, motions, skeleton=SMPL22, fps=20, titles=None, n_frames=8, panel=256):
     """Write one picture: a row per motion, `n_frames` moments spread over its length. Returns the path.
 
     titles: a line for each row, above its first moment.
@@ -91,7 +91,7 @@ def contact_sheet(path, motions, skeleton=SMPL22, fps=20, caption="", titles=Non
     camera, targets = frame_motions(motions, fps)
     moments = [np.linspace(0, len(motion) - 1, n_frames).round().astype(int) for motion in motions]
     of_rows = [text for title in titles or [""] * len(motions) for text in (title, *[""] * (n_frames - 1))]
-    canvas, axes = _page(len(of_rows), n_frames, panel, caption, of_rows, title_width=n_frames * panel)
+    canvas, axes = _page(len(of_rows), n_frames, panel, "", of_rows, title_width=n_frames * panel)
     with whole_file(path) as part, _text_without_glyph_warnings():
         canvas.draw()
         for i, ax in enumerate(axes):
