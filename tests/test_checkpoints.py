@@ -7,12 +7,14 @@ import shutil
 import pytest
 import torch
 
+import sample
 from models.Transformer import PositionalEncoding
 from tests.tiny import MODEL
 from utils import checkpoints
 from utils.checkpoints import CONSTANT, Run, load_generator, save_state, weights_hash
 from utils.config import RunConfig, WeightsConfig
 from utils.errors import BadInput
+from utils.flags import RELEASED
 from utils.pipeline import load
 from utils.safe_load import load_state
 
@@ -144,3 +146,13 @@ def test_released_weights_leave_out_tables_that_every_model_makes_anew(demo_weig
     assert weights_hash(mardm.state_dict()) == weights_hash(stored)
     changed = {name: x + (name == "mask_latent") for name, x in stored.items()}
     assert weights_hash(changed) != weights_hash(stored)
+
+
+@pytest.mark.parametrize("weights", RELEASED)
+def test_the_weights_of_the_checkout_draw_what_they_were_trained_on(weights, tmp_path):
+    place = ["--weights", weights, "--output_dir", str(tmp_path), "--device", "cpu", "--time_steps", "4"]
+    sample.main([*place, "--text_prompt", "a person walks forward", "--motion_length", "80"])
+    (file,) = tmp_path.rglob("*.npy")
+    joints = np.load(file)
+    assert joints.shape == (80, 22, 3) and np.isfinite(joints).all()
+    assert 0.5 < joints[..., 1].max() < 2.2 and np.linalg.norm(joints[-1, 0] - joints[0, 0]) > 0.5  # metres

@@ -22,6 +22,7 @@ DOCUMENTS = [
     *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
 ]
 DOCUMENTS += ["results/README.md", "benchmarks/README.md", "datasets/README.md", "checkpoints/Demo/README.md"]
+DOCUMENTS += ["checkpoints/CMU/README.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -20,7 +20,12 @@ from utils.config import (
 from utils.errors import BadInput
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-DEMO = {"dataset_name": "Demo", "name": "demo_MARDM"}  # the weights that come with the repository
+# the weights that come with the repository, as the flags that name them
+RELEASED = {
+    "demo": {"dataset_name": "Demo", "name": "demo_MARDM"},
+    "cmu": {"dataset_name": "CMU", "name": "cmu_MARDM"},
+}
+DEMO = RELEASED["demo"]
 
 
 def common_flags(parser, run_name=None):
@@ -33,18 +38,24 @@ def weights_flags(parser, *only, **defaults):
     add_flags(parser, "weights", WeightsConfig, only=only, **defaults)
 
 
-class UseDemo(argparse.Action):
-    """--demo: the flags of the released demo weights."""
+class UseReleased(argparse.Action):
+    """--weights NAME, or --demo: the flags of released weights."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        for key, value in DEMO.items():
+        for key, value in RELEASED[values or "demo"].items():
             setattr(namespace, key, value)
 
 
 def generator_flags(parser):
     """Everything that names a trained generator and says how to draw from it."""
     common_flags(parser, run_name="MARDM")
-    parser.add_argument("--demo", action=UseDemo, nargs=0, help="use the demo weights of the repository")
+    parser.add_argument(
+        "--weights",
+        action=UseReleased,
+        choices=RELEASED,
+        help="released weights: of the procedural demo set, or of CMU's motion capture",
+    )
+    parser.add_argument("--demo", action=UseReleased, nargs=0, help="the same as --weights demo")
     weights_flags(parser, "model", "ae_name", "ae_model", "checkpoint", "text_encoder")
     add_flags(parser, "sampling", SamplingFlags)
     add_flags(parser, "speed", SpeedConfig)
