@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
