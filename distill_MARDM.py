@@ -2,10 +2,11 @@
 
 python distill_MARDM.py --name FSQ_MARDM --need_evaluation
 
-The trained head carries noise along its guided equation to a target; the student learns where that ends, for
-every guidance scale of --cfg_range, with the Transformer and the autoencoder frozen. The best student, by its
-distance to the teacher on val, becomes checkpoints/<dataset>/<name>/model/onestep.tar, and whatever draws
-from that run draws with it. The training itself lies in checkpoints/<dataset>/<name>/onestep/.
+The trained head carries noise along its guided equation to a target; the student learns where that ends
+(--objective flow_map: every stretch of the way, to be drawn from in 1, 2, 4 evaluations), for every guidance
+scale of --cfg_range, with the Transformer and the autoencoder frozen. The best student, by its distance to
+the teacher on val, becomes checkpoints/<dataset>/<name>/model/onestep.tar, and whatever draws from that run
+draws with it. The training itself lies in checkpoints/<dataset>/<name>/onestep/.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -15,8 +16,9 @@ import torch
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys, uniform
+from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
-from models.OneStep import OneStepHead, hidden_rows, ode_end
+from models.OneStep import OBJECTIVES, hidden_rows, ode_end
 from models.sampling import SamplingConfig
 from utils import distributed
 from utils.checkpoints import Run, load_generator
@@ -126,6 +128,8 @@ def main(argv=None):
     teacher = load_generator(source, device)
     if not teacher.mardm.DiffMLPs.noisy:
         raise BadInput(f"{source.name}: a {teacher.model} draws a token in one evaluation already")
+    if args.objective == "flow_map" and isinstance(teacher.mardm.DiffMLPs, DiffMLPs_DDPM):
+        raise BadInput(f"--objective flow_map: {teacher.model} has no velocity to follow; take regression")
     mardm, ae, spec = teacher.mardm, teacher.tokenizer.ae, teacher.tokenizer.spec
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder
@@ -143,7 +147,7 @@ def main(argv=None):
     scales = sorted(args.cfg_range or (1.0, max(2 * spec.cfg - 1, 1.0)))
     options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
     reseed(args.seed)
-    student = OneStepHead.beside(mardm.DiffMLPs, scales, options.null).to(device)
+    student = OBJECTIVES[options.objective].beside(mardm.DiffMLPs, scales, options.null).to(device)
     ema = EMA(student, options.ema_decay)
     mardm.onestep = ema.model
     optimizer = adamw(student, training)
@@ -179,8 +183,8 @@ def main(argv=None):
                     sampling = SamplingConfig(cfg=float(scale), sampler="onestep", seed=args.seed)
                     tokens = own_motions(mardm, ae, tokens, keys, options.own_motions, sampling)
                 rows = hidden_rows(mardm, tokens, keys, train_set.longest, options.draws, scales)
-                sums, n = distance(student, mardm, ae, rows, options.teacher_steps)
-                loop.backward(sums.pop("loss"), n, **sums)
+                losses = student.loss(mardm.DiffMLPs, rows, options.teacher_steps)
+                loop.backward(losses.sum(), losses.numel())
             loop.optimizer_step(optimizer)
             ema.update(student, loop.progress.total_it)
         metrics = None

@@ -56,15 +56,16 @@ def guided(net, z, z_null, scale):
     """Classifier-free guidance (Ho & Salimans, 2022): net_null + scale (net_cond - net_null), both in one
     call.
 
-    net(x, t, z) -> f(x, t). A scale of 1 needs no unconditional pass. scale: a number, or one per row [N,1];
-    x may be several draws of each row [K,N,D].
+    net(x, t, z) -> f(x, t), t [] or one per row [N]. A scale of 1 needs no unconditional pass. scale: a
+    number, or one per row [N,1]; x may be several draws of each row [K,N,D].
     """
     if not torch.is_tensor(scale) and scale == 1:
         return lambda x, t: net(x, t.expand(len(z)), z)
     both = torch.cat([z, z_null])
 
     def field(x, t):
-        cond, null = net(torch.cat([x, x], dim=-2), t.expand(len(both)), both).chunk(2, dim=-2)
+        times = t.expand(len(z)).repeat(2)
+        cond, null = net(torch.cat([x, x], dim=-2), times, both).chunk(2, dim=-2)
         return torch.lerp(null, cond, scale)
 
     return field

@@ -3,7 +3,8 @@
 The teacher carries noise x to a target along its guided equation, many evaluations of two rows each. The
 student learns where that ends, X(x | z, w): one evaluation of one row. The guidance scale w is an input; what
 the condition without text would have said is learned as well, so that the Transformer is not asked for it.
-N tokens, K draws of each, D target width, H Transformer width.
+Two objectives: regression on the end, or the flow map, which knows every stretch of the path and so may also
+be drawn from in several evaluations. N tokens, K draws of each, D target width, H Transformer width.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
-from models.DiffMLPs import DiffMLPs_DDPM
-from models.draws import GUIDANCE, NOISE
+from models.DiffMLPs import DiffMLPs_DDPM, steps_cost
+from models.draws import GUIDANCE, NOISE, TIME
 from models.layers import Linear
 from models.masking import lengths_to_mask
 from models.precision import autocast_to
@@ -29,15 +30,20 @@ class OneStepHead(nn.Module):
     text, through a linear layer that starts at zero, and a round takes two passes of the Transformer.
     """
 
+    most_steps = 1  # evaluations of a token, see SamplingConfig.sampler_steps
+
     def __init__(self, target_dim, z_dim, depth, width, scales=(1.0, 4.0), null=False):
         super().__init__()
         self.scales, self.null = scales, null
         self.noise_shape = (target_dim,)
         self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
-        self.start = nn.Parameter(torch.zeros(1, width))  # embedding of the time at which noise is
         self.scale_embed = TimeEmbedding(width)
         self.null_embed = Linear(z_dim, width) if null else None
-        del self.net.time_embed  # there is one time
+        del self.net.time_embed
+        self._make_times(width)
+
+    def _make_times(self, width):
+        self.start = nn.Parameter(torch.zeros(1, width))  # embedding of the time at which noise is
 
     @classmethod
     def beside(cls, head, scales=(1.0, 4.0), null=False):
@@ -47,26 +53,38 @@ class OneStepHead(nn.Module):
         student = cls(target_dim, net.cond_embed.in_features, len(net.res_blocks), width, scales, null)
         weights = {k: v for k, v in net.state_dict().items() if not k.startswith("time_embed.")}
         student.net.load_state_dict(weights)
-        ddpm_head = isinstance(head, DiffMLPs_DDPM)
-        time = head.sampling.timestep_map[-1:] if ddpm_head else torch.zeros(1)
         with torch.no_grad():
-            student.start.copy_(net.time_embed(time.to(net.cond_embed.weight.device)))
+            student._begin_times(head)
             for layer in (student.scale_embed.mlp[2], student.null_embed):
                 for p in layer.parameters() if layer else ():
                     nn.init.zeros_(p)
-            if ddpm_head:  # it predicts the noise, which is to be taken away
-                for p in student.net.final_layer.linear.parameters():
-                    p.neg_()
         return student
+
+    def _begin_times(self, head):
+        ddpm_head = isinstance(head, DiffMLPs_DDPM)
+        time = head.sampling.timestep_map[-1:] if ddpm_head else torch.zeros(1)
+        self.start.copy_(head.net.time_embed(time.to(head.net.cond_embed.weight.device)))
+        if ddpm_head:  # it predicts the noise, which is to be taken away
+            for p in self.net.final_layer.linear.parameters():
+                p.neg_()
 
     def forward(self, x, z, w, z_null=None):
         """x [...,N,D], z [N,H], w [N] or [1], z_null [N,H] if `null` -> [...,N,D]."""
-        embedding = self.start + self.scale_embed(w)
+        return x + self._change(x, self.start, z, w, z_null)
+
+    def _change(self, x, time, z, w, z_null):
+        """What the net says [...,N,D]; time: an embedding [N or 1,width], the others as in `forward`."""
+        embedding = time + self.scale_embed(w)
         if self.null:
             embedding = embedding + self.null_embed(z_null)
         with autocast_to(self.net.precision, z):
             modulations = list(self.net.modulations(embedding, z))
-        return x + self.net(x, None, None, modulations)
+        return self.net(x, None, None, modulations)
+
+    def loss(self, teacher, rows, steps):
+        """Squared distance [K,N] to where the teacher (a trained head) arrives in so many midpoint steps."""
+        end = ode_end(teacher, rows, steps)
+        return (self(rows.noise, rows.z, rows.w, rows.z_null) - end).square().mean(dim=-1)
 
     def guides(self, sampling):
         """Whether a draw needs conditions without text."""
@@ -77,19 +95,75 @@ class OneStepHead(nn.Module):
         return self(sampling.temperature * noise, z, z.new_full((1,), sampling.cfg), z_null)
 
     def cost(self, sampling):
-        return "onestep: 1 evaluation a token"
+        return steps_cost("onestep", sampling.sampler_steps, 1)
+
+
+class FlowMapHead(OneStepHead):
+    """X_{s,t}(x | z, w) = x + (t - s) net(x | s, t, z, w): along the teacher's guided path from time s to t,
+    noise to data in one evaluation or several. At s = t the net is the velocity, and begins as the teacher's.
+    """
+
+    most_steps = 1000
+
+    def _make_times(self, width):
+        self.embed_s, self.embed_t = TimeEmbedding(width), TimeEmbedding(width)
+
+    def _begin_times(self, head):
+        for embed in (self.embed_s, self.embed_t):
+            embed.load_state_dict(head.net.time_embed.state_dict())
+
+    def velocity(self, x, s, t, z, w, z_null=None):
+        """Mean velocity [...,N,D] from time s to t, each [N] or [1]; the others as in `forward`."""
+        return self._change(x, (self.embed_s(s) + self.embed_t(t)) / 2, z, w, z_null)
+
+    def forward(self, x, z, w, z_null=None, times=None):
+        """As OneStepHead.forward; times: (s, t), each [N] or [1]; None: from noise to data."""
+        s, t = (x.new_zeros(1), x.new_ones(1)) if times is None else times
+        return x + (t - s)[:, None] * self.velocity(x, s, t, z, w, z_null)
+
+    def sample(self, z, z_null, noise, sampling):
+        """As OneStepHead.sample, in sampling.sampler_steps evaluations over equal stretches of time."""
+        n, w, x = sampling.sampler_steps, z.new_full((1,), sampling.cfg), sampling.temperature * noise
+        for i in range(n):
+            s, t = (x.new_full((1,), j / n) for j in (i, i + 1))
+            x = self(x, z, w, z_null, (s, t))
+        return x
+
+    def loss(self, teacher, rows, steps):
+        """The Lagrangian loss [K,N] of a flow map (Boffi et al., arXiv 2505.18825), with the teacher's guided
+        velocity b: at y = X_{s,t}(x_s), held fixed, both the net at s = t and d/dt X_{s,t}(x_s) are to be
+        b(y, t). x_s is where the map itself carries noise: there it is asked by a draw of several
+        evaluations. steps: not used, no equation is solved.
+        """
+        given = rows.z, rows.w, rows.z_null
+        s, t = rows.times.unbind(dim=1)
+        t = t.clamp(STEP, 1 - STEP)
+        with torch.no_grad():
+            x = self(rows.noise, *given, (torch.zeros_like(s), s))
+        before, after = (self(x, *given, (s, t + step)) for step in (-STEP, STEP))
+        y = ((before + after) / 2).detach()  # X_{s,t}(x_s) up to STEP^2
+        with torch.no_grad():
+            b = guided(teacher.net, rows.z, rows.z_null, rows.w[:, None])(y, t)
+        still = self.velocity(y, t, t, *given) - b
+        moving = (after - before) / (2 * STEP) - b
+        return 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
+
+
+STEP = 0.01  # of the difference that stands for d/dt: Linear's autograd function has no forward mode
+OBJECTIVES = {"regression": OneStepHead, "flow_map": FlowMapHead}
 
 
 @dataclass(frozen=True)
 class Rows:
     """What a head is asked: conditions of N tokens with and without text [N,H], guidance scales [N], K noise
-    draws of each [K,N,D].
+    draws of each [K,N,D], the stretch of time s < t of a flow map [N,2].
     """
 
     z: torch.Tensor
     z_null: torch.Tensor
     w: torch.Tensor
     noise: torch.Tensor
+    times: torch.Tensor
 
 
 @torch.no_grad()
@@ -110,7 +184,8 @@ def hidden_rows(mardm, tokens, keys, room, draws, scales):
     low, high = scales
     w = low + (high - low) * uniform(keys[b], GUIDANCE, (1,), at)[:, 0]
     noise = normal(keys[b], NOISE, (draws, mardm.target_dim), at).transpose(0, 1)
-    return Rows(z, z_null, w.to(z), noise.to(z))
+    times = uniform(keys[b], TIME, (2,), at).sort(dim=1).values
+    return Rows(z, z_null, w.to(z), noise.to(z), times.to(z))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
+SOLVER_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -14,33 +15,47 @@ class SamplingConfig:
     temperature: float = 1.0  # SiT, one-step: of the start noise; Softmax: divides the logits
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "auto"  # see `settle`
-    sampler_steps: int = 4
+    sampler_steps: int | None = None  # see `settle`
     hard_pseudo_reorder: bool = False
     order: str = "random"  # in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = 3407
 
 
 def settle(sampling, mardm):
-    """The same with a sampler in the place of "auto": the one-step head where it has learned this guidance
-    scale, else the head's first; midpoint is the cheapest that equals dopri5 (results/sampling.md).
+    """The same with a sampler in the place of "auto": the one-step head where it serves this guidance scale
+    and number of steps, else the head's first; midpoint is the cheapest that equals dopri5
+    (results/sampling.md). Steps that are None: 1 of the one-step head, 4 of a solver.
 
     mardm: the generator. ValueError where a sampler is asked for that it does not have.
     """
-    onestep, samplers = mardm.onestep, mardm.DiffMLPs.samplers
-    serves = onestep is not None and onestep.scales[0] <= sampling.cfg <= onestep.scales[1]
-    if sampling.sampler == "auto":
-        return replace(sampling, sampler="onestep" if serves else samplers[0])
-    if sampling.sampler == "onestep" and onestep is None:
-        raise ValueError("sampler onestep: this generator has no one-step head; distill_MARDM.py makes one")
-    if sampling.sampler == "onestep" and not serves:
-        low, high = onestep.scales
+    samplers, refusal = mardm.DiffMLPs.samplers, _refusal(mardm.onestep, sampling)
+    sampler = sampling.sampler
+    if sampler == "auto":
+        sampler = samplers[0] if refusal else "onestep"
+    elif sampler == "onestep" and refusal:
+        raise ValueError(f"sampler onestep: {refusal}")
+    elif sampler not in ("onestep", *samplers):
         raise ValueError(
-            f"sampler onestep: its head knows guidance from {low:g} to {high:g}, not {sampling.cfg:g}; take "
-            "another sampler, such as midpoint"
-        )
-    if sampling.sampler not in ("onestep", *samplers):
-        raise ValueError(
-            f"sampler {sampling.sampler}: this generator's head does not have it, but {', '.join(samplers)}; "
+            f"sampler {sampler}: this generator's head does not have it, but {', '.join(samplers)}; "
             "leave it at auto"
         )
-    return sampling
+    steps = sampling.sampler_steps or (1 if sampler == "onestep" else SOLVER_STEPS)
+    return replace(sampling, sampler=sampler, sampler_steps=steps)
+
+
+def _refusal(onestep, sampling):
+    """Why this one-step head, or None, does not draw as asked; "" where it does."""
+    if onestep is None:
+        return "this generator has no one-step head; distill_MARDM.py makes one"
+    low, high = onestep.scales
+    if not low <= sampling.cfg <= high:
+        return (
+            f"its head knows guidance from {low:g} to {high:g}, not {sampling.cfg:g}; take another sampler, "
+            "such as midpoint"
+        )
+    if (sampling.sampler_steps or 1) > onestep.most_steps:
+        return (
+            f"its head draws in 1 evaluation, not {sampling.sampler_steps}; distill_MARDM.py --objective "
+            "flow_map makes one that may take several"
+        )
+    return ""

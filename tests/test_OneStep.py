@@ -9,20 +9,21 @@ import pytest
 import torch
 
 import distill_MARDM
+import sample
 import train_MARDM
 from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models import onednn
-from models.DiffMLPs import DiffMLPs_models, DiffMLPs_SiT, at_times
+from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, at_times
 from models.draws import SamplingNoise
-from models.OneStep import OneStepHead, Rows, hidden_rows, ode_end
+from models.OneStep import OBJECTIVES, FlowMapHead, OneStepHead, Rows, hidden_rows, ode_end
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
 from scripts import release
 from tests.test_draw_law import HOW, LENGTHS, both, build
 from tests.test_MARDM import awake
 from tests.tiny import PAIR, call, different_tensors, linked, where
-from utils.checkpoints import load_generator
+from utils.checkpoints import load_generator, load_state, save_state
 from utils.config import WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled
@@ -30,7 +31,7 @@ from utils.pipeline import load
 from utils.training.training_loop import TrainingLoop
 
 N, K, D, H = 5, 3, 4, 16
-ONESTEP = replace(HOW, sampler="onestep")
+ONESTEP = replace(HOW, sampler="onestep", sampler_steps=None)
 
 
 @pytest.fixture(params=["SiT", "DDPM"])
@@ -41,7 +42,8 @@ def teacher(request):
 
 def rows(w):
     torch.manual_seed(1)
-    return Rows(torch.randn(N, H), torch.randn(N, H), torch.full((N,), w), torch.randn(K, N, D))
+    z, z_null, w, noise = torch.randn(N, H), torch.randn(N, H), torch.full((N,), w), torch.randn(K, N, D)
+    return Rows(z, z_null, w, noise, torch.rand(N, 2).sort(dim=1).values)
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -54,6 +56,46 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
         else:
             expected = integrate(guided(teacher.net, asked.z, None, 1), x, "euler", 1)
         torch.testing.assert_close(found, expected)
+
+
+def test_a_flow_map_begins_as_the_velocity_of_its_teacher():
+    torch.manual_seed(0)
+    teacher, asked = awake(DiffMLPs_models["SiT-XS"](target_dim=D, z_dim=H)).eval(), rows(3.0)
+    student, t = FlowMapHead.beside(teacher).eval(), asked.times[:, 0]
+    for x in asked.noise:
+        torch.testing.assert_close(student.velocity(x, t, t, asked.z, asked.w), teacher.net(x, t, asked.z))
+
+
+class GaussianMap(FlowMapHead):
+    """The exact map of data N(0, spread^2): x_t is N(0, variance(t)), and the path only rescales it."""
+
+    def __init__(self, spread):
+        super().__init__(D, H, 1, 8)
+        self.spread = spread
+
+    def variance(self, t):
+        return (self.spread * t) ** 2 + (1 - t) ** 2
+
+    def field(self, x, t, z):
+        return x * ((self.spread**2 * t - (1 - t)) / self.variance(t))[:, None]
+
+    def velocity(self, x, s, t, z, w, z_null=None):
+        mean = ((self.variance(t) / self.variance(s)).sqrt() - 1)[:, None] / (t - s)[:, None]
+        return torch.where((t == s)[:, None], self.field(x, t, z), x * mean)
+
+
+def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
+    asked, exact = rows(2.0), GaussianMap(0.5)
+    asked = Rows(*(part.double() for part in vars(asked).values()))
+    teacher = SimpleNamespace(net=exact.field)
+    assert exact.loss(teacher, asked, 1).shape == (K, N)
+    assert exact.loss(teacher, asked, 1).max() < 1e-6  # the difference for d/dt leaves STEP^2, squared
+    for wrong in (GaussianMap(0.6), GaussianMap(0.4)):
+        assert wrong.loss(teacher, asked, 1).mean() > 1e-3
+    for x in asked.noise:
+        for n in (1, 2, 4):
+            drawn = exact.sample(asked.z, None, x, replace(ONESTEP, sampler_steps=n))
+            torch.testing.assert_close(drawn, 0.5 * x)
 
 
 @pytest.mark.parametrize("w", [1.0, 2.5])
@@ -100,9 +142,9 @@ def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monke
     assert at_times(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
 
 
-def with_head(name, null=False):
+def with_head(name, null=False, kind=OneStepHead):
     mardm, ae, text = build(name)
-    mardm.onestep = awake(OneStepHead.beside(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
+    mardm.onestep = awake(kind.beside(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
     return mardm, ae, text
 
 
@@ -123,6 +165,23 @@ def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
     assert "1 evaluation a token" in mardm.cost(ONESTEP)
 
 
+@pytest.mark.parametrize("null", [False, True])
+def test_a_flow_map_takes_as_many_rows_a_token_as_it_is_asked_for(null):
+    made = with_head("FSQ-MARDM-SiT-XS", null, FlowMapHead)
+    mardm, ae, text = made
+    heads, drawn = [], {}
+    mardm.onestep.net.register_forward_hook(lambda net, given, out: heads.append(len(out)))
+    for n in (1, 2, 4):
+        how = replace(ONESTEP, sampler_steps=n)
+        both(made, how)
+        heads.clear()
+        drawn[n] = mardm.generate(ae, text, LENGTHS, how)
+        assert sum(heads) == n * LENGTHS.sum()
+        assert f": {n} evaluation{'s' * (n > 1)} a token" in mardm.cost(how)
+    assert not torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[2], drawn[4])
+    assert torch.equal(drawn[1], mardm.generate(ae, text, LENGTHS, replace(ONESTEP, sampler_steps=None)))
+
+
 def test_which_sampler_auto_means():
     auto = SamplingConfig(cfg=4.0)
     without, head = (SimpleNamespace(onestep=None, DiffMLPs=DiffMLPs_SiT) for _ in range(2))
@@ -130,25 +189,34 @@ def test_which_sampler_auto_means():
     assert settle(auto, head).sampler == "onestep"
     assert settle(auto, without).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
     assert settle(replace(auto, sampler="heun"), head).sampler == "heun"
+    assert [settle(auto, mardm).sampler_steps for mardm in (head, without)] == [1, 4]
+    four = replace(auto, sampler_steps=4)
+    assert settle(four, head).sampler == "midpoint"
+    with pytest.raises(ValueError, match="1 evaluation, not 4; distill_MARDM.py --objective flow_map"):
+        settle(replace(four, sampler="onestep"), head)
     for mardm, cfg in ((without, 2.0), (head, 4.5)):
         with pytest.raises(ValueError, match="sampler onestep"):
             settle(replace(auto, sampler="onestep", cfg=cfg), mardm)
 
 
-def test_it_learns_where_its_teacher_ends():
+@pytest.mark.parametrize("kind", OBJECTIVES.values())
+def test_it_learns_where_its_teacher_ends(kind):
     mardm, ae, text = build("FSQ-MARDM-SiT-XS")
     mardm, text = mardm.float().requires_grad_(False), text.float()
-    student = OneStepHead.beside(mardm.DiffMLPs, (1.0, 4.0))
+    student = kind.beside(mardm.DiffMLPs, (1.0, 4.0))
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     tokens = torch.randn(len(LENGTHS), 32, 9), text, LENGTHS
     errors = []
     for step in range(60):
         asked = hidden_rows(mardm, tokens, torch.arange(len(LENGTHS)) + 10 * step, 9, 4, (1.0, 4.0))
         assert asked.w.min() >= 1 and asked.w.max() <= 4 and len(asked.z) == asked.noise.shape[1]
-        error = (student(asked.noise, asked.z, asked.w) - ode_end(mardm.DiffMLPs, asked, 4)).square().mean()
-        errors.append(error.item())
+        assert (
+            asked.times[:, 0] <= asked.times[:, 1]
+        ).all() and 0 < asked.times.min() < asked.times.max() < 1
+        with torch.no_grad():
+            errors.append(OneStepHead.loss(student, mardm.DiffMLPs, asked, 4).mean().item())
         optimizer.zero_grad()
-        error.backward()
+        student.loss(mardm.DiffMLPs, asked, 4).mean().backward()
         optimizer.step()
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
 
@@ -156,6 +224,52 @@ def test_it_learns_where_its_teacher_ends():
 DISTILL = (
     "--batch_size 16 --epoch 3 --eval_every 1 --warm_up_iter 2 --log_every 2 --teacher_steps 2 --draws 2"
 )
+
+
+def same_in_two_sittings(monkeypatch, home, other, flags):
+    """A distillation stopped in its third step and continued ends as the one in `home`, bit for bit."""
+    again, take_step = f"--name MARDM {where(other)} {flags}", TrainingLoop.optimizer_step
+
+    def stopped_in_the_third(loop, optimizer):
+        take_step(loop, optimizer)
+        if loop.progress.total_it == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingLoop, "optimizer_step", stopped_in_the_third)
+    assert call(distill_MARDM.main, again) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert call(distill_MARDM.main, f"{again} --is_continue") == 0
+    files = [h / "checkpoints/Demo/MARDM/onestep/model/latest.tar" for h in (home, other)]
+    assert different_tensors(*files) == []
+
+
+def test_a_ddpm_head_has_no_flow_map(monkeypatch, capsys):
+    head = SimpleNamespace(mardm=SimpleNamespace(DiffMLPs=DiffMLPs_DDPM(D, H, 1, 8)), model="MARDM-DDPM-XS")
+    monkeypatch.setattr(distill_MARDM, "load_generator", lambda *_: head)
+    assert call(distill_MARDM.main, "--name MARDM --device cpu --objective flow_map") == 2
+    assert "MARDM-DDPM-XS has no velocity" in capsys.readouterr().err
+
+
+def test_a_flow_map_is_made_kept_and_drawn_from(world, tmp_path, capsys, monkeypatch):
+    home, flags = linked(world, tmp_path / "home"), f"{DISTILL} --objective flow_map"
+    assert call(distill_MARDM.main, f"--name MARDM {where(home)} {flags}") == 0
+    same_in_two_sittings(monkeypatch, home, linked(world, tmp_path / "other"), flags)
+    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+    assert call(release.main, f"{places} --name MARDM --to half --to_ae half_AE") == 0
+    prompt, joints = ["a person walks forward"], {}
+    for name in ("MARDM", "half"):
+        pipeline = load(f"Demo/{name}", str(home / "checkpoints"))
+        assert isinstance(pipeline.mardm.onestep, FlowMapHead)
+        for n in (1, 2):
+            drawn = pipeline.generate(prompt, seconds=2, sampler="onestep", sampler_steps=n, snap="off")
+            joints[n] = drawn[0].joints
+        assert (joints[1] != joints[2]).any()
+    capsys.readouterr()
+    for flags, counted in (("", "1 step: 1 evaluation"), ("--sampler_steps 2", "2 steps: 2 evaluations")):
+        line = f"{places} --name MARDM --device cpu --motion_length 40 --export npy {flags}".split()
+        out = str(tmp_path / f"out{len(flags)}")
+        assert call(sample.main, [*line, "--text_prompt", *prompt, "--output_dir", out]) == 0
+        assert f"onestep, {counted} a token" in capsys.readouterr().out
 
 
 def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, capsys, monkeypatch):
@@ -175,26 +289,19 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
     with pytest.raises(BadInput, match="guidance from 1 to 4"):
         pipeline.generate(prompt, seconds=2, sampler="onestep", cfg=9)
 
+    file = run / "model/onestep.tar"
+    state = load_state(file)
+    assert state["config"].pop("objective") == "regression"  # as files of before are
+    save_state(file, state)
+    assert type(load("Demo/MARDM", str(home / "checkpoints")).mardm.onestep) is OneStepHead
+
     places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
     names = f"{places} --name MARDM --to half --to_ae half_AE"
     assert call(release.main, names) == 0  # tied anew to rounded weights
     assert load("Demo/half", str(home / "checkpoints")).mardm.onestep is not None
 
     assert call(distill_MARDM.main, line) == 2  # it is there already
-    other = linked(world, tmp_path / "other")  # in two sittings the same tensors
-    again, take_step = f"--name MARDM {where(other)} {DISTILL} --own_motions 0.5", TrainingLoop.optimizer_step
-
-    def stopped_in_the_third(loop, optimizer):
-        take_step(loop, optimizer)
-        if loop.progress.total_it == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(TrainingLoop, "optimizer_step", stopped_in_the_third)
-    assert call(distill_MARDM.main, again) == 128 + signal.SIGTERM
-    monkeypatch.undo()
-    assert call(distill_MARDM.main, f"{again} --is_continue") == 0
-    files = [h / "checkpoints/Demo/MARDM/onestep/model/latest.tar" for h in (home, other)]
-    assert different_tensors(*files) == []
+    same_in_two_sittings(monkeypatch, home, linked(world, tmp_path / "other"), f"{DISTILL} --own_motions 0.5")
 
     # beside other weights it is left aside
     model = run / "model"

@@ -19,7 +19,7 @@ import torch
 from models.AE import AE_models, make_ae
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
-from models.OneStep import OneStepHead
+from models.OneStep import OBJECTIVES
 from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
@@ -275,7 +275,9 @@ def _load_onestep(path, mardm):
     scales = config.list_of("cfg_range", float, lambda scale: 0 <= scale <= 1000)
     if scales is None or len(scales) != 2:
         raise BadInput(f"{path}: cfg_range is not two numbers: it is damaged")
-    head = OneStepHead.beside(mardm.DiffMLPs, tuple(scales), bool(config.whole("null", 0, 1, 0)))
+    objective = config.text("objective", "regression")
+    check_name(objective, OBJECTIVES, f"{path}: objective")
+    head = OBJECTIVES[objective].beside(mardm.DiffMLPs, tuple(scales), bool(config.whole("null", 0, 1, 0)))
     load_into(head, state.weights("ema_onestep", "a one-step head"), path)
     print(f"one-step head: {path}")
     return head.to(next(mardm.parameters()).device).eval().requires_grad_(False)

@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from models.AE import AE_models
 from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
+from models.OneStep import OBJECTIVES
 from models.options import TrainingOptions
 from models.sampling import SOLVERS, SamplingConfig
 from models.Softmax import COORDINATES
@@ -221,9 +222,17 @@ class DistillationConfig:
     """How a one-step head is trained."""
 
     cfg_range: tuple[float, float]
+    objective: str = flag(
+        "the end of the teacher's path; or the map between any two of its times, which --sampler_steps draws "
+        "from in 1 or more evaluations (SiT teachers)",
+        "regression",
+        choices=tuple(OBJECTIVES),
+    )
     draws: int = flag("noise draws of each hidden token and step", 4, type=count(1, 8))
     teacher_steps: int = flag(
-        "midpoint steps of the teacher; a DDPM teacher takes those of --sampler_steps", 8, type=count(1, 1000)
+        "midpoint steps of the teacher, to its end; a DDPM teacher takes those of --sampler_steps",
+        8,
+        type=count(1, 1000),
     )
     null: bool = flag("the head sees the condition without text too: two Transformer passes a round", False)
     own_motions: float = flag(
@@ -278,14 +287,15 @@ class SamplingFlags:
         choices=("step", "end", "off"),
     )
     sampler: str = flag(
-        "onestep: one evaluation of the head that distill_MARDM.py makes; softmax: of a Softmax head; "
+        "onestep: the head that distill_MARDM.py makes, in one evaluation; softmax: of a Softmax head; "
         "others: of the SiT head; with dopri5, as MARDM, a motion depends on its batch [onestep where there "
         "is one, else softmax or midpoint]",
         SamplingConfig.sampler,
         choices=("auto", "onestep", "softmax", *SOLVERS),
     )
     sampler_steps: int | None = flag(
-        "steps of a fixed-step solver [4]; of a DDPM head, respaced from those of its training [50]",
+        "of a fixed-step solver [4]; of a one-step head trained as a flow map [1]; of a DDPM head, respaced "
+        "from those of its training [50]",
         None,
         type=count(1, 1000),
     )

@@ -114,8 +114,7 @@ def sampling_config(args, spec, mardm=None):
     known: its sampler takes the place of "auto".
     """
     cfg = spec.cfg if args.cfg is None else args.cfg
-    steps = args.sampler_steps or SamplingConfig.sampler_steps
-    sampling = from_flags(SamplingConfig, args, cfg=cfg, sampler_steps=steps)
+    sampling = from_flags(SamplingConfig, args, cfg=cfg)
     return sampling if mardm is None else settled(sampling, mardm)
 
 

@@ -72,6 +72,7 @@ def cells(base, snaps=SNAPS):
     }
     for sampler, order, rounds in product(("midpoint", "onestep"), REVEAL_ORDERS, ROUNDS):
         how = {"sampler": sampler, "order": order, "time_steps": rounds}
+        how |= {"sampler_steps": 1} if sampler == "onestep" else {}
         table[f"rounds-{rounds}/{order}/{sampler}"] = how
     for field, values in OPTIONS.items():
         table |= {f"default/{field}={x}": {field: x} for x in values if x != getattr(base, field)}
@@ -183,7 +184,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)
-    base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint")
+    base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint", sampler_steps=4)
     facts = {
         "run": name,
         "family": mardm.kind,
