@@ -135,6 +135,14 @@ DiffMLPs_models = {
 }
 
 
+def make_head(name, target_dim, z_dim, options):
+    """An entry of DiffMLPs_models with what TrainingOptions say of it."""
+    own = {"width": options.head_width} if options.head_width else {}
+    if name.startswith("Softmax"):
+        own |= {"levels": options.levels, "coordinates": options.softmax_coordinates}
+    return DiffMLPs_models[name](target_dim=target_dim, z_dim=z_dim, **own)
+
+
 def diffmlps_sit_xl_fsq(fsq_dim=6, z_dim=1024):
     """The recommended head: SiT, XL, on the grid coordinates of FSQ_AE_High."""
     return DiffMLPs_models["SiT-XL"](target_dim=fsq_dim, z_dim=z_dim)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
-from models.DiffMLPs import HEAD_SIZES, HEADS, DiffMLPs_models
+from models.DiffMLPs import HEAD_SIZES, HEADS, make_head
 from models.draws import CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
@@ -65,9 +65,7 @@ class MARDM(nn.Module):
                 text_dim, H, shape.heads, shape.ff, options.text_refiner, options.dropout
             )
         self._initialise(options.attention)
-        levels, form = options.levels, options.softmax_coordinates
-        grid = {"levels": levels, "coordinates": form} if head == "Softmax" else {}
-        self.DiffMLPs = DiffMLPs_models[f"{head}-{size}"](target_dim=target_dim, z_dim=H, **grid)
+        self.DiffMLPs = make_head(f"{head}-{size}", target_dim, H, options)
         # Statistics of the training targets: a top-level key of the checkpoint, no part of the state_dict.
         self.register_buffer("target_mean", torch.zeros(target_dim), persistent=False)
         self.register_buffer("target_std", torch.ones(target_dim), persistent=False)

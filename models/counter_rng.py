@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     WORDS = 13  # vectors of words without a published one
     BOOTSTRAP = 14
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
+    STORIES = 16  # which captions are stitched
 
 
 def seed_sequence(purpose, seed, *address):

@@ -20,6 +20,7 @@ class TrainingOptions:
     text_tokens: str = "off"
     text_refiner: int = 1
     pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
+    head_width: int = 0  # of the head's network; 0: that of its size
     levels: tuple | None = None  # of the grid, which a Softmax head classifies
     softmax_coordinates: str = "sequential"  # of a Softmax head: see models/Softmax.py
 

@@ -113,21 +113,6 @@ def test_every_command_of_the_pipeline_is_one_its_script_takes(pipeline, options
             assert args.dataset_name == {"--demo": "Demo"}.get(options[0], "kit")
 
 
-@pytest.mark.parametrize("size", [[], ["--quick"], ["--long"]], ids=" ".join)
-def test_every_command_of_the_ablation_is_one_its_script_takes(pipeline, size):
-    text = (ROOT / "experiments/ablation/run.sh").read_text()
-    (pipeline / "experiments/ablation").mkdir()
-    trained = 'mkdir -p "$runs/$run/model"; touch "$runs/$run/model/latest.tar"'  # as a training leaves it
-    text = text.replace('touch "$runs/$run/trained"', trained)
-    (pipeline / "experiments/ablation/run.sh").write_text(text)
-    done = bash(pipeline, "experiments/ablation/run.sh", *size)
-    assert done.returncode == 0, done.stderr
-    called = commands(pipeline)
-    assert called[-1][:2] == ["-m", "experiments.ablation.report"]
-    for script, *flags in called:
-        parse(*(flags[0], flags[1:]) if script == "-m" else (script, flags))
-
-
 def test_full_size_is_what_the_plan_says(pipeline):
     assert bash(pipeline, "train_fsq_pipeline.sh").returncode == 0
     parsed = {

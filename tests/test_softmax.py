@@ -201,6 +201,7 @@ def trained(world, tmp_path_factory):
         shutil.copytree(world / "checkpoints/Demo" / name, runs / "Demo" / name)
     for name in COORDINATES:
         flags = f"{where(world, runs)} {SOFTMAX} --name {name} --softmax_coordinates {name} --need_evaluation"
+        flags += " --head_width 64" if name == "independent" else ""
         assert call(train_MARDM.main, flags) == 0
     return runs
 
@@ -219,6 +220,7 @@ def test_every_command_works_with_it(world, trained, tmp_path, name, capsys):
     assert "fid" in report["rows"]["generated"]["repeats"][0]
     state = torch.load(trained / f"Demo/{name}/model/latest.tar", weights_only=True)
     config = state["config"]
+    assert len(state["mardm"]["DiffMLPs.net.input_proj.bias"]) == {"independent": 64, "sequential": 256}[name]
     assert config["softmax_coordinates"] == name and config["model"] == "FSQ-MARDM-Softmax-XS"
     assert torch.equal(state["target_stats"]["std"], torch.ones(6))  # classes are not standardised
 

@@ -243,6 +243,7 @@ def load_generator(source, device, tokenizer=None):
         text_tokens=config.text("text_tokens", "off"),
         text_refiner=config.whole("text_refiner", 0, 8, 1),
         pooled_drop_prob=config.number("pooled_drop_prob", 0.0),
+        head_width=config.whole("head_width", 0, 8192, 0),
         softmax_coordinates=config.text("softmax_coordinates", "sequential"),
     )
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]

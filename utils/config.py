@@ -197,6 +197,7 @@ class GeneratorConfig:
         "off",
         choices=("on", "off"),
     )
+    head_width: int = flag("of the head's network; 0: that of its size", 0, type=count(0, 8192))
     softmax_coordinates: str = flag(
         "of a Softmax head: the coordinates of a token are drawn each by itself, or one after another",
         TrainingOptions.softmax_coordinates,

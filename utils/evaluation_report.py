@@ -212,8 +212,6 @@ class Report:
             text = " / ".join(f"{value:.3f}" for value in ceiling)
             self.log(f"ceiling of an oracle that knows the labels, top 1/2/3: {text}")
             more["label_ceiling"] = ceiling.tolist()
-        if "same content" in rows:  # the train/test reference of results/ablation.md
-            more["reference_fid"] = interval(rows["same content"].repeats)["fid"][0]
         record = {
             "command": self.command,
             "date": self.date,

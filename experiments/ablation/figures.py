@@ -1,135 +1,154 @@
-"""The record as pictures."""
+"""One figure per claim, from the record alone."""
 
 import numpy as np
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from experiments.ablation.tables import AUTOENCODERS, GENERATORS, beside_row
-from experiments.ablation.verdicts import measured, reference_fid, seeds_of
+from experiments.ablation.claims import growth, lost, measured
+from experiments.ablation.plan import DIFFUSION, FULL_WIDTH
 from utils.analysis import topology_figure, training_figure
 from utils.analysis.output import legend, new_figure, save
-from utils.statistics import student
 
-COLOURS = {"MARDM": "#1f77b4", "FSQ_MARDM": "#d95f02", "VQ_MARDM": "#1b7837"}
-FAMILIES = {"FSQ": ("#d95f02", "o"), "VQ": ("#1b7837", "s")}
+COLOURS = {"continuous": "C0", "narrow": "C4", "fsq": "C1", "vq": "C2", "softmax": "C3", "independent": "C5"}
+COLOURS |= {"FSQ": "C1", "VQ": "C2", "AE": "C0", "Narrow": "C4"}
+TOKENS_PER_SECOND = 5  # at 20 frames a second
 
 
 def draw_all(record, stem):
-    """Every figure for which there is something measured. -> title of its section -> path"""
-    figures = {
-        "Reconstruction": (draw_reconstruction, any(measured(record, v) for v in AUTOENCODERS)),
-        "Generation": (draw_generation, any(measured(record, v) for v in GENERATORS)),
-        "Convergence and stability": (
-            lambda r, path: training_figure.draw(r["training"], path),
-            record["training"],
-        ),
-        "Topology": (lambda r, path: topology_figure.draw(r["topology"], path), record["topology"]),
-        "Memorisation": (draw_memorisation, any(memorised(record, v) for v in GENERATORS)),
-    }
+    """Every figure for which there is something measured. -> title -> path"""
     paths = {}
-    for title, (draw, there) in figures.items():
-        if there:
-            name = "training" if title.startswith("Convergence") else title.lower()
-            paths[title] = stem.with_name(f"{stem.name}_{name}.png")
-            draw(record, paths[title])
+    for title, draw in FIGURES.items():
+        path = stem.with_name(f"{stem.name}_{record['dataset']}_{title.split()[0].lower().strip(':')}.png")
+        if draw(record, path):
+            paths[title] = path
     return paths
 
 
-def draw_reconstruction(record, path):
-    """FID and MPJPE over the size of the code book; the continuous autoencoder as a line."""
-    figure = new_figure(11, 4)
-    left, right = figure.subplots(1, 2)
-    if reference_fid(record) is not None:
-        label = "train/test reference: training clips, same contents"
-        left.axhline(reference_fid(record), color="grey", linestyle=":", label=label)
-    metrics = {"fid": "reconstruction FID", "mpjpe": "MPJPE, mm, root-aligned"}
-    for axes, (key, title) in zip((left, right), metrics.items()):
-        plain = list(measured(record, "AE_Model", key).values())
-        if plain:
-            axes.axhline(np.mean(plain), color="#1f77b4", label=f"continuous AE (seeds: {len(plain)})")
-            axes.axhspan(min(plain), max(plain), color="#1f77b4", alpha=0.15)
-        for family in FAMILIES:
-            code_books(axes, record, family, key)
-        axes.set(xscale="log", xlabel="codes", ylabel=title, xlim=(300, 150_000))
-        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+def series(axes, points, **style):
+    """points: x -> Numbers: a dot a seed, and their mean with its interval. -> whether there was one"""
+    points = {x: one for x, one in points.items() if one.seeds}
+    for x, one in points.items():
+        axes.plot([x] * len(one.seeds), one.seeds.values(), ".", color=style["color"], alpha=0.5)
+    if points:
+        means, halves = zip(*(one.interval() for one in points.values()))
+        halves = np.nan_to_num(halves)
+        axes.errorbar(list(points), means, yerr=halves, capsize=3, marker="_", linewidth=1, **style)
+    return bool(points)
+
+
+def panels(path, plots, **settings):
+    """plots: title -> axes -> whether something was drawn. -> whether anything was; then it is saved"""
+    figure = new_figure(5.5 * len(plots), 3.8)
+    drawn = []
+    for axes, (title, plot) in zip(np.atleast_1d(figure.subplots(1, len(plots))), plots.items()):
+        drawn.append(plot(axes))
+        axes.set(ylabel=title, **settings)
         axes.grid(alpha=0.3)
         legend(axes)
-    save(figure, path)
+    if any(drawn):
+        save(figure, path)
+    return any(drawn)
 
 
-def code_books(axes, record, family, key):
-    """One family's metric over the number of codes: a dot a run, a line through the means."""
-    books = []
-    for variant in AUTOENCODERS:
-        values = list(measured(record, variant, key).values())
-        if variant.startswith(family) and values:
-            books.append((next(iter(seeds_of(record, variant).values()))["codes"], variant, values))
-    if not books:
-        return
-    codes, variants, values = zip(*sorted(books))
-    means, (colour, marker) = [np.mean(one) for one in values], FAMILIES[family]
-    for at, one in zip(codes, values):
-        axes.plot([at] * len(one), one, marker, color=colour, markersize=4, alpha=0.5)
-    axes.plot(codes, means, "-", color=colour, label=f"{family} (runs: {sum(map(len, values))})")
-    for i, (variant, *place) in enumerate(zip(variants, codes, means)):
-        offset = (3, 6 if i % 2 else -10)
-        axes.annotate(variant, place, fontsize=6, xytext=offset, textcoords="offset points")
+def of_arms(record, path):
+    def plot(metric):
+        def draw(axes):
+            limit = record["reference"].get(metric, {}).get("mean")
+            if limit is not None:
+                axes.axhline(limit, color="grey", linestyle=":", label="fair reference")
+            styles = (("test_latest", "last checkpoint", "k"), ("test_best", "best on val", "C7"))
+            return any(
+                [
+                    series(axes, {arm: measured(record, arm, metric, file) for arm in record["arms"]},
+                           label=label, linestyle="", color=colour)
+                    for file, label, colour in styles
+                ]
+            )  # fmt: skip
+
+        return draw
+
+    return panels(path, {"FID": plot("fid"), "physical distance": plot("physical")})
 
 
-def draw_generation(record, path):
-    """FID, top 1 and foot skate of each family: a dot a seed, a bar for the mean and its interval."""
-    figure = new_figure(12, 3.8)
-    metrics = {"fid": "FID", "top1": "R-precision top 1", "foot_skate": "foot skate"}
-    for axes, (key, title) in zip(figure.subplots(1, 3), metrics.items()):
-        values = {variant: list(measured(record, variant, key).values()) for variant in GENERATORS}
-        for i, (variant, one) in enumerate(values.items()):
-            if one:
-                mean, half = student(one)
-                bar = None if np.isnan(half) else half
-                axes.bar(i, mean, color=COLOURS[variant], alpha=0.7, yerr=bar, capsize=4)
-                axes.plot([i] * len(one), one, "k.", markersize=5)
-        names = [f"{variant}\n(seeds: {len(one)})" for variant, one in values.items()]
-        axes.set_xticks(range(len(names)), names, fontsize=8)
-        for name, colour, style in (
-            ("real", "k", "--"),
-            ("random train", "grey", ":"),
-            ("same content", "grey", "--"),
-        ):
-            row = beside_row(record, name)
-            if key in row:
-                axes.axhline(row[key]["mean"], color=colour, linestyle=style, linewidth=1, label=name)
-        axes.set(ylabel=title, xlim=(-0.6, len(names) - 0.4), ylim=(0, 1.3 * axes.get_ylim()[1]))
-        axes.grid(alpha=0.3, axis="y")
-        legend(axes, ncols=3)
-    save(figure, path)
+def of_codes(record, path):
+    """Rate and distortion: bits per second of the code book against the reconstruction's errors."""
+
+    def plot(metric):
+        def draw(axes):
+            for name in ("AE", "Narrow"):
+                values = measured(record, name, metric).seeds.values()
+                if values:
+                    axes.axhline(np.mean(list(values)), color=COLOURS[name], linestyle="--", label=name)
+            rates = {k: k * TOKENS_PER_SECOND for k in record["codes"]}
+            drawn = [
+                series(axes, {bits: measured(record, f"{kind}_{k}", metric) for k, bits in rates.items()},
+                       label=kind, color=COLOURS[kind])
+                for kind in ("FSQ", "VQ")
+            ]  # fmt: skip
+            return any(drawn)
+
+        return draw
+
+    return panels(path, {"FID": plot("fid"), "MPJPE, mm": plot("mpjpe")}, xlabel="bits per second")
 
 
-def memorised(record, variant):
-    """What the runs of a generator found of their nearest neighbours."""
-    return [run["memorisation"] for run in seeds_of(record, variant).values() if "memorisation" in run]
+def of_heads(record, path):
+    def draw(axes):
+        return any(
+            [
+                series(axes, {w: measured(record, f"{arm}_w{w}") for w in record["widths"]}
+                       | {FULL_WIDTH: measured(record, arm)}, label=arm, color=COLOURS[arm])
+                for arm in (DIFFUSION if record["widths"] else ())
+            ]
+        )  # fmt: skip
+
+    return panels(path, {"FID": draw}, xlabel="width of the head", xscale="log")
 
 
-def draw_memorisation(record, path):
-    """Share of clips whose nearest training clip is nearer than x: generated, and the test clips'."""
-    figure = new_figure(10, 4)
-    labels = {"embedding": "evaluator's embedding", "joints_mm": "joints, root mean square, mm"}
-    share = np.linspace(0, 1, 101)
-    for axes, (space, label) in zip(figure.subplots(1, 2), labels.items()):
-        test = None
-        for variant in GENERATORS:
-            runs = memorised(record, variant)
-            for i, run in enumerate(runs):
-                generated, test = run["spaces"][space]["generated"], run["spaces"][space]["test"]
-                title = f"{variant} (n={generated['n']} x {len(runs)})" if not i else None
-                colour = COLOURS[variant]
-                axes.plot(generated["percentiles"], share, color=colour, alpha=0.7, linewidth=1, label=title)
-        axes.plot(test["percentiles"], share, "k--", linewidth=1.2, label=f"test clips (n={test['n']})")
-        axes.axvline(test["percentiles"][1], color="grey", linestyle=":", label="near-copy: below")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(FormatStrFormatter("%.3g"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="distance to the nearest training clip", ylabel="share of clips nearer")
-        axes.set_title(label, fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
-    save(figure, path)
+def of_drawing(record, path):
+    """FID lost by cheaper drawing: one solver step, one distilled evaluation."""
+
+    def draw(axes):
+        drawn = []
+        for arm in ("continuous", "narrow", "fsq"):
+            ways = {"1 step": lost(record, arm, "snap_step_1"), "one-step head": lost(record, arm, "onestep")}
+            if arm == "fsq":
+                ways["1 step, never snapped"] = lost(record, arm, "snap_off_1", "snap_off_4")
+            drawn.append(series(axes, ways, label=arm, color=COLOURS[arm], linestyle=""))
+        return any(drawn)
+
+    return panels(path, {"FID lost": draw})
+
+
+def of_stories(record, path):
+    def draw(axes):
+        drawn = []
+        for arm, snap in (("continuous", "step"), ("narrow", "step"), ("fsq", "step"), ("fsq", "off")):
+            label = f"{arm}, never snapped" if snap == "off" else arm
+            at = {q + 1: growth(record, arm, snap, last=q) for q in range(4)}
+            colour = "C6" if snap == "off" else COLOURS[arm]
+            drawn.append(series(axes, at, label=label, color=colour))
+        return any(drawn)
+
+    return panels(path, {"FID - that of the first quarter": draw}, xlabel="quarter of a story")
+
+
+def of_training(record, path):
+    if record["training"]:
+        training_figure.draw(record["training"], path)
+    return bool(record["training"])
+
+
+def of_topology(record, path):
+    if record["topology"]:
+        topology_figure.draw(record["topology"], path)
+    return bool(record["topology"])
+
+
+FIGURES = {
+    "Arms: grid, latents, classes": of_arms,
+    "Rate and distortion (H1, H4, H8)": of_codes,
+    "Convergence (H2)": of_training,
+    "Cheaper drawing (H5, H7)": of_drawing,
+    "Topology (H6)": of_topology,
+    "Heads of other widths (H9)": of_heads,
+    "Stories (H10)": of_stories,
+}

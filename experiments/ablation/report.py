@@ -1,167 +1,170 @@
-"""Report of the ablation: its folder -> JSON, and from the JSON alone tables, figures and verdicts.
+"""The ablation's runs -> one JSON, and from it alone a page, its tables and its figures.
 
-python -m experiments.ablation.report --folder checkpoints/ablation --comparison fsq_ae_comparison.md
-python -m experiments.ablation.report --report results/ablation.json --comparison fsq_ae_comparison.md
+python -m experiments.ablation.report --size reduced --comparison fsq_ae_comparison.md
+python -m experiments.ablation.report --report results/ablation.json
 """
 
 import json
 import time
 from pathlib import Path
 
-from experiments.ablation import tables
-from experiments.ablation.collect import collect
+import torch
+
+from benchmarks.machine import machine
+from experiments.ablation.claims import collect, hypotheses, measured
 from experiments.ablation.figures import draw_all
-from experiments.ablation.verdicts import PAIRS, hypotheses, reference_fid
-from utils.analysis import topology_figure, training_figure
-from utils.analysis.output import markdown
-from utils.cli import Parser, name, run, write_text
+from experiments.ablation.plan import SIZES, Plan, variant
+from models.AE import AE_models, make_ae
+from utils.analysis.output import markdown, plus_minus
+from utils.cli import Parser, run, write_text
 from utils.errors import BadInput
+
+RULES = "experiments/ablation/RULES.md"
+COLUMNS = {  # title: key, digits
+    "FID": ("fid", 3), "within contents": ("fid_content", 3), "physical": ("physical", 2),
+    "MPJPE mm": ("mpjpe", 1), "global mm": ("mpjpe_global", 0), "top 1": ("top1", 3), "top 3": ("top3", 3),
+    "coverage": ("coverage", 2), "foot skate": ("foot_skate", 3), "jitter": ("jitter", 1),
+    "root speed m/s": ("root_speed", 2),
+}  # fmt: skip
+READING = f"""Every claim is a number per autoencoder seed (the mean of its generators) and a limit, both
+stated beforehand in `{RULES}`. n: autoencoder seeds, of the variances' ratio degrees of freedom. ±: 95% over
+seeds and test clips. power: the difference that would be noticed four times in five, of the ratio the ratio.
+Last checkpoint; the best on val stands beside it in the tables."""
 
 
 def flags():
     parser = Parser(__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--folder", type=Path, help="the ablation's --checkpoints_dir: collect anew")
-    source.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
-    parser.add_argument("--dataset_name", type=name, default="BandaiNamco", help="[%(default)s]")
-    parser.add_argument("--out", type=Path, help="OUT.json, OUT.md, OUT_*.png [results/<folder>; the JSON's]")
-    parser.add_argument("--machine", help="what the runs ran on [this machine]")
-    parser.add_argument("--notes", type=Path, help="markdown about this run, kept in the JSON [none]")
-    parser.add_argument("--comparison", type=Path, help="markdown file for the table of the zoo [none]")
+    parser.add_argument("--size", choices=SIZES, default="reduced", help="[%(default)s]")
+    parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
+    parser.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
+    parser.add_argument("--out", type=Path, default=Path("results/ablation"), help="[%(default)s]")
+    parser.add_argument("--summary", type=Path, help="markdown that opens the page [none]")
+    parser.add_argument("--comparison", type=Path, help="file for the table of autoencoders [none]")
     return parser
 
 
 def main(argv=None):
     args = flags().parse_args(argv)
+    out = args.report.with_suffix("") if args.report else args.out
     if args.report:
-        out, record = args.out or args.report.with_suffix(""), read(args.report)
+        record = read(args.report)
     else:
-        out, record = args.out or Path("results") / args.folder.name, collect(args.folder, args.dataset_name)
-        record["machine"] = args.machine or record["machine"]
-        record["date"] = time.strftime("%Y-%m-%d")
-        record["notes"] = args.notes.read_text(encoding="utf-8") if args.notes else ""
+        folder = args.folder or Path("checkpoints") / f"ablation_{args.size}"
+        sets = [collect(Plan(args.size, name, folder)) for name in SIZES[args.size].sets]
+        record = {"size": args.size, "machine": machine(), "date": time.strftime("%Y-%m-%d"), "sets": sets}
+        record["summary"] = args.summary.read_text(encoding="utf-8") if args.summary else ""
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
-    pictures = draw_all(record, out)
-    write_text(out.with_name(out.name + ".md"), page(record, out.name, pictures))
+    write_text(out.with_name(out.name + ".md"), page(record, out))
+    write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
     if args.comparison:
-        write_text(args.comparison, comparison(record, out))
-    for one in hypotheses(record):
+        write_text(args.comparison, comparison(record["sets"][0], out.name))
+    for one in hypotheses(record["sets"][0]):
         print(f"{one['name']}: {one['verdict']}")
-    print(f"{len(record['runs'])} runs: {out}.json, {out}.md and {len(pictures)} figures")
 
 
 def read(path):
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        record["runs"], record["training"], record["topology"], record["zoo"], record["quoted"]
+        record["sets"], record["summary"], [(one["runs"], one["reference"]) for one in record["sets"]]
     except FileNotFoundError:
-        raise BadInput(f"{path} does not exist: collect it with --folder") from None
+        raise BadInput(f"{path} does not exist: collect it without --report") from None
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise BadInput(f"{path} is not what this program collects: make it anew with --folder") from None
+        raise BadInput(f"{path} is not what this program collects: make it anew without --report") from None
     return record
 
 
-VERDICTS = """By the rules of `experiments/ablation/verdicts.py`: a claim holds (yes) if the 95% interval over
-seeds lies on the claimed side of its limit; one no makes a hypothesis *not supported*, an open claim or fewer
-than three seeds leave it *undecided*. Differences are paired by seed; nothing corrects for their number."""
-GENERATION = """KID where n < 5 x the embedding's width; for one draw of each seed, see Memorisation.
-MultiModality: 30 motions of each of 96 captions."""
-TRAINING = """Evaluated on the validation split while training; means over seeds and their range. Steps: the
-first evaluation that reaches the threshold. Seconds: steps x median seconds per step. Spikes: logged gradient
-norms after warm-up above median + 6 MAD of the 101 around them. CV: of the gradient norm after warm-up;
-detrended: divided by its running median first. Losses of different targets share no axis."""
-MEMORISATION = """Near-copies: clips nearer to a training clip than 99% of the test clips are, counted over
-all seeds; 1% if generated clips were like test clips. KID: one draw of each seed against the test clips."""
+def page(record, out):
+    """ablation.md: what can be said, and one figure per claim. Draws the figures."""
+    parts = [
+        "# Continuous, narrow, FSQ and VQ tokens, diffusion and classification",
+        record["summary"].strip(),
+    ]
+    facts = f"{record['machine']}; size `{record['size']}` of `bash experiments/ablation/run.sh`; "
+    parts += [
+        f"{facts}{record['date']}. [Every table and command]({out.name}_tables.md).",
+        "## Verdicts",
+        READING,
+    ]
+    for one in record["sets"]:
+        found = hypotheses(one) if one is record["sets"][0] else hypotheses(one)[:1] + hypotheses(one)[-1:]
+        parts += [f"### {one['dataset']}", verdict_table(found)]
+        parts += [f"{title}\n\n![{title}]({path.name})" for title, path in draw_all(one, out).items()]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def page(record, stem, pictures):
-    """ablation.md"""
-    parts = [f"# Continuous, FSQ and VQ: the ablation on {record['dataset']}", opening(record, stem)]
-    parts += ["## Verdicts", VERDICTS, tables.verdict_table(hypotheses(record))]
-    if record.get("notes"):
-        parts += ["## To read with it", record["notes"].strip()]
-    for title, bodies in sections(record).items():
-        parts.append(f"## {title}")
-        if title in pictures:
-            parts.append(f"![{title}]({pictures[title].name})")
-        parts += bodies
+def verdict_table(found):
+    rows = []
+    for one in found:
+        for k, c in enumerate(one["claims"]):
+            opening = [one["name"], one["text"], f"**{one['verdict']}**"] if k == 0 else [""] * 3
+            rows.append([*opening, c["claim"], c["figure"], c["n"], c["power"], c["answer"]])
+    return markdown(["", "hypothesis", "verdict", "claim", "±", "n", "power", "answer"], rows)
+
+
+def tables(record, stem):
+    """ablation_tables.md: every measure of every run's kind, and the commands."""
+    parts = [f"# Tables of [the ablation]({stem}.md)"]
+    for one in record["sets"]:
+        arms = [*one["arms"], *(f"{arm}_w{w}" for arm in one["arms"] for w in one["widths"])]
+        drawn = [record for run in one["runs"].values() for record in run if not record.startswith("val_")]
+        drawn = [
+            record for record in dict.fromkeys(drawn) if record not in ("test", "stories_step", "stories_off")
+        ]
+        parts += [f"## {one['dataset']}", "Reconstruction:", measure_table(one, one["variants"])]
+        for name in drawn:
+            parts += [f"Generation, {name}:", measure_table(one, arms, name)]
+        rows = [[name, *(number(row.get(key), n) for key, n in COLUMNS.values())]
+                for name, row in one["references"].items()]  # fmt: skip
+        parts += ["References:", markdown(["", *COLUMNS], rows)]
+        parts += ["Commands and seconds:", "```\n" + "\n".join(job.strip() for job in one["jobs"]) + "\n```"]
     return "\n\n".join(parts) + "\n"
 
 
-def opening(record, stem):
-    runs = record["runs"].values()
-    widths = sorted({run["flags"]["width"] for run in runs if "width" in run["flags"]})
-    seeds = sorted({run["seed"] for run in runs if run["seed"] is not None})
-    evaluated = sum(one["seconds"] for run in runs for one in run["evaluations"].values())
-    hours = (evaluated + sum(run.get("train_seconds", 0) for run in runs)) / 3600
-    reference = reference_fid(record)
-    text = f"""{len(runs)} runs, seeds {", ".join(map(str, seeds))}, autoencoders of width
-{", ".join(map(str, widths))} (the continuous latents are as wide); {record["machine"]}. {hours:.1f} hours in
-steps and evaluations, collected {record.get("date", "")}. `{stem}.json` holds every command, seed, n and wall
-time; `python -m experiments.ablation.report --report results/{stem}.json` makes this page and its figures.
-
-Cells: mean over seeds ± half the 95% interval over seeds (Student's t; left out for one seed), in brackets
-the mean half width of the runs' own intervals over repeats (left out where repeats do not differ). *n* is
-clips x repeats of one run."""
-    if reference is not None:
-        text += f""" The train/test reference FID is {reference:.3f}: test clips against as many training
-clips of their contents. It is no lower bound: a generator gets the test captions and lengths, these not."""
-    return text
+def number(value, digits):
+    return "-" if value is None else f"{value['mean']:.{digits}f}"
 
 
-def sections(record):
-    """-> title -> markdown parts"""
-    training, topology, not_run = record["training"], record["topology"], ["Not run."]
-    training_parts = [TRAINING, training_figure.table(training)] if training else not_run
-    topology_parts = [topology_facts(topology), topology_figure.table(topology)] if topology else not_run
-    pair_metrics = {key: tables.RECONSTRUCTION[key] for key in ("FID", "MPJPE mm", "foot skate", "jitter")}
-    families = (("FSQ_MARDM", "MARDM"), ("FSQ_MARDM", "VQ_MARDM"), ("MARDM", "VQ_MARDM"))
-    family_metrics = {key: tables.GENERATION[key] for key in ("FID", "top 1", "Matching", "foot skate")}
-    return {
-        "Reconstruction": [
-            tables.metric_table(record, tables.AUTOENCODERS, tables.RECONSTRUCTION),
-            "Matched pairs, equal seed:",
-            tables.paired_table(record, PAIRS, pair_metrics, "FSQ - VQ"),
-            "Codes that the test clips need; usage = distinct codes / min(code book, tokens):",
-            tables.usage_table(record),
-        ],
-        "Generation": [
-            tables.metric_table(record, tables.GENERATORS, tables.GENERATION),
-            GENERATION,
-            tables.paired_table(record, families, family_metrics, "difference, equal seed"),
-        ],
-        "Convergence and stability": training_parts,
-        "Effects, each on and off": [
-            tables.effects_table(record),
-            "Solver steps:",
-            tables.solver_table(record),
-        ],
-        "Topology": topology_parts,
-        "Memorisation": [MEMORISATION, tables.memorisation_table(record)],
-        "The VQ control's settings": ["Evaluated on the validation split.", tables.tuning_table(record)],
-        "Runs": [tables.run_table(record)],
-    }
+def measure_table(record, names, evaluation="test_latest"):
+    """A row for each of these variants or arms that was measured: mean ± 95% over seeds and clips."""
+    rows = []
+    for name in names:
+        numbers = [measured(record, name, key, evaluation) for key, _ in COLUMNS.values()]
+        if numbers[0].seeds:
+            cells = [
+                plus_minus(*one.interval(), digits) if one.seeds else "-"
+                for one, (_, digits) in zip(numbers, COLUMNS.values())
+            ]
+            rows.append([name, len(numbers[0].seeds), *cells])
+    return markdown(["", "seeds", *COLUMNS], rows) if rows else "Not run."
 
 
-def topology_facts(topology):
-    facts = f"{topology['samples']} tokens of {topology['clips']} clips of the {topology['split']} split"
-    return f"""One token moved; {facts}. `analyze_topology.py --help` explains moves and norms.
-`{topology["command"]}`"""
-
-
-def comparison(record, out):
-    """fsq_ae_comparison.md: every entry of the zoo, measured or not."""
-    keys = ("what", "fid", "epoch", "top1", "top3", "matching", "diversity", "note")
-    quoted = [["-" if one[key] is None else one[key] for key in keys] for one in record["quoted"]]
-    titles = ["", "FID", "epoch", "top 1", "top 3", "Matching", "Diversity", "protocol"]
-    facts = f"""Made from `{out}.json` by `experiments/ablation/report.py`. Measured on {record["dataset"]},
-test split, by its own evaluator ({record["machine"]}); mean over seeds ± half the 95% interval. FIDs of
-different data sets and evaluators are different quantities. *epochs* are finished ones; *best validation
-FID* is the mean over seeds of each run's best, *at step* and *epoch* those of each."""
-    others = "HumanML3D, reported by others, not measured here; no column is shared with the table above."
-    parts = ["# The autoencoders compared", facts, tables.zoo_table(record), "## Others' figures", others]
-    return "\n\n".join([*parts, markdown(titles, quoted)]) + "\n"
+def comparison(record, stem):
+    """fsq_ae_comparison.md: every entry of AE_models, measured or not; others' figures apart."""
+    trained, rows = {}, []
+    for name in record["variants"]:
+        trained.setdefault(variant(name)[0], []).append(name)
+    for model in AE_models:
+        with torch.device("meta"):
+            ae = make_ae(model)
+        size = f"{sum(p.numel() for p in ae.parameters()):,}"
+        levels = " ".join(map(str, ae.fsq_levels or "-"))
+        for name in trained.get(model, ["not trained"]):
+            keys = [COLUMNS[title] for title in ("FID", "physical", "MPJPE mm", "top 3")]
+            cells = [(measured(record, name, key), digits) for key, digits in keys]
+            cells = [plus_minus(*one.interval(), digits) if one.seeds else "-" for one, digits in cells]
+            shape = [levels, ae.codebook_size or "-", ae.target_dim, size]
+            own = ["-"] * 4 if model in ("FSQ_AE_Model", "VQ_AE_Model") and cells[0] != "-" else shape
+            rows.append([model, name, *own, *cells])
+    quoted = json.loads((Path(__file__).parent / "quoted.json").read_text(encoding="utf-8"))
+    facts = f"""Made from `results/{stem}.json` by `experiments/ablation/report.py`; {record["dataset"]}, test
+split, its own evaluator, mean ± 95% over seeds and clips. FSQ_k and VQ_k have 2^k codes (FSQ_16: 64,000).
+FIDs of different data sets and evaluators are different quantities."""
+    header = ["model", "run", "levels", "codes", "d", "parameters (width 512)", "FID", "physical"]
+    parts = ["# The autoencoders compared", facts, markdown([*header, "MPJPE mm", "top 3"], rows)]
+    others = [[one["what"], one["fid"], one["note"]] for one in quoted]
+    title = "## Others' figures\n\nHumanML3D, reported by others, not measured here."
+    return "\n\n".join([*parts, title, markdown(["", "FID", "protocol"], others)]) + "\n"
 
 
 if __name__ == "__main__":

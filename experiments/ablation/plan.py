@@ -1,0 +1,232 @@
+"""The ablation's jobs: every command, what it waits for, how settings are chosen on val. RULES.md: why."""
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+LEVELS = {9: [8] * 3, 12: [8] * 4, 14: [8, 8, 8, 6, 5], 16: [8, 8, 8, 5, 5, 5], 18: [8] * 6}  # 2^k codes
+ARMS = {  # generator, its autoencoder, its own flags
+    "continuous": ("MARDM-SiT-XS", "AE", ()),
+    "narrow": ("MARDM-SiT-XS", "Narrow", ()),
+    "fsq": ("FSQ-MARDM-SiT-XS", "FSQ_16", ()),
+    "vq": ("VQ_MARDM-SiT-XS", "VQ_14", ()),
+    "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
+    "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
+}
+DIFFUSION = ("continuous", "narrow", "fsq", "vq")
+RATES = ("2e-3", "7e-4")
+SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
+FULL_WIDTH = 256  # of the head of size XS
+USED = (("FSQ", 16), ("VQ", 14))  # the code books of equal usage on which generators are trained
+REFERENCE = "AE_1"  # the run whose evaluation holds the references
+PREPARE = {
+    "BandaiNamco": (["bandai_namco"], []),
+    "CMU": (["cmu_humanml3d", "--mirror"], ["--text", "minilm", "--weight_decay", "0.05", "--epoch", "24"]),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run. Fewer sizes and widths before fewer seeds."""
+
+    codes: tuple = (9, 12, 14, 16, 18)  # binary logarithms
+    widths: tuple = (32, 64, 128)  # of heads, beside FULL_WIDTH
+    seeds: tuple = (1, 2, 3, 4)  # of autoencoders; generators take the first three
+    generator_seeds: tuple = (11, 12)
+    sets: tuple = ("BandaiNamco", "CMU")
+    ae_width: int = 128
+    ae_steps: int = 2000
+    steps: int = 2500
+    distillation: int = 1500
+    batch: int = 32
+    eval_every: int = 8  # epochs
+    repeats: int = 5
+    stories: tuple = (16, 32)  # how many, of how many prompts
+    search: tuple = SEARCH
+
+
+SIZES = {
+    "full": Size(),
+    "reduced": Size(codes=(9, 14, 16), widths=(64,), generator_seeds=(11,)),
+    "tiny": Size((9, 14, 16), (32,), (1, 2), (11,), ("Demo",), 16, 4, 4, 2, 8, 1, 1, (2, 8), SEARCH[:2]),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command. run/record: its place and its name there; arm: whose choices on val its flags get."""
+
+    run: str
+    record: str
+    command: tuple
+    needs: tuple = ()  # of other jobs: "run/record"
+    arm: str = ""
+
+    @property
+    def name(self):
+        return f"{self.run}/{self.record}"
+
+
+def variant(name):
+    """A variant's entry in AE_models and its flags."""
+    kind, _, codes = name.partition("_")
+    if kind == "FSQ" and codes != "16":
+        return "FSQ_AE_Model", ["--fsq_levels", *map(str, LEVELS[int(codes)])]
+    if kind == "VQ":
+        return "VQ_AE_Model", ["--codebook_size", str(2 ** int(codes)), "--commitment_cost", "1.0"]
+    return {"AE": "AE_Model", "Narrow": "Narrow_AE_Model", "FSQ": "FSQ_AE_High"}[kind], []
+
+
+class Plan:
+    """The jobs of a size on one data set, below `folder`."""
+
+    def __init__(self, size, dataset, folder, data="../shared/data"):
+        self.size, self.dataset, self.data = SIZES[size], dataset, Path(data)
+        self.runs = Path(folder) / dataset
+        self.common = ("--dataset_name", dataset, "--checkpoints_dir", str(folder), "--num_workers", "0")
+        self.main = dataset != "CMU"  # every hypothesis; else the diffusion arms alone
+        codes = self.size.codes if self.main else (14, 16)
+        sizes = [f"{kind}_{k}" for kind in ("FSQ", "VQ") for k in codes if self.main or (kind, k) in USED]
+        self.variants, self.arms = ["AE", "Narrow", *sizes], list(ARMS) if self.main else list(DIFFUSION)
+        pairs = product(self.size.seeds[:3], self.size.generator_seeds if self.main else (11,))
+        self.seeds = list(pairs)  # of autoencoder and generator
+
+    def jobs(self):
+        yield from self.preparation()
+        yield from (job for one in product(self.variants, self.size.seeds) for job in self.autoencoder(*one))
+        for arm in self.arms:
+            yield from self.search(arm)
+        for arm, seeds in product(self.arms, self.seeds):
+            yield self.training(arm, seeds)
+            for file in ("latest", "best"):
+                yield self.evaluation(arm, seeds, f"test_{file}", "--checkpoint", file)
+        if self.main:
+            yield from self.questions()
+
+    def preparation(self):
+        source, evaluator = PREPARE.get(self.dataset, ((), ()))
+        if source:
+            where = ("joints", "--input", str(self.data / source[0]), *source[1:], "--name", self.dataset)
+            yield Job("prepare", "data", ("prepare_dataset.py", *where))
+        command = ("train_Evaluators.py", *self.common, "--which", "matching", *evaluator)
+        yield Job("prepare", "evaluator", command, ("prepare/data",) if source else ())
+
+    def autoencoder(self, name, seed):
+        run, steps, (model, flags) = f"{name}_{seed}", self.size.ae_steps, variant(name)
+        here = (*self.common, "--name", run, "--model", model)
+        pace = f"--width {self.size.ae_width} --recipe mardm --root_weight 4 --batch_size {self.size.batch} "
+        pace += f"--max_iters {steps} --lr 1e-3 --warm_up_iter 100 --lr_decay 0.3 --seed {seed} "
+        pace += f"--milestones {steps * 13 // 20} {steps * 7 // 8}"
+        yield Job(run, "train", ("train_AE.py", *here, *flags, *pace.split()), ("prepare/evaluator",))
+        more = ("--baselines",) if run == REFERENCE else ()
+        more += ("--repeat_times", str(self.size.repeats), "--record", "test")
+        yield Job(run, "test", ("evaluation_AE.py", *here, *more), (f"{run}/train",))
+
+    def named(self, arm, run, seed):
+        model, name, _ = ARMS[arm]
+        return *self.common, "--name", run, "--model", model, "--ae_name", f"{name}_{seed}"
+
+    def training(self, arm, seeds, *flags, run=None, search=False):
+        """seeds: of the autoencoder and the generator. Once searched, at the rate that was chosen."""
+        run, steps = run or run_of(arm, seeds), self.size.steps
+        pace = f"--batch_size {self.size.batch} --max_iters {steps} --warm_up_iter 100 --lr_decay 0.3 "
+        pace += f"--milestones {steps * 2 // 3} {steps * 9 // 10} --seed {seeds[1]} --ema_decay 0.999 "
+        pace += "--dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation "
+        pace += f"--eval_every {self.size.eval_every}"
+        command = ("train_MARDM.py", *self.named(arm, run, seeds[0]), *ARMS[arm][2], *pace.split(), *flags)
+        needs = f"{ARMS[arm][1]}_{seeds[0]}/train"
+        return Job(run, "train", command, (needs,), "" if search else arm)
+
+    def evaluation(self, arm, seeds, record, *flags, run=None, search=False, after="train"):
+        run = run or run_of(arm, seeds)
+        more = ("--record", record, "--repeat_times", str(self.size.repeats), *flags)
+        command = ("evaluation_MARDM.py", *self.named(arm, run, seeds[0]), *more)
+        return Job(run, record, command, (f"{run}/{after}",), "" if search else arm)
+
+    def search(self, arm):
+        """The same for every arm: rates, and settings of drawing, by FID on val. Generator seed 10 is used
+        nowhere else.
+        """
+        seeds = (self.size.seeds[0], 10)
+        for rate in RATES:
+            run = f"{arm}_lr{rate}"
+            yield self.training(arm, seeds, "--lr", rate, run=run, search=True)
+            for one in self.size.search:
+                flags = ("--split", "val", "--checkpoint", "latest", *drawing(arm, one))
+                yield self.evaluation(arm, seeds, record_of(one), *flags, run=run, search=True)
+
+    def questions(self):
+        """What the hypotheses ask of the trained runs and of others."""
+        for arm, seeds in product(("continuous", "narrow", "fsq"), self.seeds):
+            run = run_of(arm, seeds)
+            for snap, n in (("step", 1), ("off", 1), ("off", 4)):  # H5
+                if arm == "fsq" or snap == "step":
+                    flags = ("--checkpoint", "latest", "--snap", snap, "--sampler_steps", str(n))
+                    yield self.evaluation(arm, seeds, f"snap_{snap}_{n}", *flags)
+            distill = ("--checkpoint", "latest", "--max_iters", str(self.size.distillation))
+            command = (
+                "distill_MARDM.py",
+                *self.named(arm, run, seeds[0]),
+                *distill,
+                "--batch_size",
+                str(self.size.batch),
+            )
+            yield Job(run, "distill", command, (f"{run}/train",))  # H7
+            flags = ("--checkpoint", "latest", "--sampler", "onestep")
+            yield self.evaluation(arm, seeds, "onestep", *flags, after="distill")
+            for snap in ("step", "off") if arm == "fsq" else ("step",):  # H10
+                stories, prompts = map(str, self.size.stories)
+                flags = ("--checkpoint", "latest", "--snap", snap, "--stories", stories, "--prompts", prompts)
+                command = ("-m", "experiments.ablation.stories", *self.named(arm, run, seeds[0]), *flags)
+                command += ("--record", f"stories_{snap}")
+                yield Job(run, f"stories_{snap}", command, (f"{run}/train",), arm)
+        for arm, width, seed in product(DIFFUSION, self.size.widths, self.size.seeds[:3]):  # H9
+            seeds = (seed, self.size.generator_seeds[0])
+            run = run_of(f"{arm}_w{width}", seeds)
+            yield self.training(arm, seeds, "--head_width", str(width), run=run)
+            yield self.evaluation(arm, seeds, "test_latest", "--checkpoint", "latest", run=run)
+        names = [f"{name}_{seed}" for name, seed in product(self.variants, self.size.seeds)]  # H6
+        files = ("--output", str(self.runs / "topology.png"), "--json", str(self.runs / "topology.json"))
+        command = ("analyze_topology.py", *self.common, "--ae_names", *names, *files)
+        yield Job("topology", "topology", command, tuple(f"{name}/train" for name in names))
+
+    def needs(self, job):
+        """All that a job waits for: names of jobs."""
+        if not job.arm:
+            return job.needs
+        return *job.needs, *(f"{job.arm}_lr{r}/{record_of(s)}" for r in RATES for s in self.size.search)
+
+    def command(self, job):
+        """A job's command, with what was chosen on val for its arm where it does not say otherwise."""
+        if not job.arm:
+            return job.command
+        rate, setting = chosen(self.runs, job.arm, self.size.search)
+        more = ("--lr", rate) if job.record == "train" else drawing(job.arm, setting)
+        pairs = zip(more[::2], more[1::2])
+        return *job.command, *(x for flag, value in pairs if flag not in job.command for x in (flag, value))
+
+
+def run_of(arm, seeds):
+    return f"{arm}_{seeds[0]}_{seeds[1]}"
+
+
+def record_of(setting):
+    return "val_" + "_".join(setting)
+
+
+def drawing(arm, setting):
+    """Flags of drawing with an entry of SEARCH: by midpoint, also where a one-step head lies beside."""
+    cfg, rounds, temperature = setting
+    solver = ("--sampler", "midpoint") if arm in DIFFUSION else ()
+    return "--cfg", cfg, "--time_steps", rounds, "--temperature", temperature, *solver
+
+
+def chosen(runs, arm, search):
+    """-> (rate, entry of SEARCH) with the least FID on val."""
+
+    def fid(one):
+        text = (runs / f"{arm}_lr{one[0]}" / "eval" / f"{record_of(one[1])}.json").read_text(encoding="utf-8")
+        return json.loads(text)["rows"]["generated"]["interval"]["fid"]["mean"]
+
+    return min(product(RATES, search), key=fid)
