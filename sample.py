@@ -8,11 +8,10 @@ python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres at s
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from models.AE import STRIDE
@@ -22,12 +21,12 @@ from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
+from utils.generation.draws import Texts, draw_each
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import MAX_FRAMES, read_prompts
 from utils.generation.record import Record, sha256
-from utils.generation.stitch import draw_story
-from utils.generation.waypoints import draw_routes, frames_for, parse_waypoints
-from utils.generation.windows import part_key
+from utils.generation.stitch import TRANSITION, draw_stories
+from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 
@@ -67,7 +66,7 @@ def flags():
     group.add_argument(
         "--transition",
         type=count(STRIDE, MAX_FRAMES // 2),
-        default=8,
+        default=TRANSITION,
         help="frames around every join of --stitch, and the seam of --loop, drawn anew, cut to a multiple of "
         "4 and to a third of either part [%(default)s]",
     )
@@ -84,37 +83,6 @@ def flags():
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
-
-
-@dataclass(frozen=True)
-class Texts:
-    """N prompts, with what the models make of them."""
-
-    prompts: list  # of str
-    rows: torch.Tensor  # [N,E]
-    m_lens: torch.Tensor  # [N] tokens
-
-
-def draw_each(pipeline, texts, sampling, repeats, batch_size):
-    """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
-    jobs = [(i, r) for i in range(len(texts.prompts)) for r in range(repeats)]
-    jobs.sort(key=lambda job: int(texts.m_lens[job[0]]))
-    for first in range(0, len(jobs), batch_size):
-        batch = jobs[first : first + batch_size]
-        rows = torch.tensor([i for i, _ in batch])
-        keys = [part_key(i, r) for i, r in batch]  # a repeat is another motion of the same prompt
-        text, m_lens = texts.rows[rows.to(texts.rows.device)], texts.m_lens[rows]
-        features, joints = pipeline.draw(text, m_lens, sampling, keys)
-        for (i, r), rows, one in zip(batch, features, joints):
-            yield {"prompt": texts.prompts[i], "sample": i, "repeat": r}, rows, one
-
-
-def draw_stories(pipeline, texts, sampling, repeats, transition):
-    """As draw_each, but every repeat is one motion of all prompts. transition: tokens."""
-    parts = [{"prompt": p, "frames": STRIDE * int(n)} for p, n in zip(texts.prompts, texts.m_lens)]
-    for r in range(repeats):
-        rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
-        yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
 def list_of_actions(pipeline):
@@ -172,6 +140,8 @@ def main(argv=None):
     skates = []
     try:
         for made, rows, joints in tqdm(drawn, desc="motions", unit="motion", total=total):
+            if points:
+                tqdm.write(str(Arrival(**made["waypoints"])))
             if args.fix_feet:
                 fixed = fix_feet(joints, spec.fps, spec.skeleton)
                 pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]

@@ -19,6 +19,7 @@ import pytest
 from matplotlib.image import imread
 
 import app
+import edit
 import sample
 from motion.bvh import read_bvh
 from motion.render.viewer import viewer_frame
@@ -28,11 +29,14 @@ from tests.test_viewer import BLUE, ORANGE
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation import app_backend
-from utils.generation.app_backend import Backend, Request, check_request
+from utils.generation.app_backend import Backend, Request, check_edit, check_request
+from utils.generation.waypoints import parse_waypoints
 from utils.pipeline import load
 
 SPEC = DATASETS["t2m"]
-GOOD = {"prompt": "walk", "estimate": False, "seconds": 4, "seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
+DRAWING = {"seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
+GOOD = {"prompt": "walk", "estimate": False, "seconds": 4, "waypoints": ""} | DRAWING
+CHANGE = {"prompt": "jump", "which": 1, "sections": "8,24"} | DRAWING
 HOSTILE = '</title><script>document.title="hacked"</script><img src=x onerror="document.title=1"> ${1+1}'
 
 
@@ -41,9 +45,35 @@ def request(**changes):
 
 
 def test_a_good_request_is_whole_tokens_and_clean_text():
-    assert request(prompt=" a\nb\0 ", seconds=4.17) == Request("a b", 80, 1, 2.5, 4, 2)
-    assert request(estimate=True, seconds="any").frames == 0
-    assert request(seconds=9.8).frames == 196 and request(seconds=2).frames == 40
+    assert request(prompt=" a\tb\0 ", seconds=4.17) == Request(("a b",), (80,), 1, 2.5, 4, 2)
+    assert request(estimate=True, seconds="any").frames == (0,)
+    assert request(seconds=9.8).frames == (196,) and request(seconds=2).frames == (40,)
+
+
+def test_several_lines_are_a_story_with_lengths_of_its_own():
+    story = request(prompt="walk\n\n sit #80\nrun#NA", seconds=3)
+    assert story.prompts == ("walk", "sit", "run") and story.frames == (60, 80, 0)
+    assert request(prompt="walk #80").prompts == ("walk #80",)
+    with pytest.raises(BadInput, match="7 lines, 6 are the most"):
+        request(prompt="walk\n" * 7)
+    with pytest.raises(BadInput, match="line 2: 900 frames"):
+        request(prompt="walk\nsit#900")
+
+
+def test_waypoints_make_a_motion_long_enough_and_are_bounded_as_on_the_command_line():
+    led = request(waypoints=" 0,1@2 1,2@4.5:90 ", estimate=True)
+    assert led.frames == (92,) and led.waypoints == "0,1@2 1,2@4.5:90"
+    for waypoints, reason in (
+        ("0,9@2", "m/s"),
+        ("0,1@20", "below"),
+        ("x", "write"),
+        ("0,1@9", "has 80"),
+        ("1" * 201, "200"),
+    ):
+        with pytest.raises(BadInput, match=reason):
+            request(waypoints=waypoints)
+    with pytest.raises(BadInput, match="story"):
+        request(prompt="walk\nsit", waypoints="0,1@2")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +84,7 @@ def test_a_good_request_is_whole_tokens_and_clean_text():
     + [("seed", x) for x in (-1, 1.5, 10**400, None, "a", {})]
     + [("cfg", x) for x in (0, 11, "nan", None)]
     + [("steps", x) for x in (0, 51, 2.5, "many")]
+    + [("waypoints", x) for x in (7, ["0,1@2"], {})]
     + [("variations", x) for x in (0, 5, 10**9, float("inf"))],
 )
 def test_everything_is_bounded_on_the_server(field, value):
@@ -107,6 +138,56 @@ def test_a_result_is_the_files_of_each_variation_and_one_page(backend, tmp_path)
     assert video.parent == result.folder and video.stat().st_size > 5000
 
 
+def test_a_story_is_one_motion_and_its_command_makes_it_again(backend, demo_weights, tmp_path):
+    result = backend.generate(request(prompt="a person walks\na man #3 jumps#48\nsit", seconds=3, steps=3))
+    first, second = map(np.load, result.motions)
+    assert first.shape == second.shape == (60 + 48 + 60, 22, 3) and not np.array_equal(first, second)
+    assert result.frames == 168 and "168 frames" in result.line
+    check_command(result, demo_weights, tmp_path)
+    assert backend.video(result).is_file()
+
+
+def test_waypoints_lead_where_they_say(backend, demo_weights, tmp_path):
+    """The miniature weights go nowhere: to stay is the only way."""
+    asked = request(waypoints="0,0@2", variations=1, steps=3, estimate=True)
+    result = backend.generate(asked)
+    (motion,) = map(np.load, result.motions)
+    assert len(motion) == 44 and "waypoints: " in result.line
+    said = float(re.search(r"at most ([\d.]+) cm", result.line)[1])
+    assert 100 * np.linalg.norm(motion[40, 0, [0, 2]]) == pytest.approx(said, abs=0.06)
+    check_command(result, demo_weights, tmp_path)
+
+
+def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weights, tmp_path):
+    result = backend.generate(request(prompt="walk", seconds=3, steps=3))
+    change = check_edit(result, CHANGE | {"which": 2, "sections": "8,24 48,60", "steps": 3})
+    edited = backend.edit(result, change)
+    before, kept = np.load(result.motions[1]), np.r_[0:8, 24:48]
+    for after in map(np.load, edited.motions):
+        assert after.shape == before.shape and np.abs(after - before)[kept].max() < 1e-3
+        assert np.abs(after - before)[8:24].max() > 0.01
+    assert len(edited.motions) == 2 and "drawn anew" in edited.line
+    check_command(edited, demo_weights, tmp_path)
+    again = backend.edit(edited, check_edit(edited, CHANGE | {"prompt": "sit"}))
+    assert np.abs(np.load(again.motions[0]) - np.load(edited.motions[0]))[24:].max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompt", x) for x in ("", None, "walk\nsit", "x" * 1001)]
+    + [("which", x) for x in (0, 3, 1.5, None, "one")]
+    + [("sections", x) for x in ("", None, "1" * 201)],
+)
+def test_edits_are_bounded_on_the_server(backend, field, value):
+    result = backend.generate(request(seconds=2, steps=3))
+    with pytest.raises(BadInput, match=r"\.$"):
+        check_edit(result, CHANGE | {field: value})
+    with pytest.raises(BadInput, match="press Generate"):
+        check_edit(None, CHANGE)
+    with pytest.raises(BadInput, match="within the motion's 40 frames"):
+        backend.edit(result, check_edit(result, CHANGE | {"sections": "8,60"}))
+
+
 def test_standing_feet_are_held_where_that_is_asked_for(backend, pipeline, tmp_path):
     """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
     args = app.flags().parse_args(["--fix_feet"])
@@ -114,15 +195,17 @@ def test_standing_feet_are_held_where_that_is_asked_for(backend, pipeline, tmp_p
     asked = request(variations=1, steps=3)
     plain, held = (np.load(one.generate(asked).files[0]) for one in (backend, firm))
     assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])
-    assert "--fix_feet" in firm.command_line(asked) and "--fix_feet" not in backend.command_line(asked)
+    assert (
+        "--fix_feet" in firm.generate(asked).command and "--fix_feet" not in backend.generate(asked).command
+    )
 
 
-@pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
-def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_path, prompt):
-    asked = request(prompt=prompt, estimate=True, seed=7, steps=3)
-    result = backend.generate(asked)
-    python, script, *words = shlex.split(backend.command_line(asked))
-    assert (python, script, words[0]) == ("python", "sample.py", "--demo")
+def check_command(result, demo_weights, tmp_path):
+    """The command beside a motion, run where its files were saved, makes it again."""
+    python, script, *words = shlex.split(result.command)
+    assert python == "python" and words[0] == "--demo"
+    saved = {file.name: str(file) for file in result.folder.parent.rglob("*") if file.is_file()}
+    words = [saved.get(word, word) for word in words]
     where = [
         "--checkpoints_dir",
         str(demo_weights),
@@ -131,11 +214,17 @@ def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_p
         "--device",
         "cpu",
     ]
-    sample.main([*words, *where, "--export", "npy"])
+    {"sample.py": sample, "edit.py": edit}[script].main([*words, *where, "--export", "npy"])
     again = sorted((tmp_path / "again/demo_MARDM_Demo").glob("*.npy"))
-    for file, other in zip(again, result.files[::3]):
+    assert len(again) == len(result.motions)
+    for file, other in zip(again, result.motions):
         assert np.array_equal(np.load(file), np.load(other))
-    assert len(again) == 2
+
+
+@pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
+def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_path, prompt):
+    result = backend.generate(request(prompt=prompt, estimate=True, seed=7, steps=3))
+    check_command(result, demo_weights, tmp_path)
 
 
 def test_old_results_go_and_say_so(backend, tmp_path, monkeypatch):
@@ -202,13 +291,14 @@ def post(port, path, body):
     return answer.status, answer.read().decode()
 
 
-def call(port, *values):
+def call(port, *values, waypoints="", name="generate"):
     """What a program gets that speaks to the page -> (event, its data)."""
-    status, body = post(port, "/gradio_api/call/generate", {"data": values})
+    values = [*values, waypoints] if name == "generate" else values
+    status, body = post(port, f"/gradio_api/call/{name}", {"data": values})
     if status != 200:
         return "refused", body
     link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    link.request("GET", f"/gradio_api/call/generate/{json.loads(body)['event_id']}")
+    link.request("GET", f"/gradio_api/call/{name}/{json.loads(body)['event_id']}")
     event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", link.getresponse().read().decode())[-1]
     return event, json.loads(data)
 
@@ -235,6 +325,11 @@ def test_a_program_gets_files_or_one_clear_line(address):
     ):
         event, data = call(port, *values)
         assert event == "error" and data["error"].endswith("."), (values, data)
+    for waypoints in ("0,9@2", 7, [], "x" * 10**5):
+        assert call(port, "walk", False, 4, 1, 2.5, 3, 1, waypoints=waypoints)[0] == "error", waypoints
+    for values in (["wave", "8,24", 1, 1, 2.5, 3, 1], [None] * 7, [[], {}, "x", [], {}, 1, "y"]):
+        event, data = call(port, *values, name="change")
+        assert event == "error" and "\n" not in str(data), (values, data)
     assert all("fsq_mardm_app_" in str(path) for path in written(home)), written(home)
 
 
@@ -270,30 +365,46 @@ def coloured(picture, colour):
     return int((np.abs(picture - np.array(colour) / 255).max(axis=-1) < 0.1).sum())
 
 
-def type_and_generate(browser, text):
-    before = browser.js("document.querySelector('#viewer iframe')?.srcdoc ?? ''")
-    browser.js("document.querySelector('textarea').focus(), document.querySelector('textarea').select()")
+def type_into(browser, selector, text):
+    browser.js(f"(e => (e.focus(), e.select()))(document.querySelector('{selector}'))")
     browser.call("Input.insertText", text=text)
-    button = "[...document.querySelectorAll('button')].find(b => b.textContent.trim() === 'Generate')"
+
+
+def press(browser, name):
+    button = f"[...document.querySelectorAll('button')].find(b => b.textContent.trim().startsWith('{name}'))"
     browser.wait(f"{button} !== undefined", seconds=120)
     browser.js(f"{button}.click()")
+
+
+def type_and_generate(browser, text, selector="textarea", button="Generate"):
+    before = browser.js("document.querySelector('#viewer iframe')?.srcdoc ?? ''")
+    type_into(browser, selector, text)
+    press(browser, button)
     quoted = json.dumps(before)
     browser.wait(f"(document.querySelector('#viewer iframe')?.srcdoc ?? '') !== {quoted}", seconds=120)
     browser.js("document.querySelector('#viewer').scrollIntoView()")
+
+
+@contextlib.contextmanager
+def visiting(port, profile, width=1280):
+    browser = Browser(profile)
+    try:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.call("Emulation.setDeviceMetricsOverride", **size)
+        scheme = {"name": "prefers-color-scheme", "value": "light"}
+        browser.call("Emulation.setEmulatedMedia", features=[scheme])
+        browser.call("Page.navigate", url=f"http://127.0.0.1:{port}")
+        browser.wait("document.querySelector('textarea') !== null", seconds=120)
+        yield browser
+    finally:
+        browser.close()
 
 
 @needs_browser
 def test_a_visit(address, tmp_path):
     """Type, press, see it move; captions stay text; nothing is fetched from elsewhere."""
     port, _ = address
-    browser = Browser(tmp_path / "profile")
-    try:
-        size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.call("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": "light"}
-        browser.call("Emulation.setEmulatedMedia", features=[scheme])
-        browser.call("Page.navigate", url=f"http://127.0.0.1:{port}")
-        browser.wait("document.querySelector('textarea') !== null", seconds=120)
+    with visiting(port, tmp_path / "profile") as browser:
         type_and_generate(browser, "a person walks forward")
         deadline = time.monotonic() + 60
         while coloured(picture(browser, "#viewer iframe"), BLUE) < 50:
@@ -319,5 +430,70 @@ def test_a_visit(address, tmp_path):
         ]
         own = (f"http://127.0.0.1:{port}/", "data:", "blob:", "about:")
         assert asked and [url for url in asked if not url.startswith(own)] == []
-    finally:
-        browser.close()
+
+
+def drag(browser, selector, *places):
+    """Press at the first of some places of an element, up at the last; shares of its width and height."""
+    browser.wait(f"document.querySelector('{selector}')?.getBoundingClientRect().width > 0")
+    browser.js(
+        f"document.querySelector('{selector}').scrollIntoView({{block: 'center', behavior: 'instant'}})"
+    )
+    browser.settle()
+    box = (
+        f"(r => [r.x, r.y, r.width, r.height])(document.querySelector('{selector}').getBoundingClientRect())"
+    )
+    x, y, width, height = browser.js(box)
+    points = [{"x": x + width * across, "y": y + height * down} for across, down in places]
+    steps = [
+        ("mousePressed", points[0]),
+        *(("mouseMoved", p) for p in points[1:]),
+        ("mouseReleased", points[-1]),
+    ]
+    for kind, at in steps:
+        browser.call("Input.dispatchMouseEvent", type=kind, **at, button="left", buttons=1, clickCount=1)
+
+
+def value(browser, name):
+    return browser.js(f"document.querySelector('#{name} textarea, #{name} input').value")
+
+
+def files_of(browser):
+    return browser.js("[...document.querySelectorAll('a[download]')].map(a => a.getAttribute('download'))")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_way_a_change_and_a_story(tmp_path, width):
+    """With the demo weights: clicks lead, a drag over the time line selects, lines follow each other."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with serving(ROOT / "checkpoints", home) as (port, _), visiting(port, tmp_path / "p", width) as browser:
+        press(browser, "Where the person goes")
+        drag(browser, "#floor svg", (0.5, 0.25))  # the floor has 6 metres, the person stands in its middle
+        drag(browser, "#floor svg", (0.35, 0.2))
+        first, second = parse_waypoints(value(browser, "waypoints"), SPEC.fps)
+        for point, place in ((first, (0, 1.5)), (second, (0.9, 1.8))):
+            assert (point.x, point.z) == pytest.approx(place, abs=0.2)
+        assert browser.js("document.querySelectorAll('#floor circle').length") == 2
+        type_and_generate(browser, "a person walks forward")
+        browser.wait("document.body.textContent.includes('cm off as drawn')")
+
+        press(browser, "Change a part of it")
+        drag(browser, "#timeline [data-frames]", (0.3, 0.5), (0.5, 0.5), (0.6, 0.5))
+        frames = int(browser.js("document.querySelector('#timeline [data-frames]').dataset.frames"))
+        assert value(browser, "stretch") == f"{round(0.3 * frames)},{round(0.6 * frames)}"
+        part = "#change textarea, #change input"
+        type_and_generate(browser, "someone waves with the right hand", part, "Draw this part anew")
+        browser.wait("document.body.textContent.includes('drawn anew')")
+        assert f"-msec {value(browser, 'stretch')}" in value(browser, "command")
+        assert "right hand" in browser.js("document.querySelector('#viewer iframe').srcdoc")
+
+        press(browser, "clear")
+        assert value(browser, "waypoints") == ""
+        type_and_generate(browser, "a person walks forward\nsomeone sits down")
+        press(browser, "Make mp4")
+        browser.wait("document.querySelector('a[download$=\".mp4\"]') !== null", 60)
+        endings = {name.rsplit(".", 1)[-1] for name in files_of(browser)}
+        assert endings == {"npy", "bvh", "glb", "html", "txt", "mp4"}
+        longer = int(browser.js("document.querySelector('#timeline [data-frames]').dataset.frames"))
+        assert longer > 80 and browser.js("document.documentElement.scrollWidth") <= width

@@ -62,6 +62,34 @@ def viewer_frame(page, rows=1):
     return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
 
 
+def floor_plan(reach=3):
+    """A top view in metres on which a click is a place: `floor` of page.js draws on it. HTML."""
+    ends = (f'{{0}}1="{{1}}" {{0}}2="{{1}}" {{2}}1="{-reach}" {{2}}2="{reach}"').format
+    lines = "".join(
+        f"<line {ends('x', k, 'y')}/><line {ends('y', k, 'x')}/>" for k in range(-reach, reach + 1)
+    )
+    person = '<path d="M0 -.2 L.12 .12 L0 .05 L-.12 .12 Z"/>'
+    return (
+        f'<button>clear</button><svg viewBox="{-reach} {-reach} {2 * reach} {2 * reach}">{lines}'
+        f"<polyline/><g></g>{person}</svg>"
+    )
+
+
+def page_script(function, settings=None):
+    """The JavaScript that makes an HTML component of app.py answer: a function of page.js on its element."""
+    text = (ASSETS / "page.js").read_text(encoding="utf-8")
+    return f"{text}\n{function}(element, {json.dumps(settings or {})}, watch);"
+
+
+def time_line(frames, fps):
+    """A bar as long as a motion, with seconds, on which `timeline` of page.js selects. HTML."""
+    ticks = "".join(
+        f'<span style="left: {100 * second * fps / frames:.3f}%">{second} s</span>'
+        for second in range(0, int(frames / fps) + 1, 1 + int(frames / fps / 12))
+    )
+    return f'<div data-frames="{frames}" role="slider" aria-label="Time line"><i></i>{ticks}</div>'
+
+
 def scene(motions, captions, fps, skeleton):
     """Data of the page as a plain dict: motions in metres, the skeleton, both cameras."""
     still, still_targets = stand_still(motions)

@@ -15,46 +15,104 @@ from motion.export import Names, export_motion, safe_caption
 from motion.feet import fix_feet
 from motion.render.rendering import render_video
 from motion.render.viewer import write_html
+from utils.data.bvh_dataset import Reading
 from utils.errors import BadInput
-from utils.generation.prompts import MAX_FRAMES
+from utils.flags import settled
+from utils.generation.draws import Texts, draw_each
+from utils.generation.edits import EditConfig, draw_edits, read_plan
+from utils.generation.prompts import MAX_FRAMES, parse_prompt
+from utils.generation.stitch import TRANSITION, draw_stories
+from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 
-PROMPT_LETTERS = 1000
+PROMPT_LETTERS, STORY_LINES, OTHER_LETTERS = 1000, 6, 200
 STEPS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
+CANDIDATES = 32  # for waypoints, of all variations together
 KEPT_RESULTS = 30
+NO_MOTION = "There is no motion, or it is no longer kept: press Generate first."
 
 
 @dataclass(frozen=True)
 class Request:
     """A request within its bounds, whoever sends it, a browser or a program."""
 
-    prompt: str
-    frames: int  # 0 = estimated from the text
+    prompts: tuple  # of str; several are a story
+    frames: tuple  # of each; 0 = estimated from the text
     seed: int
     cfg: float
     steps: int
     variations: int
+    waypoints: str = ""
+    change: tuple = ()  # of an edit: the number of the variation that is changed, sections
+
+    @property
+    def caption(self):
+        return " → ".join(self.prompts)
 
 
 def check_request(spec, fields):
     """The page's values, a dict -> Request. Raises BadInput with a line for the user."""
-    prompt, estimate = fields["prompt"], fields["estimate"]
-    if not isinstance(prompt, str) or not clean_text(prompt[: PROMPT_LETTERS + 1]):
-        raise BadInput("Write what the person does.")
-    if len(prompt) > PROMPT_LETTERS:
-        raise BadInput(f"The text has {len(prompt)} letters, {PROMPT_LETTERS} are the most: shorten it.")
+    lines, estimate = _lines(fields["prompt"]), fields["estimate"]
     if not isinstance(estimate, bool):
         raise BadInput("Whether the length is estimated must be true or false.")
-    frames = 0
+    asked = 0
     if not estimate:
-        frames = round(bounded(fields["seconds"], "The length in seconds", *duration_range(spec)) * spec.fps)
-    return Request(
-        clean_text(prompt),
-        min(frames // STRIDE * STRIDE, MAX_FRAMES),
-        int(bounded(fields["seed"], "The seed", *SEED, whole=True)),
-        bounded(fields["cfg"], "The guidance", *GUIDANCE),
-        int(bounded(fields["steps"], "The number of rounds", *STEPS, whole=True)),
-        int(bounded(fields["variations"], "The number of variations", *VARIATIONS, whole=True)),
-    )
+        asked = round(bounded(fields["seconds"], "The length in seconds", *duration_range(spec)) * spec.fps)
+        asked = min(asked // STRIDE * STRIDE, MAX_FRAMES)
+    if len(lines) > 1:  # as a file of prompts
+        story = [parse_prompt(line, asked, f"line {k}") for k, line in enumerate(lines, start=1)]
+        lines, frames = zip(*((prompt.text, prompt.frames) for prompt in story))
+    else:
+        frames = (asked,)
+    waypoints = _short(fields["waypoints"], "The waypoints")
+    if waypoints:
+        if len(lines) > 1:
+            raise BadInput("A story goes where it goes: take its other lines out, or the waypoints.")
+        frames = (frames_for(parse_waypoints(waypoints, spec.fps), asked),)
+    return Request(tuple(lines), tuple(frames), **_drawing(fields), waypoints=waypoints)
+
+
+def check_edit(result, fields):
+    """As check_request, for a change of a result's motion: the same length, drawn anew in sections."""
+    if result is None or not result.page.is_file():
+        raise BadInput(NO_MOTION)
+    lines = _lines(fields["prompt"])
+    if len(lines) > 1:
+        raise BadInput("Write one line for the part that is drawn anew.")
+    number = int(bounded(fields["which"], "The variation", 1, len(result.motions), whole=True))
+    sections = tuple(_short(fields["sections"], "The stretch").split())
+    if not sections:
+        raise BadInput("Select the stretch that is drawn anew.")
+    return Request(tuple(lines), (result.frames,), **_drawing(fields), change=(number, sections))
+
+
+def _lines(text):
+    """Lines of a prompt that say something, clean."""
+    if not isinstance(text, str) or not clean_text(text[: PROMPT_LETTERS + 1]):
+        raise BadInput("Write what the person does.")
+    if len(text) > PROMPT_LETTERS:
+        raise BadInput(f"The text has {len(text)} letters, {PROMPT_LETTERS} are the most: shorten it.")
+    lines = [clean for line in text.splitlines() if (clean := clean_text(line))]
+    if len(lines) > STORY_LINES:
+        raise BadInput(f"The text has {len(lines)} lines, {STORY_LINES} are the most.")
+    return lines
+
+
+def _short(text, what):
+    """A clean text of a few letters; a field that nobody touched is None."""
+    text = "" if text is None else text
+    if not isinstance(text, str) or len(text) > OTHER_LETTERS:
+        raise BadInput(f"{what} must be a text of up to {OTHER_LETTERS} letters.")
+    return clean_text(text)
+
+
+def _drawing(fields):
+    """What a request says about how it is drawn, by the names of Request."""
+    return {
+        "seed": int(bounded(fields["seed"], "The seed", *SEED, whole=True)),
+        "cfg": bounded(fields["cfg"], "The guidance", *GUIDANCE),
+        "steps": int(bounded(fields["steps"], "The number of rounds", *STEPS, whole=True)),
+        "variations": int(bounded(fields["variations"], "The number of variations", *VARIATIONS, whole=True)),
+    }
 
 
 def bounded(value, what, low, high, whole=False):
@@ -81,11 +139,15 @@ class Result:
     folder: Path
     files: list
     page: Path  # the viewer
+    frames: int
     line: str
+    command: str  # that makes the same motions
     warnings: tuple = ()
 
-    def __deepcopy__(self, memo):
-        return self
+    @property
+    def motions(self):
+        """The .npy of every variation."""
+        return [file for file in self.files if file.suffix == ".npy"]
 
 
 @dataclass(frozen=True)
@@ -95,56 +157,107 @@ class Backend:
     pipeline: object
     sampling: object
     folder: Path
-    command: tuple = ()  # flags with which sample.py finds the same weights and does the same with the feet
+    command: tuple = ()  # flags with which sample.py finds the same weights
     fix_feet: bool = False
 
     def generate(self, request):
-        began, pipeline, spec = time.perf_counter(), self.pipeline, self.pipeline.spec
-        text = pipeline.embed([request.prompt])
-        lengths = pipeline.lengths(text, [request.frames], request.seed)
-        sampling = replace(self.sampling, cfg=request.cfg, time_steps=request.steps, seed=request.seed)
-        n = request.variations
-        _, joints = pipeline.draw(text.expand(n, *text.shape[1:]), lengths.repeat(n), sampling, range(n))
-        if self.fix_feet:
-            joints = [fix_feet(one, spec.fps, spec.skeleton) for one in joints]
-        line = f"{len(joints[0]) / spec.fps:.1f} s of motion ({len(joints[0])} frames), "
-        line += f"generated in {time.perf_counter() - began:.1f} s"
+        """Request -> Result. Raises BadInput."""
+        pipeline, spec = self.pipeline, self.pipeline.spec
+        text = pipeline.embed(list(request.prompts))
+        texts = Texts(request.prompts, text, pipeline.lengths(text, request.frames, request.seed))
+        draw, how = draw_each, request.variations
+        flags = {"--text_prompt": request.prompts[0], "--motion_length": request.frames[0]}
+        if len(request.prompts) > 1:
+            draw, how = draw_stories, TRANSITION // STRIDE
+            flags = {"--text_path": "story.txt", "--stitch": None}
+        elif request.waypoints:
+            candidates = CANDIDATES // request.variations
+            draw, how = draw_routes, (parse_waypoints(request.waypoints, spec.fps), candidates)
+            flags |= {"--waypoints": request.waypoints, "--candidates": candidates}
+        flags |= {"--fix_feet": None} if self.fix_feet else {}
+        began, motions, notes = time.perf_counter(), [], []
+        for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
+            notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
+            motions.append(fix_feet(joints, spec.fps, spec.skeleton) if self.fix_feet else joints)
+        seconds = time.perf_counter() - began
+        return self._keep(request, motions, [took(motions[0], spec.fps, seconds), *notes], flags, text)
 
+    def edit(self, result, request):
+        """A motion of a Result, drawn anew in places -> Result. Raises BadInput."""
+        pipeline, spec = self.pipeline, self.pipeline.spec
+        number, sections = request.change
+        source = result.motions[number - 1]
+        asked = EditConfig(source_motion=str(source), mask_edit_section=list(sections))
+        plan, notes = read_plan(asked, spec, Reading(spec.fps))
+        text = pipeline.embed(list(request.prompts))
+        began = time.perf_counter()
+        edits = draw_edits(pipeline, text, plan, self._sampling(request), request.variations)
+        motions = [joints for _, joints, _ in edits]
+        line = took(motions[0], spec.fps, time.perf_counter() - began)
+        flags = {"--source_motion": source.name, "--text_prompt": request.prompts[0]}
+        return self._keep(request, motions, [line, notes[-1]], flags, text)
+
+    def _sampling(self, request):
+        settings = {"cfg": request.cfg, "time_steps": request.steps, "seed": request.seed}
+        return settled(replace(self.sampling, **settings), self.pipeline.mardm)
+
+    def _keep(self, request, motions, notes, flags, text):
+        """Write the files of a result -> Result. notes: lines; flags: of its command, by name."""
         self.remove_oldest()
+        spec, caption = self.pipeline.spec, request.caption
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result_"))
-        names, files, prompt = Names(folder), [], request.prompt
-        for r, one in enumerate(joints):
-            stem = names.stem(prompt, 0, r, len(one))
-            files += export_motion(stem, one, prompt, spec.fps, spec.skeleton, ("npy", "bvh", "glb")).values()
-        page = folder / f"{safe_caption(prompt, 150, plain=True)}.html"
-        write_html(page, joints, prompt, spec.fps, spec.skeleton)
-        warnings = tuple(pipeline.warnings([request.prompt], text))
-        return Result(request, folder, [*files, page], page, line, warnings)
+        names, files = Names(folder), []
+        for r, joints in enumerate(motions):
+            stem = names.stem("story" if len(request.prompts) > 1 else caption, 0, r, len(joints))
+            formats = ("npy", "bvh", "glb")
+            files += export_motion(stem, joints, caption, spec.fps, spec.skeleton, formats).values()
+        if len(request.prompts) > 1:
+            story = folder / "story.txt"
+            lines = (f"{p}#{n or 'NA'}\n" for p, n in zip(request.prompts, request.frames))
+            story.write_text("".join(lines), encoding="utf-8")
+            files.append(story)
+        page = folder / f"{safe_caption(caption, 150, plain=True)}.html"
+        write_html(page, motions, caption, spec.fps, spec.skeleton)
+        return Result(
+            request,
+            folder,
+            [*files, page],
+            page,
+            len(motions[0]),
+            "  \n".join(notes),
+            self._command(request, flags),
+            tuple(self.pipeline.warnings(request.prompts, text)),
+        )
 
-    def video(self, result):
-        """All motions of a result side by side -> its mp4."""
-        if result is None or not result.page.is_file():
-            raise BadInput("There is no motion, or it is no longer kept: press Generate first.")
-        motions = [np.load(file, allow_pickle=False) for file in result.files if file.suffix == ".npy"]
-        titles = [f"variation {r + 1}" for r in range(len(motions))] if len(motions) > 1 else None
-        spec, path = self.pipeline.spec, result.page.with_suffix(".mp4")
-        return render_video(path, motions, spec.skeleton, spec.fps, result.request.prompt, titles)
-
-    def command_line(self, request):
+    def _command(self, request, flags):
         """The command that makes the same motions."""
-        flags = {
-            "--text_prompt": request.prompt,
-            "--motion_length": request.frames,
+        flags |= {
             "--seed": request.seed,
             "--cfg": f"{request.cfg:g}",
             "--time_steps": request.steps,
             "--repeat_times": request.variations,
         }
-        parts = [str(part) for pair in flags.items() for part in pair]
-        return shlex.join(["python", "sample.py", *self.command, *parts])
+        words = [str(word) for pair in flags.items() for word in pair if word is not None]
+        sections = ["-msec", *request.change[1]] if request.change else []
+        script = "edit.py" if request.change else "sample.py"
+        return shlex.join(["python", script, *self.command, *words, *sections])
+
+    def video(self, result):
+        """All motions of a result side by side -> its mp4."""
+        if result is None or not result.page.is_file():
+            raise BadInput(NO_MOTION)
+        motions = [np.load(file, allow_pickle=False) for file in result.motions]
+        titles = [f"variation {r + 1}" for r in range(len(motions))] if len(motions) > 1 else None
+        spec, path = self.pipeline.spec, result.page.with_suffix(".mp4")
+        return render_video(path, motions, spec.skeleton, spec.fps, result.request.caption, titles)
 
     def remove_oldest(self):
         """Remove old results until one more fits."""
         folders = sorted(Path(self.folder).iterdir(), key=lambda path: path.stat().st_mtime)
         for path in folders[: max(len(folders) - KEPT_RESULTS + 1, 0)]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def took(joints, fps, seconds):
+    """The line on a motion's length and its time."""
+    return f"{len(joints) / fps:.1f} s of motion ({len(joints)} frames), generated in {seconds:.1f} s"

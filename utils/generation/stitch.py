@@ -19,6 +19,15 @@ from utils.motion_process import recover_from_ric
 
 BATCH = 32  # parts at a time
 JOIN_KEYS = 10**12  # beyond the keys of all parts
+TRANSITION = 8  # frames around a join that are drawn anew
+
+
+def draw_stories(pipeline, texts, sampling, repeats, transition):
+    """Every repeat one motion of all prompts -> as draws.draw_each. transition: tokens."""
+    parts = [{"prompt": p, "frames": STRIDE * int(n)} for p, n in zip(texts.prompts, texts.m_lens)]
+    for r in range(repeats):
+        rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
+        yield {"prompt": "story", "prompts": parts, "sample": 0, "repeat": r}, rows, one
 
 
 @torch.no_grad()

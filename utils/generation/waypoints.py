@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import scipy  # its parts come when they are used: they take a second
 import torch
-from tqdm import tqdm
 
 from models.AE import STRIDE
 from motion.feet import fix_feet
@@ -197,7 +196,6 @@ def draw_routes(pipeline, texts, sampling, repeats, route):
             keys = [part_key(i, r * candidates + k) for k in range(candidates)]
             text, frames = texts.rows[i][None], STRIDE * int(texts.m_lens[i])
             rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
-            tqdm.write(str(arrival))
             yield {"prompt": prompt, "sample": i, "repeat": r, "waypoints": asdict(arrival)}, rows, one
 
 

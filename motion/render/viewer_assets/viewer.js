@@ -371,6 +371,7 @@ function start() {
     event.preventDefault();
     action();
   });
+  window.addEventListener("message", ({ data }) => { if (Number.isFinite(data?.frame)) goTo(data.frame); }); // of app.py
   window.addEventListener("resize", layout);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
