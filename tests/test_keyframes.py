@@ -147,7 +147,8 @@ def test_edit_py_meets_poses_with_the_demo_weights(pose, tmp_path, capsys):
         r"joints (\d+\.\d) cm off as drawn .*, (\d+\.\d) cm in the end", capsys.readouterr().out
     )
     assert len(said) == 2 and all(float(drawn) > 0.3 and float(end) == 0 for drawn, end in said)
-    assert np.abs(np.diff(joints, axis=0)).max() < 0.25, "a jump"
+    steps = np.linalg.norm(np.diff(joints, axis=0), axis=-1)  # a foot that kicks moves at 8 m/s
+    assert steps.max() < 0.5, "a jump"
 
 
 def test_edit_py_puts_a_pose_between_kept_frames(pose, source, tmp_path, capsys):
