@@ -434,22 +434,17 @@ def test_a_visit(address, tmp_path):
 
 def drag(browser, selector, *places):
     """Press at the first of some places of an element, up at the last; shares of its width and height."""
-    browser.wait(f"document.querySelector('{selector}')?.getBoundingClientRect().width > 0")
-    browser.js(
-        f"document.querySelector('{selector}').scrollIntoView({{block: 'center', behavior: 'instant'}})"
-    )
-    browser.settle()
-    box = (
-        f"(r => [r.x, r.y, r.width, r.height])(document.querySelector('{selector}').getBoundingClientRect())"
-    )
-    x, y, width, height = browser.js(box)
+    element = f"document.querySelector('{selector}')"
+    browser.wait(f"{element}?.getBoundingClientRect().width > 0")
+    box, before = f"(r => [r.x, r.y, r.width, r.height])({element}.getBoundingClientRect())", None
+    while (now := browser.js(box)) != before:  # what opens or scrolls moves it
+        browser.js(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        before = now
+        time.sleep(0.5)
+    x, y, width, height = now
     points = [{"x": x + width * across, "y": y + height * down} for across, down in places]
-    steps = [
-        ("mousePressed", points[0]),
-        *(("mouseMoved", p) for p in points[1:]),
-        ("mouseReleased", points[-1]),
-    ]
-    for kind, at in steps:
+    kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
+    for kind, at in zip(kinds, [*points, points[-1]]):
         browser.call("Input.dispatchMouseEvent", type=kind, **at, button="left", buttons=1, clickCount=1)
 
 
