@@ -151,6 +151,10 @@ class Browser:
     def close(self):
         self.session = None
         self.call("Browser.close")
-        self.process.wait(timeout=20)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a busy machine; what was to be seen has been seen
+            self.process.kill()
+            self.process.wait()
         os.close(self.send_fd)
         os.close(self.read_fd)
