@@ -14,6 +14,7 @@ ARMS = {  # generator, its autoencoder, its own flags
     "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
     "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
 }
+DRAWN = ("continuous", "narrow", "fsq")  # in cheaper ways, and as stories
 DIFFUSION = ("continuous", "narrow", "fsq", "vq")
 RATES = ("2e-3", "7e-4")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
@@ -35,10 +36,11 @@ class Size:
     seeds: tuple = (1, 2, 3, 4)  # of autoencoders; generators take the first three
     generator_seeds: tuple = (11, 12)
     sets: tuple = ("BandaiNamco", "CMU")
+    arms: tuple = tuple(ARMS)
     ae_width: int = 128
     ae_steps: int = 2000
     steps: int = 2500
-    distillation: int = 1500
+    distillation: int = 1500  # of 4 clips
     batch: int = 32
     eval_every: int = 8  # epochs
     repeats: int = 5
@@ -49,7 +51,39 @@ class Size:
 SIZES = {
     "full": Size(),
     "reduced": Size(codes=(9, 14, 16), widths=(64,), generator_seeds=(11,)),
-    "tiny": Size((9, 14, 16), (32,), (1, 2), (11,), ("Demo",), 16, 4, 4, 2, 8, 1, 1, (2, 8), SEARCH[:2]),
+    "small": Size(
+        codes=(9, 14, 16),
+        widths=(),
+        seeds=(1, 2, 3),
+        generator_seeds=(11,),
+        sets=("BandaiNamco",),
+        arms=("continuous", "narrow", "fsq", "vq", "softmax"),
+        ae_width=96,
+        ae_steps=3000,
+        steps=2400,
+        distillation=800,
+        batch=16,
+        eval_every=4,
+        repeats=2,
+        stories=(8, 32),
+        search=SEARCH[2::4],  # guidance alone: 18 rounds, temperature 1
+    ),
+    "tiny": Size(
+        codes=(9, 14, 16),
+        widths=(32,),
+        seeds=(1, 2),
+        generator_seeds=(11,),
+        sets=("Demo",),
+        ae_width=16,
+        ae_steps=4,
+        steps=4,
+        distillation=2,
+        batch=8,
+        eval_every=1,
+        repeats=1,
+        stories=(2, 8),
+        search=SEARCH[:2],
+    ),
 }
 
 
@@ -88,21 +122,31 @@ class Plan:
         self.main = dataset != "CMU"  # every hypothesis; else the diffusion arms alone
         codes = self.size.codes if self.main else (14, 16)
         sizes = [f"{kind}_{k}" for kind in ("FSQ", "VQ") for k in codes if self.main or (kind, k) in USED]
-        self.variants, self.arms = ["AE", "Narrow", *sizes], list(ARMS) if self.main else list(DIFFUSION)
+        self.variants = ["AE", "Narrow", *sizes]
+        self.arms = [arm for arm in self.size.arms if self.main or arm in DIFFUSION]
         pairs = product(self.size.seeds[:3], self.size.generator_seeds if self.main else (11,))
         self.seeds = list(pairs)  # of autoencoder and generator
 
     def jobs(self):
+        """The arms come first, then what the hypotheses ask beside."""
+        own = [name for name in self.variants if name in {ARMS[arm][1] for arm in self.arms}]
+        others = [name for name in self.variants if name not in own]
         yield from self.preparation()
-        yield from (job for one in product(self.variants, self.size.seeds) for job in self.autoencoder(*one))
+        yield from (
+            job for seed, name in product(self.size.seeds, own) for job in self.autoencoder(name, seed)
+        )
         for arm in self.arms:
             yield from self.search(arm)
-        for arm, seeds in product(self.arms, self.seeds):
+        for seeds, arm in product(self.seeds, self.arms):
             yield self.training(arm, seeds)
-            for file in ("latest", "best"):
-                yield self.evaluation(arm, seeds, f"test_{file}", "--checkpoint", file)
+            yield self.evaluation(arm, seeds, "test_latest", "--checkpoint", "latest")
+        yield from (
+            job for seed, name in product(self.size.seeds, others) for job in self.autoencoder(name, seed)
+        )
         if self.main:
             yield from self.questions()
+        for seeds, arm in product(self.seeds, self.arms):
+            yield self.evaluation(arm, seeds, "test_best", "--checkpoint", "best")
 
     def preparation(self):
         source, evaluator = PREPARE.get(self.dataset, ((), ()))
@@ -158,38 +202,40 @@ class Plan:
 
     def questions(self):
         """What the hypotheses ask of the trained runs and of others."""
-        for arm, seeds in product(("continuous", "narrow", "fsq"), self.seeds):
-            run = run_of(arm, seeds)
-            for snap, n in (("step", 1), ("off", 1), ("off", 4)):  # H5
-                if arm == "fsq" or snap == "step":
-                    flags = ("--checkpoint", "latest", "--snap", snap, "--sampler_steps", str(n))
-                    yield self.evaluation(arm, seeds, f"snap_{snap}_{n}", *flags)
-            distill = ("--checkpoint", "latest", "--max_iters", str(self.size.distillation))
-            command = (
-                "distill_MARDM.py",
-                *self.named(arm, run, seeds[0]),
-                *distill,
-                "--batch_size",
-                str(self.size.batch),
-            )
-            yield Job(run, "distill", command, (f"{run}/train",))  # H7
-            flags = ("--checkpoint", "latest", "--sampler", "onestep")
-            yield self.evaluation(arm, seeds, "onestep", *flags, after="distill")
-            for snap in ("step", "off") if arm == "fsq" else ("step",):  # H10
-                stories, prompts = map(str, self.size.stories)
-                flags = ("--checkpoint", "latest", "--snap", snap, "--stories", stories, "--prompts", prompts)
-                command = ("-m", "experiments.ablation.stories", *self.named(arm, run, seeds[0]), *flags)
-                command += ("--record", f"stories_{snap}")
-                yield Job(run, f"stories_{snap}", command, (f"{run}/train",), arm)
+        for seeds, arm in product(self.seeds, DRAWN):
+            yield from self.cheaper_drawing(arm, seeds)
+        names = [f"{name}_{seed}" for name, seed in product(self.variants, self.size.seeds)]  # H6
+        files = ("--output", str(self.runs / "topology.png"), "--json", str(self.runs / "topology.json"))
+        command = ("analyze_topology.py", *self.common, "--ae_names", *names, *files)
+        yield Job("topology", "topology", command, tuple(f"{name}/train" for name in names))
         for arm, width, seed in product(DIFFUSION, self.size.widths, self.size.seeds[:3]):  # H9
             seeds = (seed, self.size.generator_seeds[0])
             run = run_of(f"{arm}_w{width}", seeds)
             yield self.training(arm, seeds, "--head_width", str(width), run=run)
             yield self.evaluation(arm, seeds, "test_latest", "--checkpoint", "latest", run=run)
-        names = [f"{name}_{seed}" for name, seed in product(self.variants, self.size.seeds)]  # H6
-        files = ("--output", str(self.runs / "topology.png"), "--json", str(self.runs / "topology.json"))
-        command = ("analyze_topology.py", *self.common, "--ae_names", *names, *files)
-        yield Job("topology", "topology", command, tuple(f"{name}/train" for name in names))
+        for seeds, arm in product(self.seeds, DRAWN):
+            yield from self.stories(arm, seeds)
+
+    def cheaper_drawing(self, arm, seeds):
+        """One solver step (H5) and one distilled evaluation (H7)."""
+        run, latest = run_of(arm, seeds), ("--checkpoint", "latest")
+        for snap, n in (("step", 1), ("off", 1), ("off", 4)):
+            if arm == "fsq" or snap == "step":
+                flags = (*latest, "--snap", snap, "--sampler_steps", str(n))
+                yield self.evaluation(arm, seeds, f"snap_{snap}_{n}", *flags)
+        pace = f"--batch_size 4 --max_iters {self.size.distillation} --warm_up_iter 50 --teacher_steps 4"
+        command = ("distill_MARDM.py", *self.named(arm, run, seeds[0]), *latest, *pace.split())
+        yield Job(run, "distill", command, (f"{run}/train",))
+        yield self.evaluation(arm, seeds, "onestep", *latest, "--sampler", "onestep", after="distill")
+
+    def stories(self, arm, seeds):
+        """Do errors grow along a story? (H10)"""
+        run, (stories, prompts) = run_of(arm, seeds), map(str, self.size.stories)
+        for snap in ("step", "off") if arm == "fsq" else ("step",):
+            flags = ("--checkpoint", "latest", "--snap", snap, "--stories", stories, "--prompts", prompts)
+            flags += ("--record", f"stories_{snap}")
+            command = ("-m", "experiments.ablation.stories", *self.named(arm, run, seeds[0]), *flags)
+            yield Job(run, f"stories_{snap}", command, (f"{run}/train",), arm)
 
     def needs(self, job):
         """All that a job waits for: names of jobs."""
