@@ -13,7 +13,7 @@ case "${1:-}" in
         ;;
 esac
 
-setup_lists=(requirements.txt requirements-dev.txt requirements-app.txt)
+setup_lists=(requirements.txt requirements-clip.txt requirements-app.txt requirements-dev.txt)
 source scripts/setup.sh
 
 select=(-m "not slow")

@@ -99,6 +99,7 @@ if [ -n "$chosen_model" ]; then MODEL=$chosen_model NAME=${chosen_model//-/_}; f
 AE_FLAGS+=(${ae_epochs[@]+"${ae_epochs[@]}"})
 MARDM_FLAGS+=(${epochs[@]+"${epochs[@]}"})
 
+case "$DATASET" in t2m | kit) setup_lists=(requirements.txt requirements-clip.txt) ;; esac
 source scripts/setup.sh
 source scripts/steps.sh "${options[@]+"${options[@]}"}"
 

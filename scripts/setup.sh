@@ -44,7 +44,7 @@ setup_install() { # a list of packages; Python compiles what is used, which leav
     if [ -n "$alone" ]; then
         # shellcheck disable=SC2086 # one word per package
         .venv/bin/python -m pip install --disable-pip-version-check --no-compile --quiet --no-deps $alone ||
-            echo "setup: $alone could not be installed; the tests that need it are skipped"
+            echo "setup: $alone could not be installed; what needs it says so"
     fi
     cp "$1" ".venv/installed-$1"
     echo "setup: done"

