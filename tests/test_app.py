@@ -203,7 +203,7 @@ def test_standing_feet_are_held_where_that_is_asked_for(backend, pipeline, tmp_p
 def check_command(result, demo_weights, tmp_path):
     """The command beside a motion, run where its files were saved, makes it again."""
     python, script, *words = shlex.split(result.command)
-    assert python == "python" and words[0] == "--demo"
+    assert python == "python" and words[:2] == ["--weights", "demo"]
     saved = {file.name: str(file) for file in result.folder.parent.rglob("*") if file.is_file()}
     words = [saved.get(word, word) for word in words]
     where = [
@@ -237,6 +237,20 @@ def test_old_results_go_and_say_so(backend, tmp_path, monkeypatch):
     for gone in (results[0], None):
         with pytest.raises(BadInput, match="press Generate"):
             backend.video(gone)
+
+
+def test_released_weights_are_offered_where_they_are(tmp_path):
+    def offered(*flags):
+        values = vars(app.flags().parse_args(["--checkpoints_dir", str(tmp_path), *flags]))
+        return {name: app.sample_flags(one)[:2] for name, one in app.offered(values).items()}
+
+    assert list(offered()) == ["demo"]  # none is there: the error names it
+    (tmp_path / "Demo/demo_MARDM").mkdir(parents=True)
+    assert list(offered()) == list(offered("--weights", "demo")) == ["demo"]
+    (tmp_path / "CMU/cmu_MARDM").mkdir(parents=True)
+    assert list(offered()) == ["demo", "cmu"]
+    assert offered("--weights", "cmu") == {"cmu": ["--weights", "cmu"], "demo": ["--weights", "demo"]}
+    assert offered("--name", "mine") == {"mine": ["--name", "mine"]}
 
 
 @contextlib.contextmanager
@@ -291,9 +305,9 @@ def post(port, path, body):
     return answer.status, answer.read().decode()
 
 
-def call(port, *values, waypoints="", name="generate"):
+def call(port, *values, waypoints="", weights="demo", name="generate"):
     """What a program gets that speaks to the page -> (event, its data)."""
-    values = [*values, waypoints] if name == "generate" else values
+    values = [*values, waypoints, weights] if name == "generate" else values
     status, body = post(port, f"/gradio_api/call/{name}", {"data": values})
     if status != 200:
         return "refused", body
@@ -327,6 +341,8 @@ def test_a_program_gets_files_or_one_clear_line(address):
         assert event == "error" and data["error"].endswith("."), (values, data)
     for waypoints in ("0,9@2", 7, [], "x" * 10**5):
         assert call(port, "walk", False, 4, 1, 2.5, 3, 1, waypoints=waypoints)[0] == "error", waypoints
+    for weights in ("cmu", "../x", None, [], {"demo": 1}):  # cmu is not there
+        assert call(port, "walk", False, 4, 1, 2.5, 3, 1, weights=weights)[0] == "error", weights
     for values in (["wave", "8,24", 1, 1, 2.5, 3, 1], [None] * 7, [[], {}, "x", [], {}, 1, "y"]):
         event, data = call(port, *values, name="change")
         assert event == "error" and "\n" not in str(data), (values, data)

@@ -43,14 +43,13 @@ def main(argv=None):
 
 
 def work(jobs):
-    """Every job whose needs are done and that no other process has begun, until none is left."""
+    """One after another, always the first whose needs are done and that no other process has begun."""
     while left := [(plan, job) for plan, job in jobs if not marker(plan, job.name).is_file()]:
         ready = [(plan, job) for plan, job in left if all(marker(plan, n).is_file() for n in plan.needs(job))]
-        done = [started(plan, job) for plan, job in ready]
         if not ready:
             waiting = ", ".join(job.name for _, job in left[:3])
             raise BadInput(f"{len(left)} jobs wait for others that --only leaves out: {waiting}")
-        if not any(done):
+        if not any(started(plan, job) for plan, job in ready):  # up to the first that is
             time.sleep(WAIT)
 
 
