@@ -52,7 +52,7 @@ SIZES = {
     "full": Size(),
     "reduced": Size(codes=(9, 14, 16), widths=(64,), generator_seeds=(11,)),
     "small": Size(
-        codes=(9, 14, 16),
+        codes=(9, 14),
         widths=(),
         seeds=(1, 2, 3),
         generator_seeds=(11,),
@@ -120,9 +120,8 @@ class Plan:
         self.runs = Path(folder) / dataset
         self.common = ("--dataset_name", dataset, "--checkpoints_dir", str(folder), "--num_workers", "0")
         self.main = dataset != "CMU"  # every hypothesis; else the diffusion arms alone
-        codes = self.size.codes if self.main else (14, 16)
-        sizes = [f"{kind}_{k}" for kind in ("FSQ", "VQ") for k in codes if self.main or (kind, k) in USED]
-        self.variants = ["AE", "Narrow", *sizes]
+        books = set(USED) | (set(product(("FSQ", "VQ"), self.size.codes)) if self.main else set())
+        self.variants = ["AE", "Narrow", *(f"{kind}_{k}" for kind, k in sorted(books))]
         self.arms = [arm for arm in self.size.arms if self.main or arm in DIFFUSION]
         pairs = product(self.size.seeds[:3], self.size.generator_seeds if self.main else (11,))
         self.seeds = list(pairs)  # of autoencoder and generator
