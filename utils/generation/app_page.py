@@ -21,8 +21,8 @@ from utils.generation.app_backend import (
 FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "steps", "variations", "waypoints", "weights")
 CHANGE = ("prompt", "sections", "which", *FIELDS[3:7])
 WEIGHTS = {  # of the repository: what they are for
-    "demo": "Procedural motion: a few actions, played as they are told",
-    "cmu": "Motion capture: many actions, played right less often",
+    "demo": "demo: a few actions, reliable",
+    "cmu": "CMU: many actions, less reliable",
 }
 VISITORS = 64  # whose last result is remembered; a program makes a new one with every request
 EXAMPLES = (
@@ -102,6 +102,7 @@ def build(backends):
                     lines=2,
                     autofocus=True,
                 )
+                go = gr.Button("Generate", variant="primary")
                 gr.Examples([[example] for example in EXAMPLES], prompt, label="For example")
                 titles = [(WEIGHTS.get(name, name), name) for name in backends]
                 weights = gr.Radio(titles, value=titles[0][1], label="Weights", visible=len(titles) > 1)
@@ -124,7 +125,6 @@ def build(backends):
                     steps = gr.Slider(
                         *STEPS, min(sampling.time_steps, STEPS[1]), step=1, label="Unmasking rounds"
                     )
-                go = gr.Button("Generate", variant="primary")
             with gr.Column(scale=5, min_width=320):
                 viewer = gr.HTML(WELCOME, elem_id="viewer", padding=False)
                 line = gr.Markdown()
