@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
 
-from experiments import pictures
+from experiments import grid_picture, pictures
 from motion.captions import wrap_caption
 from motion.render import rendering
 from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
@@ -19,6 +19,7 @@ from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
 from tests.bodies import rest_pose
 from utils.errors import BadInput
+from utils.pipeline import load
 
 SMALL = 192  # pixels of a panel here
 _, LEFT, RIGHT = SIDE_COLOURS
@@ -235,3 +236,16 @@ def test_a_generators_prompts_become_a_moving_picture_or_a_sheet(tmp_path):
         assert sheet.size == (3 * 64, 2 * 64)
     with pytest.raises(BadInput, match="--output"):
         pictures.main([*common, "--output", str(tmp_path / "two.jpg")])
+
+
+def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(tmp_path):
+    pipeline = load("Demo/demo_MARDM")
+    (motion,) = pipeline.generate(["a person kicks"], seconds=2)
+    poses, own = grid_picture.variations(pipeline, motion, 0.5)
+    assert [len(levels) for levels in poses] == pipeline.tokenizer.ae.fsq_levels
+    here = [levels[k] for levels, k in zip(poses, own)]
+    assert all(np.allclose(pose, here[0], atol=1e-5) for pose in here)
+    assert all(np.ptp(levels, axis=0).max() > 1e-4 for levels in poses)
+    grid_picture.main(["--output", str(tmp_path / "grid.png")])
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
