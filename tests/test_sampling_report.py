@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.sampling.report import Family, write_report
+from experiments.sampling.report import Family, rounds_table, write_report
 from utils.errors import BadInput
 
 GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}
@@ -66,6 +66,39 @@ def test_differences_leave_out_what_the_seeds_differ_by():
 def test_converged_is_where_it_stays_near():
     family = Family([record("r0")])
     assert family.converged("midpoint") == 4 and family.converged("euler") is None
+
+
+def with_rounds(run, halton=5.0, skate=0.1, speed=0.5):
+    """Nine rounds in either order beside the teacher's eighteen."""
+    one = record(run)
+    cells = {
+        "rounds-18/random/midpoint": (5.0, 0.1, 0.5, 3.0),
+        "rounds-9/random/midpoint": (6.0, 0.1, 0.5, 1.0),
+        "rounds-9/halton/midpoint": (halton, skate, speed, 2.0),
+    }
+    for cell, (fid, skate, speed, seconds) in cells.items():
+        figures = {"fid": fid, "top1": 0.7, "top3": 0.9, "foot_skate": skate, "root_speed": speed}
+        noisy = [{key: x * (1 + n / 100) for key, x in figures.items()} for n in range(5)]
+        repeats = {str(n): x | {"evaluations": 8, "seconds": seconds} for n, x in enumerate(noisy)}
+        one["cells"][cell] = {"repeats": repeats}
+    return one | {"root_speed": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("runs", "changes", "holds"),
+    [
+        (3, {}, True),
+        (2, {}, False),
+        (3, {"halton": 5.2}, False),
+        (3, {"skate": 0.2}, False),
+        (3, {"speed": 0.4}, False),
+    ],
+)
+def test_fewer_rounds_hold_by_every_part_of_the_rule(runs, changes, holds):
+    family = Family([with_rounds(f"r{i}", **changes) for i in range(runs)])
+    assert family.holds("rounds-9/halton/midpoint") is holds
+    assert not family.holds("rounds-9/random/midpoint")
+    assert ("`rounds-9/halton/midpoint`" in rounds_table(family)) is holds
 
 
 def test_the_report_names_the_choice(tmp_path):

@@ -20,6 +20,10 @@ OPTIONS = ("default/temperature=", "default/cfg=")  # records also hold settings
 FEWEST = 8  # evaluations that a default may have
 ENOUGH = 15  # repeats of dopri5 to compare with: five of three seeds
 NEAR = 0.05  # of dopri5's FID: a solver has converged
+ROUNDS_NEAR, TEACHER = 0.02, "rounds-18/random/midpoint"
+ROUNDS_RULE = f"""The rule: the fastest whose FID, repeat by repeat, exceeds that of 18 rounds of the teacher
+by less than {ROUNDS_NEAR:.0%} of it or half its interval, while top 1, foot skate and the root speed's
+distance from the real one are worse by no more than the teacher's intervals."""
 FAMILIES = {"FSQ": "FSQ", "continuous": "continuous latent", "VQ": "VQ"}
 SNAPS = {"step": "snapped as drawn", "end": "snapped once, before decoding", "off": "never snapped"}
 COLOURS = {"euler": "tab:orange", "midpoint": "tab:green", "heun": "tab:blue"}
@@ -89,6 +93,22 @@ class Family:
                 fewest = None if abs(away) > NEAR * reference[0] else fewest or evaluations
         return fewest
 
+    def holds(self, cell):
+        """Whether a cell may take the place of TEACHER, by ROUNDS_RULE; three runs at least."""
+        if len({run for run, _ in self.values(cell)}) < 3 or not (away := self.against(cell, TEACHER)):
+            return False
+        fid, half = self.summary(TEACHER)
+        real = self.records[0]["root_speed"]
+
+        def fault(cell, measure):
+            mean = self.summary(cell, measure)[0]
+            return abs(mean - real) if measure == "root_speed" else -BETTER[measure] * mean
+
+        return away[0] < max(ROUNDS_NEAR * fid, half / 2) and all(
+            fault(cell, measure) - fault(TEACHER, measure) <= self.summary(TEACHER, measure)[1]
+            for measure in ("top1", "foot_skate", "root_speed")
+        )
+
     def cheapest(self, fewest):
         """The fewest evaluations (at least `fewest`) that are as good as dopri5; of equals the lower FID."""
         good = [
@@ -133,6 +153,38 @@ def option_table(family):
     return markdown(header, rows) if rows else ""
 
 
+def rounds_table(family):
+    """Rounds by order and head, and what the rule for fewer of them says; "" where none was measured."""
+    rows, found = [], []
+    for cell in filter(family.values, family.cells):
+        if cell.startswith("rounds-"):
+            rounds, order, head = cell.removeprefix("rounds-").split("/")
+            away, root = family.against(cell, TEACHER), family.summary(cell, "root_speed")
+            row = [head, order, rounds, *(format_pair(family.summary(cell, key)) for key in MEASURES)]
+            row += [
+                format_pair(root),
+                format_pair(away, sign="+"),
+                f"{family.summary(cell, 'seconds')[0]:.1f}",
+            ]
+            rows.append([*row, len(family.values(cell))])
+            found += [(family.summary(cell, "seconds")[0], cell)] if family.holds(cell) else []
+    if not rows:
+        return ""
+    header = [
+        "head",
+        "order",
+        "rounds",
+        *MEASURES.values(),
+        "root speed",
+        "FID less the teacher's",
+        "s a repeat",
+        "n",
+    ]
+    chosen = f"`{min(found)[1]}`" if found else "the teacher's 18 rounds"
+    rule = f"{ROUNDS_RULE} Here that is {chosen}."
+    return "\n\n".join([rule, markdown(header, rows)])
+
+
 def verdict(family):
     """What the rule for the default says, in words."""
     if len(family.values("dopri5/step")) < ENOUGH:
@@ -168,8 +220,9 @@ def section(kind, family):
     for snap in filter(family.solvers, SNAPS):
         title = SNAPS[snap].capitalize() if kind != "continuous" else "No grid to snap to"
         parts += [f"### {title}", solver_table(family, snap)]
-    table = option_table(family)
-    return parts + (["### Other options", table] if table else [])
+    for title, table in {"Rounds": rounds_table(family), "Other options": option_table(family)}.items():
+        parts += [f"### {title}", table] if table else []
+    return parts
 
 
 def figure(families, path):

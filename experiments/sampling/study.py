@@ -51,7 +51,7 @@ SNAPS = ("step", "end", "off")
 ROUNDS = (18, 12, 9, 6, 4)
 BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
 OPTIONS = {"temperature": (0.8, 0.9, 1.1), "cfg": (1.5, 2.5, 3.0, 3.5, 4.5)}
-KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter")
+KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter", "root_speed")
 LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
 
 
@@ -185,6 +185,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
         raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)
     base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint", sampler_steps=4)
+    real = evaluation.real()
     facts = {
         "run": name,
         "family": mardm.kind,
@@ -195,9 +196,10 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
         "batch_size": config.batch_size,
         "checkpoint": checkpoint,
         "default": asdict(base),
+        "root_speed": evaluation.compare(real, real, 0).as_dict()["root_speed"],
         "threads": torch.get_num_threads(),
     }
-    record, real = Record(record_dir, name, facts), evaluation.real()
+    record = Record(record_dir, name, facts)
 
     def wanted(cell):
         return any(fnmatch.fnmatch(cell, pattern) for pattern in patterns)
