@@ -108,7 +108,7 @@ def of_drawing(record, path):
 
     def draw(axes):
         drawn = []
-        for arm in ("continuous", "narrow", "fsq"):
+        for arm in DIFFUSION:
             ways = {"1 step": lost(record, arm, "snap_step_1"), "one-step head": lost(record, arm, "onestep")}
             if arm == "fsq":
                 ways["1 step, never snapped"] = lost(record, arm, "snap_off_1", "snap_off_4")

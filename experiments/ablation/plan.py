@@ -14,7 +14,7 @@ ARMS = {  # generator, its autoencoder, its own flags
     "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
     "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
 }
-DRAWN = ("continuous", "narrow", "fsq")  # in cheaper ways, and as stories
+TOLD = ("continuous", "narrow", "fsq")  # as stories
 DIFFUSION = ("continuous", "narrow", "fsq", "vq")
 RATES = ("2e-3", "7e-4")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
@@ -201,7 +201,7 @@ class Plan:
 
     def questions(self):
         """What the hypotheses ask of the trained runs and of others."""
-        for seeds, arm in product(self.seeds, DRAWN):
+        for seeds, arm in product(self.seeds, DIFFUSION):
             yield from self.cheaper_drawing(arm, seeds)
         names = [f"{name}_{seed}" for name, seed in product(self.variants, self.size.seeds)]  # H6
         files = ("--output", str(self.runs / "topology.png"), "--json", str(self.runs / "topology.json"))
@@ -212,7 +212,7 @@ class Plan:
             run = run_of(f"{arm}_w{width}", seeds)
             yield self.training(arm, seeds, "--head_width", str(width), run=run)
             yield self.evaluation(arm, seeds, "test_latest", "--checkpoint", "latest", run=run)
-        for seeds, arm in product(self.seeds, DRAWN):
+        for seeds, arm in product(self.seeds, TOLD):
             yield from self.stories(arm, seeds)
 
     def cheaper_drawing(self, arm, seeds):
