@@ -29,8 +29,12 @@ once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" -
 
 once $runs/FSQ_MARDM_SiT_XS/model train_mardm python train_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" \
     --batch_size 32 --max_iters 5000 --lr 2e-3 --warm_up_iter 100 --milestones 3300 4400 --lr_decay 0.3 \
-    --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 8 \
+    --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 20 \
     $(continued FSQ_MARDM_SiT_XS)
 after+=($runs/FSQ_MARDM_SiT_XS/model/train_mardm.done)
+distill FSQ_MARDM_SiT_XS python distill_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" --batch_size 4 \
+    --max_iters 2000 --warm_up_iter 50 --teacher_steps 4
 once $runs/FSQ_MARDM_SiT_XS/eval evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${ae[@]}" \
-    "${generator[@]}" --repeat_times 5 --baselines
+    "${generator[@]}" --sampler midpoint --repeat_times 5 --baselines
+once $runs/FSQ_MARDM_SiT_XS/eval evaluate_onestep python evaluation_MARDM.py "${common[@]}" "${ae[@]}" \
+    "${generator[@]}" --sampler onestep --repeat_times 5 --record onestep

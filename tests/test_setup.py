@@ -178,7 +178,7 @@ def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, scri
         return [one[0][:-3] for one in commands(pipeline) if one[0][:-3] in costly]
 
     everything = sitting()
-    assert len(everything) == 6 if "fsq" in script else 4
+    assert len(everything) == 6
     (log,) = pipeline.glob("logs/*/train_ae.log")
     first = log.read_text()
     assert sitting() == [] and log.read_text().startswith(first)
