@@ -16,7 +16,6 @@ ARMS = {  # generator, its autoencoder, its own flags
 }
 TOLD = ("continuous", "narrow", "fsq")  # as stories
 DIFFUSION = ("continuous", "narrow", "fsq", "vq")
-RATES = ("2e-3", "7e-4")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
 FULL_WIDTH = 256  # of the head of size XS
 USED = (("FSQ", 16), ("VQ", 14))  # the code books of equal usage on which generators are trained
@@ -45,7 +44,8 @@ class Size:
     eval_every: int = 8  # epochs
     repeats: int = 5
     stories: tuple = (16, 32)  # how many, of how many prompts
-    search: tuple = SEARCH
+    rates: tuple = ("2e-3", "7e-4")  # of learning, searched on val
+    search: tuple = SEARCH  # settings of drawing, searched on val
 
 
 SIZES = {
@@ -66,6 +66,7 @@ SIZES = {
         eval_every=4,
         repeats=2,
         stories=(8, 32),
+        rates=("2e-3",),
         search=SEARCH[2::4],  # guidance alone: 18 rounds, temperature 1
     ),
     "tiny": Size(
@@ -192,7 +193,7 @@ class Plan:
         nowhere else.
         """
         seeds = (self.size.seeds[0], 10)
-        for rate in RATES:
+        for rate in self.size.rates:
             run = f"{arm}_lr{rate}"
             yield self.training(arm, seeds, "--lr", rate, run=run, search=True)
             for one in self.size.search:
@@ -240,13 +241,15 @@ class Plan:
         """All that a job waits for: names of jobs."""
         if not job.arm:
             return job.needs
-        return *job.needs, *(f"{job.arm}_lr{r}/{record_of(s)}" for r in RATES for s in self.size.search)
+        return *job.needs, *(
+            f"{job.arm}_lr{r}/{record_of(s)}" for r in self.size.rates for s in self.size.search
+        )
 
     def command(self, job):
         """A job's command, with what was chosen on val for its arm where it does not say otherwise."""
         if not job.arm:
             return job.command
-        rate, setting = chosen(self.runs, job.arm, self.size.search)
+        rate, setting = chosen(self.runs, job.arm, self.size)
         more = ("--lr", rate) if job.record == "train" else drawing(job.arm, setting)
         pairs = zip(more[::2], more[1::2])
         return *job.command, *(x for flag, value in pairs if flag not in job.command for x in (flag, value))
@@ -267,11 +270,11 @@ def drawing(arm, setting):
     return "--cfg", cfg, "--time_steps", rounds, "--temperature", temperature, *solver
 
 
-def chosen(runs, arm, search):
-    """-> (rate, entry of SEARCH) with the least FID on val."""
+def chosen(runs, arm, size):
+    """-> (rate, setting of drawing) with the least FID on val."""
 
     def fid(one):
         text = (runs / f"{arm}_lr{one[0]}" / "eval" / f"{record_of(one[1])}.json").read_text(encoding="utf-8")
         return json.loads(text)["rows"]["generated"]["interval"]["fid"]["mean"]
 
-    return min(product(RATES, search), key=fid)
+    return min(product(size.rates, size.search), key=fid)

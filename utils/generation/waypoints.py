@@ -111,7 +111,7 @@ def warp(rows, points, fps, unit_m=1.0):
     phi_t = facing + sum of w (B a)_t, steps (1 + (B b)_t) v_t exp(i phi_t); w is less for a standing body.
     """
     rows = np.asarray(rows, dtype=np.float64)
-    steps, own = _steps(rows, unit_m)
+    steps, own = ground_steps(rows, unit_m)
     n = max(5, round(KNOTS * len(rows) / fps) + 3)
     knots = np.pad(np.linspace(0, len(rows), n - 2), 3, mode="edge")
     basis = scipy.interpolate.BSpline.design_matrix(np.arange(len(rows)) + 0.5, knots, 3).toarray()[:, :n]
@@ -161,8 +161,8 @@ def warp(rows, points, fps, unit_m=1.0):
     return Warped(rows, found.x[0], found.cost, drawn, np.abs(off), askew, float(np.abs(scale - 1).max()))
 
 
-def _steps(rows, unit_m):
-    """Complex steps [T] on the ground in metres, from each frame to the next, and the heading after each."""
+def ground_steps(rows, unit_m):
+    """Steps [T] on the ground in metres, complex, from each frame to the next, and the heading after each."""
     heading = -2 * np.cumsum(rows[:, 0])
     return unit_m * (rows[:, 2] + 1j * rows[:, 1]) * np.exp(1j * heading), heading
 
