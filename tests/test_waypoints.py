@@ -8,8 +8,12 @@ import pytest
 import torch
 
 import sample
+from experiments import waypoints
+from experiments.waypoints import clip_tasks
 from motion.skeletons import SMPL22
 from tests.test_motion_process import walk
+from utils.data.clips import load_clips
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.generation.waypoints import (
     SPEED,
@@ -134,6 +138,24 @@ def test_what_no_drawing_reaches_is_refused(pipeline):
     text, sampling = pipeline.embed(["a person sits down"]), pipeline._sampling({"time_steps": 2})
     with pytest.raises(BadInput, match="best of 2 drawings misses one by"):
         draw_along(pipeline, text, [Waypoint(40, 0.0, 5.0)], 44, sampling, [0, 1])
+
+
+def test_a_real_clip_meets_the_waypoints_of_its_own_way(world, monkeypatch):
+    monkeypatch.setattr(waypoints, "FAR", 0.02)  # the little set's test clips hardly go anywhere
+    spec, root = find_dataset("Demo", str(world / "datasets"))
+    clips = {clip.captions[0].text: clip for clip in load_clips(spec, root, "test")}
+    tasks = list(clip_tasks(spec, str(world / "datasets"), 6))
+    assert {len(task.points) for task in tasks} == {1, 2, 3}
+    for task in tasks:
+        found = warp(clips[task.prompt].motion, task.points, spec.fps)
+        assert found.drawn.max() < 1e-3 and np.abs(found.askew).max(initial=0) < 1e-2, task
+
+
+def test_the_table_counts_what_arrives_and_who_answers(tmp_path, capsys):
+    waypoints.main(["--tasks", "2", "--candidates", "2", "--output", str(tmp_path / "w.json")])
+    rows = json.loads((tmp_path / "w.json").read_text())["rows"]
+    near = sum("arrival" in row and row["arrival"]["worst_m"] <= 0.05 for row in rows)
+    assert f"all waypoints within 5 cm: {near} of 2" in capsys.readouterr().out
 
 
 def test_sample_py_leads_every_motion_and_says_how_far(tmp_path, capsys):

@@ -32,6 +32,7 @@ SPEED = 0.15  # the most by which a step grows or shrinks
 OFF, ASKEW, TURN, PACE = 0.005, math.radians(1), math.radians(12), 0.06
 STANDING = 0.2  # metres a second: a body as slow turns half as willingly, lest its feet slide
 KNOTS = 1.5  # spline coefficients a second
+ENOUGH = 30  # evaluations of the fit: where bounds hold it back, hundreds more lower its cost by 0.3%
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def warp(rows, points, fps, unit_m=1.0):
         return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
 
     most = np.concatenate([[np.inf], np.full(n, 5 * TURN), np.full(n, SPEED)])
-    found = scipy.optimize.least_squares(residuals, np.eye(1, 2 * n + 1)[0] * facing, jacobian, (-most, most))
+    first = np.eye(1, 2 * n + 1)[0] * facing
+    found = scipy.optimize.least_squares(residuals, first, jacobian, (-most, most), max_nfev=ENOUGH)
     off, askew = errors(found.x)
     phi, _, scale = moved(found.x)
     rows = rows.copy()
