@@ -2,13 +2,14 @@
 
 python analyze_topology.py --dataset_name BandaiNamco --ae_names AE_Model_1 FSQ_AE_High_1 VQ_4096_1
 One token of a test clip is moved, both versions are decoded without snapping, and the joints are compared in
-the root's frame, in mm, over the frames that the token can reach in the decoder; root path and heading apart.
+the root's frame, in mm, over the frames that the token can affect; root path and heading separately.
 
 FSQ          1, 2, 3, 4 grid steps along one dimension, each dimension in turn
 VQ           the nearest other code, one of rank 2-8, of rank 9-64, any code
-continuous   control: as far in latent norm as the grid steps, in a random direction and towards another token
-every one    the token swapped for a random token of the split, the same pairs for all (swaps that change
-             nothing in one of them are left out in all); Spearman's rank correlation between the distance in
+continuous   control: moves of the same latent norm as the grid steps, in a random direction and towards
+             another token
+all          the token replaced by a random token of the split, the same pairs for all autoencoders (without
+             those that change nothing in one of them); Spearman's rank correlation between the distance in
              code space and that in motion
 
 Norms are those of the lifted latents, relative to the mean distance of two random tokens of that autoencoder.
@@ -58,7 +59,7 @@ def parse(argv):
     parser.add_argument("--ae_models", nargs="+", help="their entries in AE_models [as trained]")
     weights_flags(parser, "checkpoint")
     parser.add_argument(
-        "--samples", type=count(8, 10**5), default=256, help="tokens moved, each every way [%(default)s]"
+        "--samples", type=count(8, 10**5), default=256, help="tokens to move, each in every way [%(default)s]"
     )
     parser.add_argument("--split", choices=("test", "val"), default="test", help="[%(default)s]")
     parser.add_argument("--output", type=Path, default="topology.png", help="png, pdf or svg [%(default)s]")

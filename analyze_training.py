@@ -3,9 +3,9 @@
 python analyze_training.py --log_dirs checkpoints/t2m/MARDM checkpoints/t2m/FSQ_MARDM --output training.png
 Runs whose names differ in a trailing _<number> are seeds of one group: the table gives their mean and range.
 
-steps, seconds  to a fixed FID or top-3 (Test/FID, Test/top3, of one evaluator): the first evaluation that
-                reaches it, no interpolation: the spacing of the evaluations is the resolution. Seconds =
-                steps x median seconds per step: pauses and evaluations take no part.
+steps, seconds  until a fixed FID or top-3 (Test/FID, Test/top3, of one evaluator), at the first evaluation
+                that reaches it, without interpolation between evaluations. Seconds = steps x median seconds
+                per step, without pauses and evaluations.
 spikes          logged gradient norms after warm-up above median + 6 MAD of the 101 around them
 CV              of the gradient norm after warm-up: standard deviation / mean; detrended: the same of the norm
                 divided by its running median
@@ -61,7 +61,10 @@ def parse(argv):
         "--top3_at", type=number(float, 0, 1), help="top-3 to reach [0.9 x the best of all runs]"
     )
     parser.add_argument(
-        "--smooth", type=number(float, 0, 0.9999), default=0.8, help="weight of the past [%(default)s]"
+        "--smooth",
+        type=number(float, 0, 0.9999),
+        default=0.8,
+        help="smoothing: weight of the past [%(default)s]",
     )
     args = parser.parse_args(argv)
     args.names = args.names or [run_name(folder) for folder in args.log_dirs]

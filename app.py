@@ -1,10 +1,10 @@
-"""A page in the browser: write what a person does, see it move, lead it, change a part of it, download it.
+"""A page in the browser: generate motion from text, lead it over the floor, edit it, download it.
 
-python app.py                     # the weights of this repository, at http://127.0.0.1:7860
+python app.py                     # both released weights, chosen on the page: http://127.0.0.1:7860
 python app.py --dataset_name t2m --name FSQ_MARDM    # a trained generator
 
-The page is for this computer alone unless --host says otherwise. All it writes goes into one temporary
-folder that is removed at the end.
+Only this computer can open the page unless --host says otherwise. All files go into one temporary folder
+that is removed at the end.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -55,8 +55,8 @@ def flags():
     generator_flags(parser)
     parser.set_defaults(**DEMO, device="cpu")
     group = parser.add_argument_group("the page")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen at [%(default)s]")
-    group.add_argument("--port", type=count(1, 65535), default=7860, help="[%(default)s]")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    group.add_argument("--port", type=count(1, 65535), default=7860, help="port to listen on [%(default)s]")
     group.add_argument("--fix_feet", action="store_true", help="hold standing feet in place")
     return parser
 

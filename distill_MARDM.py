@@ -2,11 +2,11 @@
 
 python distill_MARDM.py --name FSQ_MARDM --need_evaluation
 
-The trained head carries noise along its guided equation to a target; the student learns where that ends
-(--objective flow_map: every stretch of the way, to be drawn from in 1, 2, 4 evaluations), for every guidance
-scale of --cfg_range, with the Transformer and the autoencoder frozen. The best student, by its distance to
-the teacher on val, becomes checkpoints/<dataset>/<name>/model/onestep.tar, and whatever draws from that run
-draws with it. The training itself lies in checkpoints/<dataset>/<name>/onestep/.
+The trained head (the teacher) solves an equation from noise to a token. The student learns the end of the
+solution (--objective flow_map: the map between any two of its times, to sample in 1, 2 or 4 evaluations) for
+all guidance scales in --cfg_range; Transformer and autoencoder are frozen. The student closest to the teacher
+on val becomes checkpoints/<dataset>/<name>/model/onestep.tar, which all sampling from that run
+then uses. The distillation run itself is in checkpoints/<dataset>/<name>/onestep/.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -65,10 +65,10 @@ def flags():
         metavar=("LOWEST", "HIGHEST"),
         help="guidance scales to learn [1 to twice the data set's scale, less 1]",
     )
-    group.add_argument("--sampler_steps", type=count(2, 1000), help="of a DDPM teacher [50]")
+    group.add_argument("--sampler_steps", type=count(2, 1000), help="steps of a DDPM teacher [50]")
     optimizer_flags(parser, batch_size=64, epoch=100, lr=1e-3, warm_up_iter=100, schedule="cosine")
     group = parser.add_argument_group("evaluation")
-    group.add_argument("--need_evaluation", action="store_true", help="FID of the student on val as well")
+    group.add_argument("--need_evaluation", action="store_true", help="also measure the student's FID on val")
     group.add_argument(
         "--eval_every", type=count(1), default=10, help="epochs between validations [%(default)s]"
     )

@@ -1,11 +1,11 @@
-"""Keep part of a motion and draw the rest anew from a text.
+"""Keep part of a motion and regenerate the rest from a text.
 
 python edit.py ... --source_motion walk.npy --text_prompt "a person jumps" -msec 0.3,0.6     # fractions
 python edit.py ... --source_motion walk.npy --text_prompt "a person waves" -msec 0,40 120,160   # frames
 python edit.py ... --source_motion walk.bvh --text_prompt "a person jumps" -msec 0.6,1.0     # a known rig
 python edit.py ... --text_prompt "a person walks" --motion_length 120 --keep_pose sit.bvh@0 sit.bvh@5.9
 
-What is kept stands where it stood in the source's world. A .bvh source gives a .bvh beside the other files.
+Kept frames stay where they were in the source's world. A .bvh source gives a .bvh beside the other files.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -40,7 +40,7 @@ def flags():
         "--mask_edit_section",
         nargs="+",
         metavar="a,b",
-        help="sections to draw anew: fractions of the motion if written with a point (0.3,0.6), else frames "
+        help="sections to regenerate: fractions of the motion if written with a point (0.3,0.6), else frames "
         "(40,80) [with --keep_pose: everything]",
     )
     group.add_argument(
@@ -48,8 +48,8 @@ def flags():
         nargs="+",
         metavar="FILE@SECONDS[:OF_FILE]",
         help="keyframes: the pose in the first frame of FILE, or OF_FILE seconds into it, at SECONDS of the "
-        "result, in a part that is drawn; FILE as for --source_motion, but one frame is enough. Pose and "
-        "height are met, place and heading are the motion's",
+        "result, in a part that is generated; FILE as for --source_motion, but one frame is enough. Pose and "
+        "height are met; place and heading are those of the motion",
     )
     group.add_argument(
         "--motion_length",
@@ -61,8 +61,8 @@ def flags():
         "--bones",
         choices=("auto", *BONES),
         default="auto",
-        help="the body on which the model sees a motion of 22 joints: the source's, HumanML3D's, or what the "
-        "autoencoder reproduces best; the result has the source's [%(default)s]",
+        help="bone lengths on which the model sees a motion of 22 joints: the source's, HumanML3D's, or "
+        "those that the autoencoder reproduces best; the result has the source's [%(default)s]",
     )
     reading_flags(parser.add_argument_group("a .bvh source"))
     output_flags(parser, "./editing", FORMATS)

@@ -2,8 +2,8 @@
 
 python evaluation_AE.py --name AE --model FSQ_AE_High --dataset_name t2m
 prints each measure with its 95% interval over --repeat_times choices of captions and pools, appends it to
-checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. What depends on motion alone does
-not vary over the repeats (but under --protocol parent): an autoencoder draws nothing.
+checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. Measures of motion alone are equal
+in all repeats (except with --protocol parent), since reconstruction is not random.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -28,7 +28,7 @@ FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Cod
 def flags():
     parser = Parser(__doc__)
     common_flags(parser, run_name="AE")
-    parser.add_argument("--model", help=f"one of {', '.join(AE_models)} [what the checkpoint says]")
+    parser.add_argument("--model", help=f"one of {', '.join(AE_models)} [as the checkpoint says]")
     weights_flags(parser, "checkpoint")
     evaluation_flags(parser)
     return parser

@@ -1,4 +1,4 @@
-"""Evaluate a trained generator on the test split: one motion per caption and repeat, against the real ones.
+"""Evaluate a trained generator on the test split: one motion per caption and repeat, beside the real ones.
 
 python evaluation_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
 prints each measure with its 95% interval over --repeat_times, appends it to
@@ -26,10 +26,12 @@ def flags():
     generator_flags(parser)
     evaluation_flags(parser)
     parser.add_argument(
-        "--cal_mm", action="store_true", help="MultiModality too: 30 motions of each of 96 captions [off]"
+        "--cal_mm",
+        action="store_true",
+        help="also measure MultiModality: 30 motions for each of 96 captions [off]",
     )
     parser.add_argument(
-        "--no_ema", action="store_true", help="the weights as trained, not their moving average [off]"
+        "--no_ema", action="store_true", help="use the weights as trained, not their moving average [off]"
     )
     return parser
 

@@ -41,10 +41,10 @@ def parse(argv):
         "--smooth",
         type=number(float, 0, 0.9999),
         default=0.9,
-        help="weight of the past, 0 = off [%(default)s]",
+        help="smoothing: weight of the past, 0 = off [%(default)s]",
     )
-    parser.add_argument("--metric", default="Train/loss", help="which scalar [%(default)s]")
-    parser.add_argument("--all", action="store_true", help="every scalar, a picture each, into --output_dir")
+    parser.add_argument("--metric", default="Train/loss", help="scalar to plot [%(default)s]")
+    parser.add_argument("--all", action="store_true", help="one picture for every scalar, in --output_dir")
     parser.add_argument("--output_dir", type=Path, help="folder for --all [<run>_curves]")
     args = parser.parse_args(argv)
     args.log_dirs = args.log_dirs or [args.log_dir]

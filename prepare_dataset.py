@@ -1,4 +1,4 @@
-"""Turn motion with captions into a data set that every script here trains on.
+"""Turn motion with captions into a data set that all scripts can use.
 
   python prepare_dataset.py demo          the embedded demo set -> datasets/Demo
   python prepare_dataset.py joints --input $FSQ_MARDM_DATA/bandai_namco --name BandaiNamco
@@ -11,8 +11,8 @@
                                           HumanML3D's clips and captions of CMU's own motion, without AMASS
   python prepare_dataset.py check --dataset_name t2m          is a set fit for training?
 
-A set is written beside its place and moved there when it is whole. datasets/README.md describes the layout,
-and how to get HumanML3D and KIT-ML.
+A set appears in its place only when it is complete. datasets/README.md describes the layout, and how to get
+HumanML3D and KIT-ML.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -112,12 +112,12 @@ def mirror_flag(parser):
         choices=TWINS,
         const="train",
         default="none",
-        help="mirrored twins (M...): of no clip, of train, of all [none; without a value: train]",
+        help="mirrored clips (M...) of none, of the training clips, or of all [none; without a value: train]",
     )
 
 
 def bvh_flags(parser):
-    parser.add_argument("--input", required=True, help="folder of BVH files, also in folders below (needed)")
+    parser.add_argument("--input", required=True, help="folder of BVH files, with its subfolders (needed)")
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument(
         "--captions", help=".jsonl or .csv: name, captions and, if wanted, tokens, split, labels"
@@ -143,15 +143,15 @@ def parse(argv=None):
     sub.add_argument(
         "--input", required=True, help="folder with motions.npz, captions.jsonl, labels.csv (needed)"
     )
-    sub.add_argument("--split_column", default="split", help="of labels.csv [%(default)s]")
+    sub.add_argument("--split_column", default="split", help="column of labels.csv [%(default)s]")
     mirror_flag(sub)
     sub.add_argument(
         "--unseen_pairs",
         type=count(1),
         metavar="N",
-        help="split anew: at least N test clips of content x style that is not in training [as labels.csv]",
+        help="new split: N or more test clips, of content-style pairs not in training [as labels.csv]",
     )
-    sub.add_argument("--seed", type=count(), default=3407, help="of --unseen_pairs [%(default)s]")
+    sub.add_argument("--seed", type=count(), default=3407, help="seed of --unseen_pairs [%(default)s]")
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
     set_flags(sub)
@@ -168,7 +168,7 @@ def parse(argv=None):
     sub.add_argument(
         "--dataset_name", type=name, required=True, help="t2m, kit or a set of your own (needed)"
     )
-    sub.add_argument("--dataset_dir", default="./datasets", help="where the data sets lie [%(default)s]")
+    sub.add_argument("--dataset_dir", default="./datasets", help="folder of the data sets [%(default)s]")
     return parser.parse_args(argv)
 
 

@@ -2,9 +2,9 @@
 
 python sample.py --demo --text_prompt "a person walks forward" --motion_length 120
 python sample.py --name FSQ_MARDM ...               # a trained generator
-python sample.py ... --text_path prompts.txt        # one a line; prompt#120 sets its frames, prompt#NA none
-python sample.py ... --text_path story.txt --stitch # its prompts become one long motion
-python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres at seconds, the last one facing +X
+python sample.py ... --text_path prompts.txt        # one per line; prompt#120 sets its frames, prompt#NA not
+python sample.py ... --text_path story.txt --stitch # the prompts become one long motion
+python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres @ seconds, at the last facing +X
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -45,7 +45,7 @@ def flags():
         "--motion_length",
         type=count(0, MAX_FRAMES),
         default=0,
-        help="frames, cut to a multiple of 4 [0 = estimate]",
+        help="frames, rounded down to a multiple of 4 [0 = estimate]",
     )
     group.add_argument(
         "--repeat_times", type=count(1, 10**4), default=1, help="motions per prompt [%(default)s]"
@@ -67,13 +67,13 @@ def flags():
         "--transition",
         type=count(STRIDE, MAX_FRAMES // 2),
         default=TRANSITION,
-        help="frames around every join of --stitch, and the seam of --loop, drawn anew, cut to a multiple of "
-        "4 and to a third of either part [%(default)s]",
+        help="frames regenerated around each join of --stitch and the seam of --loop, rounded down to a "
+        "multiple of 4, at most a third of either part [%(default)s]",
     )
     kinds.add_argument(
         "--waypoints",
         metavar="X,Z@SECONDS[:DEGREES]",
-        help="places in metres that every motion passes, in one string; it begins at 0,0, facing anywhere",
+        help="places in metres that every motion passes, in one string; it starts at 0,0, in any direction",
     )
     group.add_argument(
         "--candidates",

@@ -1,9 +1,9 @@
-"""Stage 1: train an autoencoder, motion <-> tokens.
+"""Stage 1: train an autoencoder that turns motion into tokens and back.
 
 python train_AE.py --name AE --dataset_name t2m --model FSQ_AE_High
 python train_AE.py --name AE --dataset_name t2m --model AE_Model --recipe mardm
-python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128 --batch_size 32 --max_iters
-2000
+python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128 --batch_size 32 \\
+    --max_iters 2000
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -56,7 +56,7 @@ RECIPES = {
 
 def flags():
     parser = Parser(__doc__)
-    parser.add_argument("--recipe", choices=tuple(RECIPES), help="other defaults: MARDM's training")
+    parser.add_argument("--recipe", choices=tuple(RECIPES), help="other defaults; mardm: MARDM's training")
     common_flags(parser, run_name="AE")
     add_flags(parser, "model", AutoencoderConfig)
     add_flags(parser, "loss", ReconstructionLoss)

@@ -2,8 +2,8 @@
 
 python train_Evaluators.py --dataset_name Demo
 writes checkpoints/<dataset>/text_mot_match/model/finest.tar and text_mot_match_clip/model/finest.tar.
-For t2m and kit only the published evaluators give figures that compare with the literature: README.
---text minilm reads captions by a pretrained encoder: for a small set with captions that people wrote.
+For t2m and kit only the published evaluators give figures comparable with the literature: docs/training.md.
+--text minilm uses a pretrained text encoder, for small sets with captions that people wrote.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -46,7 +46,10 @@ def flags():
     common_flags(parser)
     group = parser.add_argument_group("evaluators")
     group.add_argument(
-        "--which", choices=("matching", "contrast", "both"), default="both", help="[%(default)s]"
+        "--which",
+        choices=("matching", "contrast", "both"),
+        default="both",
+        help="which to train [%(default)s]",
     )
     group.add_argument(
         "--dim",
@@ -74,7 +77,7 @@ def flags():
         "--loss",
         choices=LOSSES,
         default="infonce",
-        help="of the matching networks; margin: Guo et al. [%(default)s]",
+        help="loss of the matching networks; margin: that of Guo et al. [%(default)s]",
     )
     group.add_argument(
         "--glove_dir", default="./glove", help="published word vectors, where present [%(default)s]"

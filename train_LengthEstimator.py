@@ -1,4 +1,4 @@
-"""Train the network that tells how long the motion of a text is, for prompts that come without a length.
+"""Train the length estimator, which predicts a motion's length from its text, for prompts without one.
 
 python train_LengthEstimator.py --dataset_name Demo
 writes checkpoints/<dataset>/length_estimator/model/finest.tar, which sample.py and app.py read.

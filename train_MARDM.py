@@ -1,7 +1,7 @@
 """Stage 2: train the masked Transformer and its diffusion head on the tokens of a trained autoencoder.
 
-python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
---need_evaluation
+python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL \\
+    --need_evaluation
 """
 
 import utils.environment  # noqa: F401  # isort: skip
@@ -53,7 +53,9 @@ def flags():
     optimizer_flags(parser, batch_size=64, epoch=500, weight_decay=1e-5, milestones=[50000])
     group = parser.add_argument_group("evaluation")
     group.add_argument(
-        "--need_evaluation", action="store_true", help="generate and evaluate after epochs, keep the best"
+        "--need_evaluation",
+        action="store_true",
+        help="generate and evaluate every --eval_every epochs, keep the best weights",
     )
     group.add_argument(
         "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"

@@ -69,7 +69,7 @@ class MachineConfig:
         "auto",
         choices=("auto", "cuda", "cpu", "mps"),
     )
-    no_tf32: bool = flag("full float32 products on CUDA, not TF32 as MARDM", False)
+    no_tf32: bool = flag("full float32 products on CUDA, not TF32 as in MARDM", False)
     deterministic: bool = flag("the same bits in every run, slower on CUDA: docs/reproducibility.md", False)
 
 
@@ -79,8 +79,8 @@ class RunConfig:
 
     name: str = flag("name of this run", type=folder_name)
     dataset_name: str = flag("t2m, kit or a set of your own", "t2m", type=folder_name)
-    dataset_dir: str = flag("where the data sets lie", "./datasets")
-    checkpoints_dir: str = flag("where runs are kept", "./checkpoints")
+    dataset_dir: str = flag("folder of the data sets", "./datasets")
+    checkpoints_dir: str = flag("folder of the runs", "./checkpoints")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SpeedConfig:
     """Off by default: what it gains depends on the machine (benchmarks/README.md)."""
 
     precision: str = flag(
-        "of the large products; bf16 is for GPUs that have it", "fp32", choices=("fp32", "bf16")
+        "of large matrix products; bf16 is for GPUs that have it", "fp32", choices=("fp32", "bf16")
     )
     compile: bool = flag("torch.compile: a minute or more at the start; needs a C++ compiler", False)
 
@@ -98,17 +98,17 @@ class WeightsConfig(SpeedConfig, RunConfig):
     """Which trained weights are meant. What is None is what the generator's checkpoint says."""
 
     checkpoint: str = flag(
-        "net_best_fid.tar where present, else latest.tar; latest.tar; MARDM's rule",
+        "best: net_best_fid.tar if present, else latest.tar; latest: latest.tar; parent: as MARDM chooses",
         "best",
         choices=("best", "latest", "parent"),
     )
     ae_name: str | None = flag(
-        "the autoencoder's run [the one that the generator was trained on]", None, type=folder_name
+        "run of the autoencoder [the one that the generator was trained on]", None, type=folder_name
     )
-    ae_model: str | None = flag("its entry in AE_models [what its checkpoint says]", None)
-    model: str | None = flag("an entry of MARDM_models [what the checkpoint says]", None)
+    ae_model: str | None = flag("the autoencoder's entry in AE_models [as its checkpoint says]", None)
+    model: str | None = flag("an entry of MARDM_models [as the checkpoint says]", None)
     text_encoder: str | None = flag(
-        "frozen text encoder [clip-vit-b32 for t2m and kit, minilm else; recorded in the checkpoint]",
+        "frozen text encoder [as the checkpoint says; for new runs clip-vit-b32 on t2m and kit, else minilm]",
         None,
         choices=tuple(TEXT_ENCODERS),
     )
@@ -120,12 +120,12 @@ class WeightsConfig(SpeedConfig, RunConfig):
 class LoaderConfig:
     """How batches are made. A step is one global batch, whatever the number of processes."""
 
-    batch_size: int = flag("clips or windows of a step, over all processes", type=count(1, 10**6))
+    batch_size: int = flag("clips or windows per step, all processes together", type=count(1, 10**6))
     seed: int = 3407
     num_workers: int = flag("data loading processes", 4, type=count(0, 256))
     grad_accum: int = flag(
-        "micro-batches, by length, in which a process takes its share of a batch: less memory, less "
-        "padding, the same step",
+        "parts, sorted by length, in which a process computes its share of a batch: less memory and padding, "
+        "the same step",
         1,
         type=count(1, 10**4),
     )
@@ -141,12 +141,14 @@ class AutoencoderConfig:
 
     model: str = flag(f"one of {', '.join(AE_models)}", "FSQ_AE_Model")
     width: int = flag("channels of the networks", 512, type=count(8, 4096))
-    fsq_levels: tuple[int, ...] = flag("of FSQ_AE_Model", (8, 5, 5, 5, 5), type=count(3, 10**4), nargs="+")
-    codebook_size: int = flag("of VQ_AE_Model", 512, type=count(2, 10**6))
+    fsq_levels: tuple[int, ...] = flag(
+        "levels of each grid dimension of FSQ_AE_Model", (8, 5, 5, 5, 5), type=count(3, 10**4), nargs="+"
+    )
+    codebook_size: int = flag("codes of VQ_AE_Model", 512, type=count(2, 10**6))
     commitment_cost: float = flag(
         "beta of VQ_AE_Model: how strongly the encoder is held to its codes", 0.25, type=number(float, 0, 1e3)
     )
-    ema_decay: float = flag("of the averaged weights, at most; 0: none", 0.999, type=number(float, 0, 1))
+    ema_decay: float = flag("largest decay of the averaged weights; 0: none", 0.999, type=number(float, 0, 1))
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class ReconstructionLoss:
     """
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
-    recons_loss: str = flag("distance", "l1_smooth", choices=("l1_smooth", "mse"))
+    recons_loss: str = flag("reconstruction loss", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
     root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))
     velocity_weight: float = flag(
@@ -167,7 +169,7 @@ class ReconstructionLoss:
         0.05,
         type=number(float, 0, 1e3),
     )
-    path_ramp: int = flag("steps until the path has its weight", 500, type=count())
+    path_ramp: int = flag("steps over which path_weight rises to its value", 500, type=count())
 
 
 @dataclass(frozen=True)
@@ -183,38 +185,38 @@ class GeneratorConfig:
         50,
         type=count(2, 10**4),
     )
-    cond_drop_prob: float = flag("share of texts left out", 0.1, type=number(float, 0, 1))
-    dropout: float = flag("of the Transformer", 0.2, type=number(float, 0, 0.9))
-    raw_targets: bool = flag("leave the targets as they are, as MARDM does; not standardised", False)
+    cond_drop_prob: float = flag("share of texts left out, for guidance", 0.1, type=number(float, 0, 1))
+    dropout: float = flag("dropout of the Transformer", 0.2, type=number(float, 0, 0.9))
+    raw_targets: bool = flag("do not standardise the targets, as MARDM", False)
     attention: str = flag(
-        "how it begins: heads at neighbouring tokens by a learned bias of each offset, or by queries and "
-        "keys; or all tokens alike, as MARDM",
+        "initialisation: heads at neighbouring tokens by a learned bias for each offset (relative_bias) or "
+        "by queries and keys (neighbours), or all tokens alike as in MARDM (flat)",
         "relative_bias",
         choices=("relative_bias", "neighbours", "flat"),
     )
     text_tokens: str = flag(
-        "the Transformer attends to the words of a text, or hears its pooled vector alone, as MARDM",
+        "on: the Transformer attends to the words of a text; off: to the pooled vector alone, as MARDM",
         "off",
         choices=("on", "off"),
     )
-    head_width: int = flag("of the head's network; 0: that of its size", 0, type=count(0, 8192))
+    head_width: int = flag("width of the head's network; 0: that of its size", 0, type=count(0, 8192))
     softmax_coordinates: str = flag(
-        "of a Softmax head: the coordinates of a token are drawn each by itself, or one after another",
+        "Softmax head: the coordinates of a token are drawn independently, or each given those before it",
         TrainingOptions.softmax_coordinates,
         choices=COORDINATES,
     )
-    text_refiner: int = flag("layers that read the words first", 1, type=count(0, 8))
+    text_refiner: int = flag("layers applied to the words before the Transformer", 1, type=count(0, 8))
     pooled_drop_prob: float = flag(
-        "share of texts of which the words alone are left, their pooled vector left out",
+        "share of texts whose pooled vector is left out, so that only the words remain",
         0.5,
         type=number(float, 0, 1),
     )
     noise_replacements: bool = flag(
         "replace hidden continuous latents by noise, as MARDM, not by real tokens", False
     )
-    max_motion_length: int = flag("frames", 196, type=count(4, 10**4))
+    max_motion_length: int = flag("longest motion, in frames", 196, type=count(4, 10**4))
     unit_length: int = flag("frames per token, always 4", 4, type=count(4, 4))
-    ema_decay: float = flag("of the averaged weights, at most", 0.9999, type=number(float, 0, 1))
+    ema_decay: float = flag("largest decay of the averaged weights", 0.9999, type=number(float, 0, 1))
     autoencoder: dict | None = None  # the one whose tokens it learns: see utils.checkpoints.Tokenizer.tie
 
 
@@ -224,24 +226,26 @@ class DistillationConfig:
 
     cfg_range: tuple[float, float]
     objective: str = flag(
-        "the end of the teacher's path; or the map between any two of its times, which --sampler_steps draws "
-        "from in 1 or more evaluations (SiT teachers)",
+        "regression: learn the end of the teacher's path; flow_map: learn the map between any two of its "
+        "times, to sample in --sampler_steps evaluations (SiT teachers)",
         "regression",
         choices=tuple(OBJECTIVES),
     )
-    draws: int = flag("noise draws of each hidden token and step", 4, type=count(1, 8))
+    draws: int = flag("noise draws per hidden token and step", 4, type=count(1, 8))
     teacher_steps: int = flag(
-        "midpoint steps of the teacher, to its end; a DDPM teacher takes those of --sampler_steps",
+        "midpoint steps of the teacher; a DDPM teacher takes --sampler_steps instead",
         8,
         type=count(1, 1000),
     )
-    null: bool = flag("the head sees the condition without text too: two Transformer passes a round", False)
+    null: bool = flag(
+        "the head also sees the condition without text: two Transformer passes per round", False
+    )
     own_motions: float = flag(
         "share of clips replaced by what the student itself generates for their captions",
         0.0,
         type=number(float, 0, 1),
     )
-    ema_decay: float = flag("of the averaged weights, at most", 0.999, type=number(float, 0, 1))
+    ema_decay: float = flag("largest decay of the averaged weights", 0.999, type=number(float, 0, 1))
     teacher: dict | None = None  # the generator: name, model, file, step, sha256 of its weights
 
 
@@ -251,20 +255,22 @@ class TrainingConfig:
 
     epoch: int = flag("passes over the training set", type=count(1))
     lr: float = flag("learning rate", 2e-4, type=number(float, 0, 10))
-    weight_decay: float = flag("AdamW's", 0.0, type=number(float, 0, 10))
-    warm_up_iter: int = flag("steps up to the full rate", 2000, type=count())
-    milestones: tuple[int, ...] = flag("steps", (), type=count(), nargs="*")
+    weight_decay: float = flag("weight decay of AdamW", 0.0, type=number(float, 0, 10))
+    warm_up_iter: int = flag("warm-up steps to the full learning rate", 2000, type=count())
+    milestones: tuple[int, ...] = flag(
+        "steps at which the learning rate is multiplied by lr_decay", (), type=count(), nargs="*"
+    )
     lr_decay: float = flag("factor at each milestone", 0.1, type=number(float, 0, 1))
     schedule: str = flag(
-        "of the rate after the warm-up: down to 0 by a cosine, or constant but for the milestones",
+        "learning rate after the warm-up: a cosine down to 0, or constant between the milestones",
         "milestones",
         choices=("cosine", "milestones"),
     )
-    clip_norm: float = flag("norm of the gradients, at most; 0: any", 0.0, type=number(float, 0, 1e6))
-    max_iters: int = flag("stop after so many steps, 0 = never", 0, type=count())
+    clip_norm: float = flag("largest norm of the gradients; 0: no limit", 0.0, type=number(float, 0, 1e6))
+    max_iters: int = flag("stop after this many steps; 0: after the last epoch", 0, type=count())
     log_every: int = flag("steps between scalars", 50, type=count(1))
     save_every: int = flag("steps between saves", 1000, type=count(1))
-    is_continue: bool = flag("go on from latest.tar, exactly", False)
+    is_continue: bool = flag("resume from latest.tar, exactly", False)
 
 
 @dataclass(frozen=True)
@@ -278,7 +284,7 @@ class SamplingFlags:
         type=number(float, 0, 100),
     )
     temperature: float = flag(
-        "scale of the noise; a Softmax head's logits are divided by it, 0: the likeliest class",
+        "scale of the noise; divides a Softmax head's logits (0: the likeliest class)",
         SamplingConfig.temperature,
         type=number(float, 0, 10),
     )
@@ -288,20 +294,20 @@ class SamplingFlags:
         choices=("step", "end", "off"),
     )
     sampler: str = flag(
-        "onestep: the head that distill_MARDM.py makes, in one evaluation; softmax: of a Softmax head; "
-        "others: of the SiT head; with dopri5, as MARDM, a motion depends on its batch [onestep where there "
-        "is one, else softmax or midpoint]",
+        "onestep: the head that distill_MARDM.py trains; softmax: a Softmax head; the others: solvers of the "
+        "SiT head (dopri5 as in MARDM: a motion then depends on its batch) [onestep if the run has it, else "
+        "softmax or midpoint]",
         SamplingConfig.sampler,
         choices=("auto", "onestep", "softmax", *SOLVERS),
     )
     sampler_steps: int | None = flag(
-        "of a fixed-step solver [4]; of a one-step head trained as a flow map [1]; of a DDPM head, respaced "
-        "from those of its training [50]",
+        "steps of a fixed-step solver [4], of a one-step head trained as a flow map [1], or of a DDPM head, "
+        "respaced from those of its training [50]",
         None,
         type=count(1, 1000),
     )
     order: str = flag(
-        "in which tokens leave the mask; halton: those of a round lie apart",
+        "order in which tokens leave the mask; halton: those of a round are spread evenly",
         SamplingConfig.order,
         choices=tuple(REVEAL_ORDERS),
     )
@@ -313,21 +319,21 @@ class EvaluationConfig:
     """The rules of an evaluation."""
 
     seed: int = 3407
-    repeat_times: int = flag("repeats", 20, type=count(1, 10**4))
-    split: str = flag("val: to choose settings on", "test", choices=("test", "val"))
+    repeat_times: int = flag("repeats of the evaluation", 20, type=count(1, 10**4))
+    split: str = flag("clips to evaluate on; val to choose settings", "test", choices=("test", "val"))
     protocol: str = flag(
-        "full: every clip counts, from its first frame; parent: MARDM's random crops, and the clips beyond "
-        "the last pool of 32 are left out, others at each repeat",
+        "full: every clip counts, from its first frame; parent: MARDM's random crops, and clips beyond the "
+        "last full pool of 32 are left out, different ones in each repeat",
         "full",
         choices=("full", "parent"),
     )
     batch_size: int = flag("clips at a time", 64, type=count(1, 10**5))
     record: str | None = flag(
-        "figures go to eval/RECORD.json, so that several settings of one run stand side by side "
+        "write the figures to eval/RECORD.json, to keep those of several settings of one run "
         "[eval; eval_val for --split val]",
         None,
         type=folder_name,
     )
-    baselines: bool = flag("rows of clips drawn from the training split", False)
+    baselines: bool = flag("also score clips of the training split, as references", False)
     eval_mean_std: str | None = flag("folder with the evaluator's own Mean.npy and Std.npy [none]", None)
     glove_dir: str = flag("published word vectors", "./glove")

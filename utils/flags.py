@@ -53,7 +53,7 @@ def generator_flags(parser):
         "--weights",
         action=UseReleased,
         choices=RELEASED,
-        help="released weights: of the procedural demo set, or of CMU's motion capture",
+        help="released weights: demo, few actions, reliable; cmu, many actions, less reliable",
     )
     parser.add_argument("--demo", action=UseReleased, nargs=0, help="the same as --weights demo")
     weights_flags(parser, "model", "ae_name", "ae_model", "checkpoint", "text_encoder")
@@ -64,7 +64,7 @@ def generator_flags(parser):
 def output_flags(parser, folder, formats):
     """Where motions go and as what. formats: the names that motion/export.py knows."""
     group = parser.add_argument_group("results")
-    group.add_argument("--output_dir", default=folder, help="where their folder goes [%(default)s]")
+    group.add_argument("--output_dir", default=folder, help="parent of the results' folder [%(default)s]")
     group.add_argument(
         "--export",
         choices=formats,
@@ -76,7 +76,7 @@ def output_flags(parser, folder, formats):
     group.add_argument(
         "--in_place",
         action="store_true",
-        help="take the root's way over the floor out of the joints (not of the feature rows)",
+        help="remove the root's movement over the floor from the joints (not from the feature rows)",
     )
     group.add_argument(
         "--mardm_names", action="store_true", help="MARDM's file names, with `caption:` before the text"
