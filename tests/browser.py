@@ -15,10 +15,7 @@ from matplotlib.image import imread
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt install chromium)")
 CANVAS = "document.querySelectorAll('canvas')[{}].toDataURL()"
-WEBGL = (
-    "--enable-unsafe-swiftshader",
-    "--use-angle=swiftshader",
-)  # drawn by the processor; without flags: none
+WEBGL = ("--enable-unsafe-swiftshader", "--use-angle=swiftshader")  # drawn by the processor
 
 
 class Browser:
@@ -27,19 +24,9 @@ class Browser:
     def __init__(self, profile, *more):
         to_browser, self.send_fd = os.pipe()
         self.read_fd, from_browser = os.pipe()
-        flags = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--remote-debugging-pipe",
-            "--window-size=900,640",
-        ]
-        flags += [
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            f"--user-data-dir={profile}",
-            *(more or ["--disable-3d-apis"]),
-        ]
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        flags += ["--window-size=900,640", "--disable-dev-shm-usage", "--no-first-run"]
+        flags += [f"--user-data-dir={profile}", *(more or ["--disable-3d-apis"])]
         # The protocol wants the pipes as descriptors 3 and 4.
         shell = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         self.process = subprocess.Popen(
@@ -80,9 +67,9 @@ class Browser:
         message, self.buffer = self.buffer.split(b"\0", 1)
         return json.loads(message)
 
-    def open(self, path, dark=False):
+    def open(self, path):
         self.events.clear()
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        scheme = {"name": "prefers-color-scheme", "value": "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait("document.readyState === 'complete' && document.querySelectorAll('canvas').length > 0")
@@ -113,13 +100,13 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
         self.settle()
 
-    def drag(self, dx, dy, shift=False):
+    def drag(self, dx, dy):
         """From the middle of the first canvas -> that middle."""
         x, y, width, height = self.js(
             "(r => [r.x, r.y, r.width, r.height])(document.querySelector('canvas').getBoundingClientRect())"
         )
         middle = {"x": x + width / 2, "y": y + height / 2}
-        mouse = {"button": "left", "buttons": 1, "clickCount": 1, "modifiers": 8 * shift}
+        mouse = {"button": "left", "buttons": 1, "clickCount": 1}
         end = {"x": middle["x"] + dx, "y": middle["y"] + dy}
         for kind, at in (("mousePressed", middle), ("mouseMoved", end), ("mouseReleased", end)):
             self.call("Input.dispatchMouseEvent", type=kind, **at, **mouse)
@@ -129,9 +116,6 @@ class Browser:
     def canvas(self, panel=0):
         """-> RGBA in [0,1], [H,W,4]."""
         return imread(io.BytesIO(base64.b64decode(self.js(CANVAS.format(panel)).split(",")[1])))
-
-    def screenshot(self):
-        return base64.b64decode(self.call("Page.captureScreenshot")["data"])
 
     def errors(self):
         """Console errors, exceptions and requests to anywhere but the page itself."""

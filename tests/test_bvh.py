@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from motion.bvh import read_bvh
-from motion.bvh.rigs import map_joints
+from tests.bodies import packed_clips
 
 ORDERS = ["".join(order) for order in itertools.permutations("XYZ")]
 CHAIN = """HIERARCHY
@@ -94,19 +94,14 @@ def test_unseen_files_resampled_in_rotation_space_are_the_published_joints(sampl
         "Hips UpperLeg_L UpperLeg_R Spine LowerLeg_L LowerLeg_R Spine Foot_L Foot_R Chest Toes_L Toes_R Neck "
     )
     names += "Shoulder_L Shoulder_R Head UpperArm_L UpperArm_R LowerArm_L LowerArm_R Hand_L Hand_R"
-    with np.load(samples.parent / "motions.npz") as file:
-        joints, offsets, clips = file["joints"], file["offsets"], list(file["names"])
-        yaw, origin, unit = file["yaw"], file["origin_m"], float(file["unit_m"])
+    published = packed_clips(samples.parent, world=True)
     files = sorted(samples.glob("*.bvh"))
     assert len(files) == 12
     for path in files:
-        clip = clips.index(path.stem)
         bvh = read_bvh(path).resampled(20.0)
         places = bvh.global_positions()[:, [bvh.names.index(name) for name in names.split()]] / 100
         places[:, 6] = (places[:, 3] + places[:, 9]) / 2
-        published = joints[offsets[clip] : offsets[clip + 1]] * unit
-        published = published @ Rotation.from_euler("y", yaw[clip]).as_matrix().T + origin[clip]
-        assert np.abs(places - published).max() < 2e-4
+        assert np.abs(places - published[path.stem]).max() < 2e-4
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -287,16 +282,3 @@ def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, se
         assert re.fullmatch(r"[^\n]{5,250}", str(error))
     else:
         assert np.isfinite(bvh.global_positions()).all() or np.abs(bvh.offsets).max() > 1e20
-
-
-def test_character_creator_s_names_are_known():
-    """Its prefix holds an underscore: CC_Base_Hip."""
-    names = ["Hip", "Pelvis", "Waist", "Spine01", "Spine02", "NeckTwist01", "NeckTwist02", "Head"]
-    for side in "LR":
-        names += [
-            f"{side}_{bone}"
-            for bone in ["Thigh", "Calf", "Foot", "ToeBase", "Clavicle", "Upperarm", "Forearm", "Hand"]
-        ]
-    mapped = map_joints([f"CC_Base_{name}" for name in names])
-    assert [names[i] for (i,) in mapped[:4]] == ["Hip", "L_Thigh", "R_Thigh", "Waist"]
-    assert [names[i] for (i,) in mapped[10:13]] == ["L_ToeBase", "R_ToeBase", "NeckTwist01"]

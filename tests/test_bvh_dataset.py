@@ -13,6 +13,7 @@ from test_bvh import GOOD, MALFORMED
 import prepare_dataset
 from motion.bvh import read_bvh, rigs
 from motion.skeletons import SMPL22, mirror_joints
+from tests.bodies import packed_clips
 from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files
@@ -48,10 +49,8 @@ def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data
     assert [path.name for path in root.parent.iterdir()] == ["Own"]
     assert json.loads((root / "spec.json").read_text())["licence"] == "CC BY-NC 4.0"
 
-    with np.load(data_dir / "bandai_namco/motions.npz") as packed:  # the same clip, by another program
-        name = "dataset-2_walk-turn-left_exhausted_010"
-        at = list(packed["names"]).index(name)
-        joints = packed["joints"][packed["offsets"][at] : packed["offsets"][at + 1]] * float(packed["unit_m"])
+    name = "dataset-2_walk-turn-left_exhausted_010"
+    joints = packed_clips(data_dir / "bandai_namco")[name]  # the same clip, by another program
     assert np.abs(joints_to_features(joints, SMPL22, "one_sign")[:, :67] - clips[name].motion).max() < 2e-3
     twin = joints_to_features(mirror_joints(place(joints, SMPL22), SMPL22), SMPL22, "one_sign")
     assert np.abs(twin[:, :67] - clips[f"M{name}"].motion).max() < 2e-3
@@ -136,6 +135,10 @@ RIG_NAMES = {
     "rokoko": ["Hips", "Spine1", "Spine2", "Spine3", "Spine4", "Neck", "Head"]
     + both_sides("{}{}", "Thigh Shin Foot Toe Shoulder Arm ForeArm Hand"),
     "smpl": list(SMPL22.joints),
+    "character creator": [  # the prefix holds an underscore
+        *both_sides("CC_Base_{}{}", "Hip Pelvis Waist Spine01 Spine02 NeckTwist01 NeckTwist02 Head", [""]),
+        *both_sides("CC_Base_{}_{}", "Thigh Calf Foot ToeBase Clavicle Upperarm Forearm Hand", "LR"),
+    ],
 }
 
 
@@ -147,7 +150,7 @@ def test_rigs_are_recognised_by_name_left_stays_left(rig):
         lefts = [names[i] for i in sources[SMPL22.joints[left]]]
         rights = [names[i] for i in sources[SMPL22.joints[right]]]
         swapped = (name.replace("Left", "Right").replace("left", "right") for name in lefts)
-        assert [name.replace(" L ", " R ") for name in swapped] == rights and lefts != rights
+        assert [re.sub(r"([ _])L([ _])", r"\1R\2", name) for name in swapped] == rights and lefts != rights
     assert len({tuple(source) for source in sources.values()}) == 22  # no joint stands for two
     for joint, part in (("left_elbow", "arm|elbow"), ("left_knee", "leg|calf|knee|shin"), ("head", "head")):
         (source,) = sources[joint]
@@ -177,9 +180,8 @@ def test_an_end_site_stands_in_for_a_toe_that_is_missing():
 
 @pytest.mark.parametrize("unit", rigs.UNITS)
 @pytest.mark.parametrize("size", [0.75, 1.0, 1.25])
-def test_the_unit_is_told_from_the_height(data_dir, unit, size):
-    joints = np.load(data_dir / "humanml3d_samples/new_joints/012314.npy")[:5].astype(float)
-    assert rigs.guess_unit(joints * size / rigs.UNITS[unit]) == unit
+def test_the_unit_is_told_from_the_height(real_walk, unit, size):
+    assert rigs.guess_unit(real_walk[:5] * size / rigs.UNITS[unit]) == unit
 
 
 def test_a_body_of_no_size_is_refused():

@@ -13,6 +13,7 @@ from motion.bvh.rigs import bone_lengths, to_joints22
 from motion.bvh.writer import write_bvh
 from motion.rotations import best_fit, unit
 from motion.skeletons import KIT21, SMPL22
+from tests.bodies import packed_clips
 
 
 def there_and_back(tmp_path, joints, fps=20.0):
@@ -22,33 +23,28 @@ def there_and_back(tmp_path, joints, fps=20.0):
     return to_joints22(bvh)
 
 
-@pytest.fixture(scope="module")
-def real(data_dir):
-    return np.load(data_dir / "humanml3d_samples/new_joints/012314.npy").astype(np.float64)
-
-
 @pytest.mark.parametrize("pose", ["as it is", "facing away", "lying", "upside down", "twice round"])
-def test_real_motion_comes_back(tmp_path, real, pose):
-    angles = np.zeros((len(real), 3))
-    angles[:, 1] = {"facing away": 180, "twice round": np.linspace(0, 720, len(real))}.get(pose, 0)
+def test_real_motion_comes_back(tmp_path, real_walk, pose):
+    angles = np.zeros((len(real_walk), 3))
+    angles[:, 1] = {"facing away": 180, "twice round": np.linspace(0, 720, len(real_walk))}.get(pose, 0)
     angles[:, 0] = {"lying": -90, "upside down": 180}.get(pose, 0)
     turns = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-    joints = np.einsum("tij,tkj->tki", turns, real)
+    joints = np.einsum("tij,tkj->tki", turns, real_walk)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         back = there_and_back(tmp_path, joints)
     assert np.linalg.norm(back - joints, axis=-1).max() < 1e-4
 
 
-def test_bones_are_constant_and_rotations_are_rotations(real):
-    offsets, world = skeleton_pose(real, SMPL22)
-    assert np.allclose(np.linalg.norm(offsets, axis=1), bone_lengths(real, SMPL22), atol=1e-6)
+def test_bones_are_constant_and_rotations_are_rotations(real_walk):
+    offsets, world = skeleton_pose(real_walk, SMPL22)
+    assert np.allclose(np.linalg.norm(offsets, axis=1), bone_lengths(real_walk, SMPL22), atol=1e-6)
     assert np.allclose(world @ np.swapaxes(world, -1, -2), np.eye(3), atol=1e-9)
     assert np.allclose(np.linalg.det(world), 1)
 
 
-def test_the_rest_pose_is_a_t_pose_whose_root_has_no_offset(tmp_path, real):
-    write_bvh(tmp_path / "motion.bvh", real, 20)
+def test_the_rest_pose_is_a_t_pose_whose_root_has_no_offset(tmp_path, real_walk):
+    write_bvh(tmp_path / "motion.bvh", real_walk, 20)
     bvh = read_bvh(tmp_path / "motion.bvh")
     places = np.zeros_like(bvh.offsets)
     for joint, parent in enumerate(bvh.parents):
@@ -60,16 +56,11 @@ def test_the_rest_pose_is_a_t_pose_whose_root_has_no_offset(tmp_path, real):
     assert at["LeftToeBase"][2] > at["LeftFoot"][2] + 5
 
 
-def clips(data_dir, name):
-    with np.load(data_dir / name / "motions.npz") as packed:
-        joints, ends, unit_m = packed["joints"], packed["offsets"], float(packed["unit_m"])
-    return [joints[ends[i] : ends[i + 1]].astype(np.float64) * unit_m for i in range(5, len(ends) - 1, 150)]
-
-
 @pytest.fixture(scope="module", params=["bandai_namco", "cmu_humanml3d"])
 def posed(request, data_dir):
     """Real clips with their poses."""
-    return [(clip, skeleton_pose(clip, SMPL22)[1]) for clip in clips(data_dir, request.param)]
+    clips = packed_clips(data_dir / request.param, slice(5, None, 150)).values()
+    return [(clip, skeleton_pose(clip, SMPL22)[1]) for clip in clips]
 
 
 def test_elbows_and_knees_hinge_on_one_axis(posed):
@@ -120,9 +111,9 @@ def test_a_standing_body_has_head_and_feet_as_at_rest(lean, pitch):
         assert np.abs(level - turn).max() < 1e-3
 
 
-def test_varying_bones_are_fitted_and_constant_ones_left_alone(real):
+def test_varying_bones_are_fitted_and_constant_ones_left_alone(real_walk):
     """Noise of about a centimetre a joint: hands end near their place, the root at it."""
-    joints = real + np.random.default_rng(0).normal(0, 0.005, real.shape)
+    joints = real_walk + np.random.default_rng(0).normal(0, 0.005, real_walk.shape)
     errors = []
     for fitted in (joints, fit_bones(joints, SMPL22)):
         offsets, world = skeleton_pose(fitted, SMPL22)
@@ -131,7 +122,7 @@ def test_varying_bones_are_fitted_and_constant_ones_left_alone(real):
     assert np.abs(placed - fitted).max() < 1e-6 and errors[1][:, 0].max() < 1e-12
     assert errors[1].mean() < 0.6 * errors[0].mean() and errors[1].max() < 0.03
     assert errors[1][:, list(SMPL22.wrists)].mean() < 0.3 * errors[0][:, list(SMPL22.wrists)].mean()
-    assert np.abs(fit_bones(real, SMPL22) - real).max() < 1e-4
+    assert np.abs(fit_bones(real_walk, SMPL22) - real_walk).max() < 1e-4
     assert fit_bones(joints[:1], SMPL22).shape == (1, 22, 3)
 
 

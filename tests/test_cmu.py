@@ -11,6 +11,7 @@ import pytest
 
 import prepare_dataset
 from motion.skeletons import SMPL22
+from tests.bodies import packed_clips
 from utils.data.clips import load_clips, read_split
 from utils.data.cmu import CmuConfig, Section, TrialReading, cmu_clips, fault, leaks, shot_at_60
 from utils.data.dataset_writer import read_packed
@@ -39,17 +40,7 @@ def labels(pack):
 @pytest.fixture(scope="module")
 def packed(pack):
     """{name: joints in metres in the source's world}"""
-    with np.load(pack / "motions.npz") as z:
-        joints, offsets, names, yaw, origin = (
-            z[k] for k in ("joints", "offsets", "names", "yaw", "origin_m")
-        )
-        unit = float(z["unit_m"])
-    clips = {}
-    for i, name in enumerate(names):
-        c, s = np.cos(yaw[i]), np.sin(yaw[i])
-        turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-        clips[str(name)] = joints[offsets[i] : offsets[i + 1]] * unit @ turn.T + origin[i]
-    return clips
+    return packed_clips(pack, world=True)
 
 
 def edit(path, target, rows=lambda rows: rows, header=lambda text: text):

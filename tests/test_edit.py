@@ -16,7 +16,7 @@ from motion.bvh.rigs import HUMANML3D_BONES
 from motion.bvh.writer import write_bvh
 from motion.rotations import unit
 from motion.skeletons import SMPL22
-from tests.bodies import rest_pose
+from tests.bodies import packed_clips, rest_pose
 from tests.test_MARDM import awake
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
@@ -148,12 +148,8 @@ def run_edit(weights, tmp_path, source, *sections):
 
 def real_clips(data_dir, at_least, at_most, count):
     """Clips of Bandai Namco's in the places and headings of their recording."""
-    data = np.load(data_dir / "bandai_namco/motions.npz")
-    joints, offsets, yaw, origin = (data[key] for key in ("joints", "offsets", "yaw", "origin_m"))
-    frames = np.diff(offsets)
-    for i in np.flatnonzero((frames >= at_least) & (frames <= at_most))[::20][:count]:
-        clip = joints[offsets[i] : offsets[i + 1]] * float(data["unit_m"])
-        yield clip @ Rotation.from_rotvec([0, yaw[i], 0]).as_matrix().T + origin[i] + [1, 0.3, -2]
+    clips = packed_clips(data_dir / "bandai_namco", world=True).values()
+    return [clip + [1, 0.3, -2] for clip in clips if at_least <= len(clip) <= at_most][::20][:count]
 
 
 def test_kept_frames_of_real_clips_stand_where_they_stood(demo_weights, data_dir, tmp_path, capsys):

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from motion.feet import fix_feet, standing
 from motion.skeletons import KIT21, SMPL22
-from tests.bodies import rest_pose
+from tests.bodies import packed_clips, rest_pose
 from utils.metrics import foot_skate
 
 FPS = 20.0
@@ -14,9 +14,7 @@ FPS = 20.0
 
 @pytest.fixture(scope="module")
 def clips(data_dir):
-    with np.load(data_dir / "bandai_namco/motions.npz") as packed:
-        joints, offsets, unit = packed["joints"], packed["offsets"], float(packed["unit_m"])
-    return [joints[offsets[i] : offsets[i + 1]] * unit for i in range(5, 3066, 120)]
+    return list(packed_clips(data_dir / "bandai_namco", slice(5, 3066, 120)).values())
 
 
 def sliding(clips, seed=0):

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pygltflib
 import pytest
-from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from motion.bvh.pose import fit_bones, skeleton_pose
@@ -80,17 +79,9 @@ print("RESULT" + json.dumps([meshes, frames]))
 
 
 @pytest.fixture(scope="module")
-def varying(data_dir):
-    """A real walk with bones as a network draws them: a centimetre a joint, smooth in time."""
-    joints = np.load(data_dir / "humanml3d_samples/new_joints/012314.npy").astype(np.float64)
-    noise = np.random.default_rng(0).normal(0, 0.01, joints.shape)
-    return joints + 2 * gaussian_filter1d(noise, 2, axis=0)
-
-
-@pytest.fixture(scope="module")
-def glb(varying, tmp_path_factory):
+def glb(varying_walk, tmp_path_factory):
     path = tmp_path_factory.mktemp("glb") / "walk.glb"
-    write_glb(path, varying, 20, 'a <b>walk</b> "quoted"')
+    write_glb(path, varying_walk, 20, 'a <b>walk</b> "quoted"')
     return path
 
 
@@ -174,16 +165,16 @@ def test_the_surface_is_closed_faces_outward_and_hangs_on_the_bones(skeleton):
     assert len(set(body.joints.ravel())) >= len(skeleton) - 4
 
 
-def test_both_bones_move_what_lies_at_their_joint(varying):
-    body = mannequin(skeleton_pose(varying, SMPL22)[0], SMPL22)
+def test_both_bones_move_what_lies_at_their_joint(varying_walk):
+    body = mannequin(skeleton_pose(varying_walk, SMPL22)[0], SMPL22)
     for lower in (4, 5, 18, 19):
         pair = (body.joints == [SMPL22.parents[lower], lower]).all(axis=1)
         shares = body.shares[pair]
         assert shares.max() == 1 and shares.min() == 0 and ((shares > 0.2) & (shares < 0.8)).any()
 
 
-def test_ten_seconds_are_small_and_the_joints_are_where_they_were(varying, tmp_path):
-    joints = np.concatenate([varying, varying])[:200]
+def test_ten_seconds_are_small_and_the_joints_are_where_they_were(varying_walk, tmp_path):
+    joints = np.concatenate([varying_walk, varying_walk])[:200]
     write_glb(tmp_path / "a.glb", joints, 20)
     assert (tmp_path / "a.glb").stat().st_size < 300_000
     reader = Reader(tmp_path / "a.glb")
@@ -192,17 +183,17 @@ def test_ten_seconds_are_small_and_the_joints_are_where_they_were(varying, tmp_p
     check(pose[:, :, :3, 3], joints)
 
 
-def test_the_body_moves_with_the_joints(glb, varying):
+def test_the_body_moves_with_the_joints(glb, varying_walk):
     reader = Reader(glb)
     times, pose = reader.pose()
     vertices, groups = reader.skinned()
     visor = vertices[:, groups["visor"]].mean(axis=1) - pose[:, SMPL22.head, :3, 3]
-    ahead = (visor * faces(varying, SMPL22)).sum(axis=-1)
+    ahead = (visor * faces(varying_walk, SMPL22)).sum(axis=-1)
     assert np.median(ahead) > 0.05 and np.percentile(ahead, 20) > 0  # the person also bends down
     for side, wrist in zip(("left", "right"), SMPL22.wrists):
         apart = np.linalg.norm(vertices[:, groups[side]] - pose[:, None, wrist, :3, 3], axis=-1)
         assert (apart.min(axis=1) < 0.04).all()
-    lowest, toes = vertices[..., 1].min(axis=1), varying[:, list(SMPL22.feet[1::2]), 1].min(axis=1)
+    lowest, toes = vertices[..., 1].min(axis=1), varying_walk[:, list(SMPL22.feet[1::2]), 1].min(axis=1)
     assert np.median(np.abs(lowest - toes)) < 0.03  # soles are on the floor; a hand may reach lower
 
 
@@ -248,7 +239,7 @@ def test_the_khronos_validator_has_nothing_to_say(glb):
 
 @needs_browser
 @needs_module("three")
-def test_three_js_shows_it_move(glb, varying, tmp_path):
+def test_three_js_shows_it_move(glb, varying_walk, tmp_path):
     page = PAGE.replace("THREE", (MODULES / "three").resolve().as_uri())
     page = page.replace("DATA", base64.b64encode(glb.read_bytes()).decode())
     (tmp_path / "a.html").write_text(page, encoding="utf-8")
@@ -256,24 +247,24 @@ def test_three_js_shows_it_move(glb, varying, tmp_path):
     try:
         browser.open(tmp_path / "a.html")
         browser.wait("window.show !== undefined")
-        frames = range(0, len(varying) - 1, 10)
+        frames = range(0, len(varying_walk) - 1, 10)
         positions = np.array([browser.js(f"show({frame / 20})") for frame in frames])
         names = [name.removeprefix("mixamorig") for name in browser.js("names")]
         pictures = [browser.js(f"show({t})") and browser.canvas() for t in (0, 1.0, 0)]
     finally:
         browser.close()
     order = [names.index(name.removeprefix("mixamorig:")) for name in Reader(glb).names]
-    check(positions[:, order], varying, list(frames))
+    check(positions[:, order], varying_walk, list(frames))
     assert (pictures[0] != pictures[1]).any(axis=-1).mean() > 0.02
     assert np.array_equal(pictures[0], pictures[2])
 
 
 @pytest.mark.skipif(not BLENDER, reason="FSQ_MARDM_BLENDER names no Python with Blender (pip install bpy)")
-def test_blender_imports_it(glb, varying, tmp_path):
+def test_blender_imports_it(glb, varying_walk, tmp_path):
     (tmp_path / "read.py").write_text(BLEND, encoding="utf-8")
     command = [BLENDER, str(tmp_path / "read.py"), str(glb)]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     meshes, frames = json.loads(output.split("RESULT")[1])
     positions = np.array([[frame[name] for name in Reader(glb).names] for frame in frames])
-    assert meshes == ["Mannequin"] and len(positions) == len(varying)
-    check(positions[..., [0, 2, 1]] * [1, 1, -1], varying)  # Blender's Z is up
+    assert meshes == ["Mannequin"] and len(positions) == len(varying_walk)
+    check(positions[..., [0, 2, 1]] * [1, 1, -1], varying_walk)  # Blender's Z is up

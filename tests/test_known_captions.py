@@ -8,7 +8,6 @@ from tests.tiny import call
 from utils.data.clips import Caption, Clip
 from utils.errors import BadInput
 from utils.generation.known_captions import MOST, KnownCaptions
-from utils.pipeline import load
 from utils.safe_load import State
 
 
@@ -61,8 +60,7 @@ def test_a_damaged_list_is_refused(change):
         KnownCaptions.from_state(State(fields, "file"), 8)
 
 
-def test_released_weights_carry_their_captions_and_list_their_actions(demo_weights, tmp_path, capsys):
-    pipeline = load("Demo/demo_MARDM", demo_weights)
+def test_released_weights_carry_their_captions_and_list_their_actions(pipeline, demo_weights, capsys):
     assert pipeline.captions.texts
     text = pipeline.embed(pipeline.captions.texts[:1])
     assert list(pipeline.warnings(pipeline.captions.texts[:1], text)) == []

@@ -7,12 +7,6 @@ import sample
 from models.MARDM import SamplingConfig
 from motion.export import in_place
 from utils.generation.loops import draw_loop
-from utils.pipeline import load
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    return load("Demo/demo_MARDM")
 
 
 def local_steps(rows):
@@ -22,15 +16,15 @@ def local_steps(rows):
 
 
 @pytest.mark.parametrize("length, transition", [(20, 4), (11, 2), (3, 12), (1, 2)])
-def test_the_last_frame_flows_into_the_first(pipeline, length, transition):
-    text, sampling = pipeline.embed(["a person walks forward"]), SamplingConfig(time_steps=4, cfg=2.5)
-    rows, joints = draw_loop(pipeline, text, length, sampling, transition, key=3)
+def test_the_last_frame_flows_into_the_first(released, length, transition):
+    text, sampling = released.embed(["a person walks forward"]), SamplingConfig(time_steps=4, cfg=2.5)
+    rows, joints = draw_loop(released, text, length, sampling, transition, key=3)
     assert rows.shape == (4 * length, 67) and joints.shape == (4 * length, 22, 3)
     steps = local_steps(rows)
     assert np.isfinite(joints).all() and (length < 4 or steps[-1] <= 1.1 * steps[:-1].max())
     assert abs(rows[:, 0].sum()) < 1e-4  # it faces as at the start
     if length == 20:
-        again, _ = draw_loop(pipeline, text, length, sampling, 0, key=3)
+        again, _ = draw_loop(released, text, length, sampling, 0, key=3)
         apart = np.abs(again - rows).max(axis=1)
         assert apart[35:45].max() < 0.5 * apart[[0, 1, -2, -1]].max()  # the middle stays
 

@@ -55,14 +55,13 @@ def recovered(features, skeleton):
 
 
 @pytest.fixture(scope="module")
-def real_pair(data_dir):
-    folder = data_dir / "humanml3d_samples"
-    return np.load(folder / "new_joints/012314.npy"), np.load(folder / "new_joint_vecs/012314.npy")
+def published(data_dir):
+    """The feature rows of `real_walk`."""
+    return np.load(data_dir / "humanml3d_samples/new_joint_vecs/012314.npy")
 
 
-def test_real_humanml3d_clip_gives_its_published_rows(real_pair):
-    joints, published = real_pair
-    rows = joints_to_features(joints, SMPL22)
+def test_real_humanml3d_clip_gives_its_published_rows(real_walk, published):
+    rows = joints_to_features(real_walk, SMPL22)
     error = np.abs(rows - published[: len(rows)])
     groups = feature_groups(22)
     assert rows.shape == (169, 263) and rows.dtype == np.float32
@@ -74,8 +73,7 @@ def test_real_humanml3d_clip_gives_its_published_rows(real_pair):
     assert 0 < rows[:, groups["contacts"]].mean() < 1
 
 
-def test_full_rows_come_back_from_the_essential_columns(real_pair):
-    _, published = real_pair
+def test_full_rows_come_back_from_the_essential_columns(published):
     error = np.abs(recover_full(published[:, :67], SMPL22) - published)
     groups = feature_groups(22)
     assert error[:, :67].max() == 0 and error[:, groups["contacts"]].max() == 0

@@ -19,7 +19,6 @@ from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
 from tests.bodies import rest_pose
 from utils.errors import BadInput
-from utils.pipeline import load
 
 SMALL = 192  # pixels of a panel here
 _, LEFT, RIGHT = SIDE_COLOURS
@@ -238,11 +237,10 @@ def test_a_generators_prompts_become_a_moving_picture_or_a_sheet(tmp_path):
         pictures.main([*common, "--output", str(tmp_path / "two.jpg")])
 
 
-def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(tmp_path):
-    pipeline = load("Demo/demo_MARDM")
-    (motion,) = pipeline.generate(["a person kicks"], seconds=2)
-    poses, own = grid_picture.variations(pipeline, motion, 0.5)
-    assert [len(levels) for levels in poses] == pipeline.tokenizer.ae.fsq_levels
+def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(released, tmp_path):
+    (motion,) = released.generate(["a person kicks"], seconds=2)
+    poses, own = grid_picture.variations(released, motion, 0.5)
+    assert [len(levels) for levels in poses] == released.tokenizer.ae.fsq_levels
     here = [levels[k] for levels, k in zip(poses, own)]
     assert all(np.allclose(pose, here[0], atol=1e-5) for pose in here)
     assert all(np.ptp(levels, axis=0).max() > 1e-4 for levels in poses)

@@ -115,19 +115,6 @@ def test_every_command_of_the_pipeline_is_one_its_script_takes(pipeline, options
             assert args.dataset_name == {"--demo": "Demo"}.get(options[0], "kit")
 
 
-def test_full_size_is_what_the_plan_says(pipeline):
-    assert bash(pipeline, "train_fsq_pipeline.sh").returncode == 0
-    parsed = {
-        script: parse(script, flags)
-        for script, *flags in commands(pipeline)
-        if script in ("train_AE.py", "train_MARDM.py")
-    }
-    ae, mardm = parsed["train_AE.py"], parsed["train_MARDM.py"]
-    assert (ae.model, ae.epoch, ae.batch_size, ae.dataset_name) == ("FSQ_AE_High", 50, 256, "t2m")
-    assert (mardm.model, mardm.epoch, mardm.batch_size) == ("FSQ-MARDM-SiT-XL", 500, 64)
-    assert mardm.need_evaluation and (mardm.ae_name, mardm.ae_model) == (ae.name, ae.model)
-
-
 def test_the_pipeline_stops_where_it_fails_and_goes_on_from_there(pipeline):
     (pipeline / "fails").write_text("train_MARDM.py\n")
     stopped = bash(pipeline, "train_fsq_pipeline.sh", "--demo")

@@ -14,11 +14,9 @@ from models.LengthEstimator import MAX_TOKENS
 from models.MARDM import SamplingConfig
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
-from tests.conftest import ROOT
 from utils.errors import BadInput
 from utils.generation.stitch import draw_parts, draw_story, in_a_row, joins, seams
 from utils.motion_process import recover_from_ric
-from utils.pipeline import load
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
 
@@ -77,11 +75,6 @@ def test_in_a_row_every_part_begins_as_the_body_faces(ahead):
     assert np.abs(joints - joints[0]).max() < 1e-9
 
 
-@pytest.fixture(scope="module")
-def pipeline(demo_weights):
-    return load("Demo/demo_MARDM", demo_weights)
-
-
 def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     """Every token and every row outside the joins is the one that its prompt gives alone."""
     text = pipeline.embed(["walk", "turn", "jump"])
@@ -122,15 +115,14 @@ def facing(joints):
 
 
 @pytest.mark.parametrize("direction", ["left", "right"])
-def test_a_turn_in_a_story_keeps_seven_eighths_of_its_degrees(direction):
+def test_a_turn_in_a_story_keeps_seven_eighths_of_its_degrees(released, direction):
     """With the released weights, a turn of 80 degrees keeps 70: the facing after it less that before."""
-    pipeline = load("Demo/demo_MARDM", ROOT / "checkpoints")
-    text = pipeline.embed([f"a person {a}" for a in ("jumps up twice", f"turns to the {direction}", "waves")])
-    lengths, sampling = torch.tensor([20, 15, 20]), SamplingConfig(cfg=pipeline.spec.cfg)
+    text = released.embed([f"a person {a}" for a in ("jumps up twice", f"turns to the {direction}", "waves")])
+    lengths, sampling = torch.tensor([20, 15, 20]), SamplingConfig(cfg=released.spec.cfg)
     transition = sample.flags().parse_args(["--text_path", "x"]).transition // 4
-    turn = draw_parts(pipeline, text, lengths, sampling, repeat=0)[1]
-    alone = facing(pipeline.decode(turn[None], torch.tensor([60]))[1][0])
-    story = facing(draw_story(pipeline, text, lengths, sampling, transition)[1])
+    turn = draw_parts(released, text, lengths, sampling, repeat=0)[1]
+    alone = facing(released.decode(turn[None], torch.tensor([60]))[1][0])
+    story = facing(draw_story(released, text, lengths, sampling, transition)[1])
     turned, degrees = alone[-4:].mean() - alone[:4].mean(), story[144:160].mean() - story[56:72].mean()
     assert abs(turned) > 60 and 7 / 8 < degrees / turned < 9 / 8
 

@@ -1,6 +1,5 @@
 """The demo set keeps the laws of a body, its captions say what it does, and the prompt check can tell."""
 
-import re
 from collections import Counter
 from itertools import product
 
@@ -17,7 +16,6 @@ from motion.synthetic.text import PEOPLE, SENTENCES, TIMES, tokens
 PARENTS = np.array(SMPL22.parents[1:])
 ALL = 1500
 FORWARD = ("walk", "walk_slow", "walk_fast", "walk_curve", "run", "crouch")
-TOKEN = re.compile(r"[a-z]+/(VERB|NOUN|DET|ADP|NUM|AUX|PRON|ADJ|ADV|CCONJ)")
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +27,6 @@ def everything():
 def clips(everything):
     """Three of each label of a single action."""
     return [clip for clip in everything[: 6 * len(LABELS)] if "+" not in clip.label]
-
-
-@pytest.fixture(scope="module")
-def in_sequence(everything):
-    return [clip for clip in everything if "+" in clip.label]
 
 
 def named(clips, *names):

@@ -25,7 +25,6 @@ from utils.generation.waypoints import (
     warp,
 )
 from utils.motion_process import joints_to_features
-from utils.pipeline import load
 
 FPS = 20
 
@@ -117,27 +116,22 @@ def test_only_the_worst_stretch_is_drawn_again():
     assert hidden.tolist() == [5 <= k < 11 for k in range(20)]
 
 
-@pytest.fixture(scope="module")
-def pipeline():
-    return load("Demo/demo_MARDM")
-
-
-def test_the_best_of_several_passes_its_waypoints(pipeline):
-    text, sampling = pipeline.embed(["a person walks forward"]), pipeline._sampling({"time_steps": 4})
+def test_the_best_of_several_passes_its_waypoints(released):
+    text, sampling = released.embed(["a person walks forward"]), released._sampling({"time_steps": 4})
     points = [Waypoint(30, 0.0, 1.0), Waypoint(62, 1.0, 1.6)]
-    rows, joints, arrival = draw_along(pipeline, text, points, 64, sampling, list(range(12)))
+    rows, joints, arrival = draw_along(released, text, points, 64, sampling, list(range(12)))
     root = joints[[30, 62], 0][:, [0, 2]]
     off = np.linalg.norm(root - [[0.0, 1.0], [1.0, 1.6]], axis=1)
     assert rows.shape == (64, 67) and joints.shape == (64, 22, 3)
     assert off.max() == pytest.approx(arrival.worst_m, abs=1e-3) and off.max() < 0.1 < arrival.drawn_m + 0.1
-    again = draw_along(pipeline, text, points, 64, sampling, list(range(12)))
+    again = draw_along(released, text, points, 64, sampling, list(range(12)))
     assert np.array_equal(again[1], joints)
 
 
-def test_what_no_drawing_reaches_is_refused(pipeline):
-    text, sampling = pipeline.embed(["a person sits down"]), pipeline._sampling({"time_steps": 2})
+def test_what_no_drawing_reaches_is_refused(released):
+    text, sampling = released.embed(["a person sits down"]), released._sampling({"time_steps": 2})
     with pytest.raises(BadInput, match="best of 2 drawings misses one by"):
-        draw_along(pipeline, text, [Waypoint(40, 0.0, 5.0)], 44, sampling, [0, 1])
+        draw_along(released, text, [Waypoint(40, 0.0, 5.0)], 44, sampling, [0, 1])
 
 
 def test_a_real_clip_meets_the_waypoints_of_its_own_way(world, monkeypatch):

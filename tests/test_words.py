@@ -6,6 +6,7 @@ import torch
 from models.AE import make_ae
 from models.MARDM import MARDM, SamplingConfig
 from models.words import TextReader
+from tests.test_MARDM import awake
 
 SHAPE = {"kind": "FSQ", "size": "XS", "ae_dim": 32, "target_dim": 6, "text_dim": 16}
 
@@ -23,16 +24,6 @@ def given():
     text = torch.randn(3, 1 + 5, 16)
     text[1, 4:] = 0
     return torch.randn(3, 9, 32), text, inside
-
-
-def awake(mardm):
-    """Values for what starts at zero."""
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for p in mardm.parameters():
-            if not p.any():
-                p.normal_(std=0.1)
-    return mardm
 
 
 def test_a_pooled_model_is_the_special_case_before_training(mardm, given):
