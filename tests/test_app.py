@@ -166,7 +166,7 @@ def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weight
     for after in map(np.load, edited.motions):
         assert after.shape == before.shape and np.abs(after - before)[kept].max() < 1e-3
         assert np.abs(after - before)[8:24].max() > 0.01
-    assert len(edited.motions) == 2 and "drawn anew" in edited.line
+    assert len(edited.motions) == 2 and "regenerated" in edited.line
     check_command(edited, demo_weights, tmp_path)
     again = backend.edit(edited, check_edit(edited, CHANGE | {"prompt": "sit"}))
     assert np.abs(np.load(again.motions[0]) - np.load(edited.motions[0]))[24:].max() < 1e-3
@@ -494,8 +494,8 @@ def test_a_way_a_change_and_a_story(tmp_path, width):
         frames = int(browser.js("document.querySelector('#timeline [data-frames]').dataset.frames"))
         assert value(browser, "stretch") == f"{round(0.3 * frames)},{round(0.6 * frames)}"
         part = "#change textarea, #change input"
-        type_and_generate(browser, "someone waves with the right hand", part, "Draw this part anew")
-        browser.wait("document.body.textContent.includes('drawn anew')")
+        type_and_generate(browser, "someone waves with the right hand", part, "Regenerate this section")
+        browser.wait("document.body.textContent.includes('regenerated')")
         assert f"-msec {value(browser, 'stretch')}" in value(browser, "command")
         assert "right hand" in browser.js("document.querySelector('#viewer iframe').srcdoc")
 

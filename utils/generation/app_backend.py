@@ -77,11 +77,11 @@ def check_edit(result, fields):
         raise BadInput(NO_MOTION)
     lines = _lines(fields["prompt"])
     if len(lines) > 1:
-        raise BadInput("Write one line for the part that is drawn anew.")
+        raise BadInput("Write one line for the section to regenerate.")
     number = int(bounded(fields["which"], "The variation", 1, len(result.motions), whole=True))
     sections = tuple(_short(fields["sections"], "The stretch").split())
     if not sections:
-        raise BadInput("Select the stretch that is drawn anew.")
+        raise BadInput("Select the section to regenerate.")
     return Request(tuple(lines), (result.frames,), **_drawing(fields), change=(number, sections))
 
 

@@ -132,11 +132,11 @@ def build(backends):
                     bar = gr.HTML("", elem_id="timeline", js_on_load=page_script("timeline"))
                     with gr.Row():
                         sections = gr.Textbox(
-                            label="Stretch", info="Drag over the time line: frames a,b", elem_id="stretch"
+                            label="Section", info="Drag over the time line: frames a,b", elem_id="stretch"
                         )
                         which = gr.Number(1, label="Variation", info="The one to change", precision=0)
                     other = gr.Textbox(label="What should it be?", max_lines=1, elem_id="change")
-                    redo = gr.Button("Draw this part anew")
+                    redo = gr.Button("Regenerate this section")
                 files = gr.File(label="Files", file_count="multiple", interactive=False)
                 mp4 = gr.Button("Make mp4")
                 command = gr.Textbox(

@@ -83,7 +83,7 @@ def read_plan(asked, spec, reading):
         lines.append(f"-msec {section}, read as {unit}: {first:.2f} to {last:.2f} s")
     spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in runs(drawn)]
     anew = ", ".join(f"frames {a} to {b} ({a / spec.fps:.2f} to {b / spec.fps:.2f} s)" for a, b in spans)
-    lines.append(f"drawn anew, in whole tokens of {STRIDE} frames: {anew}")
+    lines.append(f"regenerated, in whole tokens of {STRIDE} frames: {anew}")
     return Plan(source or still(keyframes[0], spec), drawn, keyframes, asked.bones), lines
 
 
