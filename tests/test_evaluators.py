@@ -127,13 +127,9 @@ def test_word_tokens_end_with_the_largest_id():
 
 
 def test_a_clips_embedding_does_not_depend_on_its_batch(evaluator, dataset):
-    samples = [dataset[(0, i)] for i in range(12)]
-    batch = collate(samples)
-    together = evaluator.embed_motion(batch.motion, batch.m_lens)
+    batch = collate([dataset[(0, i)] for i in range(12)])
+    together = as_if_alone(evaluator.embed_motion, batch.motion, batch.m_lens)
     assert len(set(batch.m_lens.tolist())) > 3
-    for i, sample in enumerate(samples):
-        alone = collate([sample])
-        assert torch.allclose(evaluator.embed_motion(alone.motion, alone.m_lens)[0], together[i], atol=1e-5)
     spoilt = batch.motion.clone()
     for row, n in enumerate(batch.m_lens):
         spoilt[row, n:] = 1e3
@@ -153,14 +149,20 @@ def test_the_published_padding_of_196_frames_gives_the_same(evaluator, frames):
     assert torch.allclose(embed_rows(evaluator.networks, motion, m_lens), expected, atol=1e-6)
 
 
+def as_if_alone(embed, motion, m_lens):
+    """-> embeddings of a batch, after a look whether each is that of its clip by itself."""
+    together = embed(motion, m_lens)
+    for i, n in enumerate(m_lens):
+        alone = embed(motion[i : i + 1, :n], m_lens[i : i + 1])
+        assert torch.allclose(alone[0], together[i], atol=1e-5)
+    return together
+
+
 def test_the_contrast_model_does_not_see_padding():
     torch.manual_seed(0)
     model = MotionCLIP(SPEC.dim, d_model=16, layers=2, heads=2, tokens=(9, 6), out=8).eval()
     motion, m_lens = torch.randn(3, 20, SPEC.dim), torch.tensor([20, 8, 12])
-    together = model.encode_motion(motion, m_lens)
-    for i, n in enumerate(m_lens):
-        alone = model.encode_motion(motion[i : i + 1, :n], m_lens[i : i + 1])
-        assert torch.allclose(alone[0], together[i], atol=1e-5)
+    together = as_if_alone(model.encode_motion, motion, m_lens)
     assert torch.allclose(together.norm(dim=1), torch.ones(3))
 
 
@@ -181,10 +183,7 @@ def test_towers_see_every_word_and_no_padding():
     model = Words(WORD_SIZES, "minilm").eval().model
     motion, m_lens = torch.randn(3, 40, SPEC.dim), torch.tensor([40, 24, 12])
     motion = motion * (torch.arange(40)[None, :, None] < m_lens[:, None, None])
-    together = model.embed_motion(motion, m_lens)
-    for i, n in enumerate(m_lens):
-        alone = model.embed_motion(motion[i : i + 1, :n], m_lens[i : i + 1])
-        assert torch.allclose(alone[0], together[i], atol=1e-5)
+    as_if_alone(model.embed_motion, motion, m_lens)
     captions = ["a man walks", "a man walks and jumps", "run"]
     text = model.embed_text(states(captions))
     assert torch.allclose(text, model.embed_text(states(captions, longest=20)), atol=1e-5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.conftest import outside
+from tests.test_goldens import close
 from utils import metrics
 from utils.evaluation.evaluator_networks import (
     MotionCLIP,
@@ -59,32 +60,28 @@ def evaluated(goldens):
     return recorded, networks
 
 
-def close(ours, theirs):
-    return torch.allclose(ours, theirs, rtol=0, atol=1e-5 * max(1.0, float(theirs.abs().max())))
-
-
 @torch.no_grad()
 def test_matching_networks_of_the_parent(evaluated):
     """MARDM sorts motions by length and its texts along; ours come out in the order they came in."""
     recorded, networks = evaluated
     given, expected, order = recorded["inputs"], recorded["outputs"], recorded["outputs"]["align_idx"]
     movement = networks["movement"](given["motion"])
-    assert close(movement, expected["movement"])
+    close(movement, expected["movement"])
     text = networks["text"](given["word_embeddings"], given["pos_one_hot"], given["caption_lengths"])
-    assert close(text, expected["text_embedding_unsorted"])
-    assert close(text[order], expected["text_embedding"])
+    close(text, expected["text_embedding_unsorted"])
+    close(text[order], expected["text_embedding"])
     motion = networks["motion"](movement, given["motion_lengths"] // 4)
-    assert close(motion[order], expected["motion_embedding"])
+    close(motion[order], expected["motion_embedding"])
 
 
 @torch.no_grad()
 def test_contrast_model_of_the_parent(evaluated):
     recorded, networks = evaluated
     given, expected, model = recorded["inputs"], recorded["outputs"], networks["contrast"]
-    assert close(model.encode_text(given["clip_tokens"]), expected["clip_text"])
-    assert close(model.encode_motion(given["motion"], given["motion_lengths"]), expected["clip_motion"])
+    close(model.encode_text(given["clip_tokens"]), expected["clip_text"])
+    close(model.encode_motion(given["motion"], given["motion_lengths"]), expected["clip_motion"])
     triple = given["motion"], given["motion_lengths"], given["clip_tokens"]
-    assert close(model(*triple), expected["logits_per_motion"])
+    close(model(*triple), expected["logits_per_motion"])
     assert float(model.loss(*triple)) == pytest.approx(expected["contrastive_loss"], rel=1e-5)
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from models.masking import hidden_counts, lengths_to_mask, reveal_rounds, training_masks
 
-LENGTHS = st.lists(st.integers(1, 49), min_size=1, max_size=6)
+SEEDS, LENGTHS = st.integers(0, 10**6), st.lists(st.integers(1, 49), min_size=1, max_size=6)
 
 
 def test_counts_of_the_cosine_schedule():
@@ -18,28 +18,20 @@ def test_counts_of_the_cosine_schedule():
 
 
 @settings(max_examples=60, deadline=None)
-@given(lengths=LENGTHS, rounds=st.integers(1, 25), seed=st.integers(0, 10**6))
-def test_every_hidden_token_leaves_exactly_once_and_on_schedule(lengths, rounds, seed):
-    lengths = torch.tensor(lengths)
-    L = int(lengths.max())
-    order = torch.rand(len(lengths), L, generator=torch.Generator().manual_seed(seed))
-    hidden = lengths_to_mask(lengths, L)
+@given(lengths=LENGTHS, kept=st.sampled_from([0.0, 0.5, 1.0]), rounds=st.integers(1, 25), seed=SEEDS)
+def test_every_hidden_token_leaves_exactly_once_and_on_schedule(lengths, kept, rounds, seed):
+    """kept: the share of tokens that an edit leaves alone."""
+    lengths, generator = torch.tensor(lengths), torch.Generator().manual_seed(seed)
+    order, sections = torch.rand(2, len(lengths), int(lengths.max()), generator=generator)
+    hidden = lengths_to_mask(lengths, order.shape[1]) & (sections >= kept)
     leaves = reveal_rounds(hidden, order, rounds)
-    assert torch.equal(leaves >= 0, hidden) and (leaves[hidden] < rounds).all()
-    counts = hidden_counts(lengths, rounds)
+    assert torch.equal(leaves >= 0, hidden) and (leaves[~hidden] == -1).all()
+    counts = hidden_counts(hidden.sum(dim=1), rounds)
     for s in range(rounds):
         assert torch.equal((leaves >= s).sum(dim=1), counts[:, s])
     # the smaller its number, the longer a token stays hidden
-    for row, when, n in zip(order, leaves, lengths.tolist()):
-        assert (when[:n][row[:n].argsort()].diff() <= 0).all()
-
-
-def test_only_the_sections_of_an_edit_are_revealed():
-    hidden = torch.zeros(1, 12, dtype=torch.bool)
-    hidden[0, 3:6] = True
-    leaves = reveal_rounds(hidden, torch.rand(1, 12), 18)
-    assert torch.equal(leaves >= 0, hidden)
-    assert (reveal_rounds(torch.zeros_like(hidden), torch.rand(1, 12), 18) == -1).all()
+    for row, when, drawn in zip(order, leaves, hidden):
+        assert (when[drawn][row[drawn].argsort()].diff() <= 0).all()
 
 
 def test_training_masks_nest_and_have_their_shares():

@@ -35,15 +35,11 @@ def mean_smooth_l1(errors):
     return sum(each[:n].sum() for n in LENGTHS) / (3 * int(LENGTHS.sum()))
 
 
-@pytest.mark.parametrize("column", [1, 2])
-def test_a_step_that_is_wrong_alike_adds_up_along_the_path(column):
-    found = loss_of(drift(column, 0.01), path_weight=2.0) - loss_of(drift(column, 0.01))
-    assert float(found) == pytest.approx(2 * mean_smooth_l1(0.01 * np.arange(40) / PATH_ERROR), rel=1e-4)
-
-
-def test_so_does_a_turn_which_counts_at_arms_length():
-    found = loss_of(drift(0, 0.005), path_weight=1.0) - loss_of(drift(0, 0.005))
-    assert float(found) == pytest.approx(mean_smooth_l1(0.01 * np.arange(40) * ARM / PATH_ERROR), rel=1e-4)
+@pytest.mark.parametrize("column, error, metres", [(1, 0.01, 0.01), (2, 0.01, 0.01), (0, 0.005, 0.01 * ARM)])
+def test_a_step_that_is_wrong_alike_adds_up_along_the_path(column, error, metres):
+    """Half a turn of 0.005 rad each frame counts as that of a point at arm's length."""
+    found = loss_of(drift(column, error), path_weight=2.0) - loss_of(drift(column, error))
+    assert float(found) == pytest.approx(2 * mean_smooth_l1(metres * np.arange(40) / PATH_ERROR), rel=1e-4)
 
 
 def test_the_path_comes_in_over_its_ramp_and_moves_the_root_alone():
@@ -61,13 +57,11 @@ def test_velocities_see_noise_in_metres_a_second_and_no_constant_error():
     steps = torch.arange(40) * 0.004  # one joint rises by 0.08 m/s
     rows = torch.zeros(40, 67)
     rows[:, 5] = steps
-    found = float(loss_of(rows, velocity_weight=1.0) - loss_of(rows))
-    assert found == pytest.approx((0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66 * 31 / 32, rel=1e-4)  # 31 steps
-    scaled = rows / 0.5
-    found = loss_of(scaled, std=np.full(67, 0.5), velocity_weight=1.0) - loss_of(scaled)
-    assert float(found) == pytest.approx(
-        (0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66 * 31 / 32, rel=1e-4
-    )  # 31 steps
+    expected = (0.004 * FPS / STEP_ERROR) ** 2 / 2 / 66 * 31 / 32  # 31 steps
+    for scale in (1.0, 0.5):
+        given = rows / scale, np.full(67, scale)
+        found = loss_of(given[0], std=given[1], velocity_weight=1.0) - loss_of(given[0])
+        assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_cosine_ends_at_zero_whichever_ends_first():
