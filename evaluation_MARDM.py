@@ -43,16 +43,11 @@ def main(argv=None):
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     source = from_flags(WeightsConfig, args)
     pipeline = Pipeline.open(source, device)
-    tokenizer, mardm, spec = pipeline.tokenizer, pipeline.mardm, pipeline.spec
-    ae = tokenizer.ae
+    tokenizer, mardm, ae, spec = pipeline.tokenizer, pipeline.mardm, pipeline.tokenizer.ae, pipeline.spec
     sampling = sampling_config(args, spec, mardm)
     clips = load_clips(spec, root, config.split)
-    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)
-    if width != pipeline.text_dim:
-        raise BadInput(
-            f"--text_encoder {pipeline.text_encoder} is {width} wide, {args.name} was trained on "
-            f"{pipeline.text_dim}: leave the flag out"
-        )
+    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, mardm.words)
+    pipeline.check_text(width)
     evaluation = make_evaluation(this_run, config, tokenizer, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")

@@ -68,8 +68,8 @@ def bvh(config, files, reading):
     kept = bvh_dataset.drop_short(kept, config.min_frames, skipped)
     skipped.report(files.input)
     splits = bvh_dataset.assign_splits(described, kept, files.split, files.seed)
-    clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton, files.mirror)
-    write_set(clips, len(kept) * (1 + files.mirror), config)
+    clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton)
+    write_set(with_twins(clips) if files.mirror else clips, len(kept) * (1 + files.mirror), config)
     shutil.rmtree(work)
 
 

@@ -19,7 +19,7 @@ from utils.datasets import Normalizer, TextMotionSet, find_dataset
 from utils.flags import common_flags, optimizer_flags, weights_flags
 from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
-from utils.training.train_utils import adamw, format_scalars, inference, warm_up_then_milestones
+from utils.training.train_utils import adamw, format_scalars, inference, learning_rate
 from utils.training.training_loop import Best, TrainingLoop
 
 WITHIN = 2  # tokens; 0.4 s at 20 fps
@@ -84,7 +84,7 @@ def main(argv=None):
     reseed(args.seed)
     estimator = LengthEstimator(text_dim).to(device)
     optimizer = adamw(estimator, training)
-    scheduler = warm_up_then_milestones(optimizer, training)
+    scheduler = learning_rate(optimizer, training, loading.steps(train_set))
     config = as_plain(run_config, machine, training, loading)
     config |= {"text_encoder": encoder, "text_dim": text_dim, "dataset": spec.as_dict()}
     loop = TrainingLoop(

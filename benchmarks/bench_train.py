@@ -47,14 +47,7 @@ from utils.flags import speed_up
 from utils.randomness import reseed
 from utils.training.monitoring import Meter
 from utils.training.reconstruction import Reconstruction
-from utils.training.train_utils import (
-    EMA,
-    CodeUsage,
-    adamw,
-    optimizer_step,
-    parameters_of,
-    warm_up_then_milestones,
-)
+from utils.training.train_utils import EMA, CodeUsage, adamw, learning_rate, optimizer_step, parameters_of
 
 DIM, FRAMES, SHORTEST, TEXT = 67, 196, 40, 512
 ANOMALY = ", anomaly"
@@ -114,7 +107,7 @@ class Bench:
     def __init__(self, setup, module, dataset, batch_size, device):
         self.setup, self.dataset, self.batch_size, self.device = setup, dataset, batch_size, device
         optimizers = adamw(module, TRAINING), torch.optim.AdamW(module.parameters(), 1e-6, betas=(0.9, 0.99))
-        self.fast, self.plain = ((o, warm_up_then_milestones(o, TRAINING)) for o in optimizers)
+        self.fast, self.plain = ((o, learning_rate(o, TRAINING, 1)) for o in optimizers)
 
     def batches(self):
         batches = loader(self.dataset, self.batch_size, num_workers=self.setup.num_workers)

@@ -51,7 +51,7 @@ from utils.randomness import reseed
 from utils.statistics import student
 from utils.text_embeddings import embed_captions
 from utils.training.token_statistics import keep_real_tokens
-from utils.training.train_utils import EMA, adamw, inference, optimizer_step, warm_up_then_milestones
+from utils.training.train_utils import EMA, adamw, inference, learning_rate, optimizer_step
 
 STARTS = {"neighbours": "#7570b3", "relative_bias": "#d95f02"}  # and their colours
 MARKERS = {"continuous": "o", "FSQ": "s", "VQ": "v"}
@@ -164,7 +164,7 @@ class Bench:
         mardm = make_mardm(model, self.ae, self.text_dim, attention=arm.attention, **OPTIONS)
         mardm.set_target_stats(*self.train.statistics())
         optimizer, ema = adamw(mardm, training), EMA(mardm, EMA_DECAY)
-        scheduler, points = warm_up_then_milestones(optimizer, training), [(0, self.attention(mardm))]
+        scheduler, points = learning_rate(optimizer, training, arm.steps), [(0, self.attention(mardm))]
         for step in tqdm(range(1, arm.steps + 1), desc=f"{model} {arm.attention} {arm.seed}"):
             draw = rng(Purpose.ORDER, arm.seed, step)
             rows = torch.from_numpy(draw.choice(len(self.train.m_lens), BATCH))

@@ -19,7 +19,7 @@ from utils.data.clips import Caption, Clip, load_clips, read_split
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, TextMotionSet, WindowSet
 from utils.flags import sampling_config
 from utils.pipeline import Pipeline
-from utils.training.train_utils import EMA, warm_up_then_milestones
+from utils.training.train_utils import EMA, learning_rate
 
 
 def still(values):
@@ -58,9 +58,7 @@ def test_the_batch_multiplier_multiplies(mul):
 
 def rates(warm_up, milestones, steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = warm_up_then_milestones(
-        optimizer, TrainingConfig(1, warm_up_iter=warm_up, milestones=milestones)
-    )
+    schedule = learning_rate(optimizer, TrainingConfig(1, warm_up_iter=warm_up, milestones=milestones), steps)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])

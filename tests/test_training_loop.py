@@ -29,7 +29,7 @@ from utils.datasets import (
 )
 from utils.errors import BadInput
 from utils.safe_load import load_state
-from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, warm_up_then_milestones
+from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, learning_rate
 from utils.training.training_loop import Best, TrainingLoop
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ class Rehearsal:
         self.net, self.spoil, self.run = torch.nn.Linear(5, 1), spoil or {}, Run.of(args)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), 1e-2, fused=True)
         training = from_flags(TrainingConfig, args, warm_up_iter=2)
-        schedule = warm_up_then_milestones(self.optimizer, training)
+        schedule = learning_rate(self.optimizer, training, 5)
         parts = {"net": self.net, "opt_net": self.optimizer, "scheduler": schedule}
         loading, best = from_flags(LoaderConfig, args), Best(tuple(parts))
         self.loop = TrainingLoop(training, loading, self.run, CPU, parts, constants or {}, best)

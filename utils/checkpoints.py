@@ -103,6 +103,16 @@ def weights_hash(state_dict):
     return digest.hexdigest()
 
 
+def file_and_hash(owner, weights):
+    """What stands in a checkpoint of the Tokenizer or Generator that it belongs to, and of its weights."""
+    return {
+        "name": owner.path.parent.parent.name,
+        "model": owner.model,
+        "file": owner.path.name,
+        "sha256": weights_hash(weights),
+    }
+
+
 @dataclass
 class Tokenizer:
     """A trained autoencoder with what belongs to it: data set, statistics, how it was configured."""
@@ -117,13 +127,7 @@ class Tokenizer:
 
     def tie(self):
         """What a generator keeps of the autoencoder whose tokens it learns."""
-        return {
-            "name": self.path.parent.parent.name,
-            "model": self.model,
-            "file": self.path.name,
-            "step": self.step,
-            "sha256": weights_hash(self.ae.state_dict()),
-        }
+        return file_and_hash(self, self.ae.state_dict()) | {"step": self.step}
 
 
 def load_ae(source, device, name=None, model=None):
@@ -208,12 +212,7 @@ class Generator:
     def tie(self):
         """What a one-step head keeps of the generator that it is distilled from."""
         weights = {k: v for k, v in self.mardm.state_dict().items() if not k.startswith("onestep.")}
-        return {
-            "name": self.path.parent.parent.name,
-            "model": self.model,
-            "file": self.path.name,
-            "sha256": weights_hash(weights),
-        }
+        return file_and_hash(self, weights)
 
 
 def load_generator(source, device, tokenizer=None):

@@ -93,11 +93,16 @@ DATASETS = {
 
 
 def find_dataset(name, dataset_dir, trained_on=None):
-    """--dataset_name -> (DatasetSpec, its folder). One's own set carries a spec.json. Raises BadInput.
+    """--dataset_name -> (DatasetSpec, its folder). Raises BadInput.
 
     trained_on: the spec of the weights that are to see its clips, whose features must be of the same kind.
     """
-    spec, root = _find(name, dataset_dir)
+    root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
+    if not root.is_dir():
+        raise BadInput(
+            f"data set {root} does not exist: see datasets/README.md, or try prepare_dataset.py demo"
+        )
+    spec = DATASETS.get(name) or _read_spec(name, root / "spec.json")
     if trained_on and trained_on.facing != spec.facing:
         raise BadInput(
             f"{root} has {spec.facing} headings, the weights were trained on {trained_on.facing} ones: "
@@ -106,18 +111,11 @@ def find_dataset(name, dataset_dir, trained_on=None):
     return spec, root
 
 
-def _find(name, dataset_dir):
-    root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
-    if not root.is_dir():
-        raise BadInput(
-            f"data set {root} does not exist: see datasets/README.md, or try prepare_dataset.py demo"
-        )
-    if name in DATASETS:
-        return DATASETS[name], root
-    file = root / "spec.json"
+def _read_spec(name, file):
+    """The DatasetSpec of a set of one's own."""
     try:
         fields = parse_json(file.read_text(encoding="utf-8-sig"))
-        spec = DatasetSpec(
+        return DatasetSpec(
             name=name,
             folder=name,
             skeleton=SKELETONS[fields["skeleton"]],
@@ -130,7 +128,6 @@ def _find(name, dataset_dir):
         raise BadInput(f"{file} is missing: prepare the set again with prepare_dataset.py") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is not a data set's spec ({error!r}): prepare the set again") from None
-    return spec, root
 
 
 class Normalizer:
@@ -203,14 +200,9 @@ def collate(samples):
         names=list(names),
         captions=[caption.text if caption else "" for caption in captions],
         tokens=[list(caption.tokens) if caption else [] for caption in captions],
-        text=None if texts[0] is None else _stack_texts(texts),
+        text=None if texts[0] is None else pad_sequence(texts, batch_first=True),
         index=torch.tensor(index),
     )
-
-
-def _stack_texts(texts):
-    """B texts [E] -> [B,E]; [1+W_i,E] -> [B,1+W,E], zero past each end."""
-    return torch.stack(texts) if texts[0].dim() == 1 else pad_sequence(texts, batch_first=True)
 
 
 def in_micro_batches(samples, micro_batches):
@@ -245,8 +237,8 @@ class WindowSet(Dataset):
 
 class TextMotionSet(Dataset):
     """Whole clips with one of their captions. With `crop`, the training draws of HumanML3D: a third of the
-    clips
-    lose one more token, and the start is anywhere; without, a clip starts at its first frame."""
+    clips lose one more token, and the start is anywhere; without, a clip starts at its first frame.
+    """
 
     def __init__(self, clips, normalizer, embeddings=None, max_frames=196, crop=False, seed=0):
         self.clips, self.normalizer = clips, normalizer
@@ -312,9 +304,9 @@ class AddressedBatches(Sampler):
             yield [(self.address[1], int(i)) for i in rows[self.shard]]
 
 
-def loader(dataset, batch_size, seed=0, epoch=0, start=0, shuffle=False, num_workers=0):
-    """The batches of one epoch; every clip counts, the last batch may be smaller."""
-    batches = AddressedBatches(len(dataset), batch_size, (seed, epoch), start, shuffle)
+def loader(dataset, batch_size, epoch=0, num_workers=0):
+    """The batches of one epoch, in order; every clip counts, the last batch may be smaller."""
+    batches = AddressedBatches(len(dataset), batch_size, (0, epoch), shuffle=False)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
 
 

@@ -32,9 +32,7 @@ def fid(real, pred):
         centred = (x - x.mean(dim=0)) / (len(x) - 1) ** 0.5
         means.append(x.mean(dim=0))
         traces.append(centred.square().sum())
-        factors.append(
-            torch.linalg.qr(centred).R
-        )  # A = Q R, and Q does not change a singular value: [min(N,D),D]
+        factors.append(torch.linalg.qr(centred).R)  # A = Q R: Q changes no singular value; [min(N,D),D]
     cross = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
     return float((means[0] - means[1]).square().sum() + traces[0] + traces[1] - 2 * cross)
 
@@ -110,55 +108,55 @@ def distances(a, b):
     return torch.cdist(_rows(a), _rows(b), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def draw_pools(n, rng=None, protocol="full", pool=POOL):
-    """Pools for R-precision: list of (indices [pool], how many of them, from the front, are scored).
+def draw_pools(n, rng=None, protocol="full"):
+    """Pools for R-precision: list of (indices [32], how many of them, from the front, are scored).
 
     The order is shuffled by rng (None: as it stands). Every pool is full: the last one is filled up with
     clips that are scored elsewhere. Protocol "parent" drops the remainder in its place.
     """
-    if n < pool:
-        raise ValueError(f"R-precision ranks among {pool} clips, there are {n}")
+    if n < POOL:
+        raise ValueError(f"R-precision ranks among {POOL} clips, there are {n}")
     order = np.arange(n) if rng is None else rng.permutation(n)
-    whole = n - n % pool
-    pools = [(order[start : start + pool], pool) for start in range(0, whole, pool)]
+    whole = n - n % POOL
+    pools = [(order[start : start + POOL], POOL) for start in range(0, whole, POOL)]
     rest = order[whole:]
     if len(rest) and protocol == "full":
         others = order[:whole] if rng is None else rng.permutation(order[:whole])
-        pools.append((np.concatenate([rest, others[: pool - len(rest)]]), len(rest)))
+        pools.append((np.concatenate([rest, others[: POOL - len(rest)]]), len(rest)))
     return pools
 
 
-def r_precision(text, motion, pools, labels=None, top_k=TOP_K):
-    """Share of captions whose motion is among the k nearest of its pool -> [top_k]; see `retrieval_hits`."""
-    return np.nanmean(retrieval_hits(text, motion, pools, labels, top_k), axis=0)
+def r_precision(text, motion, pools, labels=None):
+    """Share of captions whose motion is among the k nearest of its pool -> [TOP_K]; see `retrieval_hits`."""
+    return np.nanmean(retrieval_hits(text, motion, pools, labels), axis=0)
 
 
-def retrieval_hits(text, motion, pools, labels=None, top_k=TOP_K):
-    """Is a caption's motion among the k nearest of its pool? -> [N,top_k], NaN for captions of no pool.
+def retrieval_hits(text, motion, pools, labels=None):
+    """Is a caption's motion among the k nearest of its pool? -> [N,TOP_K], NaN for captions of no pool.
 
     text, motion [N,D] paired. With labels [N] any motion of the caption's own label is a hit. Ties count by
     their expectation over random orders: collapsed embeddings score as chance does.
     """
     labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
     labels = torch.as_tensor(labels)
-    hits = torch.full((len(text), top_k), torch.nan, dtype=torch.float64)
+    hits = torch.full((len(text), TOP_K), torch.nan, dtype=torch.float64)
     for indices, n_scored in pools:
         indices = torch.as_tensor(indices)
         asked = indices[:n_scored]
         wanted = labels[asked, None] == labels[indices]
-        hits[asked] = _hits(distances(text[asked], motion[indices]), wanted, top_k)
+        hits[asked] = _hits(distances(text[asked], motion[indices]), wanted)
     return hits.numpy()
 
 
-def _hits(distance, wanted, top_k):
-    """distance, wanted [Q,P] -> [Q,top_k]: probability that a wanted one is among the k nearest."""
+def _hits(distance, wanted):
+    """distance, wanted [Q,P] -> [Q,TOP_K]: probability that a wanted one is among the k nearest."""
     nearest = distance.masked_fill(~wanted, torch.inf).min(dim=1, keepdim=True).values
     nearer = (distance < nearest).sum(dim=1)  # all of them unwanted
     tied = (distance == nearest).sum(dim=1)
     unwanted = ((distance == nearest) & ~wanted).sum(dim=1)
     miss = torch.ones(len(distance), dtype=torch.float64)
     hits = []
-    for rank in range(top_k):  # drawing the tied ones without replacement: miss (u/t) ((u-1)/(t-1)) ...
+    for rank in range(TOP_K):  # drawing the tied ones without replacement: miss (u/t) ((u-1)/(t-1)) ...
         drawn = rank - nearer
         missed_again = (unwanted - drawn).clamp(min=0) / (tied - drawn).clamp(min=1)
         miss = torch.where(drawn < 0, miss, miss * missed_again)
@@ -166,10 +164,10 @@ def _hits(distance, wanted, top_k):
     return torch.stack(hits, dim=1)
 
 
-def label_ceiling(labels, pools, top_k=TOP_K):
+def label_ceiling(labels, pools):
     """R-precision of an oracle that knows the labels and nothing else: the most that such captions allow."""
     one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
-    return r_precision(one_hot, one_hot, pools, top_k=top_k)
+    return r_precision(one_hot, one_hot, pools)
 
 
 def matching(text, motion):

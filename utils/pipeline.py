@@ -55,7 +55,8 @@ class Pipeline:
         """source: a WeightsConfig; BadInput names what is missing or does not belong together."""
         generator = load_generator(source, device)
         speed_up(generator.mardm, source)
-        tokenizer, config = generator.tokenizer, generator.config
+        tokenizer, config, onestep = generator.tokenizer, generator.config, generator.mardm.onestep
+        text_dim = config.whole("text_dim", 1, 10**5, 512)
         encoder = source.text_encoder or config.text("text_encoder") or tokenizer.spec.text_encoder
         if encoder not in TEXT_ENCODERS:
             raise BadInput(
@@ -66,16 +67,12 @@ class Pipeline:
             mardm=generator.mardm,
             model=generator.model,
             text_encoder=encoder,
-            text_dim=config.whole("text_dim", 1, 10**5, 512),
+            text_dim=text_dim,
             device=device,
             source=source,
-            paths=[
-                tokenizer.path,
-                generator.path,
-                *([Run.of(source).onestep] if generator.mardm.onestep else []),
-            ],
+            paths=[tokenizer.path, generator.path, *([Run.of(source).onestep] if onestep else [])],
             bundled=generator.estimator,
-            captions=KnownCaptions.from_state(generator.captions, config.whole("text_dim", 1, 10**5, 512)),
+            captions=KnownCaptions.from_state(generator.captions, text_dim),
         )
 
     @property
@@ -86,12 +83,16 @@ class Pipeline:
         """N strings -> [N,E] on the device, or [N,1+W,E] for a generator that hears words."""
         words = self.mardm.words
         text = embed_prompts(prompts, self.text_encoder, self.device, words).to(self.device)
-        if text.shape[-1] != self.text_dim:
-            raise BadInput(
-                f"--text_encoder {self.text_encoder} is {text.shape[-1]} wide, {self.source.name} was "
-                f"trained on {self.text_dim}: leave the flag out"
-            )
+        self.check_text(text.shape[-1])
         return text
+
+    def check_text(self, width):
+        """BadInput where the text encoder's vectors have another width than those of the training."""
+        if width != self.text_dim:
+            raise BadInput(
+                f"--text_encoder {self.text_encoder} is {width} wide, {self.source.name} was trained on "
+                f"{self.text_dim}: leave the flag out"
+            )
 
     def warnings(self, prompts, text):
         """Lines for the user on prompts that will not be understood; text: `embed` of them."""

@@ -17,7 +17,7 @@ from motion.skeletons import SMPL22
 from utils.cli import count, number
 from utils.config import flag
 from utils.data.clips import SPLITS
-from utils.data.dataset_writer import RawClip, with_twins
+from utils.data.dataset_writer import RawClip
 from utils.errors import BadInput
 from utils.plain import parse_json, read_utf8
 
@@ -192,16 +192,11 @@ def assign_splits(described, names, shares, seed):
     return {str(name): SPLITS[int(np.searchsorted(ends, i, side="right"))] for i, name in enumerate(order)}
 
 
-def raw_clips(described, kept, splits, skeleton, mirror):
-    """The RawClips of converted files {name: .npy}, each followed by its mirrored twin if `mirror`.
+def raw_clips(described, kept, splits, skeleton):
+    """The RawClips of converted files {name: .npy}, one after another.
 
     skeleton: bone lengths, the median over all files ("uniform"), "humanml3d", or each file's "own".
     """
-    clips = _unmirrored(described, kept, splits, skeleton)
-    return with_twins(clips) if mirror else clips
-
-
-def _unmirrored(described, kept, splits, skeleton):
     lengths = None
     if skeleton == "humanml3d":
         lengths = np.array(HUMANML3D_BONES)

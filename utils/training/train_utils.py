@@ -11,30 +11,18 @@ import torch
 from utils import distributed
 
 
-def warm_up(step, training):
-    """Share of the full rate: linear over training.warm_up_iter."""
-    return min(1.0, (step + 1) / max(training.warm_up_iter, 1))
-
-
-def warm_up_then_milestones(optimizer, training):
-    """Linear warm-up to the full rate; times `lr_decay` at each milestone. training: a TrainingConfig."""
-
-    def factor(step):
-        decay = training.lr_decay ** sum(step >= milestone for milestone in training.milestones)
-        return warm_up(step, training) * decay
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
 def learning_rate(optimizer, training, steps_per_epoch):
-    """The schedule that a TrainingConfig asks for; a cosine comes down to 0 at the last step."""
-    if training.schedule == "milestones":
-        return warm_up_then_milestones(optimizer, training)
+    """The schedule of a TrainingConfig: linear warm-up to the full rate; then times `lr_decay` at each
+    milestone, or down to 0 at the last step by a cosine.
+    """
     steps = training.epoch * steps_per_epoch
     steps = min(steps, training.max_iters or steps)
 
     def factor(step):
-        return warm_up(step, training) * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+        share = min(1.0, (step + 1) / max(training.warm_up_iter, 1))
+        if training.schedule == "milestones":
+            return share * training.lr_decay ** sum(step >= milestone for milestone in training.milestones)
+        return share * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
