@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from models.TextEncoder import TextEncoder
+from tests.tiny import save_clip
 
 WIDTH, LAYERS, HEADS, CONTEXT = 512, 12, 8, 77
 TEXTS = [
@@ -88,32 +89,9 @@ def renamed(state):
 @pytest.fixture(scope="module")
 def folder(tower, bytepairs, tmp_path_factory):
     """The same weights and vocabulary as a folder of the Hugging Face hub."""
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-
-    size = len(bytepairs.encoder)
-    config = CLIPTextConfig(
-        vocab_size=size,
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        projection_dim=512,
-        max_position_embeddings=CONTEXT,
-        hidden_act="quick_gelu",
-        bos_token_id=size - 2,
-        eos_token_id=size - 1,
-    )
-    with torch.device("meta"):
-        model = CLIPTextModelWithProjection(config)
-    weights = renamed(tower.state_dict())
-    model.load_state_dict(weights, strict=False, assign=True)
-    lacking = {name for name, _ in model.named_parameters()} - weights.keys()
-    assert not lacking and not weights.keys() - model.state_dict().keys()
-    folder = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(folder)
     merges = sorted(bytepairs.bpe_ranks, key=bytepairs.bpe_ranks.get)
-    CLIPTokenizer(vocab=bytepairs.encoder, merges=merges).save_pretrained(folder)
-    return folder
+    place, size = tmp_path_factory.mktemp("clip"), (LAYERS, HEADS, 4 * WIDTH)
+    return save_clip(place, bytepairs.encoder, merges, size, renamed(tower.state_dict()))
 
 
 @pytest.fixture

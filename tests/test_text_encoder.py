@@ -11,6 +11,7 @@ import torch
 
 from models import TextEncoder as module
 from models.TextEncoder import TEXT_ENCODERS, TextEncoder
+from tests.tiny import save_clip
 from utils.evaluation.glove import ClipTokens
 from utils.text_embeddings import cached_embeddings
 
@@ -45,30 +46,10 @@ def byte_symbols():
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
     """A small CLIP text tower with random weights and a byte vocabulary, saved as the hub's folders are."""
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
-
     symbols = byte_symbols()
     words = [*symbols, *(s + "</w>" for s in symbols), "<|startoftext|>", "<|endoftext|>"]
-    config = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=512,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        projection_dim=512,
-        max_position_embeddings=77,
-        hidden_act="quick_gelu",
-        bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1,
-    )
-    torch.manual_seed(0)
-    model = CLIPTextModelWithProjection(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    folder = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(folder)
-    CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[]).save_pretrained(folder)
-    return folder
+    ids = {word: i for i, word in enumerate(words)}
+    return save_clip(tmp_path_factory.mktemp("clip"), ids, merges=[], size=(2, 4, 64))
 
 
 @pytest.fixture

@@ -114,3 +114,39 @@ def different_tensors(a, b):
     a, b = tensors(a), tensors(b)
     assert a.keys() == b.keys() and len(a) > 20
     return [key for key in a if not torch.equal(a[key], b[key])]
+
+
+def save_clip(folder, words, merges, size, weights=None):
+    """A CLIP text tower and its tokenizer, saved as the hub's folders are. Returns the folder.
+
+    words: token -> id, the last two start and end a text; size: layers, heads, inner width; weights: a
+    state_dict [random numbers].
+    """
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+    layers, heads, inner = size
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=512,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        projection_dim=512,
+        max_position_embeddings=77,
+        hidden_act="quick_gelu",
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+    )
+    torch.manual_seed(0)
+    with torch.device("cpu" if weights is None else "meta"):
+        model = CLIPTextModelWithProjection(config)
+    if weights is None:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    else:
+        model.load_state_dict(weights, strict=False, assign=True)
+        lacking = {name for name, _ in model.named_parameters()} - weights.keys()
+        assert not lacking and not weights.keys() - model.state_dict().keys()
+    model.save_pretrained(folder)
+    CLIPTokenizer(vocab=words, merges=merges).save_pretrained(folder)
+    return folder

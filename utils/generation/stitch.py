@@ -108,12 +108,9 @@ def seams(lengths, transition):
 
 
 def joins(spans, total):
-    """How to draw the spans of `seams` -> pairs (window, mask): slice of the story, bool mask in it.
+    """How to draw the spans of `seams` -> list of (window, mask): slice of the story, bool mask in it.
 
     A window ends where the next span begins: what lies ahead of that is not final.
     """
-    for k, (first, last) in enumerate(spans):
-        window = window_around(first, last, spans[k + 1][0] if k + 1 < len(spans) else total)
-        mask = torch.zeros(window.stop - window.start, dtype=torch.bool)
-        mask[first - window.start : last - window.start] = True
-        yield window, mask
+    starts = [first for first, _ in spans[1:]] + [total]
+    return [window_around(*span, open_until) for span, open_until in zip(spans, starts)]

@@ -208,34 +208,23 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
     text [1,E]; keys: K integers, see MARDM.generate. Joints, in the skeleton's unit, have standing feet held,
     rows not.
     """
-    length = frames // STRIDE
-    tokens = torch.cat(
-        [
-            pipeline.mardm.generate(
-                pipeline.tokenizer.ae,
-                text.expand(len(some), *text.shape[1:]),
-                torch.full((len(some),), length, device=pipeline.device),
-                sampling,
-                some,
-            )
-            for some in _batches(keys)
-        ]
-    )
+    length, batches = frames // STRIDE, [keys[first : first + BATCH] for first in range(0, len(keys), BATCH)]
+
+    def draw(some):
+        m_lens = torch.full((len(some),), length, device=pipeline.device)
+        many = text.expand(len(some), *text.shape[1:])
+        return pipeline.mardm.generate(pipeline.tokenizer.ae, many, m_lens, sampling, some)
+
+    def draw_again(some, tokens, hidden):
+        many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), *tokens.shape)
+        return draw_hidden(pipeline, *many, hidden, sampling, [AGAIN_KEYS + key for key in some])
+
+    tokens = torch.cat([draw(some) for some in batches])
     first, best = _best(pipeline, tokens, points, sampling)
     result = first
     if first.off.max() > CLOSE:
         hidden, tokens = _worst_stretch(first, points, length), tokens[best]
-        again = [
-            draw_hidden(
-                pipeline,
-                text.expand(len(some), *text.shape[1:]),
-                tokens.expand(len(some), *tokens.shape),
-                hidden,
-                sampling,
-                [AGAIN_KEYS + key for key in some],
-            )
-            for some in _batches(keys)
-        ]
+        again = [draw_again(some, tokens, hidden) for some in batches]
         redrawn, _ = _best(pipeline, torch.cat(again), points, sampling)
         result = min(first, redrawn, key=lambda motion: motion.cost)
     if result.off.max() > FARTHEST:
@@ -251,10 +240,6 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
         fix_feet(result.joints(spec), spec.fps, spec.skeleton),
         Arrival(*off, result.pace),
     )
-
-
-def _batches(keys):
-    return [keys[first : first + BATCH] for first in range(0, len(keys), BATCH)]
 
 
 def _best(pipeline, tokens, points, sampling):

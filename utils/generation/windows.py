@@ -16,12 +16,16 @@ def part_key(sample, repeat):
 
 
 def window_around(first, last, open_until):
-    """At most MAX_TOKENS tokens around first..last-1, within 0..open_until. -> slice"""
+    """At most MAX_TOKENS tokens around first..last-1, within 0..open_until. -> (slice, bool mask in it of
+    first..last-1)
+    """
     room = MAX_TOKENS - (last - first)
     after = min(room // 2, open_until - last)
     before = min(room - after, first)
     after = min(room - before, open_until - last)
-    return slice(first - before, last + after)
+    mask = torch.zeros(before + last - first + after, dtype=torch.bool)
+    mask[before : before + last - first] = True
+    return slice(first - before, last + after), mask
 
 
 def windows(hidden):
@@ -35,13 +39,7 @@ def windows(hidden):
     size = MAX_TOKENS - CONTEXT
     pieces = [(a, min(a + size, last)) for first, last in runs(hidden) for a in range(first, last, size)]
     starts = [first for first, _ in pieces[1:]] + [len(hidden)]
-    result = []
-    for (first, last), open_until in zip(pieces, starts):
-        window = window_around(first, last, open_until)
-        mask = torch.zeros(window.stop - window.start, dtype=torch.bool)
-        mask[first - window.start : last - window.start] = True
-        result.append((window, mask))
-    return result
+    return [window_around(*piece, open_until) for piece, open_until in zip(pieces, starts)]
 
 
 @torch.no_grad()
