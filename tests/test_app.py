@@ -31,7 +31,6 @@ from utils.errors import BadInput
 from utils.generation import app_backend
 from utils.generation.app_backend import Backend, Request, check_edit, check_request
 from utils.generation.waypoints import parse_waypoints
-from utils.pipeline import load
 
 SPEC = DATASETS["t2m"]
 DRAWING = {"seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
@@ -97,11 +96,6 @@ def test_everything_is_bounded_on_the_server(field, value):
 def test_the_frame_can_run_its_script_only_and_cannot_be_left():
     page = viewer_frame('<script>"x"</script></iframe><img>')
     assert page.count("<") == page.count(">") == 2 and 'sandbox="allow-scripts"' in page
-
-
-@pytest.fixture(scope="module")
-def pipeline(demo_weights):
-    return load("Demo/demo_MARDM", demo_weights)
 
 
 def test_the_page_says_what_the_text_encoder_does_not_read(pipeline):

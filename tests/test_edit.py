@@ -18,6 +18,7 @@ from motion.rotations import unit
 from motion.skeletons import SMPL22
 from tests.bodies import packed_clips, rest_pose
 from tests.test_MARDM import awake
+from tests.tiny import with_demo
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
@@ -140,10 +141,8 @@ def test_of_two_bodies_the_one_that_the_autoencoder_knows():
 
 def run_edit(weights, tmp_path, source, *sections):
     """edit.py with the miniature demo weights -> the folder of its files."""
-    words = ["--demo", "--checkpoints_dir", str(weights), "--device", "cpu", "--time_steps", "2"]
-    words += ["--source_motion", str(source), "--text_prompt", "someone waves", "--export", "npy"]
-    edit.main([*words, "--output_dir", str(tmp_path / "out"), "-msec", *sections])
-    return tmp_path / "out/demo_MARDM_Demo"
+    words = f"--time_steps 2 --source_motion {source} --text_prompt waves --export npy -msec".split()
+    return with_demo(edit.main, [*words, *sections], tmp_path / "out", weights)
 
 
 def real_clips(data_dir, at_least, at_most, count):

@@ -12,6 +12,7 @@ from motion.bvh.writer import write_bvh
 from motion.feet import standing
 from motion.skeletons import SMPL22
 from motion.synthetic.clips import demo_clip
+from tests.tiny import with_demo
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
@@ -124,13 +125,10 @@ def test_a_pose_of_another_body_is_met_on_the_bones_of_the_source(pose, source):
     assert np.abs(one[3:] - other[3:]).max() < 1e-3
 
 
-DEMO = ["--demo", "--device", "cpu", "--time_steps", "6", "--export", "npy"]
-
-
 def run_edit(tmp_path, *words):
     """edit.py with the demo weights -> joints."""
-    edit.main([*DEMO, "--output_dir", str(tmp_path), *words])
-    (file,) = tmp_path.glob("demo_MARDM_Demo/*.npy")
+    folder = with_demo(edit.main, ["--time_steps", "6", "--export", "npy", *words], tmp_path)
+    (file,) = folder.glob("*.npy")
     return np.load(file).astype(np.float64)
 
 
@@ -176,7 +174,6 @@ def test_edit_py_puts_a_pose_between_kept_frames(pose, source, tmp_path, capsys)
         (["--source_motion", "walk.npy", "--motion_length", "80", "-msec", "0,4"], "pass --source_motion"),
     ],
 )
-def test_what_is_missing_is_said(demo_weights, words, reason):
-    where = ["--checkpoints_dir", str(demo_weights), "--text_prompt", "walk"]
+def test_what_is_missing_is_said(demo_weights, tmp_path, words, reason):
     with pytest.raises(BadInput, match=reason):
-        edit.main([*DEMO, *where, *words])
+        with_demo(edit.main, ["--text_prompt", "walk", *words], tmp_path, demo_weights)

@@ -6,6 +6,7 @@ import pytest
 import sample
 from models.MARDM import SamplingConfig
 from motion.export import in_place
+from tests.tiny import with_demo
 from utils.generation.loops import draw_loop
 
 
@@ -38,15 +39,14 @@ def test_in_place_the_root_stays_and_poses_do_too():
 
 
 def test_sample_py_writes_loops_in_place(tmp_path, capsys):
-    where = ["--demo", "--output_dir", str(tmp_path), "--time_steps", "3", "--export", "npy"]
-    prompt = ["--text_prompt", "a person walks forward", "--motion_length", "48"]
-    sample.main([*where, *prompt, "--loop", "--in_place", "--repeat_times", "2"])
-    motions = [np.load(file) for file in (tmp_path / "demo_MARDM_Demo").glob("*.npy")]
+    prompt = ["--text_prompt", "a person walks forward", "--motion_length", "48", "--loop"]
+    more = ["--in_place", "--repeat_times", "2", "--time_steps", "3", "--export", "npy"]
+    motions = [np.load(file) for file in with_demo(sample.main, [*prompt, *more], tmp_path).glob("*.npy")]
     assert [len(motion) for motion in motions] == [48, 48]
     for motion in motions:
         assert np.ptp(motion[:, 0, [0, 2]]) < 1e-6
         ways = np.linalg.norm(np.roll(motion, -1, axis=0) - motion, axis=-1).mean(axis=-1)
         assert ways[-1] <= 1.3 * ways[:-1].max()
     with pytest.raises(SystemExit):
-        sample.main([*where, *prompt, "--loop", "--waypoints", "0,1@2"])
+        with_demo(sample.main, [*prompt, "--waypoints", "0,1@2"], tmp_path)
     assert "not allowed with" in capsys.readouterr().err

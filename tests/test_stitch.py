@@ -14,6 +14,7 @@ from models.LengthEstimator import MAX_TOKENS
 from models.MARDM import SamplingConfig
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
+from tests.tiny import with_demo
 from utils.errors import BadInput
 from utils.generation.stitch import draw_parts, draw_story, in_a_row, joins, seams
 from utils.motion_process import recover_from_ric
@@ -129,10 +130,8 @@ def test_a_turn_in_a_story_keeps_seven_eighths_of_its_degrees(released, directio
 
 def stitch(weights, tmp_path, lines, *flags):
     (tmp_path / "story.txt").write_text(lines, encoding="utf-8")
-    fixed = ["--demo", "--checkpoints_dir", str(weights), "--device", "cpu", "--time_steps", "3"]
-    out = ["--output_dir", str(tmp_path / "out"), "--text_path", str(tmp_path / "story.txt"), "--stitch"]
-    sample.main([*fixed, *out, *flags])
-    return tmp_path / "out/demo_MARDM_Demo"
+    words = ["--time_steps", "3", "--text_path", str(tmp_path / "story.txt"), "--stitch", *flags]
+    return with_demo(sample.main, words, tmp_path / "out", weights)
 
 
 def test_sample_writes_one_story_longer_than_any_motion(demo_weights, tmp_path):
@@ -172,14 +171,13 @@ def test_an_interrupted_run_has_recorded_what_it_wrote(demo_weights, tmp_path, m
 
     monkeypatch.setattr(sample, "export_motion", stop_at_the_third)
     (tmp_path / "prompts.txt").write_text("walk#8\nturn#8\njump#8\nsit#8\n")
-    words = ["--demo", "--checkpoints_dir", str(demo_weights), "--device", "cpu", "--time_steps", "1"]
-    words += ["--export", "npy", "--output_dir", str(tmp_path / "out")]
+    words = ["--time_steps", "1", "--export", "npy", "--text_path", str(tmp_path / "prompts.txt")]
     with pytest.raises(KeyboardInterrupt):
-        sample.main([*words, "--text_path", str(tmp_path / "prompts.txt")])
+        with_demo(sample.main, words, tmp_path / "out", demo_weights)
     assert len(calls[-1]) == 2 == len(json.loads((folder / "samples.json").read_text())[-1]["motions"])
     monkeypatch.setattr(sample.Record, "PAUSE", 1e9)  # nothing is due, yet the end writes it
     calls.clear()
     with pytest.raises(AssertionError):
-        sample.main([*words, "--text_path", str(tmp_path / "prompts.txt")])
+        with_demo(sample.main, words, tmp_path / "out", demo_weights)
     first, second = json.loads((folder / "samples.json").read_text())
     assert len(first["motions"]) == 2 and len(second["motions"]) <= 1

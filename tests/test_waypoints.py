@@ -12,6 +12,7 @@ from experiments import waypoints
 from experiments.waypoints import clip_tasks
 from motion.skeletons import SMPL22
 from tests.test_motion_process import walk
+from tests.tiny import with_demo
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
@@ -153,11 +154,10 @@ def test_the_table_counts_what_arrives_and_who_answers(tmp_path, capsys):
 
 
 def test_sample_py_leads_every_motion_and_says_how_far(tmp_path, capsys):
-    command = ["--demo", "--text_prompt", "a person walks forward", "--time_steps", "3", "--export", "npy"]
-    where = ["--output_dir", str(tmp_path), "--waypoints", "0.5,1@2", "--candidates", "8"]
-    sample.main([*command, *where])
+    words = ["--text_prompt", "a person walks forward", "--time_steps", "3", "--export", "npy"]
+    words += ["--waypoints", "0.5,1@2", "--candidates", "8"]
+    folder = with_demo(sample.main, words, tmp_path)
     assert "cm off as drawn" in capsys.readouterr().out
-    folder = tmp_path / "demo_MARDM_Demo"
     (motion,) = [np.load(file) for file in folder.glob("*.npy")]
     (entry,) = json.loads((folder / "samples.json").read_text())[-1]["motions"]
     off = np.linalg.norm(motion[40, 0, [0, 2]] - [0.5, 1.0])

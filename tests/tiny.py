@@ -22,6 +22,7 @@ import train_Evaluators
 import train_LengthEstimator
 import train_MARDM
 from scripts import release
+from tests.conftest import ROOT
 from utils.cli import run
 from utils.flags import DEMO
 
@@ -66,6 +67,13 @@ def where(home, checkpoints=None):
     """The flags of every script that reads the set and the runs below `home`."""
     data = f"--dataset_name Demo --dataset_dir {home}/datasets"
     return f"{data} --checkpoints_dir {checkpoints or f'{home}/checkpoints'} --num_workers 0 --device cpu"
+
+
+def with_demo(main, words, out, checkpoints=ROOT / "checkpoints"):
+    """sample.py or edit.py with the weights of --demo, into a folder. Returns that of the run's files."""
+    place = ["--checkpoints_dir", str(checkpoints), "--output_dir", str(out), "--device", "cpu"]
+    main(["--demo", *place, *words])
+    return Path(out) / "demo_MARDM_Demo"
 
 
 def train(flags, *stages):
