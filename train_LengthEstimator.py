@@ -65,10 +65,8 @@ def validate(estimator, text, lengths, min_tokens):
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    run_config, machine = (
-        from_flags(RunConfig, args, name="length_estimator"),
-        from_flags(MachineConfig, args),
-    )
+    run_config = from_flags(RunConfig, args, name="length_estimator")
+    machine = from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     device = distributed.init_distributed(start(machine))
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)

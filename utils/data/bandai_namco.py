@@ -87,9 +87,7 @@ def describe(names):
         for index, name in enumerate(members):
             described[name] = Described(captions, tokens, _split(index, len(members)), content, style)
     if {what.split for what in described.values()} != {"train", "val", "test"}:
-        described = {
-            name: replace(what, split="") for name, what in described.items()
-        }  # too few files for blocks
+        described = {name: replace(what, split="") for name, what in described.items()}  # too few for blocks
     return described
 
 

@@ -57,13 +57,8 @@ class SetConfig:
     def spec(self):
         """What stands in spec.json: all that the rest of the code wants to know of a set."""
         spec = {"name": self.name, "fps": self.fps, "min_frames": self.min_frames, "source": self.source}
-        return spec | {
-            "licence": self.licence,
-            "cfg": 2.5,
-            "skeleton": SMPL22.name,
-            "version": 1,
-            "facing": self.facing,
-        }
+        spec |= {"licence": self.licence, "cfg": 2.5, "skeleton": SMPL22.name, "version": 1}
+        return spec | {"facing": self.facing}
 
 
 @dataclass(frozen=True)

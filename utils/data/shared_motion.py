@@ -12,9 +12,7 @@ from scipy.spatial import cKDTree
 
 from utils.motion_process import essential_dim, feature_groups
 
-TOLERANCE = (
-    1e-3  # m; sections of one recording agree to about 0.1 mm, frames of two recordings hardly ever to 1
-)
+TOLERANCE = 1e-3  # m; sections of one recording agree to about 0.1 mm, frames of two hardly ever to 1
 
 
 def pose_distances(joints, skeleton):

@@ -11,17 +11,8 @@ from scipy.stats import wasserstein_distance
 
 HEADING_SIGMA = 5  # frames of smoothing
 WALKING = 0.5  # m/s of the real clip's root: above, the clip counts for the speed of walkers
-_OF_ENDS = (
-    "speed",
-    "speed_95",
-    "acceleration",
-    "jerk",
-    "lateral",
-    "up",
-    "forward",
-    "up_extent",
-    "forward_extent",
-)
+_OF_ENDS = ("speed", "speed_95", "acceleration", "jerk")
+_OF_ENDS += ("lateral", "up", "forward", "up_extent", "forward_extent")
 _ENDS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
 FEATURES = (
     *(f"{end}_{name}" for name in _OF_ENDS for end in _ENDS),

@@ -48,7 +48,7 @@ MAY_CHANGE = {
         "lr_decay",
         "schedule",
         "clip_norm",
-    ),  # apply from here on
+    ),  # from here on
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
@@ -277,9 +277,8 @@ class TrainingLoop:
             try:
                 part.load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                raise BadInput(
-                    f"{latest}: {name} does not fit: {' '.join(str(error).split())[:200]}"
-                ) from None
+                reason = " ".join(str(error).split())[:200]
+                raise BadInput(f"{latest}: {name} does not fit: {reason}") from None
         self._apply_rates()
         self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
         print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
@@ -299,14 +298,11 @@ class TrainingLoop:
 
     def _apply_rates(self):
         """--lr and --weight_decay hold from here on, whatever the run was begun with."""
-        scheduler, (lr, weight_decay) = (
-            self.parts["scheduler"],
-            (self.training.lr, self.training.weight_decay),
-        )
+        scheduler, lr = self.parts["scheduler"], self.training.lr
         scheduler.base_lrs = [lr] * len(scheduler.base_lrs)
         rates = [lr * factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
         for group, rate in zip(scheduler.optimizer.param_groups, rates):
-            group |= {"initial_lr": lr, "lr": rate, "weight_decay": weight_decay}
+            group |= {"initial_lr": lr, "lr": rate, "weight_decay": self.training.weight_decay}
         scheduler._last_lr = rates
 
 
