@@ -154,7 +154,7 @@ def comparison(record, stem):
             cells = [(measured(record, name, key), digits) for key, digits in keys]
             cells = [plus_minus(*one.interval(), digits) if one.seeds else "-" for one, digits in cells]
             shape = [levels, ae.codebook_size or "-", ae.target_dim, size]
-            own = ["-"] * 4 if model in ("FSQ_AE_Model", "VQ_AE_Model") and cells[0] != "-" else shape
+            own = ["-"] * 4 if model in ("FSQ_AE_Model", "VQ_AE_Model") else shape
             rows.append([model, name, *own, *cells])
     quoted = json.loads((Path(__file__).parent / "quoted.json").read_text(encoding="utf-8"))
     facts = f"""Made from `results/{stem}.json` by `experiments/ablation/report.py`; {record["dataset"]}, test

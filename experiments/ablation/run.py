@@ -88,7 +88,7 @@ def started(plan, job):
             code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False).returncode
         if code:
             raise BadInput(f"{job.name} ended with {code}: see {log}; run again to go on")
-        write_text(file, shlex.join(command) + f"\n# {time.time() - begun:.0f} s\n")
+        write_text(file, shlex.join(["python", *command[1:]]) + f"\n# {time.time() - begun:.0f} s\n")
         return True
 
 
