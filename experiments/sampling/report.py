@@ -252,7 +252,7 @@ def figure(families, path):
                 left.axhspan(mean - half, mean + half, color="grey", alpha=0.2)
         left.set(title=f"{FAMILIES[kind]}: FID", yscale="log")
         left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_formatter("{x:.2g}")
+        left.yaxis.set_minor_formatter("")
         right.set_title("on another grid point, %" if share else "RMS error / std of the targets")
         if any(record["landing"] for record in family.records):
             right.set_yscale("log")
