@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from models.layers import Linear, modulation, sinusoid_frequencies
+from models.layers import Linear, modulation, side_by_side, sinusoid_frequencies
 from models.precision import autocast_to
 
 
@@ -42,7 +42,7 @@ class AdaLN_MLP(nn.Module):
         time [...,N or 1,width]: embeddings of times; z [N,H].
         """
         c = nn.functional.silu(time + self.cond_embed(z))
-        return (layer.adaLN_modulation(c) for layer in (*self.res_blocks, self.final_layer))
+        return side_by_side(c, *(layer.adaLN_modulation[1] for layer in (*self.res_blocks, self.final_layer)))
 
     def _initialise(self):
         """Xavier for linear layers; modulation and output start at zero, so that every block starts as

@@ -128,10 +128,12 @@ class MARDM(nn.Module):
             if self.words and self.pooled_drop_prob >= 1:  # it has never heard one
                 pooled = torch.zeros_like(pooled)
             c = nn.functional.silu(self.cond_emb(pooled))[:, None]
-            if self.text_reader is None:
-                return ReadText(c, [None] * len(self.MARTransformer))
-            states, there = self.text_reader(text[:, 1:])
-            return ReadText(c, [(*block.cross.read(states), there) for block in self.MARTransformer])
+            blocks = self.MARTransformer
+            modulations, words = [block.adaLN_modulation(c) for block in blocks], [None] * len(blocks)
+            if self.text_reader is not None:
+                states, there = self.text_reader(text[:, 1:])
+                words = [(*block.cross.read(states), there) for block in blocks]
+            return ReadText(modulations, words)
 
     def transformer(self, latents, text, inside, order=None):
         """Latents [B,L,D], text (zeros = unconditional; or a ReadText), inside bool [B,L] -> conditions z
@@ -147,8 +149,8 @@ class MARDM(nn.Module):
             if order is not None:
                 index = order.argsort(dim=1)
                 x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
-            for block, words in zip(self.MARTransformer, text.words):
-                x = block(x, text.c, inside, index, words)
+            for block, modulation, words in zip(self.MARTransformer, text.modulations, text.words):
+                x = block(x, modulation, inside, index, words)
             if order is not None:
                 x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
         return x.to(latents.dtype)
@@ -296,14 +298,14 @@ class MARDM(nn.Module):
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide = head.guides(sampling)
         text = self.read(torch.cat([text, torch.zeros_like(text)]) if guide else text)
-        for b, at in zip(*(index.split(counts) for index in places)):
+        starts = noise.rows(*places, head.noise_shape).to(x.dtype)
+        for b, at, start in zip(*(rows.split(counts) for rows in (*places, starts))):
             if len(b) == 0:
                 continue
             z, z_null = (
                 rows if rows is None else rows[b, at]
                 for rows in self._conditions(x, text, inside, order, guide)
             )
-            start = noise.rows(b, at, head.noise_shape).to(z.dtype)
             drawn = head.sample(z, z_null, start, sampling)
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":

@@ -6,7 +6,7 @@ B clips, L tokens, H width; S states of a text: one that is always there, then o
 import torch
 from torch import nn
 
-from models.layers import Linear, modulation, sinusoid_frequencies
+from models.layers import Linear, modulation, side_by_side, sinusoid_frequencies
 
 
 class InputProcess(nn.Module):
@@ -95,7 +95,7 @@ class Attention(nn.Module):
 
     def forward(self, x, inside, positions=None):
         """x [B,L,H], inside bool [B,L], positions int64 [B,L] (0, 1, ... if None) -> [B,L,H]."""
-        q, k, v = (self._split(layer(x)) for layer in (self.query, self.key, self.value))
+        q, k, v = map(self._split, side_by_side(x, self.query, self.key, self.value))
         mask, p = self._mask(inside, positions, q.dtype), self.p if self.training else 0.0
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
@@ -153,7 +153,7 @@ class CrossAttention(nn.Module):
 
     def read(self, states):
         """States [B,S,H] -> keys, values [B,heads,S,H / heads]: the same in every round of a motion."""
-        return self._split(self.key(states)), self._split(self.value(states))
+        return tuple(map(self._split, side_by_side(states, self.key, self.value)))
 
     def forward(self, x, words):
         """x [B,L,H]; words: keys, values of `read`, and which states there are, bool [B,S] -> [B,L,H]."""
@@ -179,11 +179,11 @@ class Block(nn.Module):
         self.adaLN_modulation = modulation(dim, 6)
         self.cross = CrossAttention(dim, heads, dropout) if words else None
 
-    def forward(self, x, c, inside, positions=None, words=None):
-        """x [B,L,H], c [B,1,H] = silu(condition), inside bool [B,L], positions int64 [B,L]; words: those of
-        `CrossAttention.forward` -> [B,L,H].
+    def forward(self, x, modulation, inside, positions=None, words=None):
+        """x [B,L,H], modulation [B,1,6H] = adaLN_modulation(silu(condition)), inside bool [B,L], positions
+        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H].
         """
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=-1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions)
         if self.cross is not None:
             x = x + self.cross(x, words)

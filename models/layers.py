@@ -18,6 +18,14 @@ class Linear(nn.Linear):
         return super().forward(x)
 
 
+def side_by_side(x, *layers):
+    """What these linear layers [...,out_i] say of the same x [...,in]: one product where their weights are
+    laid out for inference (`InferenceWeights`).
+    """
+    packed = layers[0].__dict__.get("side_by_side")
+    return packed(x, *layers) if packed else [layer(x) for layer in layers]
+
+
 def modulation(width, parts):
     """adaLN's linear layer: silu(condition) [...,width] -> shifts, scales, gates [...,parts * width].
 

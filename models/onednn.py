@@ -1,4 +1,4 @@
-"""float32 products on a CPU by oneDNN, which PyTorch hands to MKL.
+"""Products on a CPU by oneDNN: those in float32, which PyTorch hands to MKL, and by packed weights.
 
 MKL keeps to AVX2 on AMD processors that have AVX-512: half the rate (figures in benchmarks/README.md). These
 are PyTorch's own operations, but outside its documented interface, so `available` tries them before they are
@@ -17,19 +17,20 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
 @cache
-def available():
-    """Whether this build of PyTorch has the operations, and they multiply."""
+def available(dtype=torch.float32):
+    """Whether this build of PyTorch has the operations for this dtype, and they multiply."""
     x, weight, bias = torch.eye(8), torch.arange(64.0).reshape(8, 8), torch.ones(8)
+    x, weight, bias = (tensor.to(dtype) for tensor in (x, weight, bias))
     try:
         return torch.equal(product(x, pack(weight), bias), weight.T + bias)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
 
 
-def usable(layer):
-    """Whether this linear layer's products can go through oneDNN."""
+def usable(layer, dtype=torch.float32):
+    """Whether the products of this layer, of float32 weights, can go through oneDNN in `dtype`."""
     weight = layer.weight
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and available()
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and available(dtype)
 
 
 def pack(weight):
@@ -78,6 +79,6 @@ def pad_rows(x):
     keeping the code memory.
     """
     n = count_rows(x)
-    missing = 0 if n <= 16 else -n % (32 if n < 512 else 128)
+    missing = 0 if n <= 64 else -n % (32 if n < 512 else 128)
     rows = x.reshape(n, -1)
     return nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()

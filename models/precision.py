@@ -18,15 +18,16 @@ def autocast_to(dtype, like):
 
 
 class InferenceWeights:
-    """Temporarily replaces the weights of linear layers by bf16 or oneDNN-packed copies.
+    """Temporarily replaces the weights of linear layers by copies that are faster to draw with.
 
-    bf16: autocast would cast frozen weights anew at every call. float32 on a CPU: packed weights skip
-    oneDNN's own reordering at every product. One use at a time: another thread waits, since it would take
-    the copies for the weights.
+    On a CPU these are in oneDNN's layout, in float32 or bfloat16: its own reordering is left out at every
+    product, and layers that read the same input become one product (`side_by_side`). Elsewhere they are
+    bfloat16 alone, since autocast would cast frozen weights anew at every call. One use at a time: another
+    thread waits, since it would take the copies for the weights.
     """
 
     def __init__(self):
-        self.copies, self.packed, self.lock = {}, {}, threading.RLock()
+        self.copies, self.packed, self.ready, self.lock = {}, {}, {}, threading.RLock()
 
     def __deepcopy__(self, memo):
         return InferenceWeights()  # another module's weights
@@ -36,9 +37,10 @@ class InferenceWeights:
         """Inside, these modules' linear layers compute in `dtype`; after, as before."""
         layers = [m for module in modules for m in module.modules() if isinstance(m, nn.Linear)]
         compiled = any(m._compiled_call_impl for module in modules for m in module.modules())
+        packed = [] if compiled else [layer for layer in layers if onednn.usable(layer, dtype)]
+        cast = [] if packed or dtype == torch.float32 else [p for m in layers for p in m.parameters()]
         with self.lock:
-            own = {} if dtype == torch.float32 else {p: p.data for m in layers for p in m.parameters()}
-            packed = [] if own or compiled else [layer for layer in layers if onednn.usable(layer)]
+            own, self.ready, self.dtype = {p: p.data for p in cast}, {}, dtype
             try:
                 for p, data in own.items():
                     kept = self.copies.get(p)
@@ -46,25 +48,36 @@ class InferenceWeights:
                         kept = self.copies[p] = torch.empty_like(data, dtype=dtype)
                     p.data = kept.copy_(data)
                 for layer in packed:
-                    layer.forward = partial(onednn.linear, weight=self._pack(layer), bias=layer.bias)
+                    layer.forward, layer.side_by_side = partial(self._one, layer), self._side_by_side
                 yield
             finally:
                 for p, data in own.items():
                     p.data = data
                 for layer in packed:
-                    layer.__dict__.pop("forward", None)
+                    for name in ("forward", "side_by_side"):
+                        layer.__dict__.pop(name, None)
 
-    def _pack(self, layer):
-        """The layer's weights in oneDNN's layout: kept while frozen and unchanged, made anew if they
-        train, because a fused optimizer does not raise their version.
+    def _one(self, layer, x):
+        weight, bias, _ = self.ready.get((layer,)) or self._prepare((layer,))
+        return onednn.linear(x.to(self.dtype), weight, bias)
+
+    def _side_by_side(self, x, *layers):
+        weight, bias, widths = self.ready.get(layers) or self._prepare(layers)
+        return onednn.linear(x.to(self.dtype), weight, bias).split(widths, dim=-1)
+
+    def _prepare(self, layers):
+        """-> these layers' weights and biases as one layer's, in oneDNN's layout, and their widths: at their
+        first product in a use. Kept from use to use while frozen and unchanged; made anew if they train,
+        because a fused optimizer does not raise their version.
         """
-        weight = layer.weight
-        if weight.requires_grad:
-            return onednn.pack(weight.detach())
-        now = (weight.data_ptr(), weight._version)
-        if self.packed.get(layer, (None,))[0] != now:
-            self.packed[layer] = now, onednn.pack(weight)
-        return self.packed[layer][1]
+        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        now = [self.dtype, *((p.data_ptr(), p._version) for p in parameters)]
+        if self.packed.get(layers, (None,))[0] != now or any(p.requires_grad for p in parameters):
+            of = parameters[::2], parameters[1::2]  # weights, biases
+            weight, bias = (torch.cat([p.detach().to(self.dtype) for p in some]) for some in of)
+            self.packed[layers] = now, (onednn.pack(weight), bias, [layer.out_features for layer in layers])
+        self.ready[layers] = self.packed[layers][1]
+        return self.ready[layers]
 
 
 def compile_module(module, **options):

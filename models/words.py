@@ -19,7 +19,7 @@ from models.Transformer import Attention, FeedForward, PositionalEncoding
 class ReadText:
     """A text as the Transformer hears it: the same in all rounds of a motion."""
 
-    c: torch.Tensor  # [B,1,H], silu of the condition
+    modulations: list  # for each block [B,1,6H]
     words: list  # for each block: keys, values, and which there are; None without words
 
 

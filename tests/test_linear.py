@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.layers import Linear
+from models import onednn
+from models.layers import Linear, side_by_side
 from models.onednn import available
+from models.precision import InferenceWeights
 
 needs_onednn = pytest.mark.skipif(not available(), reason="this PyTorch has no oneDNN")
 
@@ -63,3 +65,31 @@ def test_frozen_weights_get_no_gradient():
     layer(x).sum().backward()
     assert layer.weight.grad is None and layer.bias.grad is None
     torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(5, 6))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_read_the_same_input_are_one_product_for_inference(dtype, monkeypatch):
+    if not available(dtype):
+        pytest.skip(f"this PyTorch has no oneDNN for {dtype}")
+    torch.manual_seed(0)
+    products, product = [], onednn.product
+    monkeypatch.setattr(onednn, "product", lambda *given: products.append(1) or product(*given))
+    layers, x, use = (
+        nn.ModuleList([Linear(6, 4), Linear(6, 3)]).requires_grad_(False),
+        torch.randn(5, 6),
+        InferenceWeights(),
+    )
+    for _ in range(2):
+        wanted = [layer(x) for layer in layers]
+        products.clear()
+        with use([layers], dtype):
+            found = side_by_side(x, *layers)
+            assert len(products) == 1
+            alone = layers[1](x)
+        for a, b in zip((*found, alone), (*wanted, wanted[1])):
+            assert a.dtype == dtype
+            torch.testing.assert_close(
+                a.float(), b, **({} if dtype == torch.float32 else {"rtol": 0, "atol": 0.03})
+            )
+        layers[0].weight.mul_(2)  # as a checkpoint that is loaded anew
+        layers[1].bias.add_(1)
