@@ -29,24 +29,47 @@ after+=($runs/FSQ_AE_High/model/train_ae.done)
 once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
     --model FSQ_AE_High --baselines
 
-# generator SIZE STEPS: train it, judged on val every tenth epoch; distill its head; evaluate it with either head
+# generator NAME SIZE STEPS FLAGS...: train it, judged on val every tenth epoch
 generator() {
-    local size=$1 steps=$2 after=("${after[@]}")
-    local run=FSQ_MARDM_SiT_$size
-    local named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
+    local size=$2 steps=$3
+    run=$1
+    shift 3
+    named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
         --model "FSQ-MARDM-SiT-$size")
-    once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --text_tokens on --batch_size 32 \
+    after=("$runs/FSQ_AE_High/model/train_ae.done")
+    once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --batch_size 32 \
         --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 49 / 60)) $((steps * 56 / 60)) \
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation \
-        --eval_every 10 $(continued "$run")
+        --eval_every 10 "$@" $(continued "$run")
     after+=("$runs/$run/model/train_mardm.done")
-    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 800 --warm_up_iter 50 \
-        --teacher_steps 4
-    once "$runs/$run/eval" evaluate python evaluation_MARDM.py "${named[@]}" --sampler midpoint \
-        --repeat_times 5 --baselines
-    once "$runs/$run/eval" evaluate_onestep python evaluation_MARDM.py "${named[@]}" --sampler onestep \
-        --repeat_times 5 --record onestep
 }
 
-generator XS 3000
-generator S 3000
+# evaluate RECORD FLAGS...: the generator that was trained last
+evaluate() {
+    local record=$1
+    shift
+    once "$runs/$run/eval" "$record" python evaluation_MARDM.py "${named[@]}" --record "$record" "$@"
+}
+
+# both_heads SIZE STEPS: a generator, its one-step head, and the test split by either
+both_heads() {
+    generator "FSQ_MARDM_SiT_$1" "$1" "$2" --text_tokens on
+    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 3000 --warm_up_iter 50 \
+        --teacher_steps 4
+    evaluate midpoint --sampler midpoint --repeat_times 5 --baselines --cal_mm
+    evaluate onestep --sampler onestep --repeat_times 5 --cal_mm
+}
+
+both_heads XS 8000
+both_heads S 3000
+
+# Words or the pooled vector alone: three seeds, everything else equal; guidance is chosen on val for each.
+for seed in 1 2 3; do
+    for text in on off; do
+        generator "tokens_${text}_$seed" XS 1500 --text_tokens "$text" --seed "$seed"
+        for cfg in 1.5 2.5 4; do
+            evaluate "val_cfg$cfg" --split val --sampler midpoint --repeat_times 2 --cfg "$cfg"
+            evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 2 --cfg "$cfg"
+        done
+    done
+done
