@@ -13,7 +13,7 @@ import numpy as np
 import scipy.stats
 
 from analyze_training import examine
-from experiments.ablation.plan import FULL_WIDTH, REFERENCE, run_of
+from experiments.ablation.plan import FULL_WIDTH, NARROWED, REFERENCE, run_of
 from utils.analysis.event_files import read_points
 from utils.analysis.output import plus_minus
 from utils.statistics import student
@@ -248,10 +248,7 @@ def h8(record, limit):
 
 def h9(record, limit):
     narrowest = min(record["widths"], default=32)
-    less = {
-        arm: measured(record, f"{arm}_w{narrowest}") - measured(record, arm)
-        for arm in ("fsq", "continuous", "narrow", "vq")
-    }
+    less = {arm: measured(record, f"{arm}_w{narrowest}") - measured(record, arm) for arm in NARROWED}
     text = f"FID lost by a head of width {narrowest} against {FULL_WIDTH}, fsq -"
     return [claim(f"{text} {arm}", less["fsq"] - less[arm]) for arm in ("continuous", "narrow", "vq")]
 
@@ -262,6 +259,16 @@ def h10(record, limit):
         claim("FID of a story's last quarter - of its first, fsq", on, limit),
         claim("that of fsq never snapped - that of fsq", off - on, above=True),
         claim("that of continuous - that of fsq", plain - on, above=True),
+    ]
+
+
+def h11(record, limit):
+    coarse, fine = measured(record, "FSQ_16"), measured(record, "FSQ_24")
+    fsq, finer, plain = (measured(record, arm) for arm in ("fsq", "finer", "continuous"))
+    return [
+        claim("reconstruction FID of 2^24 codes - of 2^16", fine - coarse),
+        claim("FID of finer - FID of fsq", finer - fsq),
+        claim("FID of finer - FID of continuous", finer - plain, limit),
     ]
 
 
@@ -284,6 +291,7 @@ RULES = {
     "H8": ("FSQ scales in codes without tuning, VQ does not", h8),
     "H9": ("on the grid a narrow head suffices", h9),
     "H10": ("snapping keeps errors from growing along a story", h10),
+    "H11": ("a finer grid closes the gap to continuous latents", h11),
     "Controls": (
         "diffusion on the grid beats 6-d without rounding, classification, continuous latents",
         controls,

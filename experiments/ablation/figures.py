@@ -3,11 +3,19 @@
 import numpy as np
 
 from experiments.ablation.claims import growth, lost, measured
-from experiments.ablation.plan import DIFFUSION, FULL_WIDTH
+from experiments.ablation.plan import DIFFUSION, FULL_WIDTH, NARROWED
 from utils.analysis import topology_figure, training_figure
 from utils.analysis.output import legend, new_figure, save
 
-COLOURS = {"continuous": "C0", "narrow": "C4", "fsq": "C1", "vq": "C2", "softmax": "C3", "independent": "C5"}
+COLOURS = {
+    "continuous": "C0",
+    "narrow": "C4",
+    "fsq": "C1",
+    "finer": "C6",
+    "vq": "C2",
+    "softmax": "C3",
+    "independent": "C5",
+}
 COLOURS |= {"FSQ": "C1", "VQ": "C2", "AE": "C0", "Narrow": "C4"}
 TOKENS_PER_SECOND = 5  # at 20 frames a second
 
@@ -96,7 +104,7 @@ def of_heads(record, path):
             [
                 series(axes, {w: measured(record, f"{arm}_w{w}") for w in record["widths"]}
                        | {FULL_WIDTH: measured(record, arm)}, label=arm, color=COLOURS[arm])
-                for arm in (DIFFUSION if record["widths"] else ())
+                for arm in (NARROWED if record["widths"] else ())
             ]
         )  # fmt: skip
 

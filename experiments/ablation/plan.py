@@ -5,20 +5,28 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-LEVELS = {9: [8] * 3, 12: [8] * 4, 14: [8, 8, 8, 6, 5], 16: [8, 8, 8, 5, 5, 5], 18: [8] * 6}  # 2^k codes
+LEVELS = {
+    9: [8] * 3,
+    12: [8] * 4,
+    14: [8, 8, 8, 6, 5],
+    16: [8, 8, 8, 5, 5, 5],
+    18: [8] * 6,
+    24: [8] * 8,
+}  # 2^k codes
 ARMS = {  # generator, its autoencoder, its own flags
     "continuous": ("MARDM-SiT-XS", "AE", ()),
     "narrow": ("MARDM-SiT-XS", "Narrow", ()),
     "fsq": ("FSQ-MARDM-SiT-XS", "FSQ_16", ()),
+    "finer": ("FSQ-MARDM-SiT-XS", "FSQ_24", ()),
     "vq": ("VQ_MARDM-SiT-XS", "VQ_14", ()),
     "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
     "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
 }
 TOLD = ("continuous", "narrow", "fsq")  # as stories
-DIFFUSION = ("continuous", "narrow", "fsq", "vq")
+DIFFUSION = ("continuous", "narrow", "fsq", "finer", "vq")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
+NARROWED = ("continuous", "narrow", "fsq", "vq")  # also with narrower heads
 FULL_WIDTH = 256  # of the head of size XS
-USED = (("FSQ", 16), ("VQ", 14))  # the code books of equal usage on which generators are trained
 REFERENCE = "AE_1"  # the run whose evaluation holds the references
 PREPARE = {
     "BandaiNamco": (["bandai_namco"], []),
@@ -57,7 +65,7 @@ SIZES = {
         seeds=(1, 2, 3),
         generator_seeds=(11,),
         sets=("BandaiNamco",),
-        arms=("continuous", "narrow", "fsq", "vq", "softmax"),
+        arms=("continuous", "narrow", "fsq", "finer", "vq", "softmax"),
         ae_width=96,
         ae_steps=3000,
         steps=2400,
@@ -121,9 +129,11 @@ class Plan:
         self.runs = Path(folder) / dataset
         self.common = ("--dataset_name", dataset, "--checkpoints_dir", str(folder), "--num_workers", "0")
         self.main = dataset != "CMU"  # every hypothesis; else the diffusion arms alone
-        books = set(USED) | (set(product(("FSQ", "VQ"), self.size.codes)) if self.main else set())
-        self.variants = ["AE", "Narrow", *(f"{kind}_{k}" for kind, k in sorted(books))]
         self.arms = [arm for arm in self.size.arms if self.main or arm in DIFFUSION]
+        wanted = {ARMS[arm][1] for arm in self.arms}
+        wanted |= {f"{kind}_{k}" for kind, k in product(("FSQ", "VQ"), self.size.codes) if self.main}
+        names = ["AE", "Narrow", *(f"{kind}_{k}" for kind, k in product(("FSQ", "VQ"), LEVELS))]
+        self.variants = [name for name in names if name in wanted]
         pairs = product(self.size.seeds[:3], self.size.generator_seeds if self.main else (11,))
         self.seeds = list(pairs)  # of autoencoder and generator
 
@@ -208,7 +218,7 @@ class Plan:
         files = ("--output", str(self.runs / "topology.png"), "--json", str(self.runs / "topology.json"))
         command = ("analyze_topology.py", *self.common, "--ae_names", *names, *files)
         yield Job("topology", "topology", command, tuple(f"{name}/train" for name in names))
-        for arm, width, seed in product(DIFFUSION, self.size.widths, self.size.seeds[:3]):  # H9
+        for arm, width, seed in product(NARROWED, self.size.widths, self.size.seeds[:3]):  # H9
             seeds = (seed, self.size.generator_seeds[0])
             run = run_of(f"{arm}_w{width}", seeds)
             yield self.training(arm, seeds, "--head_width", str(width), run=run)
