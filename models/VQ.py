@@ -54,7 +54,7 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _note(self, vectors):
         """Count the codes that vectors [N,D] use; before the first step, start all codes at some of them."""
-        if self.vectors is None:
+        if self.vectors is None and not self.started:  # not in a resumed run, whose draws must not shift
             self._restart(~self.started.expand(self.codebook_size), vectors)
         self.vectors = vectors
         self.used[self.nearest(vectors)] += 1

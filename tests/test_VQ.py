@@ -106,6 +106,23 @@ def test_a_restarted_code_leaves_its_moments_behind():
         assert moment[1] == 0 and moment[0] != 0
 
 
+def test_a_resumed_step_restarts_codes_at_the_same_vectors():
+    """What a first step draws beside, to start all codes, must not shift the draws of one that goes on."""
+    z = torch.randn(10, 1, 6, 3)
+
+    def train(vq, steps):
+        for step in steps:
+            torch.manual_seed(step)  # as TrainingLoop.batches does
+            vq(z[step])
+            vq.finish_step()
+        return vq
+
+    whole, stopped, resumed = (VectorQuantizer(8, 3, patience=2).train() for _ in range(3))
+    train(whole, range(10))
+    resumed.load_state_dict(train(stopped, range(5)).state_dict())
+    assert torch.equal(train(resumed, range(5, 10)).codebook, whole.codebook)
+
+
 def test_padding_trains_no_code():
     vq = VectorQuantizer(2, 1).eval()
     vq.codebook.data = torch.tensor([[0.0], [10.0]])
