@@ -1,5 +1,8 @@
 """Metrics against closed forms and an independent FID."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -94,7 +97,25 @@ def test_half_width_of_a_mean_is_the_textbooks():
     halves = metrics.half_width(
         lambda half: {"mean": x[half].mean(), "none": None}, 400, np.random.default_rng(0), draws=1000
     )
-    assert halves == {"mean": pytest.approx(1.96 * x.std(ddof=1) / 20, rel=0.1)}
+    assert halves["mean"] == pytest.approx(1.96 * x.std(ddof=1) / 20, rel=0.1)
+    assert math.isnan(halves["none"])
+
+
+def test_what_some_halves_cannot_measure_has_no_half_width():
+    """One clip of ten walks; a group of 24 has the 20 clips that its FID needs in no half, or in some."""
+    walking, x = np.arange(10) == 0, rows(40, 2, 4)
+
+    def speed(half):
+        return {"path_speed": 1.0} if walking[half].any() else {}
+
+    def within(half, size):
+        return {"fid_content": metrics.fid_within(x[half], x[half] + 1, (np.arange(40) < size)[half])}
+
+    for seed in range(3):
+        half_width = partial(metrics.half_width, rng=np.random.default_rng(seed))
+        assert math.isnan(half_width(speed, 10)["path_speed"])
+        for size in (24, 38):
+            assert math.isnan(half_width(partial(within, size=size), 40)["fid_content"])
 
 
 def test_per_clip_hits_average_to_r_precision_and_dropped_clips_have_none():

@@ -229,6 +229,7 @@ def as_record(row):
         name: {"mean": mean, "half": None if math.isnan(half) else half}
         for name, (mean, half) in interval(row.repeats).items()
     }
-    for name, half in row.half_widths.items():
-        intervals[name]["half_clips"] = half
+    for name in intervals.keys() & row.half_widths.keys():
+        half = row.half_widths[name]
+        intervals[name]["half_clips"] = None if math.isnan(half) else half
     return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats]}

@@ -4,6 +4,9 @@ Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. R
 `numpy.random.Generator` or as ready indices.
 """
 
+import math
+from itertools import chain
+
 import numpy as np
 import torch
 
@@ -96,11 +99,14 @@ def half_width(measure, n, rng, draws=40):
 
     measure(rows) -> dict of numbers. Halves drawn without replacement spread as much as fresh samples of n
     (delete-half jackknife, Shao & Wu 1989); the duplicates of a bootstrap would inflate FID and shrink the
-    distances to neighbours.
+    distances to neighbours. NaN for what cannot be measured on some half, of a small group say.
     """
     values = [measure(np.sort(rng.permutation(n)[: n // 2])) for _ in range(draws)]
-    names = [name for name, x in values[0].items() if x is not None]
-    return {name: 1.96 * float(np.std([x[name] for x in values], ddof=1)) for name in names}
+    columns = {name: [x.get(name) for x in values] for name in dict.fromkeys(chain(*values))}
+    return {
+        name: math.nan if None in column else 1.96 * float(np.std(column, ddof=1))
+        for name, column in columns.items()
+    }
 
 
 def distances(a, b):
