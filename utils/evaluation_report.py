@@ -99,15 +99,15 @@ def reference_rows(evaluation, root):
 
     "random train": any clip. "same content", "content + style": one with these labels of the clip that is
     asked for (of its content where the style is not in training). "nearest length": the same, of the nearest
-    length: what a generator reaches whose motion is real and of the right kind. "retrieval": the clip of the
-    nearest caption in the evaluator's space.
+    length: what a generator reaches whose motion is real and of the right kind. "retrieval": for the captions
+    of each repeat, which the row is scored by, the clips of the nearest captions in the evaluator's space.
     """
     clips = load_clips(evaluation.spec, root, "train")
     train_set = TextMotionSet(clips, evaluation.dataset.normalizer, seed=evaluation.config.seed)
     train_run = replace(evaluation, dataset=train_set, labels=read_labels(root, clips))
     train, real = train_run.real(), evaluation.real()
     n, rng = len(evaluation.dataset), counter_rng.rng(Purpose.REFERENCE, evaluation.config.seed)
-    draws = {"random train": lambda: rng.choice(len(clips), n, replace=n > len(clips))}
+    draws = {"random train": lambda _: rng.choice(len(clips), n, replace=n > len(clips))}
     if evaluation.labels is not None and train_run.labels is not None:
         asked, offered = evaluation.labels, train_run.labels
         lengths = evaluation.dataset.lengths, train_set.lengths
@@ -116,15 +116,17 @@ def reference_rows(evaluation, root):
         styled = [label if label in seen else (label[0], None) for label in asked]
         if set(contents[0]) <= set(contents[1]):
             draws |= {
-                "same content": lambda: matched_clips(*contents, rng),
-                "content + style": lambda: matched_clips(styled, offered, rng),
-                "nearest length": lambda: matched_clips(styled, offered, rng, lengths),
+                "same content": lambda _: matched_clips(*contents, rng),
+                "content + style": lambda _: matched_clips(styled, offered, rng),
+                "nearest length": lambda _: matched_clips(styled, offered, rng, lengths),
             }
-    distances = metrics.distances(evaluation.captions()[0], train_run.captions()[0]).numpy()
-    draws["retrieval"] = lambda: nearest_rows(distances, rng)
+    theirs = train_run.captions()[0]
+    draws["retrieval"] = lambda repeat: nearest_rows(
+        metrics.distances(evaluation.captions(repeat)[0], theirs).numpy(), rng
+    )
     rows = {}
     for name, draw in draws.items():
-        picked = [train.take(draw()) for _ in range(REFERENCE_DRAWS)]
+        picked = [train.take(draw(repeat)) for repeat in range(REFERENCE_DRAWS)]
         repeats = [evaluation.compare(real, motions, i) for i, motions in enumerate(picked)]
         rows[name] = Row(repeats, evaluation.half_widths(real, picked[0]))
     return rows
