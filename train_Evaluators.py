@@ -36,7 +36,6 @@ from utils.text_embeddings import embed_captions
 from utils.training.train_utils import learning_rate
 from utils.training.training_loop import Best, TrainingLoop
 
-MAX_NORM = 1.0
 BLOCKS = 2  # of the motion tower that goes with a pretrained text encoder
 EMBEDDING_WIDTHS = (32, 64, 128, 256, 512)
 
@@ -83,7 +82,16 @@ def flags():
         "--glove_dir", default="./glove", help="published word vectors, where present [%(default)s]"
     )
     optimizer_flags(
-        parser, batch_size=64, epoch=24, weight_decay=1e-2, log_every=50, lr=1e-3, warm_up_iter=50
+        parser,
+        speed=False,
+        batch_size=64,
+        epoch=24,
+        weight_decay=1e-2,
+        log_every=50,
+        lr=1e-3,
+        warm_up_iter=50,
+        schedule="cosine",
+        clip_norm=1.0,
     )
     return parser
 
@@ -98,7 +106,7 @@ def train(model, run_config, training, loading, device, sets, constants):
     train_set, val_set, _ = sets
     epochs = max(int(training.epoch * model.share), 1)
     steps = loading.steps(train_set)
-    training = replace(training, epoch=epochs, schedule="cosine", clip_norm=MAX_NORM)
+    training = replace(training, epoch=epochs)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, training.lr, weight_decay=training.weight_decay)
     scheduler = learning_rate(optimizer, training, steps)

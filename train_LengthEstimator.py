@@ -30,7 +30,14 @@ def flags():
     common_flags(parser)
     weights_flags(parser, "text_encoder")
     optimizer_flags(
-        parser, batch_size=64, epoch=15, weight_decay=1e-2, log_every=50, lr=3e-4, warm_up_iter=100
+        parser,
+        speed=False,
+        batch_size=64,
+        epoch=15,
+        weight_decay=1e-2,
+        log_every=50,
+        lr=3e-4,
+        warm_up_iter=100,
     )
     return parser
 

@@ -43,6 +43,16 @@ def settle(sampling, mardm):
     return replace(sampling, sampler=sampler, sampler_steps=steps)
 
 
+def unguided(sampling, mardm):
+    """The same without guidance, as joins are drawn; a one-step head that has not learned that gives way to
+    its teacher.
+    """
+    plain = replace(sampling, cfg=1.0)
+    if plain.sampler == "onestep" and _refusal(mardm.onestep, plain):
+        return replace(plain, sampler="auto", sampler_steps=None)
+    return plain
+
+
 def _refusal(onestep, sampling):
     """Why this one-step head, or None, does not draw as asked; "" where it does."""
     if onestep is None:

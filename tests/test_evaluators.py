@@ -11,11 +11,12 @@ import scipy.stats
 import torch
 
 import train_Evaluators
+import train_LengthEstimator
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
 from utils import evaluation_report
 from utils.checkpoints import Run, save_state
-from utils.config import EvaluationConfig, RunConfig
+from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate, find_dataset
 from utils.errors import BadInput
@@ -309,6 +310,29 @@ def test_the_bar_is_relative_to_what_captions_allow(normalizer, capsys):
         return "too weak" in capsys.readouterr().out
 
     assert warned(top3=0.7) and not warned(top3=0.7, reach=0.9) and warned(top3=0.6, reach=0.9)
+
+
+@pytest.mark.parametrize(
+    "flags, found", [("", ("cosine", 1)), ("--schedule milestones --clip_norm 0", ("milestones", 0))]
+)
+def test_the_schedule_is_the_one_that_is_asked_for(normalizer, monkeypatch, flags, found):
+    seen = []
+    monkeypatch.setattr(train_Evaluators, "TrainingLoop", lambda training, *_, **__: seen.append(training))
+    args, sets = (
+        train_Evaluators.flags().parse_args(flags.split()),
+        [TextMotionSet(tiny_clips(2), normalizer)] * 3,
+    )
+    configs = RunConfig("x"), from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
+    model = Matching(SPEC.dim, SIZES, WordVectors.hashed(VERBS), "infonce")
+    with pytest.raises(AttributeError):  # there is no loop to go through
+        train_Evaluators.train(model, *configs, torch.device("cpu"), sets, {})
+    assert (seen[0].schedule, seen[0].clip_norm) == found
+
+
+def test_networks_without_low_precision_do_not_take_its_flags(capsys):
+    for main in (train_Evaluators.main, train_LengthEstimator.main):
+        for flag in ("--compile", "--precision bf16"):
+            assert call(main, flag) == 2 and "unrecognized arguments" in capsys.readouterr().err
 
 
 # one pass

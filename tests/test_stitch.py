@@ -1,6 +1,7 @@
 """One long motion from several prompts: where it is drawn anew, what stays, and how the script writes it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from scipy.spatial.transform import Rotation
 import sample
 from models.LengthEstimator import MAX_TOKENS
 from models.MARDM import SamplingConfig
+from models.sampling import unguided
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
 from tests.tiny import with_demo
 from utils.errors import BadInput
+from utils.flags import settled
+from utils.generation.loops import draw_loop
 from utils.generation.stitch import draw_parts, draw_story, in_a_row, joins, seams
 from utils.motion_process import recover_from_ric
 
@@ -106,6 +110,19 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     again = draw_story(pipeline, text, lengths, sampling, transition=8)[1]
     other = draw_story(pipeline, text, lengths, sampling, transition=8, repeat=1)[1]
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
+
+
+def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teacher(released, monkeypatch):
+    text, lengths = released.embed(["walk", "turn"]), torch.tensor([8, 8])
+    monkeypatch.setattr(released.mardm.onestep, "scales", (2.0, 6.0))  # --cfg_range 2 6
+    sampling = settled(SamplingConfig(cfg=2.5, time_steps=2), released.mardm)
+    assert sampling.sampler == "onestep"
+    joins = settled(unguided(sampling, released.mardm), released.mardm)
+    assert (joins.sampler, joins.sampler_steps, joins.cfg) == ("midpoint", 4, 1)
+    assert np.isfinite(draw_story(released, text, lengths, sampling, transition=4)[1]).all()
+    assert np.isfinite(draw_loop(released, text[:1], 8, sampling, 4, key=0)[1]).all()
+    monkeypatch.setattr(released.mardm.onestep, "scales", (1.0, 4.0))
+    assert unguided(sampling, released.mardm) == replace(sampling, cfg=1.0)
 
 
 def facing(joints):

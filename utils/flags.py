@@ -83,7 +83,8 @@ def output_flags(parser, folder, formats):
     )
 
 
-def optimizer_flags(parser, **defaults):
+def optimizer_flags(parser, speed=True, **defaults):
+    """Batches, optimizer and schedule; with `speed` what `speed_up` does."""
     add_flags(
         parser,
         "optimisation",
@@ -92,7 +93,8 @@ def optimizer_flags(parser, **defaults):
         skip=("num_workers",),
         **defaults,
     )
-    add_flags(parser, "speed", SpeedConfig)
+    if speed:
+        add_flags(parser, "speed", SpeedConfig)
 
 
 def speed_up(model, config):

@@ -2,12 +2,11 @@
 
 # L tokens, T = 4 L frames, D columns
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from models.AE import STRIDE
+from models.sampling import unguided
 from utils.generation.windows import CONTEXT, draw_in_window, part_key
 from utils.motion_process import recover_from_ric
 
@@ -39,8 +38,8 @@ def draw_loop(pipeline, text, length, sampling, transition, key):
     mask[half - hidden // 2 : half - hidden // 2 + hidden] = True
     rolled = tokens.roll(half, dims=1)
     if hidden:
-        unguided = replace(sampling, cfg=1.0)
-        rolled = draw_in_window(pipeline, text, rolled, mask, unguided, [LOOP_KEYS + key])
+        plain = unguided(sampling, pipeline.mardm)
+        rolled = draw_in_window(pipeline, text, rolled, mask, plain, [LOOP_KEYS + key])
     (tokens,) = rolled.roll(-half, dims=1)
 
     around = min(CONTEXT, length)

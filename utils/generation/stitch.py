@@ -6,12 +6,11 @@ through every join. Outside of them a story is its parts as they are alone: each
 
 # K parts, L tokens, E text width, n frames, J joints, D essential columns
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from models.AE import STRIDE
+from models.sampling import unguided
 from motion.render.figure import faces
 from utils.generation.anchoring import anchor
 from utils.generation.windows import draw_in_window, part_key, window_around
@@ -40,11 +39,11 @@ def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
     """
     parts, counts = draw_parts(pipeline, text, lengths, sampling, repeat), [int(n) for n in lengths]
     tokens, spans = torch.cat(parts), seams(counts, transition)
-    unguided = replace(sampling, cfg=1.0)
+    plain = unguided(sampling, pipeline.mardm)
     for k, (window, mask) in enumerate(joins(spans, len(tokens))):
         if mask.any():
             keys = [JOIN_KEYS + part_key(k, repeat)]
-            args = text[k + 1][None], tokens[None, window], mask, unguided, keys
+            args = text[k + 1][None], tokens[None, window], mask, plain, keys
             tokens[window] = draw_in_window(pipeline, *args)[0]
 
     def decode(tokens):
