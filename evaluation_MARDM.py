@@ -36,6 +36,12 @@ def flags():
     return parser
 
 
+def shares(generated, real):
+    """R-precision of generated motion over that of real motion, as text; both name -> (mean, half width)."""
+    counted = [k for k in ("top1", "top2", "top3") if real.get(k, (0,))[0] > 0]  # a poor evaluator has none
+    return "  ".join(f"{k} {generated[k][0] / real[k][0]:.3f}" for k in counted) or "not measured"
+
+
 def main(argv=None):
     args = flags().parse_args(argv)
     device = start(args)
@@ -76,9 +82,7 @@ def main(argv=None):
         rows |= reference_rows(evaluation, root)
     report.finish(evaluation, rows, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
     values, n = generated.interval(), generated.repeats[0].n_pred
-    real = rows["real"].interval()
-    shares = [f"{k} {values[k][0] / real[k][0]:.3f}" for k in ("top1", "top2", "top3") if k in real]
-    report.log("generated / real R-precision: " + ("  ".join(shares) or "not measured"))
+    report.log(f"generated / real R-precision: {shares(values, rows['real'].interval())}")
     if "fid" in values:
         fid = format_interval(values["fid"])
         report.log(f"FID = {fid} (n={n} real, {n} generated, {repeats} repeats)")

@@ -87,6 +87,12 @@ def test_evaluations_print_log_and_record(world, capsys):
         assert [row["n_pred"] for row in repeats] == [len(clips)] * 2 and "fid" in repeats[0]
 
 
+def test_an_evaluator_that_finds_no_real_motion_leaves_no_share():
+    real = {"fid": (0.1, 0), "top1": (0.0, 0.1), "top2": (0.2, 0.1)}
+    assert evaluation_MARDM.shares({"top1": (0.1, 0), "top2": (0.1, 0)}, real) == "top2 0.500"
+    assert evaluation_MARDM.shares({}, {"fid": (0.1, 0)}) == "not measured"
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_is_exact_also_in_mid_epoch(world, workers, tmp_path):
     """Five steps, then three more, equal eight in one go: bit for bit, for any number of workers."""
