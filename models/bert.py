@@ -3,6 +3,7 @@ takes longer than all else that a prompt needs. Tests hold the two against each 
 """
 
 import json
+import threading
 from types import SimpleNamespace
 
 import torch
@@ -69,18 +70,19 @@ class WordPieces:
     def __init__(self, file):
         from tokenizers import Tokenizer
 
-        self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer, self.lock = Tokenizer.from_file(str(file)), threading.Lock()
 
     def __call__(self, texts, max_length=None, **_):
         """N strings -> {"input_ids", "attention_mask"}, int64 [N,S], rows cut and padded; one string -> its
         ids as a list, whole.
         """
-        if isinstance(texts, str):
-            self.tokenizer.no_truncation()
-            return {"input_ids": self.tokenizer.encode(texts).ids}
-        self.tokenizer.enable_truncation(max_length)
-        self.tokenizer.enable_padding()
-        rows = self.tokenizer.encode_batch(texts)
+        with self.lock:  # where to cut is a state of the tokenizer, which threads share
+            if isinstance(texts, str):
+                self.tokenizer.no_truncation()
+                return {"input_ids": self.tokenizer.encode(texts).ids}
+            self.tokenizer.enable_truncation(max_length)
+            self.tokenizer.enable_padding()
+            rows = self.tokenizer.encode_batch(texts)
         return {
             "input_ids": torch.tensor([row.ids for row in rows]),
             "attention_mask": torch.tensor([row.attention_mask for row in rows]),

@@ -4,6 +4,7 @@ import random
 import socket
 import string
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -76,6 +77,25 @@ def test_minilm_is_the_masked_mean_of_its_token_states(minilm):
         expected = model(input_ids=ids).last_hidden_state.mean(dim=1)
         torch.testing.assert_close(minilm.encode([text, "pad " * 60])[:1], expected, atol=1e-5, rtol=1e-4)
     assert minilm.encode(["jump"]).requires_grad is False
+
+
+@needs_minilm
+def test_a_thread_that_asks_for_a_whole_text_waits_for_one_that_cuts(minilm, monkeypatch):
+    pieces, long = minilm._parts[0], "walk " * 300
+    tokenizer = pieces.tokenizer
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def encode_batch(self, texts):
+            other = threading.Thread(target=pieces, args=(long,))
+            other.start()
+            other.join(0.5)
+            return tokenizer.encode_batch(texts)
+
+    monkeypatch.setattr(pieces, "tokenizer", Interrupted())
+    assert pieces([long], max_length=256)["input_ids"].shape == (1, 256)
 
 
 @needs_minilm
