@@ -102,6 +102,8 @@ def test_a_generators_file_is_read_once(runs, monkeypatch):
         ({"prompts": ["walk"], "seconds": 100}, r"0.2 to 9.8 seconds"),
         ({"prompts": ["walk"], "cfg": -3}, "cfg is -3"),
         ({"prompts": ["walk"], "time_steps": 0}, "time_steps is 0"),
+        ({"prompts": ["walk"], "time_steps": 2.5}, "time_steps is 2.5, not a whole number"),
+        ({"prompts": ["walk"], "seed": "7"}, "seed is '7', not a whole number"),
         ({"prompts": ["walk"], "temperature": float("nan")}, "temperature is nan"),
         (
             {"prompts": ["walk"], "sampler": "midpiont"},
@@ -117,7 +119,7 @@ def test_a_programs_mistakes_get_one_line_in_its_own_words(pipeline, given, line
 
 
 def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_weights):
-    made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1)
+    made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1, sampler_steps=None)
     assert [len(motion) for motion in made] == [40, 40]
     assert [motion.features.shape for motion in made] == [(40, pipeline.spec.dim)] * 2
     with pytest.raises(BadInput, match="<dataset>/<name>"):

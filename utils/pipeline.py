@@ -9,7 +9,7 @@ Scripts open the same pipeline with `Pipeline.open(from_flags(WeightsConfig, arg
 
 import threading
 from dataclasses import dataclass, fields, replace
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 
@@ -20,7 +20,7 @@ from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.export import Motion
 from utils.checkpoints import Run, Tokenizer, load_generator, load_length_estimator
-from utils.config import SamplingFlags, WeightsConfig
+from utils.config import MachineConfig, SamplingFlags, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled, speed_up
 from utils.generation.known_captions import KnownCaptions
@@ -175,14 +175,17 @@ class Pipeline:
         unknown = [name for name in settings if name not in known]
         if unknown:
             raise BadInput(f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(known))}")
-        for one in fields(SamplingFlags):  # as the command line checks them
-            if one.name not in settings:
+        for one in (*fields(SamplingFlags), *fields(MachineConfig)):  # as the command line checks them
+            if settings.get(one.name, one.default) is one.default:
                 continue
             value, allowed, kind = settings[one.name], one.metadata.get("choices"), one.metadata.get("type")
             if allowed and value not in allowed:
                 raise BadInput(f"{one.name} is {value!r}, not one of {', '.join(allowed)}")
-            if kind and not (isinstance(value, Real) and kind.low <= value <= kind.high):
-                raise BadInput(f"{one.name} is {value!r}, not a number from {kind.low} to {kind.high}")
+            if not kind:
+                continue
+            wanted, whole = (Integral, "whole ") if kind.kind is int else (Real, "")
+            if not (isinstance(value, wanted) and kind.low <= value <= kind.high):
+                raise BadInput(f"{one.name} is {value!r}, not a {whole}number from {kind.low} to {kind.high}")
         return replace(SamplingConfig(cfg=self.spec.cfg), **settings)
 
 
