@@ -41,7 +41,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
-from utils.text_embeddings import embed_captions
+from utils.text_embeddings import check_width, embed_captions
 from utils.training.train_utils import (
     EMA,
     RunningMean,
@@ -131,11 +131,12 @@ def main(argv=None):
     if args.objective == "flow_map" and isinstance(teacher.mardm.DiffMLPs, DiffMLPs_DDPM):
         raise BadInput(f"--objective flow_map: {teacher.model} has no velocity to follow; take regression")
     mardm, ae, spec = teacher.mardm, teacher.tokenizer.ae, teacher.tokenizer.spec
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
+    root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder
     with distributed.main_first():
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
-        text, _ = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
+        text, width = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
+    check_width(encoder, width, mardm.cond_emb.in_features, source.name)
     frames = teacher.config.whole("max_motion_length", 4, 10**4, 196)
     train_set = TextMotionSet(train_clips, teacher.tokenizer.normalizer, text, frames, True, args.seed)
     val_set = TextMotionSet(val_clips, teacher.tokenizer.normalizer, text, frames)
@@ -145,6 +146,8 @@ def main(argv=None):
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
     scales = sorted(args.cfg_range or (1.0, max(2 * spec.cfg - 1, 1.0)))
+    if args.need_evaluation and not scales[0] <= spec.cfg <= scales[1]:
+        raise BadInput(f"--need_evaluation draws with guidance {spec.cfg:g}: extend --cfg_range to it")
     options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
     reseed(args.seed)
     student = OBJECTIVES[options.objective].beside(mardm.DiffMLPs, scales, options.null).to(device)

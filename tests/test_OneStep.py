@@ -25,6 +25,7 @@ from tests.test_MARDM import awake
 from tests.tiny import PAIR, call, different_tensors, linked, where
 from utils.checkpoints import load_generator, load_state, save_state
 from utils.config import WeightsConfig
+from utils.datasets import DatasetSpec, find_dataset
 from utils.errors import BadInput
 from utils.flags import settled
 from utils.pipeline import load
@@ -248,6 +249,21 @@ def test_a_ddpm_head_has_no_flow_map(monkeypatch, capsys):
     monkeypatch.setattr(distill_MARDM, "load_generator", lambda *_: head)
     assert call(distill_MARDM.main, "--name MARDM --device cpu --objective flow_map") == 2
     assert "MARDM-DDPM-XS has no velocity" in capsys.readouterr().err
+
+
+def test_what_a_student_cannot_learn_from_or_be_judged_by_is_refused_at_once(world, monkeypatch, capsys):
+    line = f"--name MARDM {where(world)} {DISTILL}"
+    assert call(distill_MARDM.main, f"{line} --need_evaluation --cfg_range 3 6") == 2
+    assert "--need_evaluation draws with guidance 2.5" in capsys.readouterr().err
+    embed = distill_MARDM.embed_captions
+    monkeypatch.setattr(distill_MARDM, "embed_captions", lambda *given: (embed(*given)[0], 512))
+    assert call(distill_MARDM.main, f"{line} --text_encoder minilm") == 2
+    assert "minilm is 512 wide, MARDM was trained on 384" in capsys.readouterr().err
+    own = find_dataset("Demo", world / "datasets")[0]
+    monkeypatch.setattr(DatasetSpec, "from_dict", lambda _: replace(own, facing="published"))
+    assert call(distill_MARDM.main, line) == 2
+    assert "one_sign headings, the weights were trained on published ones" in capsys.readouterr().err
+    assert not (world / "checkpoints/Demo/MARDM/onestep").exists()
 
 
 def test_a_flow_map_is_made_kept_and_drawn_from(world, tmp_path, capsys, monkeypatch):

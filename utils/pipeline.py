@@ -26,7 +26,7 @@ from utils.flags import settled, speed_up
 from utils.generation.known_captions import KnownCaptions
 from utils.generation.prompts import MAX_FRAMES, unknown_letters
 from utils.motion_process import check_finite, recover_from_ric
-from utils.text_embeddings import embed_prompts, truncated_texts
+from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 
 
 @dataclass
@@ -88,11 +88,7 @@ class Pipeline:
 
     def check_text(self, width):
         """BadInput where the text encoder's vectors have another width than those of the training."""
-        if width != self.text_dim:
-            raise BadInput(
-                f"--text_encoder {self.text_encoder} is {width} wide, {self.source.name} was trained on "
-                f"{self.text_dim}: leave the flag out"
-            )
+        check_width(self.text_encoder, width, self.text_dim, self.source.name)
 
     def warnings(self, prompts, text):
         """Lines for the user on prompts that will not be understood; text: `embed` of them."""

@@ -25,6 +25,15 @@ def embed_prompts(texts, encoder_name, device, words=False):
         raise BadInput(str(error)) from error
 
 
+def check_width(encoder_name, width, trained_on, run):
+    """BadInput where an encoder's vectors have another width than those that a run was trained on."""
+    if width != trained_on:
+        raise BadInput(
+            f"--text_encoder {encoder_name} is {width} wide, {run} was trained on {trained_on}: "
+            "leave the flag out"
+        )
+
+
 def truncated_texts(texts, encoder_name, device):
     """Those of the texts whose ends the encoder does not read, because they have too many tokens."""
     return _encoder(encoder_name, device).truncated(texts)
