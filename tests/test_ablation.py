@@ -174,6 +174,19 @@ def test_the_power_that_is_stated_is_that_of_the_test():
     assert answers.count("yes") / 4000 > 0.7 and answers.count("no") == 0
 
 
+def test_the_power_of_the_ratio_of_variances_is_that_of_the_test():
+    """F(2, 2) in closed form: its distribution function is x / (1 + x)."""
+    seeds = {"FSQ_14": (0.0, 1.0, 2.0), "VQ_14": (0.0, 1.0, 2.0)}
+    runs = {
+        f"{name}_{a}": {"test": {"rows": {"reconstruction": {"fid": {"mean": fid}}}}}
+        for name, fids in seeds.items()
+        for a, fid in enumerate(fids, start=1)
+    }
+    found = claims.spread({"variants": list(seeds), "codes": [14], "runs": runs})
+    assert (found["figure"], found["n"], found["answer"]) == ("1.00 (0.03 to 39.00)", 4, "open")
+    assert float(found["power"]) == pytest.approx(39 / 0.25)  # noticed with 80%: 1 - .2 = P(r F > 39)
+
+
 def test_verdicts():
     def of(*answers):
         return verdict([{"answer": answer} for answer in answers])

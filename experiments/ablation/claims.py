@@ -132,7 +132,9 @@ def spread(record):
     (vq, m), (fsq, n) = groups
     low, high = vq / fsq / scipy.stats.f.ppf((0.975, 0.025), m, n)
     answer = "yes" if low > 1 else "no" if high < 1 else "open"
-    figure, power = f"{vq / fsq:.2f} ({low:.2f} to {high:.2f})", f"{scipy.stats.f.ppf(0.975, m, n):.1f}"
+    figure = f"{vq / fsq:.2f} ({low:.2f} to {high:.2f})"
+    # a true ratio r is noticed if r F(m, n) exceeds the 97.5% quantile
+    power = f"{scipy.stats.f.ppf(0.975, m, n) / scipy.stats.f.ppf(0.2, m, n):.1f}"
     return {"claim": f"{text} > 1", "answer": answer, "figure": figure, "n": m + n, "power": power}
 
 
