@@ -45,6 +45,11 @@ def test_waypoints_are_read():
         frames_for(points, 80)
 
 
+@pytest.mark.parametrize("text", ["-1,2@3", "-.5,2@3"])
+def test_a_place_to_the_right_is_no_flag(text):
+    assert sample.flags().parse_args(["--text_prompt", "walk", "--waypoints", text]).waypoints == text
+
+
 @pytest.mark.parametrize(
     "text, words",
     [

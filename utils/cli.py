@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import threading
@@ -30,6 +31,8 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
+        # "-1,2@3" is a value, not a flag; argparse by itself knows only whole numbers as such
+        self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message):
         print(f"error: {message} (see {self.prog} --help)".replace("\n", " "), file=sys.stderr)
