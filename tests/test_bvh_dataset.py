@@ -261,9 +261,11 @@ def test_words_without_spacy_agree_with_careful_tokens_nearly_always(data_dir, m
 
 
 def test_caption_files_in_both_forms(tmp_path):
-    rows = "file,caption,split,content\na/b.bvh,one walks,train,walk\na/b.bvh,two # walk,train,\n"
+    rows = "file,caption,tokens,split,content\na/b.bvh,one walks,,train,walk\n"
+    rows += "a/b.bvh,two # walk,two/NUM go/VERB,train,\n"
     (tmp_path / "c.csv").write_text(rows)
     row = {"name": "a/b", "captions": ["one walks", "two walk"], "split": "train", "content": "walk"}
+    row["tokens"] = [["one/NUM", "walk/VERB"], ["two/NUM", "go/VERB"]]
     (tmp_path / "c.jsonl").write_text(f"\n{json.dumps(row)}\n")
     tables = [words.read_captions(tmp_path / name) for name in ("c.csv", "c.jsonl")]
     assert tables[0] == tables[1]

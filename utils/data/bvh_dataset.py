@@ -216,7 +216,7 @@ def described_files(files, described, skipped, mirror=True):
 
     Raises BadInput where none has, and where two clips (or a clip and a twin) would have one name.
     """
-    for name in files.keys() - described.keys():
+    for name in sorted(files.keys() - described.keys()):
         skipped.add("no captions", name)
     for name in sorted(described.keys() - files.keys()):
         skipped.add("captions, but no BVH file", name)

@@ -198,7 +198,8 @@ def read_captions(file):
     """A .jsonl or .csv of captions -> {name: Described}. Raises BadInput with the line.
 
     Fields: `name` (or `file`: the path below the folder, with or without .bvh), `captions` (jsonl: a list) or
-    `caption` (several rows of one name add up), and, where wanted, tokens (jsonl), split, content, style.
+    `caption` (several rows of one name add up), and, where wanted, tokens (jsonl: a list for each
+    caption), split, content, style.
     """
     is_table = str(file).lower().endswith(".csv")
     rows = enumerate(read_csv(file), start=2) if is_table else _json_rows(read_utf8(file))
@@ -238,6 +239,7 @@ def _describe(row):
     if not all(captions):
         raise ValueError("a caption is empty")
     tokens = row.get("tokens") or [tag(text) for text in captions]
+    tokens = [tokens.split()] if isinstance(tokens, str) else tokens
     if not all(isinstance(word, str) for words in tokens for word in words):
         raise ValueError("tokens are not lists of words")
     name = re.sub(r"\.bvh$", "", name.replace("\\", "/"), flags=re.I)
