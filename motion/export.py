@@ -36,18 +36,22 @@ class Motion:
         return len(self.joints)
 
     def save(self, path):
-        """Write the format that the suffix names (see FORMATS) -> Path. Raises ValueError for another."""
+        """Write the format that the suffix names (see FORMATS) -> Path.
+
+        Raises ValueError for another, and for .features.npy where there are no features.
+        """
         path = Path(path)
         # the longest suffix that fits: .features.npy before .npy
-        suffix, write = max(
-            ((s, w) for s, w in FORMATS.values() if path.name.endswith(s)),
-            key=lambda known: len(known[0]),
-            default=(None, None),
+        name = max(
+            (name for name, (suffix, _) in FORMATS.items() if path.name.endswith(suffix)),
+            key=lambda name: len(FORMATS[name][0]),
+            default=None,
         )
-        if suffix is None:
+        if name is None:
             known = ", ".join(suffix for suffix, _ in FORMATS.values())
             raise ValueError(f"{path.name}: end the name in one of {known}")
-        write(path, self)
+        check_formats([name], has_features=self.features is not None)
+        FORMATS[name][1](path, self)
         return path
 
     def show(self):

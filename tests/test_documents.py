@@ -70,6 +70,9 @@ def test_a_motion_is_saved_as_its_suffix_says(tmp_path):
     assert np.load(motion.save(tmp_path / "stand.npy")).shape == (4, 22, 3)
     with pytest.raises(ValueError, match="end the name in one of .npy"):
         motion.save(tmp_path / "stand.fbx")
+    with pytest.raises(ValueError, match="none were given"):
+        Motion(motion.joints, "", 20.0, SMPL22).save(tmp_path / "bare.features.npy")
+    assert not (tmp_path / "bare.features.npy").exists()
 
 
 @pytest.mark.slow
