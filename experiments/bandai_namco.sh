@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Real motion capture on two CPU cores: prepare the data, train evaluator, autoencoder and generator, evaluate them.
+# Real motion capture on two CPU cores: prepare the data, train evaluator, autoencoder and generator, evaluate them;
+# then the same with continuous latents, and both generators once more with another seed.
 # results/bandai_namco.md holds the results. Run it again after an interruption: what was finished is not repeated.
 #   FSQ_MARDM_DATA=/path/to/data bash experiments/bandai_namco.sh
 set -euo pipefail
@@ -10,9 +11,6 @@ source scripts/steps.sh
 data=${FSQ_MARDM_DATA:-../shared/data}/bandai_namco
 runs=checkpoints/BandaiNamco logs=logs/BandaiNamco
 common=(--dataset_name BandaiNamco --num_workers 0)
-ae=(--ae_name FSQ_AE_High --ae_model FSQ_AE_High)
-generator=(--name FSQ_MARDM_SiT_XS --model FSQ-MARDM-SiT-XS)
-after=() # the trainings so far
 
 [ -f datasets/BandaiNamco/spec.json ] ||
     step prepare python prepare_dataset.py joints --input "$data" --name BandaiNamco
@@ -21,20 +19,55 @@ after=() # the trainings so far
 [ -f $runs/length_estimator/model/finest.tar ] ||
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
-once $runs/FSQ_AE_High/model train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High \
-    --width 192 --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 $(continued FSQ_AE_High)
-after+=($runs/FSQ_AE_High/model/train_ae.done)
-once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
-    --model FSQ_AE_High --baselines
+# autoencoder MODEL FLAGS...: train and evaluate it
+autoencoder() {
+    ae=$1 after=()
+    shift
+    once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$ae" --width 192 \
+        --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 $(continued "$ae")
+    after=("$runs/$ae/model/train_ae.done")
+    once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$ae" "$@"
+}
 
-once $runs/FSQ_MARDM_SiT_XS/model train_mardm python train_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" \
-    --batch_size 32 --max_iters 5000 --lr 2e-3 --warm_up_iter 100 --milestones 3300 4400 --lr_decay 0.3 \
-    --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 20 \
-    $(continued FSQ_MARDM_SiT_XS)
-after+=($runs/FSQ_MARDM_SiT_XS/model/train_mardm.done)
-distill FSQ_MARDM_SiT_XS python distill_MARDM.py "${common[@]}" "${ae[@]}" "${generator[@]}" --batch_size 4 \
-    --max_iters 2000 --warm_up_iter 50 --teacher_steps 4
-once $runs/FSQ_MARDM_SiT_XS/eval evaluate_mardm python evaluation_MARDM.py "${common[@]}" "${ae[@]}" \
-    "${generator[@]}" --sampler midpoint --repeat_times 5 --baselines
-once $runs/FSQ_MARDM_SiT_XS/eval evaluate_onestep python evaluation_MARDM.py "${common[@]}" "${ae[@]}" \
-    "${generator[@]}" --sampler onestep --repeat_times 5 --record onestep
+# generator NAME MODEL FLAGS...: train it on the tokens of the last autoencoder
+generator() {
+    run=$1 after=("$runs/$ae/model/train_ae.done")
+    named=("${common[@]}" --ae_name "$ae" --ae_model "$ae" --name "$run" --model "$2")
+    once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --batch_size 32 --max_iters 5000 \
+        --lr 2e-3 --warm_up_iter 100 --milestones 3300 4400 --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 \
+        --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 20 "${@:3}" $(continued "$run")
+    after+=("$runs/$run/model/train_mardm.done")
+}
+
+# evaluate RECORD FLAGS...: the last generator
+evaluate() {
+    once "$runs/$run/eval" "$1" python evaluation_MARDM.py "${named[@]}" --record "$@"
+}
+
+# compare NAME MODEL FLAGS...: a generator, its one-step head, the test split by either
+compare() {
+    generator "$@"
+    distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 2000 --warm_up_iter 50 \
+        --teacher_steps 4
+    evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
+    evaluate onestep --sampler onestep --repeat_times 5
+}
+
+# guidance: the last generator on val, by which its guidance is chosen
+guidance() {
+    for cfg in 1.5 2.5 4; do
+        evaluate "val_cfg$cfg" --split val --cfg "$cfg" --sampler midpoint --repeat_times 2
+    done
+}
+
+autoencoder FSQ_AE_High --baselines
+compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
+guidance # 2.5, the default, is best
+compare FSQ_MARDM_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
+
+autoencoder AE_Model
+compare MARDM_SiT_XS MARDM-SiT-XS
+guidance # 1.5 is best
+evaluate test_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
+compare MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
+evaluate test_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5

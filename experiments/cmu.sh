@@ -62,21 +62,3 @@ both_heads() {
 
 both_heads XS 8000
 both_heads S 3000
-
-# Words or the pooled vector alone: three seeds, everything else equal; guidance is that with the least FID on val, of
-# the first seed.
-for seed in 1 2 3; do
-    for text in on off; do
-        generator "tokens_${text}_$seed" XS 1500 --text_tokens "$text" --seed "$seed"
-        if [ "$seed" = 1 ]; then
-            for cfg in 1.5 2.5 4; do
-                evaluate "val_cfg$cfg" --split val --sampler midpoint --repeat_times 2 --cfg "$cfg"
-            done
-        fi
-        cfg=$(python -c "
-import json
-fid = lambda g: json.load(open(f'$runs/tokens_${text}_1/eval/val_cfg{g}.json'))['rows']['generated']['interval']['fid']['mean']
-print(min(('1.5', '2.5', '4'), key=fid))")
-        evaluate test --sampler midpoint --repeat_times 2 --cfg "$cfg"
-    done
-done
