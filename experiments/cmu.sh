@@ -56,8 +56,10 @@ both_heads() {
     generator "FSQ_MARDM_SiT_$1" "$1" "$2" --text_tokens on
     distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 3000 --warm_up_iter 50 \
         --teacher_steps 4
-    evaluate midpoint --sampler midpoint --repeat_times 5 --baselines --cal_mm
-    evaluate onestep --sampler onestep --repeat_times 5 --cal_mm
+    evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
+    evaluate onestep --sampler onestep --repeat_times 5
+    evaluate midpoint_mm --sampler midpoint --repeat_times 1 --cal_mm
+    evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
 }
 
 both_heads XS 8000

@@ -149,8 +149,8 @@ def test_every_command_of_the_line_on_cmu_is_one_its_script_takes(pipeline):
             (begun / "latest.tar").touch()
             (begun / "distill_mardm.done").unlink()
         else:
-            assert named == ["distill_MARDM.py FSQ_MARDM_SiT_S", *["evaluation_MARDM.py FSQ_MARDM_SiT_S"] * 2]
-            assert "--is_continue" in called[-3][2]
+            assert named == ["distill_MARDM.py FSQ_MARDM_SiT_S", *["evaluation_MARDM.py FSQ_MARDM_SiT_S"] * 4]
+            assert "--is_continue" in called[-5][2]
 
 
 @pytest.mark.parametrize("script", SITTINGS)

@@ -1,0 +1,63 @@
+"""What one evaluation a token costs a grid and continuous latents: a picture of evaluations' records.
+
+bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
+python -m experiments.sampling.evaluations results/bandai_namco --output docs/pictures/evaluations.png
+
+The folder holds <targets>_<seed>_<sampler>.json: targets grid or continuous, sampler midpoint or onestep.
+"""
+
+import json
+from pathlib import Path
+
+from utils.analysis.output import check_picture, new_figure, save
+from utils.cli import Parser, run
+from utils.errors import BadInput
+
+TARGETS = {"grid": ("6 grid coordinates", "#e0701a"), "continuous": ("192-d latents", "#2166c4")}
+MEASURES = {"fid": "FID", "physical": "physical distance"}
+STAGES = ("reconstruction", "generated,\n8 guided evaluations", "generated,\n1 evaluation")
+
+
+def read(folder):
+    """-> targets -> a list of seeds: for each of STAGES, measure -> interval."""
+    found = {}
+    for kind in TARGETS:
+        for file in sorted(folder.glob(f"{kind}_*_midpoint.json")):
+            full, one = (
+                json.loads(Path(name).read_text("utf-8"))["rows"]
+                for name in (file, str(file).replace("midpoint", "onestep"))
+            )
+            rows = full["reconstruction"], full["generated"], one["generated"]
+            found.setdefault(kind, []).append([row["interval"] for row in rows])
+    if not found:
+        raise BadInput(f"{folder}: no records such as grid_1_midpoint.json")
+    return found
+
+
+def main(argv=None):
+    parser = Parser(__doc__)
+    parser.add_argument("folder", type=Path, help="of the records")
+    parser.add_argument("--output", type=Path, required=True, help="picture")
+    args = parser.parse_args(argv)
+    check_picture(args.output)
+    fig = new_figure(8, 3.2)
+    for axes, (measure, title) in zip(fig.subplots(1, 2), MEASURES.items()):
+        for side, (kind, seeds) in enumerate(read(args.folder).items()):
+            label, colour = TARGETS[kind]
+            for i, stages in enumerate(seeds):
+                x = [place + 0.09 * (side + 2 * i - 1.5) for place in range(len(STAGES))]
+                means = [stage[measure]["mean"] for stage in stages]
+                halves = [stage[measure]["half_clips"] for stage in stages]
+                axes.errorbar(
+                    x, means, halves, marker="o", ms=4, capsize=2, color=colour, label=None if i else label
+                )
+        axes.set_xticks(range(len(STAGES)), STAGES, fontsize=8)
+        axes.set_ylim(0, None)
+        axes.set_ylabel(title)
+    axes.legend(fontsize=8)
+    save(fig, args.output)
+    print(args.output)
+
+
+if __name__ == "__main__":
+    run(main)
