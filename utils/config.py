@@ -88,7 +88,9 @@ class SpeedConfig:
     """Off by default: what it gains depends on the machine (benchmarks/README.md)."""
 
     precision: str = flag(
-        "of large matrix products; bf16 is for GPUs that have it", "fp32", choices=("fp32", "bf16")
+        "of large matrix products; bf16 is for GPUs, and for large models on CPUs, that have it",
+        "fp32",
+        choices=("fp32", "bf16"),
     )
     compile: bool = flag("torch.compile: a minute or more at the start; needs a C++ compiler", False)
 
