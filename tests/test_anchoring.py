@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from models.LengthEstimator import MAX_TOKENS
 from motion.bvh.rigs import bone_lengths
 from motion.skeletons import SMPL22
+from tests.bodies import rest_pose
 from utils.generation.anchoring import align, anchor, on_bones, runs
 from utils.generation.windows import windows
 from utils.motion_process import recover_from_ric
@@ -47,7 +48,7 @@ def test_kept_frames_stand_where_they_stood(first, length, turn, step):
     source, drawn = walk(60, turn=0.02), walk(60, step, turn)
     drawn[:, 3:] += 0.05
     kept = section(60, first, first + length)
-    rows, bends = anchor(drawn, source, kept)
+    rows, bends = anchor(drawn, source, kept, SMPL22)
     assert np.array_equal(rows[kept], source[kept])
     world = joints(source) @ Rotation.from_rotvec([0, 1.2, 0]).as_matrix().T + [3, 0.4, -2]
     placed = align(joints(rows), world, kept)
@@ -57,7 +58,7 @@ def test_kept_frames_stand_where_they_stood(first, length, turn, step):
 
 def test_a_section_that_stands_is_moved_over_all_its_frames():
     """The source goes 2 m straight on, the drawn part stands: it is moved by 2 m, without turn or jump."""
-    rows, (bend,) = anchor(walk(60, step=0), walk(60), section(60, 10, 50))
+    rows, (bend,) = anchor(walk(60, step=0), walk(60), section(60, 10, 50), SMPL22)
     assert bend.metres == pytest.approx(2, abs=0.6) and bend.degrees == pytest.approx(0, abs=1e-6)
     steps = np.diff(joints(rows)[:, 0, 2])
     assert steps.min() > 0.01 and steps.max() < 0.11 and np.abs(np.diff(steps)).max() < 0.02
@@ -68,7 +69,7 @@ def test_a_drawn_circle_is_no_correction():
     """A whole turn ends as no turn does: the heading is left alone."""
     source, drawn = walk(80, step=0), walk(80, step=0, turn=0)
     drawn[20:60, 0] = -np.pi / 40
-    rows, (bend,) = anchor(drawn, source, section(80, 20, 60))
+    rows, (bend,) = anchor(drawn, source, section(80, 20, 60), SMPL22)
     assert bend.degrees < 30  # what the smooth ends take away
     assert np.abs(np.diff(joints(rows), axis=0)).max() < 0.8
 
@@ -76,9 +77,22 @@ def test_a_drawn_circle_is_no_correction():
 def test_a_section_at_an_end_goes_where_it_was_drawn():
     source, drawn = walk(40), walk(40, step=0.1)
     for kept in (section(40, 0, 20), section(40, 20, 40)):
-        rows, bends = anchor(drawn, source, kept)
+        rows, bends = anchor(drawn, source, kept, SMPL22)
         assert not bends and np.allclose(rows[~kept][8:12, 2], 0.1, atol=0.05)
-    assert np.array_equal(anchor(drawn, source, section(40, 0, 40))[0], drawn)
+    assert np.allclose(anchor(drawn, source, section(40, 0, 40), SMPL22)[0], drawn)
+
+
+def test_an_arm_that_swings_to_the_other_side_keeps_its_length():
+    """Kept frames hold the left arm down, drawn ones up, on one body: so do the frames between."""
+    down = rest_pose(SMPL22, 0.2) + [0, 1, 0]
+    up, (elbow, wrist) = down.copy(), (18, 20)
+    up[[elbow, wrist]] = down[16] + Rotation.from_rotvec([0.3, 0, 2.9]).apply(down[[elbow, wrist]] - down[16])
+    source, drawn = (np.tile(np.append([0, 0, 0, 1.0], pose[1:]), (60, 1)) for pose in (down, up))
+    rows, _ = anchor(drawn, source, section(60, 10, 50), SMPL22)
+    bones = joints(rows)[:, 1:] - joints(rows)[:, list(SMPL22.parents[1:])]
+    assert np.allclose(np.linalg.norm(bones, axis=-1), 0.2)
+    lowest = joints(rows)[:, list(SMPL22.feet), 1].min(axis=1)
+    assert np.allclose(lowest, lowest[0]) and np.allclose(rows[30], drawn[30])
 
 
 @given(st.floats(-3, 3), st.floats(-5, 5), st.floats(-5, 5), st.floats(-1, 1))

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from motion.bvh.rigs import with_bone_lengths
+from motion.rotations import unit
 from motion.skeletons import SMPL22
+from utils.data.shared_motion import joints_in_root_frame
 
 BLEND = 12  # frames of a section at either end over which its pose comes away from that of the kept frames
 CREEP = 0.005  # metres a frame: the share in a correction of a body that stands
@@ -33,26 +35,47 @@ def runs(mask):
     return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
-def anchor(drawn, source, kept):
+def anchor(drawn, source, kept, skeleton):
     """Rows of a drawn motion with the source's own where frames are kept. -> (rows [T,D], list of Bend)
 
     drawn, source [T,D], kept bool [T]. A section between kept frames begins and ends at the source's places
     and headings: what its own path lacks is spread over it, most where the body moves and nothing at either
     end. Its pose starts from that of the kept frame before and returns to that of the one after, over BLEND
-    frames.
+    frames. So do the lengths of its bones, each for itself: places on the way from pose to pose would change
+    a forearm by as much as its length.
     """
     drawn, source, kept = np.asarray(drawn, np.float64), np.asarray(source, np.float64), np.asarray(kept)
     rows, bends = np.where(kept[:, None], source, drawn), []
+    lengths, source_lengths = (_bones(x, skeleton)[1] for x in (drawn, source))
+    both = (rows, source - drawn, 2), (lengths, source_lengths - lengths, 1)
     for first, last in runs(~kept):
-        apart = source - drawn
-        if first > 0:
-            rows[first:last] += _faded(apart[max(first - 2, 0) : first], last - first)
-        if last < len(rows):
-            rows[first:last] += _faded(apart[last : last + 2][::-1], last - first)[::-1]
+        for values, apart, known in both:
+            if first > 0:
+                values[first:last] += _faded(apart[max(first - known, 0) : first], last - first)
+            if last < len(rows):
+                values[first:last] += _faded(apart[last : last + known][::-1], last - first)[::-1]
         if first > 0 and last < len(rows):
             metres, degrees = _bend(rows[first:last], source[first:last])
             bends.append(Bend(first, last, metres, degrees))
+    rows[~kept] = _with_lengths(rows[~kept], lengths[~kept], skeleton)
     return rows, bends
+
+
+def _bones(rows, skeleton):
+    """Rows [T,D] -> the bones that end at joints 1..J-1 [T,J-1,3], their lengths [T,J-1]."""
+    joints = joints_in_root_frame(rows, skeleton)
+    bones = joints[:, 1:] - joints[:, list(skeleton.parents[1:])]
+    return bones, np.linalg.norm(bones, axis=-1)
+
+
+def _with_lengths(rows, lengths, skeleton):
+    """Rows [T,D] with bones of these lengths [T,J-1]; the lowest foot stays as high as it is."""
+    joints, bones = joints_in_root_frame(rows, skeleton), unit(_bones(rows, skeleton)[0])
+    moved, feet = joints.copy(), list(skeleton.feet)
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        moved[:, joint] = moved[:, parent] + bones[:, joint - 1] * lengths[:, joint - 1, None]
+    moved[..., 1] += (joints[:, feet, 1].min(axis=1) - moved[:, feet, 1].min(axis=1))[:, None]
+    return np.concatenate([rows[:, :3], moved[:, 0, 1:2], moved[:, 1:].reshape(len(rows), -1)], axis=1)
 
 
 def _faded(apart, frames):

@@ -116,7 +116,7 @@ def _place(rows, plan, spec):
     """Decoded rows [T',D] on the source's body -> (rows [T,D], joints [T,J,3] in its world, lines)."""
     source, kept = plan.source, plan.kept
     own = source.rows[: len(source.joints)]
-    rows, bends = anchor(rows[: len(own)], own, kept)
+    rows, bends = anchor(rows[: len(own)], own, kept, spec.skeleton)
     lines = []
     if plan.keyframes:
         rows, lines = meet(rows, source, plan.keyframes, kept, spec)

@@ -14,6 +14,7 @@ import torch
 from models.AE import STRIDE
 from motion.bvh.rigs import bone_lengths
 from motion.skeletons import SMPL22
+from utils.data.shared_motion import joints_in_root_frame
 from utils.errors import BadInput
 from utils.generation.anchoring import on_bones
 from utils.generation.edit_source import Source, joints_of, read_source
@@ -87,7 +88,7 @@ def meet(rows, source, keyframes, kept, spec):
     """
     skeleton, frames = spec.skeleton, np.array([keyframe.frame for keyframe in keyframes])
     poses = np.stack([_pose(keyframe, source, spec) for keyframe in keyframes])
-    body, goal = _body(rows), _body(poses)
+    body, goal = (joints_in_root_frame(x, skeleton) for x in (rows, poses))
     t = np.arange(len(rows))
     rest = (np.abs(t[:, None] - frames).min(axis=1) > CLOSE) | kept
     rest[frames] = False
@@ -112,7 +113,8 @@ def meet(rows, source, keyframes, kept, spec):
     for joint, parent in enumerate(parents, start=1):
         closed[:, joint] = closed[:, parent] + bones[:, joint - 1]
     result = np.concatenate([rows[:, :3], closed[:, 0, 1:2], closed[:, 1:].reshape(len(rows), -1)], axis=1)
-    off = [100 * skeleton.unit_m * np.linalg.norm(x[frames] - goal, axis=-1) for x in (body, _body(result))]
+    shown = joints_in_root_frame(result, skeleton)
+    off = [100 * skeleton.unit_m * np.linalg.norm(x[frames] - goal, axis=-1) for x in (body, shown)]
     return result, [
         f"--keep_pose {keyframe.name}: joints {before.mean():.1f} cm off as drawn (at most "
         f"{before.max():.1f}), {after.mean():.1f} cm in the end (at most {after.max():.1f})"
@@ -126,9 +128,3 @@ def _pose(keyframe, source, spec):
     if spec.skeleton is SMPL22:
         rows = on_bones(rows, bone_lengths(source.joints, SMPL22))
     return rows[keyframe.frame]
-
-
-def _body(rows):
-    """Rows [N,D] -> joints [N,J,3] seen from the root's place on the floor."""
-    root = rows[:, None, 3:4] * [0, 1, 0]
-    return np.concatenate([root, rows[:, 4:].reshape(len(rows), -1, 3)], axis=1)

@@ -54,7 +54,7 @@ def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
     for (first, last), seam in zip(spans, np.cumsum(counts)):
         kept[min(first, seam - 1) : max(last, seam + 1)] = False
     alone = in_a_row([decode(part) for part in parts], pipeline.spec.skeleton)
-    rows, _ = anchor(decode(tokens), alone, kept.repeat(STRIDE))
+    rows, _ = anchor(decode(tokens), alone, kept.repeat(STRIDE), pipeline.spec.skeleton)
     rows = rows.astype(np.float32)
     return rows, recover_from_ric(torch.from_numpy(rows), len(pipeline.spec.skeleton)).numpy()
 
