@@ -70,7 +70,7 @@ def matmul_rate(device, dtype=torch.float32, n=2048, clock=time.perf_counter):
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     products = [lambda: a @ b]
-    if device.type == "cpu" and dtype == torch.float32 and onednn.available():
+    if device.type == "cpu" and onednn.available(dtype):
         laid_out = onednn.pack(b)
         products.append(lambda: onednn.product(a, laid_out, None))
     return 2 * n**3 / min(seconds(product, device, clock) for product in products for _ in range(6))

@@ -19,7 +19,7 @@ TEXT_TOKENS = 77  # CLIP pads every text to these
 @contextmanager
 def plain_products():
     """PyTorch's own float32 products, which torch.utils.flop_counter knows."""
-    with patch.object(onednn, "available", lambda: False):
+    with patch.object(onednn, "available", lambda *_: False):
         yield
 
 

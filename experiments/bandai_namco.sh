@@ -60,6 +60,12 @@ guidance() {
     done
 }
 
+# chosen: continuous latents at the guidance that was chosen
+chosen() {
+    evaluate midpoint_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
+    evaluate onestep_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
+}
+
 autoencoder FSQ_AE_High --baselines
 compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
 guidance # 2.5, the default, is best
@@ -68,6 +74,6 @@ compare FSQ_MARDM_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 autoencoder AE_Model
 compare MARDM_SiT_XS MARDM-SiT-XS
 guidance # 1.5 is best
-evaluate test_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
+chosen
 compare MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
-evaluate test_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
+chosen

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from experiments.sampling import evaluations
 from experiments.sampling.report import Family, rounds_table, write_report
+from tests.conftest import ROOT, call
 from utils.errors import BadInput
 
 GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}
@@ -110,3 +112,15 @@ def test_the_report_names_the_choice(tmp_path):
     assert (tmp_path / "out" / "sampling.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(BadInput, match="holds no records"):
         write_report(tmp_path / "nothing", tmp_path / "b.md")
+
+
+def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
+    found = evaluations.read(ROOT / "results/bandai_namco")
+    assert {kind: len(seeds) for kind, seeds in found.items()} == {"grid": 2, "continuous": 2}
+    for kind, seeds in found.items():
+        for reconstructed, *generated in seeds:
+            assert all(stage["fid"]["mean"] > reconstructed["fid"]["mean"] for stage in generated), kind
+    line = f"{ROOT / 'results/bandai_namco'} --output {tmp_path / 'a.png'}"
+    assert call(evaluations.main, line) == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(BadInput, match="no records"):
+        evaluations.read(tmp_path)

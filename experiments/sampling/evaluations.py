@@ -3,7 +3,8 @@
 bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
 python -m experiments.sampling.evaluations results/bandai_namco --output docs/pictures/evaluations.png
 
-The folder holds <targets>_<seed>_<sampler>.json: targets grid or continuous, sampler midpoint or onestep.
+The folder holds <targets>_<seed>_<sampler>.json: targets grid or continuous, sampler midpoint or onestep,
+each with the guidance that was chosen on val.
 """
 
 import json
