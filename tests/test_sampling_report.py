@@ -6,7 +6,8 @@ import pytest
 
 from experiments.sampling import evaluations
 from experiments.sampling.report import Family, rounds_table, write_report
-from tests.conftest import ROOT, call
+from tests.conftest import ROOT
+from tests.tiny import call
 from utils.errors import BadInput
 
 GRID = {"euler-8": (5.3, 8), "midpoint-8": (5.02, 8), "midpoint-4": (5.01, 4), "heun-16": (4.9, 16)}
