@@ -104,7 +104,8 @@ def build(size, kind, device, words=0):
     text_tokens = "on" if words else "off"
     mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim, text_tokens=text_tokens)
     mardm.onestep = OneStepHead.beside(mardm.DiffMLPs, scales=(0.0, 100.0))
-    return awake(mardm).to(device).eval(), ae.to(device).eval()
+    # frozen, as loaded weights are: those that train are laid out anew for every call
+    return tuple(model.to(device).eval().requires_grad_(False) for model in (awake(mardm), ae))
 
 
 @dataclass(frozen=True)
