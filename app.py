@@ -24,6 +24,7 @@ from utils.generation.app_page import EXAMPLES, build, gradio
 from utils.pipeline import Pipeline
 
 WAITING = 16  # requests in the queue; more are refused
+VISITS = 32  # whose state is kept; Gradio keeps 10,000, of 0.6 MB each, and every request of a program is one
 
 
 def serve(page, host, port, wait=True):
@@ -39,6 +40,7 @@ def serve(page, host, port, wait=True):
             prevent_thread_lock=True,
             max_file_size=1,  # nothing is to be uploaded
             run_history=False,
+            state_session_capacity=VISITS,
             footer_links=[],
             theme=look,
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),

@@ -39,11 +39,6 @@ generator() {
     after+=("$runs/$run/model/train_mardm.done")
 }
 
-# evaluate RECORD FLAGS...: the last generator
-evaluate() {
-    once "$runs/$run/eval" "$1" python evaluation_MARDM.py "${named[@]}" --record "$@"
-}
-
 # compare NAME MODEL FLAGS...: a generator, its one-step head, the test split by either
 compare() {
     generator "$@"

@@ -44,13 +44,6 @@ generator() {
     after+=("$runs/$run/model/train_mardm.done")
 }
 
-# evaluate RECORD FLAGS...: the generator that was trained last
-evaluate() {
-    local record=$1
-    shift
-    once "$runs/$run/eval" "$record" python evaluation_MARDM.py "${named[@]}" --record "$record" "$@"
-}
-
 # both_heads SIZE STEPS: a generator, its one-step head, and the test split by either
 both_heads() {
     generator "FSQ_MARDM_SiT_$1" "$1" "$2" --text_tokens on

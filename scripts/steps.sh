@@ -54,3 +54,8 @@ distill() {
 continued() {
     if [ -f "$runs/$1/model/latest.tar" ]; then echo --is_continue; fi
 }
+
+# evaluate RECORD FLAGS...: the generator $run, whose flags are $named
+evaluate() {
+    once "$runs/$run/eval" "$1" python evaluation_MARDM.py "${named[@]}" --record "$@"
+}
