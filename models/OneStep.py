@@ -78,7 +78,7 @@ class OneStepHead(nn.Module):
         if self.null:
             embedding = embedding + self.null_embed(z_null)
         with autocast_to(self.net.precision, z):
-            modulations = list(self.net.modulations(embedding, z))
+            modulations = self.net.modulations(embedding, z)
         return self.net(x, None, None, modulations)
 
     def loss(self, teacher, rows, steps):

@@ -88,7 +88,7 @@ class SoftmaxHead(nn.Module):
     def _hidden(self, z):
         """Conditions [N,H] -> the state before the first coordinate [N,width]."""
         with autocast_to(self.net.precision, z):
-            modulations = list(self.net.modulations(0, z))
+            modulations = self.net.modulations(0, z)
         return self.net(z.new_ones(len(z), 1), None, None, modulations)
 
     def _logits(self, i, hidden):
