@@ -151,6 +151,8 @@ def main(argv=None):
     options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
     reseed(args.seed)
     student = OBJECTIVES[options.objective].beside(mardm.DiffMLPs, scales, options.null).to(device)
+    mardm.onestep = student
+    speed_up(mardm, args)
     ema = EMA(student, options.ema_decay)
     mardm.onestep = ema.model
     optimizer = adamw(student, training)
@@ -171,7 +173,6 @@ def main(argv=None):
         constants={"config": config | {"dataset": spec.as_dict(), "model": teacher.model}},
         best=Best(parts=("ema_onestep",), file=Run.of(source).onestep.resolve(), metric="rmse"),
     )
-    speed_up(mardm, args)
     size = sum(p.numel() for p in student.parameters())
     print(f"one-step head: {size:,} parameters, {training.epoch * steps} steps")
 

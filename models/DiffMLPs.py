@@ -61,7 +61,7 @@ class DiffMLPs_SiT(nn.Module):
 class DiffMLPs_DDPM(nn.Module):
     """Noise prediction on a cosine schedule; 50 steps to train and to sample, as MARDM builds it."""
 
-    noisy, samplers = True, SOLVERS
+    noisy, samplers = True, ("ddpm",)
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
-SOLVER_STEPS = 4
+STEPS = dict.fromkeys(SOLVERS, 4) | {"onestep": 1}  # unless asked for
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SamplingConfig:
 def settle(sampling, mardm):
     """The same with a sampler in the place of "auto": the one-step head where it serves this guidance scale
     and number of steps, else the head's first; midpoint is the cheapest that equals dopri5
-    (results/sampling.md). Steps that are None: 1 of the one-step head, 4 of a solver.
+    (results/sampling.md). Steps that are None: STEPS, where the sampler has any.
 
     mardm: the generator. ValueError where a sampler is asked for that it does not have.
     """
@@ -39,8 +39,7 @@ def settle(sampling, mardm):
             f"sampler {sampler}: this generator's head does not have it, but {', '.join(samplers)}; "
             "leave it at auto"
         )
-    steps = sampling.sampler_steps or (1 if sampler == "onestep" else SOLVER_STEPS)
-    return replace(sampling, sampler=sampler, sampler_steps=steps)
+    return replace(sampling, sampler=sampler, sampler_steps=sampling.sampler_steps or STEPS.get(sampler))
 
 
 def unguided(sampling, mardm):

@@ -332,6 +332,20 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
         settled(ONESTEP, mardm)
 
 
+def test_the_student_trains_in_the_precision_asked_for(world, tmp_path, monkeypatch):
+    loss, seen = OneStepHead.loss, []
+
+    def watched(student, *given):
+        seen.append(student.net.precision)
+        return loss(student, *given)
+
+    monkeypatch.setattr(OneStepHead, "loss", watched)
+    home = linked(world, tmp_path / "home")
+    flags = f"{DISTILL} --max_iters 1 --precision bf16"
+    assert call(distill_MARDM.main, f"--name MARDM {where(home)} {flags}") == 0
+    assert seen == [torch.bfloat16]
+
+
 def test_haltons_order_spreads_the_tokens_of_a_round():
     """Of 64 tokens any 4 (8) that leave one after another lie in different quarters (eighths)."""
     orders = SamplingNoise(0, range(5), reveal="halton").order(64)

@@ -25,6 +25,7 @@ from models.Transformer import PositionalEncoding
 from utils.training.reconstruction import reconstruction_loss
 
 HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM}
+SAMPLERS = {"SiT": "dopri5", "DDPM": "ddpm"}  # the parent's
 
 
 def close(actual, expected, tolerance=1e-5):
@@ -266,10 +267,8 @@ def test_whole_loops(golden, loop):
     data, model, head = golden
     if loop not in data:
         pytest.skip(f"no {loop} was recorded for {head}")
-    recorded = data[loop]
-    sampling = SamplingConfig(
-        time_steps=recorded["inputs"]["timesteps"], cfg=recorded["inputs"]["cfg"], sampler="dopri5"
-    )
+    recorded, given = data[loop], data[loop]["inputs"]
+    sampling = SamplingConfig(time_steps=given["timesteps"], cfg=given["cfg"], sampler=SAMPLERS[head])
     out, exact = run_loop(model, recorded, sampling, torch.float32), double(model)
     if head == "DDPM":
         close(out, recorded["out"], 1e-4)

@@ -20,8 +20,9 @@ from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models, SamplingConfig
 from models.options import SIZES, Size
+from models.sampling import settle
 from tests.conftest import outside
-from tests.test_goldens import close, recorded_noise
+from tests.test_goldens import SAMPLERS, close, recorded_noise
 from utils.checkpoints import (
     Run,
     load_ae,
@@ -170,7 +171,8 @@ def test_a_loaded_pair_draws_the_parents_motion(published):
     assert tokenizer.ae.mask_padding is False
     loop = recorded["generate"]
     given, order = loop["inputs"], loop["draws"]["order_uniforms"]
-    sampling = SamplingConfig(time_steps=given["timesteps"], cfg=given["cfg"], sampler="dopri5")
+    sampler = SAMPLERS[args.model.split("-")[1]]
+    sampling = SamplingConfig(time_steps=given["timesteps"], cfg=given["cfg"], sampler=sampler)
     hidden = loop["is_mask_per_step"][0]
     noise = recorded_noise(loop, hidden, order, sampling.time_steps, mardm.DiffMLPs.noise_shape)
     drawn = mardm.generate(tokenizer.ae, given["cond"], given["lengths"], sampling, noise).mT
@@ -331,6 +333,9 @@ def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     assert len(mardm.DiffMLPs.sampling) == 25
     drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), SamplingConfig(time_steps=2))
     assert drawn.shape == (2, 3, 8) and torch.isfinite(drawn).all()
+    assert settle(SamplingConfig(), mardm).sampler == "ddpm"
+    with pytest.raises(ValueError, match="sampler midpoint.*does not have it, but ddpm"):
+        settle(SamplingConfig(sampler="midpoint"), mardm)
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
             load_generator(asked(sampler_steps=steps), CPU, tokenizer)

@@ -296,11 +296,11 @@ class SamplingFlags:
         choices=("step", "end", "off"),
     )
     sampler: str = flag(
-        "onestep: the head that distill_MARDM.py trains; softmax: a Softmax head; the others: solvers of the "
-        "SiT head (dopri5 as in MARDM: a motion then depends on its batch) [onestep if the run has it, else "
-        "softmax or midpoint]",
+        "onestep: the head that distill_MARDM.py trains; softmax, ddpm: heads of these names; the others: "
+        "solvers of the SiT head (dopri5 as in MARDM: a motion then depends on its batch) [onestep if the "
+        "run has it, else the head's own, of SiT midpoint]",
         SamplingConfig.sampler,
-        choices=("auto", "onestep", "softmax", *SOLVERS),
+        choices=("auto", "onestep", "softmax", "ddpm", *SOLVERS),
     )
     sampler_steps: int | None = flag(
         "steps of a fixed-step solver [4], of a one-step head trained as a flow map [1], or of a DDPM head, "
