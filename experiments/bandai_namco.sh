@@ -48,13 +48,6 @@ compare() {
     evaluate onestep --sampler onestep --repeat_times 5
 }
 
-# guidance: the last generator on val, by which its guidance is chosen
-guidance() {
-    for cfg in 1.5 2.5 4; do
-        evaluate "val_cfg$cfg" --split val --cfg "$cfg" --sampler midpoint --repeat_times 2
-    done
-}
-
 # chosen: continuous latents at the guidance that was chosen
 chosen() {
     evaluate midpoint_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5

@@ -55,5 +55,19 @@ both_heads() {
     evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
 }
 
+# hears TEXT: three seeds with words (on) or the pooled vector alone (off), the test split by the teacher.
+# Rules, set before the runs: guidance by the FID of seed 1 on val, for each arm; a difference counts where its 95%
+# interval over the paired seeds (Student's t) leaves 0 out. Words stay the default unless pooled text has the higher top 1
+# or, at equal top 1, the lower FID.
+hears() {
+    for seed in 1 2 3; do
+        generator "tokens_$1_$seed" XS 1500 --text_tokens "$1" --seed "$seed"
+        if [ "$seed" = 1 ]; then guidance; fi
+        evaluate test --sampler midpoint --repeat_times 2 --cfg "$cfg"
+    done
+}
+
 both_heads XS 8000
 both_heads S 3000
+hears on
+hears off
