@@ -143,7 +143,9 @@ def main(argv=None):
             if points:
                 tqdm.write(str(Arrival(**made["waypoints"])))
             if args.fix_feet:
-                fixed = fix_feet(joints, spec.fps, spec.skeleton)
+                # both sides of a loop's seam stay: each foot stands where it is there
+                seam = np.isin(np.arange(len(joints)), (0, len(joints) - 1)) if args.loop else None
+                fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned=seam)
                 pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
                 skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
                 joints = fixed
