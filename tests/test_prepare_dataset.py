@@ -247,6 +247,15 @@ def test_held_out_pairs_are_unseen_as_pairs_and_seen_apart():
     assert [c.name for c in found] == [c.name for c in clips]
 
 
+def test_what_val_alone_shows_counts_as_unseen():
+    """Of run-angry there are val clips only: walk-angry has to stay in training."""
+    clips = [x for pair in (("walk", "calm"), ("walk", "angry"), ("run", "calm")) for x in labelled(*pair, 3)]
+    for seed in range(9):
+        found = hold_out_pairs(clips + labelled("run", "angry", 3, "val"), 3, seed)
+        trained = [{getattr(x, part) for x in found if x.split == "train"} for part in ("content", "style")]
+        assert trained == [{"walk", "run"}, {"angry", "calm"}], seed
+
+
 def test_too_few_pairs_are_one_line():
     with pytest.raises(BadInput, match="--unseen_pairs 5: only 0 clips"):
         hold_out_pairs(labelled("run", "calm", 9) + labelled("bow", "old", 9), 5, seed=1)

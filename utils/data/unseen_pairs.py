@@ -10,7 +10,8 @@ from utils.errors import BadInput
 
 def hold_out_pairs(clips, least, seed):
     """RawClips with labels -> the clips, split anew: at least `least` of them are test clips whose
-    content x style occurs neither in train nor in val, though both their content and their style do.
+    content x style occurs neither in train nor in val, though both their content and their style are in
+    train.
 
     Pairs are drawn in an order that follows from the seed. A pair goes as a whole, with that of its mirror
     image (walk-left and walk-right are one here), since training may have mirrored twins. The other clips
@@ -21,15 +22,17 @@ def hold_out_pairs(clips, least, seed):
         if clip.content and clip.style:
             members[content_of(clip), clip.style].append(clip)
     pairs = sorted(members)
-    contents, styles = Counter(content for content, _ in pairs), Counter(style for _, style in pairs)
+    trained = {pair for pair in pairs if any(clip.split in ("train", "test") for clip in members[pair])}
+    contents, styles = Counter(content for content, _ in trained), Counter(style for _, style in trained)
     held, n = set(), 0
     for i in rng(Purpose.ORDER, seed).permutation(len(pairs)):
         content, style = pairs[i]
         if n >= least:
             break
-        if contents[content] > 1 and styles[style] > 1:  # both stay in training, in other pairs
-            contents[content] -= 1
-            styles[style] -= 1
+        own = pairs[i] in trained
+        if contents[content] > own and styles[style] > own:  # both stay in training, in other pairs
+            contents[content] -= own
+            styles[style] -= own
             held.add(pairs[i])
             n += len(members[pairs[i]])
     if n < least:
