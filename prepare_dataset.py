@@ -27,7 +27,7 @@ from utils.data import bandai_namco, bvh_dataset
 from utils.data.bvh_dataset import BvhConfig, Reading
 from utils.data.caption_text import read_captions, tagger_name
 from utils.data.clips import SPLITS, Skipped
-from utils.data.cmu import LICENCE, SOURCE, CmuConfig, cmu_clips, write_report
+from utils.data.cmu import LICENCE, SOURCE, CmuConfig, cmu_clips, print_verdicts, report_csv
 from utils.data.dataset_writer import UNSAID, SetConfig, demo_set, read_packed, with_twins, write_set
 from utils.data.unseen_pairs import hold_out_pairs
 from utils.data.validation import check_dataset
@@ -82,8 +82,8 @@ def cmu(config, files, mirrored_splits):
     clips, report = cmu_clips(files, work, config.min_frames)
     config = replace(config, source=config.source or SOURCE, licence=config.licence or LICENCE)
     total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
-    write_set(with_twins(clips, mirrored_splits), total, config)
-    write_report(config.root / "report.csv", report)
+    write_set(with_twins(clips, mirrored_splits), total, config, {"report.csv": report_csv(report)})
+    print_verdicts(report)
     shutil.rmtree(work)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -14,7 +15,7 @@ from motion.skeletons import SMPL22
 from tests.bodies import packed_clips
 from utils.data.clips import load_clips, read_split
 from utils.data.cmu import CmuConfig, Section, TrialReading, cmu_clips, fault, leaks, shot_at_60
-from utils.data.dataset_writer import read_packed
+from utils.data.dataset_writer import SetWriter, read_packed
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 
@@ -187,7 +188,7 @@ def test_the_clean_split_of_the_pack_is_found_anew(pack, labels):
     assert leaks(clips).keys() == {name for name, row in labels.items() if row["split"] == "drop"}
 
 
-def test_the_command_end_to_end(tmp_path, pack, sampled, capsys):
+def test_the_command_end_to_end(tmp_path, pack, sampled, capsys, monkeypatch):
     bvh, samples = tmp_path / "bvh", pack / "bvh_samples"
     for path in samples.glob("*.bvh"):
         target = bvh / path.stem.partition("_")[0] / path.name
@@ -228,7 +229,10 @@ def test_the_command_end_to_end(tmp_path, pack, sampled, capsys):
         "--num_workers",
         "1",
     ]
+    in_place = []  # once the set is there
+    monkeypatch.setattr(SetWriter, "report", lambda self: in_place.extend(os.listdir(self.where)))
     prepare_dataset.main([*argv, "--dataset_dir", str(tmp_path / "sets")])
+    assert {"report.csv", "spec.json"} <= set(in_place)
     assert [path.name for path in (tmp_path / "sets").iterdir()] == ["CMU"]  # no folder of work is left
     spec, root = find_dataset("CMU", tmp_path / "sets")
     train = read_split(root, "train")

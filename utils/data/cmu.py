@@ -17,7 +17,6 @@ import numpy as np
 
 from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, bone_lengths, with_bone_lengths
-from motion.files import write_text
 from motion.skeletons import SMPL22
 from utils.data.bvh_dataset import Reading, convert, find_bvh
 from utils.data.clips import SPLITS, Skipped, parse_caption
@@ -272,14 +271,18 @@ def leaks(clips):
     return shared | {name: "shares frames with val or test" for name in shared_frames(poses["train"], judged)}
 
 
-def write_report(path, report):
-    """A .csv of every CMU clip of HumanML3D: kept, or why not; its counts are printed."""
+def report_csv(report):
+    """A table of every CMU clip of HumanML3D: kept, or why not."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("name", "trial", "split", "start_frame", "end_frame", "trial_fps", "verdict"))
     for name, (section, fps, verdict) in report.items():
         rows.writerow((name, section.trial, section.split, section.start, section.end, fps, verdict))
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def print_verdicts(report):
+    """How many clips were kept, and how many left out for which reason."""
     for verdict, count in Counter(verdict for *_, verdict in report.values()).most_common():
         print(f"{count:6} {verdict}")
-    print(f"of {len(report)} clips; {path} lists them")
+    print(f"of {len(report)} clips; report.csv lists them")

@@ -207,13 +207,18 @@ def are_tokens(tokens):
     return bool(tokens) and all(re.fullmatch(r"[^\s#/]+/[^\s#/]+", token) for token in tokens)
 
 
-def write_set(clips, total, config):
-    """Write all RawClips of an iterable as the set `config`, with a progress bar and a summary."""
+def write_set(clips, total, config, texts=None):
+    """Write all RawClips of an iterable as the set `config`, with a progress bar and a summary.
+
+    texts: {name: content} of further text files of the set.
+    """
     config.refuse_existing()
     with whole_folder(config.root) as folder:
         writer = SetWriter(folder, config)
         for clip in tqdm(clips, total=total, desc=config.name, unit="clip"):
             writer.add(clip)
+        for name, text in (texts or {}).items():
+            write_text(folder / name, text)
         writer.finish()
     writer.report()
 
