@@ -215,7 +215,7 @@ def check_command(result, demo_weights, tmp_path):
         assert np.array_equal(np.load(file), np.load(other))
 
 
-@pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40'])
+@pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40', "-jump"])
 def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_path, prompt):
     result = backend.generate(request(prompt=prompt, estimate=True, seed=7, steps=3))
     check_command(result, demo_weights, tmp_path)

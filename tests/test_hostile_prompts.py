@@ -110,3 +110,10 @@ def test_on_the_command_line(demo_weights, tmp_path, capsys, prompt):
         error = capsys.readouterr().err.strip()
         assert code == 2 and error == "error: --text_prompt: the prompt is empty"
         assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_looks_like_a_flag_gets_the_remedy(capsys):
+    with pytest.raises(SystemExit):
+        sample.flags().parse_args(["--text_prompt", "-jump"])
+    assert 'one that begins with "-" is written --text_prompt=-...' in capsys.readouterr().err
+    assert sample.flags().parse_args(["--text_prompt=-jump"]).text_prompt == "-jump"

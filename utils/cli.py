@@ -35,6 +35,8 @@ class Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message):
+        if missing := re.fullmatch(r"argument (--\w+): expected one argument", message):
+            message += f'; one that begins with "-" is written {missing[1]}=-...'
         print(f"error: {message} (see {self.prog} --help)".replace("\n", " "), file=sys.stderr)
         sys.exit(2)
 

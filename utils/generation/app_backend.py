@@ -237,7 +237,7 @@ class Backend:
             "--time_steps": request.steps,
             "--repeat_times": request.variations,
         }
-        words = [str(word) for pair in flags.items() for word in pair if word is not None]
+        words = [word for flag, value in flags.items() for word in spelled(flag, value)]
         sections = ["-msec", *request.change[1]] if request.change else []
         script = "edit.py" if request.change else "sample.py"
         return shlex.join(["python", script, *self.command, *words, *sections])
@@ -256,6 +256,13 @@ class Backend:
         folders = sorted(Path(self.folder).iterdir(), key=lambda path: path.stat().st_mtime)
         for path in folders[: max(len(folders) - KEPT_RESULTS + 1, 0)]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def spelled(flag, value):
+    """A flag with its value, or None, as words of a command line."""
+    if value is None:
+        return [flag]
+    return [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
 
 
 def took(joints, fps, seconds):
