@@ -45,9 +45,9 @@ def demo(config, clips, seed):
 
 
 def joints(config, folder, split_column, mirrored_splits, unseen=None):
-    """Packed joints with captions and labels. unseen: (test clips, seed) of a split by pairs, or None."""
+    """Joints packed in one file, with captions and labels."""
     fps, clips = read_packed(folder, split_column)
-    clips = hold_out_pairs(clips, *unseen) if unseen else clips
+    clips = hold_out_pairs(clips, *unseen) if unseen else clips  # unseen: (test clips, seed)
     total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
     config = replace(config, fps=fps, source=config.source or Path(folder).resolve().name)
     config = replace(config, licence=config.licence or UNSAID)

@@ -1,5 +1,6 @@
 """The examples of the documents run as they stand."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -27,13 +28,19 @@ DOCUMENTS += ["checkpoints/CMU/README.md"]
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_says_to_type_is_accepted_and_what_it_links_is_there(document):
-    """Every python command in a bash block is parsed by its script, every file linked or called exists."""
+    """Python commands in bash blocks, and experiments' commands in a sentence, are parsed by their programs;
+    every file linked or called exists.
+    """
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
     for line in blocks.splitlines():
         if line.startswith("python ") and not line.startswith(("python -c", "python -m")):
             _, script, *arguments = shlex.split(line, comments=True)
             parse(script, arguments)
+    for line in re.findall(r"`python -m (experiments\.[^`]+)`", text):
+        module, *arguments = shlex.split(line)
+        if hasattr(importlib.import_module(module), "flags"):
+            parse(module, arguments)
     links = [(ROOT / document).parent / link for link in re.findall(r"\]\(([\w./-]+)\)", text)]
     called = [ROOT / name for name in re.findall(r"^bash (\S+)", blocks, re.MULTILINE)]
     assert [str(path) for path in links + called if not path.exists()] == []

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import inspect
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import shlex
 import sys
 import threading
 import traceback
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -19,6 +21,16 @@ from utils.errors import BadInput, system_error
 from utils.randomness import reseed
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """A default that is a list appears as one would type it, an empty one as "none"."""
+
+    def _expand_help(self, action):
+        if isinstance(action.default, list):
+            action = copy(action)
+            action.default = " ".join(map(str, action.default)) or "none"
+        return super()._expand_help(action)
+
+
 class Parser(argparse.ArgumentParser):
     """Errors are one line and exit with 2; --help shows the script's docstring as it stands and every
     default.
@@ -26,8 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc, **kwargs):
         super().__init__(
-            description=doc,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            description=inspect.cleandoc(doc or ""),
+            formatter_class=Formatter,
             allow_abbrev=False,
             **kwargs,
         )
