@@ -112,13 +112,13 @@ class Job:
 
 
 def variant(name):
-    """A variant's entry in AE_models and its flags."""
+    """A variant's entry in AE_models and its own options, as `make_ae` takes them."""
     kind, _, codes = name.partition("_")
     if kind == "FSQ" and codes != "16":
-        return "FSQ_AE_Model", ["--fsq_levels", *map(str, LEVELS[int(codes)])]
+        return "FSQ_AE_Model", {"fsq_levels": LEVELS[int(codes)]}
     if kind == "VQ":
-        return "VQ_AE_Model", ["--codebook_size", str(2 ** int(codes)), "--commitment_cost", "1.0"]
-    return {"AE": "AE_Model", "Narrow": "Narrow_AE_Model", "FSQ": "FSQ_AE_High"}[kind], []
+        return "VQ_AE_Model", {"codebook_size": 2 ** int(codes), "commitment_cost": 1.0}
+    return {"AE": "AE_Model", "Narrow": "Narrow_AE_Model", "FSQ": "FSQ_AE_High"}[kind], {}
 
 
 class Plan:
@@ -167,7 +167,12 @@ class Plan:
         yield Job("prepare", "evaluator", command, ("prepare/data",) if source else ())
 
     def autoencoder(self, name, seed):
-        run, steps, (model, flags) = f"{name}_{seed}", self.size.ae_steps, variant(name)
+        run, steps, (model, options) = f"{name}_{seed}", self.size.ae_steps, variant(name)
+        flags = [
+            word
+            for key, value in options.items()
+            for word in (f"--{key}", *map(str, value if isinstance(value, list) else [value]))
+        ]
         here = (*self.common, "--name", run, "--model", model)
         pace = f"--width {self.size.ae_width} --recipe mardm --root_weight 4 --batch_size {self.size.batch} "
         pace += f"--max_iters {steps} --lr 1e-3 --warm_up_iter 100 --lr_decay 0.3 --seed {seed} "

@@ -58,7 +58,8 @@ def main(argv=None):
     write_text(out.with_name(out.name + ".md"), page(record, out))
     write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
     if args.comparison:
-        write_text(args.comparison, comparison(record["sets"][0], out.name))
+        width = SIZES[record["size"]].ae_width
+        write_text(args.comparison, comparison(record["sets"][0], width, out.name))
     for one in hypotheses(record["sets"][0]):
         print(f"{one['name']}: {one['verdict']}")
 
@@ -139,28 +140,26 @@ def measure_table(record, names, evaluation="test_latest"):
     return markdown(["", "seeds", *COLUMNS], rows) if rows else "Not run."
 
 
-def comparison(record, stem):
-    """fsq_ae_comparison.md: every entry of AE_models, measured or not; others' figures apart."""
+def comparison(record, width, stem):
+    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; others' figures apart."""
     trained, rows = {}, []
     for name in record["variants"]:
         trained.setdefault(variant(name)[0], []).append(name)
     for model in AE_models:
-        with torch.device("meta"):
-            ae = make_ae(model)
-        size = f"{sum(p.numel() for p in ae.parameters()):,}"
-        levels = " ".join(map(str, ae.fsq_levels or "-"))
         for name in trained.get(model, ["not trained"]):
+            with torch.device("meta"):
+                ae = make_ae(model, width=width, **(variant(name)[1] if model in trained else {}))
+            levels = " ".join(map(str, ae.fsq_levels or "-"))
+            size = f"{sum(p.numel() for p in ae.parameters()):,}"
             keys = [COLUMNS[title] for title in ("FID", "physical", "MPJPE mm", "top 3")]
             cells = [(measured(record, name, key), digits) for key, digits in keys]
             cells = [plus_minus(*one.interval(), digits) if one.seeds else "-" for one, digits in cells]
-            shape = [levels, ae.codebook_size or "-", ae.target_dim, size]
-            own = ["-"] * 4 if model in ("FSQ_AE_Model", "VQ_AE_Model") else shape
-            rows.append([model, name, *own, *cells])
+            rows.append([model, name, levels, ae.codebook_size or "-", ae.target_dim, size, *cells])
     quoted = json.loads((Path(__file__).parent / "quoted.json").read_text(encoding="utf-8"))
     facts = f"""Made from `results/{stem}.json` by `experiments/ablation/report.py`; {record["dataset"]}, test
-split, its own evaluator, mean ± 95% over seeds and clips. FSQ_k and VQ_k have 2^k codes (FSQ_16: 64,000).
+split, its own evaluator, width {width}, mean ± 95% over seeds and clips. FSQ_k and VQ_k have about 2^k codes.
 FIDs of different data sets and evaluators are different quantities."""
-    header = ["model", "run", "levels", "codes", "d", "parameters (width 512)", "FID", "physical"]
+    header = ["model", "run", "levels", "codes", "d", "parameters", "FID", "physical"]
     parts = ["# The autoencoders compared", facts, markdown([*header, "MPJPE mm", "top 3"], rows)]
     others = [[one["what"], one["fid"], one["note"]] for one in quoted]
     title = "## Others' figures\n\nHumanML3D, reported by others, not measured here."
