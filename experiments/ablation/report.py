@@ -141,7 +141,7 @@ def measure_table(record, names, evaluation="test_latest"):
 
 
 def comparison(record, width, stem):
-    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; others' figures apart."""
+    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; others' apart."""
     trained, rows = {}, []
     for name in record["variants"]:
         trained.setdefault(variant(name)[0], []).append(name)
