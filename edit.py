@@ -12,6 +12,7 @@ import utils.environment  # noqa: F401  # isort: skip
 from pathlib import Path
 
 from models.AE import STRIDE
+from motion.bvh.writer import write_bvh
 from motion.captions import clean_text
 from motion.export import FORMATS, Names, export_motion, in_place
 from motion.render.rendering import render_video
@@ -88,13 +89,16 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
     from_bvh = args.source_motion and is_bvh(args.source_motion)
-    formats = dict.fromkeys([*args.export, "bvh"] if from_bvh else args.export)
+    formats = [name for name in args.export if name != "bvh" or not from_bvh]
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
     for r, (rows, joints, lines) in enumerate(edits):
         print(*lines, sep="\n")
         stem = names.stem(prompt, 0, r, len(joints))
         if args.in_place:
             joints = in_place(joints)
+        if from_bvh:  # on the source's bones, so that kept frames are as they were
+            own = plan.kept | (not plan.kept.any())
+            write_bvh(stem.with_name(stem.name + ".bvh"), joints, spec.fps, spec.skeleton, own)
         export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
         if "mp4" in formats and args.source_motion:
             beside = stem.with_name(stem.name + "_beside_source.mp4")

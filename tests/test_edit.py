@@ -14,7 +14,6 @@ from models.AE import make_ae
 from models.MARDM import MARDM_models, SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
 from motion.bvh.writer import write_bvh
-from motion.rotations import unit
 from motion.skeletons import SMPL22
 from tests.bodies import packed_clips, rest_pose
 from tests.test_MARDM import awake
@@ -176,13 +175,16 @@ def test_a_long_source_is_drawn_in_windows(demo_weights, data_dir, tmp_path):
 
 
 def test_a_bvh_comes_back_as_a_bvh_at_the_same_place(demo_weights, tmp_path):
-    """Also on a body of other size: the model sees HumanML3D's bones, the result has the file's."""
+    """Also on a body of other size, its hips lower: the model sees HumanML3D's bones, the result has the
+    file's.
+    """
     turned = Rotation.from_rotvec([0, 1.2, 0]).as_matrix().T
-    joints = strider(82, 0.05) * 1.1 @ turned + [3, 0.25, -2]
+    joints = strider(82, 0.05)
+    joints[:, [1, 2], 1] -= 0.05
+    joints = joints * 1.1 @ turned + [3, 0.25, -2]
     write_bvh(tmp_path / "a.bvh", joints, 20.0)
     (file,) = run_edit(demo_weights, tmp_path, tmp_path / "a.bvh", "20,40").glob("*.bvh")
     back, source = (Reading(20.0, "cm").joints(path) for path in (file, tmp_path / "a.bvh"))
     kept = np.r_[0:20, 40:82]
-    assert back.shape == source.shape and np.abs(back - source)[kept, 0].max() < 0.002
-    ahead = [np.cross([0, 1, 0], x[kept, 2] - x[kept, 1]) for x in (back, source)]
-    assert (np.einsum("ti,ti->t", *map(unit, ahead)) > np.cos(np.radians(2))).all()
+    assert back.shape == source.shape and np.abs(back - source)[kept].max() < 0.001
+    assert np.linalg.norm(back - source, axis=-1)[20:40].mean() > 0.01

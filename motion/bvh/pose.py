@@ -25,14 +25,16 @@ DAMPING = 1e-4  # square metres
 TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
 
 
-def skeleton_pose(joints, skeleton):
+def skeleton_pose(joints, skeleton, own=slice(None)):
     """joints [T,J,3] -> offsets [J,3] of the rest pose, world rotations [T,J,3,3] from it to the joints.
+
+    own: the frames whose body it is, bool [T] or a slice.
 
     The rest pose is a T-pose with the neck's lean against the chest (the median of the clip, so a head that
     is bowed all the time counts as straight) and the pitch of standing feet: a tool that retargets relative
     to the rest pose then keeps head and feet level.
     """
-    rest = rest_directions(joints, skeleton)
+    rest = rest_directions(joints[own], skeleton)
     children = [np.flatnonzero(np.equal(skeleton.parents, joint)) for joint in range(len(skeleton))]
     offsets = np.zeros((len(skeleton), 3))
     world = np.tile(np.eye(3), (len(joints), len(skeleton), 1, 1))
@@ -42,19 +44,19 @@ def skeleton_pose(joints, skeleton):
         if not len(kids):
             continue
         bones = joints[:, kids] - joints[:, [joint]]
-        lengths = np.median(np.linalg.norm(bones, axis=-1), axis=0)[:, None]
+        lengths = np.median(np.linalg.norm(bones[own], axis=-1), axis=0)[:, None]
         if len(kids) > 1:
             shape = rest[kids] * lengths
             for _ in range(3):  # the mean shape of the branches, and the rotations that fit it
-                turns = best_fit(shape, bones, before)
-                shape = unit(np.einsum("tji,tkj->ki", turns, bones)) * lengths
+                turns = best_fit(shape, bones[own], before[own])
+                shape = unit(np.einsum("tji,tkj->ki", turns, bones[own])) * lengths
             world[:, joint] = best_fit(shape, bones, before)
             offsets[kids] = shape
             continue
         (kid,) = kids
         local = np.einsum("tji,tj->ti", before, unit(bones[:, 0]))  # in the frame of the bone before
         if kid == skeleton.head:
-            lean = np.arctan2(np.median(local[:, 2]), np.median(local[:, 1]))
+            lean = np.arctan2(*np.median(local[own], axis=0)[[2, 1]])
             rest[kid] = np.cos(lean) * UP + np.sin(lean) * FRONT
         turns = shortest_arc(rest[kid], local)
         if joint in (*skeleton.hips, *skeleton.shoulders):
@@ -108,14 +110,16 @@ def rest_directions(joints, skeleton):
     return rest
 
 
-def fit_bones(joints, skeleton, rounds=3):
+def fit_bones(joints, skeleton, own=slice(None), rounds=3):
     """joints [T,J,3] with bones of varying length -> the nearest [T,J,3] with constant ones; the root stays.
+
+    own: the frames whose bones they are, see `skeleton_pose`.
 
     Inverse kinematics by Gauss-Newton steps on the rotations of `skeleton_pose`; head, hands and toes weigh
     TIP_WEIGHT. Networks do not keep bones constant: in 8 motions of the demo generator hands are 0.20 cm off
     on average, where bones alone were kept 0.94 cm. Bones that are constant already are left as they are.
     """
-    offsets, world = skeleton_pose(joints, skeleton)
+    offsets, world = skeleton_pose(joints, skeleton, own)
     count, inner = len(skeleton), sorted(set(skeleton.parents[1:]))
     above = np.zeros((count, count))  # above[j,k]: joint k is turned by joint j
     for joint, parent in enumerate(skeleton.parents[1:], start=1):

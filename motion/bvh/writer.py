@@ -20,12 +20,13 @@ FAMILIAR = {
 }
 
 
-def write_bvh(path, joints, fps, skeleton=SMPL22):
+def write_bvh(path, joints, fps, skeleton=SMPL22, own=slice(None)):
     """joints [T,J,3] in the skeleton's unit -> a BVH file, whole or not at all.
 
-    The root is exact; other joints are as near as constant bones allow (see `motion.bvh.pose.fit_bones`).
+    The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see
+    `motion.bvh.pose.fit_bones`).
     """
-    joints = fit_bones(np.asarray(joints, dtype=np.float64), skeleton)
+    joints = fit_bones(np.asarray(joints, dtype=np.float64), skeleton, own)
     offsets, world = skeleton_pose(joints, skeleton)
     with whole_file(path) as part:
         part.write_text(bvh_text(joints[:, 0], offsets, world, fps, skeleton), encoding="ascii")
