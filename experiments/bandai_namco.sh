@@ -19,20 +19,19 @@ common=(--dataset_name BandaiNamco --num_workers 0)
 [ -f $runs/length_estimator/model/finest.tar ] ||
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
-# autoencoder MODEL FLAGS...: train and evaluate it
+# autoencoder NAME MODEL FLAGS...: train and evaluate it
 autoencoder() {
-    ae=$1 after=()
-    shift
-    once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$ae" --width 192 \
-        --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 $(continued "$ae")
+    ae=$1 ae_model=$2 after=()
+    once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$ae_model" --width 192 \
+        --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 "${@:3}" $(continued "$ae")
     after=("$runs/$ae/model/train_ae.done")
-    once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$ae" "$@"
+    once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$ae_model" --baselines
 }
 
 # generator NAME MODEL FLAGS...: train it on the tokens of the last autoencoder
 generator() {
     run=$1 after=("$runs/$ae/model/train_ae.done")
-    named=("${common[@]}" --ae_name "$ae" --ae_model "$ae" --name "$run" --model "$2")
+    named=("${common[@]}" --ae_name "$ae" --ae_model "$ae_model" --name "$run" --model "$2")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --batch_size 32 --max_iters 5000 \
         --lr 2e-3 --warm_up_iter 100 --milestones 3300 4400 --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 \
         --diffmlps_batch_mul 2 --log_every 50 --need_evaluation --eval_every 20 "${@:3}" $(continued "$run")
@@ -54,14 +53,18 @@ chosen() {
     evaluate onestep_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
 }
 
-autoencoder FSQ_AE_High --baselines
+autoencoder FSQ_AE_High FSQ_AE_High
 compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
 guidance # 2.5, the default, is best
 compare FSQ_MARDM_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 
-autoencoder AE_Model
+autoencoder AE_Model AE_Model
 compare MARDM_SiT_XS MARDM-SiT-XS
 guidance # 1.5 is best
 chosen
 compare MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
 chosen
+
+autoencoder Finer_AE FSQ_AE_Model --fsq_levels 8 8 8 8 8 8 8 8
+compare Finer_SiT_XS FSQ-MARDM-SiT-XS
+guidance # 2.5 is best

@@ -117,7 +117,7 @@ def test_the_report_names_the_choice(tmp_path):
 
 def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
     found = evaluations.read(ROOT / "results/bandai_namco")
-    assert {kind: len(seeds) for kind, seeds in found.items()} == {"grid": 2, "continuous": 2}
+    assert {kind: len(seeds) for kind, seeds in found.items()} == {"grid": 2, "finer": 1, "continuous": 2}
     for kind, seeds in found.items():
         for reconstructed, *generated in seeds:
             assert all(stage["fid"]["mean"] > reconstructed["fid"]["mean"] for stage in generated), kind

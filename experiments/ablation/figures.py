@@ -119,9 +119,7 @@ def of_drawing(record, path):
     def draw(axes):
         drawn = []
         for k, arm in enumerate(DIFFUSION):
-            at = {
-                way + (k - 1.5) / 8: lost(record, arm, *records) for way, records in enumerate(ways.values())
-            }
+            at = {way + (k - 2) / 8: lost(record, arm, *records) for way, records in enumerate(ways.values())}
             drawn.append(series(axes, at, label=arm, color=COLOURS[arm], linestyle=""))
         axes.set_xticks(range(len(ways)), ways)
         return any(drawn)
@@ -132,11 +130,13 @@ def of_drawing(record, path):
 def of_stories(record, path):
     def draw(axes):
         drawn = []
-        for arm, snap in (("continuous", "step"), ("narrow", "step"), ("fsq", "step"), ("fsq", "off")):
+        told = ("continuous", "step"), ("narrow", "step"), ("fsq", "step"), ("fsq", "off")
+        for k, (arm, snap) in enumerate(told):
             label = f"{arm}, never snapped" if snap == "off" else arm
-            at = {q + 1: growth(record, arm, snap, last=q) for q in range(4)}
+            at = {q + 1 + (k - 1.5) / 15: growth(record, arm, snap, last=q) for q in range(4)}
             colour = "C6" if snap == "off" else COLOURS[arm]
             drawn.append(series(axes, at, label=label, color=colour))
+        axes.set_xticks(range(1, 5))
         return any(drawn)
 
     return panels(path, {"FID - that of the first quarter": draw}, xlabel="quarter of a story")

@@ -3,8 +3,8 @@
 bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
 python -m experiments.sampling.evaluations results/bandai_namco --output docs/pictures/evaluations.png
 
-The folder holds <targets>_<seed>_<sampler>.json: targets grid or continuous, sampler midpoint or onestep,
-each with the guidance that was chosen on val.
+The folder holds <targets>_<seed>_<sampler>.json: targets grid, finer or continuous, sampler midpoint or
+onestep, each with the guidance that was chosen on val.
 """
 
 import json
@@ -14,7 +14,11 @@ from utils.analysis.output import check_picture, new_figure, save
 from utils.cli import Parser, run
 from utils.errors import BadInput
 
-TARGETS = {"grid": ("6 grid coordinates", "#e0701a"), "continuous": ("192-d latents", "#2166c4")}
+TARGETS = {
+    "grid": ("6 grid coordinates", "#e0701a"),
+    "finer": ("8 of a finer grid", "#c9a227"),
+    "continuous": ("192-d latents", "#2166c4"),
+}
 MEASURES = {"fid": "FID", "physical": "physical distance"}
 STAGES = ("reconstruction", "generated,\n8 guided evaluations", "generated,\n1 evaluation")
 
@@ -42,16 +46,15 @@ def main(argv=None):
     args = parser.parse_args(argv)
     check_picture(args.output)
     fig = new_figure(8, 3.2)
+    runs = [(kind, i, stages) for kind, seeds in read(args.folder).items() for i, stages in enumerate(seeds)]
     for axes, (measure, title) in zip(fig.subplots(1, 2), MEASURES.items()):
-        for side, (kind, seeds) in enumerate(read(args.folder).items()):
+        for k, (kind, i, stages) in enumerate(runs):
             label, colour = TARGETS[kind]
-            for i, stages in enumerate(seeds):
-                x = [place + 0.09 * (side + 2 * i - 1.5) for place in range(len(STAGES))]
-                means = [stage[measure]["mean"] for stage in stages]
-                halves = [stage[measure]["half_clips"] for stage in stages]
-                axes.errorbar(
-                    x, means, halves, marker="o", ms=4, capsize=2, color=colour, label=None if i else label
-                )
+            x = [place + 0.08 * (k - (len(runs) - 1) / 2) for place in range(len(STAGES))]
+            means = [stage[measure]["mean"] for stage in stages]
+            halves = [stage[measure]["half_clips"] for stage in stages]
+            label = None if i else label
+            axes.errorbar(x, means, halves, marker="o", ms=4, capsize=2, color=colour, label=label)
         axes.set_xticks(range(len(STAGES)), STAGES, fontsize=8)
         axes.set_ylim(0, None)
         axes.set_ylabel(title)
