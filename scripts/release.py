@@ -61,7 +61,9 @@ def released_onestep(onestep, generator, released, name):
 def main(argv=None):
     args = flags().parse_args(argv)
     generator = load_state(Run.of(args).choose(args.checkpoint))
-    tie = generator["config"]["autoencoder"]
+    tie = generator.get("config", {}).get("autoencoder")
+    if tie is None:
+        raise BadInput(f"{args.name} does not say which autoencoder it belongs to: it was not trained here")
     ae = load_state(Run.of(args, tie["name"]).model / tie["file"])
     if weights_hash(ae["ae"]) != tie["sha256"]:
         raise BadInput(f"{tie['name']}/model/{tie['file']} is not the autoencoder of {args.name} any more")

@@ -332,6 +332,19 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
         settled(ONESTEP, mardm)
 
 
+def test_a_checkpoint_that_names_no_autoencoder_is_not_released(world, tmp_path, capsys):
+    home = linked(world, tmp_path / "home")
+    file = home / "checkpoints/Demo/MARDM/model/latest.tar"
+    state = load_state(file)
+    del state["config"]  # as those of MARDM
+    file.unlink()
+    save_state(file, state)
+    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+    assert call(release.main, f"{places} --name MARDM --checkpoint latest --to half --to_ae half_AE") == 2
+    assert "does not say which autoencoder" in capsys.readouterr().err
+    assert not (home / "checkpoints/Demo/half").exists()
+
+
 def test_the_student_trains_in_the_precision_asked_for(world, tmp_path, monkeypatch):
     loss, seen = OneStepHead.loss, []
 
