@@ -55,7 +55,7 @@ both_heads() {
     evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
 }
 
-# hears TEXT: three seeds with words (on) or the pooled vector alone (off), the test split by the teacher.
+# hears TEXT CFG: three seeds with words (on) or the pooled vector alone (off), the test split by the teacher.
 # Rules, set before the runs: guidance by the FID of seed 1 on val, for each arm; a difference counts where its 95%
 # interval over the paired seeds (Student's t) leaves 0 out. Words stay the default unless pooled text has the higher top 1
 # or, at equal top 1, the lower FID.
@@ -63,11 +63,11 @@ hears() {
     for seed in 1 2 3; do
         generator "tokens_$1_$seed" XS 1500 --text_tokens "$1" --seed "$seed"
         if [ "$seed" = 1 ]; then guidance; fi
-        evaluate test --sampler midpoint --repeat_times 2 --cfg "$cfg"
+        evaluate test --sampler midpoint --repeat_times 2 --cfg "$2"
     done
 }
 
 both_heads XS 8000
 both_heads S 3000
-hears on
-hears off
+hears on 2.5 # best on val, .092; 1.5: .108, 4: .100
+hears off 2.5 # best on val, .092; 1.5: .099, 4: .101

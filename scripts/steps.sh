@@ -60,18 +60,10 @@ evaluate() {
     once "$runs/$run/eval" "$1" python evaluation_MARDM.py "${named[@]}" --record "$@"
 }
 
-# guidance: the generator $run on val at three guidance scales; $cfg becomes that of the lowest FID
+# guidance: the generator $run on val, by which its guidance is chosen
 guidance() {
-    local scales=(1.5 2.5 4)
-    for cfg in "${scales[@]}"; do
+    local cfg
+    for cfg in 1.5 2.5 4; do
         evaluate "val_cfg$cfg" --split val --cfg "$cfg" --sampler midpoint --repeat_times 2
     done
-    cfg=$(python - "$runs/$run/eval" "${scales[@]}" <<'PYTHON'
-import json, sys
-folder, *scales = sys.argv[1:]
-fid = {cfg: json.load(open(f"{folder}/val_cfg{cfg}.json"))["rows"]["generated"]["interval"]["fid"] for cfg in scales}
-print(min(scales, key=lambda cfg: fid[cfg]["mean"]))
-PYTHON
-    )
-    echo "guidance of $run: $cfg"
 }
