@@ -71,3 +71,10 @@ both_heads XS 8000
 both_heads S 3000
 hears on 2.5 # best on val, .092; 1.5: .108, 4: .100
 hears off 2.5 # best on val, .092; 1.5: .099, 4: .101
+# added after these: the words without leaving the pooled vector out, and pooled text as long as the released weights
+for seed in 1 2; do
+    generator "tokens_both_$seed" XS 1500 --text_tokens on --pooled_drop_prob 0 --seed "$seed"
+    evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
+done
+generator pooled_8000 XS 8000 --text_tokens off
+evaluate midpoint --sampler midpoint --repeat_times 5
