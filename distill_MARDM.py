@@ -152,7 +152,7 @@ def main(argv=None):
     reseed(args.seed)
     student = OBJECTIVES[options.objective].beside(mardm.DiffMLPs, scales, options.null).to(device)
     mardm.onestep = student
-    speed_up(mardm, args)
+    speed_up(mardm, args)  # the student too, so before its average is copied from it
     ema = EMA(student, options.ema_decay)
     mardm.onestep = ema.model
     optimizer = adamw(student, training)

@@ -97,7 +97,7 @@ def main(argv=None):
         if args.in_place:
             joints = in_place(joints)
         if from_bvh:  # on the source's bones, so that kept frames are as they were
-            own = plan.kept | (not plan.kept.any())
+            own = plan.kept if plan.kept.any() else slice(None)
             write_bvh(stem.with_name(stem.name + ".bvh"), joints, spec.fps, spec.skeleton, own)
         export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
         if "mp4" in formats and args.source_motion:

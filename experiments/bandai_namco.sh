@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real motion capture on two CPU cores: prepare the data, train evaluator, autoencoder and generator, evaluate them;
-# then the same with continuous latents, and both generators once more with another seed.
+# then the same with continuous latents, both generators once more with another seed, and a finer grid.
 # results/bandai_namco.md holds the results. Run it again after an interruption: what was finished is not repeated.
 #   FSQ_MARDM_DATA=/path/to/data bash experiments/bandai_namco.sh
 set -euo pipefail
