@@ -156,8 +156,7 @@ def main(argv=None):
     ema = EMA(student, options.ema_decay)
     mardm.onestep = ema.model
     optimizer = adamw(student, training)
-    steps = loading.steps(train_set)
-    scheduler = learning_rate(optimizer, training, steps)
+    scheduler = learning_rate(optimizer, training, loading.steps(train_set))
     config = as_plain(source, machine, training, loading, options) | {"null": int(options.null)}
     loop = TrainingLoop(
         training,
@@ -174,7 +173,7 @@ def main(argv=None):
         best=Best(parts=("ema_onestep",), file=Run.of(source).onestep.resolve(), metric="rmse"),
     )
     size = sum(p.numel() for p in student.parameters())
-    print(f"one-step head: {size:,} parameters, {training.epoch * steps} steps")
+    print(f"one-step head: {size:,} parameters")
 
     for epoch in loop.epochs():
         for micro_batches in loop.batches(train_set):
