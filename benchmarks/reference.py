@@ -21,6 +21,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     targets, sections = edit or (None, None)
     sampling = settle(sampling, mardm)
     head = mardm.head(sampling)
+    draw = head.drawer(sampling)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]
@@ -37,7 +38,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
         )
         z, z_null = (mardm.transformer(x, c, inside)[hidden] for c in (text, torch.zeros_like(text)))
         start = noise.rows(*hidden.nonzero(as_tuple=True), head.noise_shape).to(z)
-        drawn = head.sample(z, z_null, start, sampling)
+        drawn = draw(z, z_null, start)
         drawn = drawn * mardm.target_std + mardm.target_mean
         targets = targets.clone()
         targets[hidden] = tokenizer.quantize(drawn[None])[0] if sampling.snap == "step" else drawn

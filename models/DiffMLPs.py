@@ -6,33 +6,24 @@ follow the published checkpoints of MARDM, which load strictly.
 
 from functools import partial
 
-from torch import nn
-
 from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate, solver_times
 from models.AdaLN import AdaLN_MLP
+from models.Head import Head
 from models.precision import autocast_to
 from models.sampling import SOLVERS
 from models.Softmax import SoftmaxHead
 
 
-class DiffMLPs_SiT(nn.Module):
+class DiffMLPs_SiT(Head):
     """Velocity prediction on the linear path."""
 
-    noisy = True  # trains on standardised targets, at random times and noise
-    samplers = SOLVERS  # the entries of `SamplingConfig.sampler` that it has; the first one is its own
+    samplers = SOLVERS
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
         self.net = AdaLN_MLP(target_dim, z_dim, depth, width)
-        self.noise_shape = (target_dim,)  # what one token's draw needs
-
-    def reschedule(self, train_steps=None, sample_steps=None):
-        """As DiffMLPs_DDPM.reschedule: nothing to do, time is continuous and SamplingConfig has the steps."""
-
-    def times(self, u):
-        """Uniform numbers in (0,1) [N] -> the times to train at."""
-        return u
+        self.noise_shape = (target_dim,)
 
     def loss(self, targets, z, t=None, noise=None):
         """Clean targets [N,D], conditions [N,H] -> [N]."""
@@ -47,10 +38,6 @@ class DiffMLPs_SiT(nn.Module):
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
-    def guides(self, sampling):
-        """Whether a draw needs conditions without text."""
-        return sampling.cfg != 1
-
     def cost(self, sampling):
         """The solver and its evaluations of the net, as text."""
         if sampling.sampler not in EVALUATIONS:
@@ -58,10 +45,10 @@ class DiffMLPs_SiT(nn.Module):
         return steps_cost(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
 
 
-class DiffMLPs_DDPM(nn.Module):
+class DiffMLPs_DDPM(Head):
     """Noise prediction on a cosine schedule; 50 steps to train and to sample, as MARDM builds it."""
 
-    noisy, samplers = True, ("ddpm",)
+    samplers = ("ddpm",)
 
     def __init__(self, target_dim, z_dim, depth, width):
         super().__init__()
@@ -88,10 +75,6 @@ class DiffMLPs_DDPM(nn.Module):
         times = self.sampling.timestep_map.flip(0).to(z.device)
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], sampling.temperature)
-
-    def guides(self, sampling):
-        """As DiffMLPs_SiT.guides."""
-        return sampling.cfg != 1
 
     def cost(self, sampling):
         """As DiffMLPs_SiT.cost."""

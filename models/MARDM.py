@@ -296,7 +296,7 @@ class MARDM(nn.Module):
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
-        guide = head.guides(sampling)
+        guide, draw = head.guides(sampling), head.drawer(sampling)
         text = self.read(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         starts = noise.rows(*places, head.noise_shape).to(x.dtype)
         for b, at, start in zip(*(rows.split(counts) for rows in (*places, starts))):
@@ -306,7 +306,7 @@ class MARDM(nn.Module):
                 rows if rows is None else rows[b, at]
                 for rows in self._conditions(x, text, inside, order, guide)
             )
-            drawn = head.sample(z, z_null, start, sampling)
+            drawn = draw(z, z_null, start)
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":
                 drawn = tokenizer.quantize(drawn[None])[0]

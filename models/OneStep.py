@@ -70,11 +70,12 @@ class OneStepHead(nn.Module):
 
     def forward(self, x, z, w, z_null=None):
         """x [...,N,D], z [N,H], w [N] or [1], z_null [N,H] if `null` -> [...,N,D]."""
-        return x + self._change(x, self.start, z, w, z_null)
+        return x + self._change(x, self.start + self.scale_embed(w), z, z_null)
 
-    def _change(self, x, time, z, w, z_null):
-        """What the net says [...,N,D]; time: an embedding [N or 1,width], the others as in `forward`."""
-        embedding = time + self.scale_embed(w)
+    def _change(self, x, embedding, z, z_null):
+        """What the net says [...,N,D]; embedding [N or 1,width]: of time and scale, the others as in
+        `forward`.
+        """
         if self.null:
             embedding = embedding + self.null_embed(z_null)
         with autocast_to(self.net.precision, z):
@@ -90,9 +91,15 @@ class OneStepHead(nn.Module):
         """Whether a draw needs conditions without text."""
         return self.null
 
-    def sample(self, z, z_null, noise, sampling):
-        """As DiffMLPs_SiT.sample, by one evaluation; see `models.sampling.settle` for the scales."""
-        return self(sampling.temperature * noise, z, z.new_full((1,), sampling.cfg), z_null)
+    def drawer(self, sampling):
+        """As Head.drawer, by one evaluation; see `models.sampling.settle` for the scales."""
+        embedding = self.start + self.scale_embed(self.start.new_full((1,), sampling.cfg))
+
+        def draw(z, z_null, noise):
+            x = sampling.temperature * noise
+            return x + self._change(x, embedding, z, z_null)
+
+        return draw
 
     def cost(self, sampling):
         return steps_cost("onestep", sampling.sampler_steps, 1)
@@ -114,20 +121,26 @@ class FlowMapHead(OneStepHead):
 
     def velocity(self, x, s, t, z, w, z_null=None):
         """Mean velocity [...,N,D] from time s to t, each [N] or [1]; the others as in `forward`."""
-        return self._change(x, (self.embed_s(s) + self.embed_t(t)) / 2, z, w, z_null)
+        embedding = (self.embed_s(s) + self.embed_t(t)) / 2 + self.scale_embed(w)
+        return self._change(x, embedding, z, z_null)
 
     def forward(self, x, z, w, z_null=None, times=None):
         """As OneStepHead.forward; times: (s, t), each [N] or [1]; None: from noise to data."""
         s, t = (x.new_zeros(1), x.new_ones(1)) if times is None else times
         return x + (t - s)[:, None] * self.velocity(x, s, t, z, w, z_null)
 
-    def sample(self, z, z_null, noise, sampling):
-        """As OneStepHead.sample, in sampling.sampler_steps evaluations over equal stretches of time."""
-        n, w, x = sampling.sampler_steps, z.new_full((1,), sampling.cfg), sampling.temperature * noise
-        for i in range(n):
-            s, t = (x.new_full((1,), j / n) for j in (i, i + 1))
-            x = self(x, z, w, z_null, (s, t))
-        return x
+    def drawer(self, sampling):
+        """As OneStepHead.drawer, in sampling.sampler_steps evaluations over equal stretches of time."""
+        n = sampling.sampler_steps
+
+        def draw(z, z_null, noise):
+            w, x = z.new_full((1,), sampling.cfg), sampling.temperature * noise
+            for i in range(n):
+                s, t = (x.new_full((1,), j / n) for j in (i, i + 1))
+                x = self(x, z, w, z_null, (s, t))
+            return x
+
+        return draw
 
     def loss(self, teacher, rows, steps):
         """The Lagrangian loss [K,N] of a flow map (Boffi et al., arXiv 2505.18825), with the teacher's guided

@@ -9,13 +9,14 @@ from torch import nn
 
 from models.AdaLN import AdaLN_MLP
 from models.FSQ import FSQ
+from models.Head import Head
 from models.layers import Linear
 from models.precision import autocast_to
 
 COORDINATES = ("sequential", "independent")
 
 
-class SoftmaxHead(nn.Module):
+class SoftmaxHead(Head):
     """p(c_1..c_d | z) over the levels of an FSQ grid, from one evaluation of the network.
 
     independent: the product of p(c_i | z). sequential: of p(c_i | c_1..c_(i-1), z), by a hidden state h to
@@ -41,13 +42,6 @@ class SoftmaxHead(nn.Module):
             nn.init.zeros_(layer.bias)
         for table in self.earlier:
             nn.init.zeros_(table.weight)
-
-    def reschedule(self, train_steps=None, sample_steps=None):
-        """As DiffMLPs_DDPM.reschedule: there are no steps."""
-
-    def times(self, u):
-        """As DiffMLPs_SiT.times; nothing reads them."""
-        return u
 
     def loss(self, targets, z, t=None, noise=None):
         """Grid points [N,d], conditions [N,H] -> -log p(targets | z) [N]; nothing is drawn."""
@@ -76,10 +70,6 @@ class SoftmaxHead(nn.Module):
             damage = damage + 0 * logits.sum(dim=-1, keepdim=True)  # NaN does not become a class
             hidden = self._given(i, hidden, digits.repeat(2) if guided else digits)
         return self.grid.digits_to_codes(torch.stack(drawn, dim=-1)).to(z.dtype) + damage
-
-    def guides(self, sampling):
-        """As DiffMLPs_SiT.guides."""
-        return sampling.cfg != 1
 
     def cost(self, sampling):
         """As DiffMLPs_SiT.cost."""

@@ -95,7 +95,7 @@ def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
         assert wrong.loss(teacher, asked, 1).mean() > 1e-3
     for x in asked.noise:
         for n in (1, 2, 4):
-            drawn = exact.sample(asked.z, None, x, replace(ONESTEP, sampler_steps=n))
+            drawn = exact.drawer(replace(ONESTEP, sampler_steps=n))(asked.z, None, x)
             torch.testing.assert_close(drawn, 0.5 * x)
 
 
