@@ -12,7 +12,6 @@ source scripts/steps.sh
 data=${FSQ_MARDM_DATA:-../shared/data}/cmu_humanml3d
 runs=checkpoints/CMU logs=logs/CMU
 common=(--dataset_name CMU --num_workers 0)
-after=() # the trainings so far
 
 [ -f datasets/CMU/spec.json ] ||
     step prepare python prepare_dataset.py joints --input "$data" --name CMU --mirror
@@ -22,21 +21,22 @@ after=() # the trainings so far
 [ -f $runs/length_estimator/model/finest.tar ] ||
     step length_estimator python train_LengthEstimator.py "${common[@]}"
 
-once $runs/FSQ_AE_High/model train_ae python train_AE.py "${common[@]}" --name FSQ_AE_High --model FSQ_AE_High \
-    --width 192 --batch_size 32 --max_iters 6000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 --velocity_weight 0.05 \
-    $(continued FSQ_AE_High)
-after+=($runs/FSQ_AE_High/model/train_ae.done)
-once $runs/FSQ_AE_High/eval evaluate_ae python evaluation_AE.py "${common[@]}" --name FSQ_AE_High \
-    --model FSQ_AE_High --baselines
+# autoencoder NAME FAMILY: train and evaluate it; FAMILY: of its generators
+autoencoder() {
+    ae=$1 family=$2 after=()
+    once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$ae" --width 192 \
+        --batch_size 32 --max_iters 6000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 --velocity_weight 0.05 \
+        $(continued "$ae")
+    after=("$runs/$ae/model/train_ae.done")
+    once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$ae" --baselines
+}
 
-# generator NAME SIZE STEPS FLAGS...: train it, judged on val every tenth epoch
+# generator NAME SIZE STEPS FLAGS...: train it on the tokens of the last autoencoder, judged on val every tenth epoch
 generator() {
     local size=$2 steps=$3
-    run=$1
+    run=$1 after=("$runs/$ae/model/train_ae.done")
     shift 3
-    named=("${common[@]}" --ae_name FSQ_AE_High --ae_model FSQ_AE_High --name "$run"
-        --model "FSQ-MARDM-SiT-$size")
-    after=("$runs/FSQ_AE_High/model/train_ae.done")
+    named=("${common[@]}" --ae_name "$ae" --ae_model "$ae" --name "$run" --model "$family-SiT-$size")
     once "$runs/$run/model" train_mardm python train_MARDM.py "${named[@]}" --batch_size 32 \
         --max_iters "$steps" --lr 2e-3 --warm_up_iter 100 --milestones $((steps * 49 / 60)) $((steps * 56 / 60)) \
         --lr_decay 0.3 --ema_decay 0.999 --dropout 0.1 --diffmlps_batch_mul 2 --log_every 50 --need_evaluation \
@@ -67,6 +67,7 @@ hears() {
     done
 }
 
+autoencoder FSQ_AE_High FSQ-MARDM
 both_heads XS 8000
 both_heads S 3000
 hears on 2.5 # best on val, .092; 1.5: .108, 4: .100
@@ -77,4 +78,15 @@ for seed in 1 2; do
     evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
 done
 generator pooled_8000 XS 8000 --text_tokens off
+guidance
+evaluate midpoint --sampler midpoint --repeat_times 5
+# added after these. Size S, one seed each, at the guidance of XS: does the sign turn?
+for text in on off; do
+    generator "tokens_S_$text" S 1500 --text_tokens "$text" --seed 1
+    evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
+done
+# continuous latents, pooled text, the same budgets; guidance by FID on val, as for pooled_8000
+autoencoder AE_Model MARDM
+generator MARDM_SiT_XS XS 8000 --text_tokens off
+guidance
 evaluate midpoint --sampler midpoint --repeat_times 5
