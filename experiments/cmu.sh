@@ -85,8 +85,10 @@ for text in on off; do
     generator "tokens_S_$text" S 1500 --text_tokens "$text" --seed 1
     evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
 done
-# continuous latents, pooled text, the same budgets; guidance by FID on val, as for pooled_8000
+# continuous latents beside `hears off`: the same budgets, seeds and choice of the guidance
 autoencoder AE_Model MARDM
-generator MARDM_SiT_XS XS 8000 --text_tokens off
-guidance
-evaluate midpoint --sampler midpoint --repeat_times 5
+for seed in 1 2 3; do
+    generator "continuous_$seed" XS 1500 --text_tokens off --seed "$seed"
+    if [ "$seed" = 1 ]; then guidance; fi
+    for cfg in 1.5 2.5; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 2 --cfg "$cfg"; done
+done
