@@ -119,11 +119,11 @@ def describe(one, model, decoding, tokens):
     facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), decoding.field
     if ae.codebook_size is None:
         return facts
-    every, usage = torch.cat(tokens), CodeUsage(ae.codebook_size)
-    usage.add(ae.indices(every.to(next(ae.parameters()).device)))
+    every, usage = torch.cat(tokens).to(next(ae.parameters()).device), CodeUsage(ae.codebook_size)
+    usage.add(ae.indices(every))
     facts["usage"] = usage.report()
     if ae.kind == "FSQ":
-        digits = ((every + 1) * ae.fsq.scale.cpu()).round().long()
+        digits = ae.fsq.codes_to_digits(every).cpu()
         facts["levels"] = list(ae.fsq.levels)
         facts["histograms"] = [
             torch.bincount(digits[:, k], minlength=n).tolist() for k, n in enumerate(ae.fsq.levels)

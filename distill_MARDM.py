@@ -18,7 +18,7 @@ from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys, uniform
 from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
-from models.OneStep import OBJECTIVES, hidden_rows, ode_end
+from models.OneStep import OBJECTIVES, hidden_inputs, ode_end
 from models.sampling import SamplingConfig
 from utils import distributed
 from utils.checkpoints import Run, load_generator
@@ -76,10 +76,10 @@ def flags():
 
 
 def conditions(mardm, ae, batch):
-    """What the Transformer reads of a batch on the host, as hidden_rows takes it."""
-    there = batch.to(mardm.target_mean.device)
-    latents, _ = ae.tokenize(there.motion, batch.m_lens)
-    return latents, there.text, batch.m_lens // STRIDE
+    """What the Transformer reads of a batch on the host, as hidden_inputs takes it."""
+    on_device = batch.to(mardm.target_mean.device)
+    latents, _ = ae.tokenize(on_device.motion, batch.m_lens)
+    return latents, on_device.text, batch.m_lens // STRIDE
 
 
 def own_motions(mardm, ae, tokens, keys, share, sampling):
@@ -112,7 +112,7 @@ def validate(student, mardm, ae, val_set, loading, options):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
             tokens = conditions(mardm, ae, batch)
-            rows = hidden_rows(mardm, tokens, keys, val_set.longest, options.draws, options.cfg_range)
+            rows = hidden_inputs(mardm, tokens, keys, val_set.longest, options.draws, options.cfg_range)
             sums, n = distance(student, mardm, ae, rows, options.teacher_steps)
             means.add(n, **sums)
     values = means.pop()
@@ -130,7 +130,7 @@ def main(argv=None):
         raise BadInput(f"{source.name}: a {teacher.model} draws a token in one evaluation already")
     if args.objective == "flow_map" and isinstance(teacher.mardm.DiffMLPs, DiffMLPs_DDPM):
         raise BadInput(f"--objective flow_map: {teacher.model} has no velocity to follow; take regression")
-    mardm, ae, spec = teacher.mardm, teacher.tokenizer.ae, teacher.tokenizer.spec
+    mardm, ae, spec = teacher.mardm, teacher.autoencoder.ae, teacher.autoencoder.spec
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder
     with distributed.main_first():
@@ -138,8 +138,8 @@ def main(argv=None):
         text, width = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
     check_width(encoder, width, mardm.cond_emb.in_features, source.name)
     frames = teacher.config.whole("max_motion_length", 4, 10**4, 196)
-    train_set = TextMotionSet(train_clips, teacher.tokenizer.normalizer, text, frames, True, args.seed)
-    val_set = TextMotionSet(val_clips, teacher.tokenizer.normalizer, text, frames)
+    train_set = TextMotionSet(train_clips, teacher.autoencoder.normalizer, text, frames, True, args.seed)
+    val_set = TextMotionSet(val_clips, teacher.autoencoder.normalizer, text, frames)
     evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None
     if args.need_evaluation and evaluator is None:
         raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
@@ -150,7 +150,7 @@ def main(argv=None):
         raise BadInput(f"--need_evaluation draws with guidance {spec.cfg:g}: extend --cfg_range to it")
     options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
     reseed(args.seed)
-    student = OBJECTIVES[options.objective].beside(mardm.DiffMLPs, scales, options.null).to(device)
+    student = OBJECTIVES[options.objective].from_teacher(mardm.DiffMLPs, scales, options.null).to(device)
     mardm.onestep = student
     speed_up(mardm, args)  # the student too, so before its average is copied from it
     ema = EMA(student, options.ema_decay)
@@ -185,7 +185,7 @@ def main(argv=None):
                     scale = rng(Purpose.DISTILLATION, args.seed, step).uniform(*scales)
                     sampling = SamplingConfig(cfg=float(scale), sampler="onestep", seed=args.seed)
                     tokens = own_motions(mardm, ae, tokens, keys, options.own_motions, sampling)
-                rows = hidden_rows(mardm, tokens, keys, train_set.longest, options.draws, scales)
+                rows = hidden_inputs(mardm, tokens, keys, train_set.longest, options.draws, scales)
                 losses = student.loss(mardm.DiffMLPs, rows, options.teacher_steps)
                 loop.backward(losses.sum(), losses.numel())
             loop.optimizer_step(optimizer)

@@ -38,7 +38,7 @@ def describe(model, ae):
     """The evaluation's first lines: bottleneck, levels, codes."""
     kind = "AE" if ae.codebook_size is None else f"{ae.kind}-AE"
     facts = {title: getattr(ae, key, None) for key, title in FACTS.items()}
-    lines = [f"  {title}: {list(x) if isinstance(x, tuple) else x}" for title, x in facts.items() if x]
+    lines = [f"  {title}: {x}" for title, x in facts.items() if x]
     return "\n".join([f"Evaluating {kind} model: {model}", *lines])
 
 
@@ -59,11 +59,11 @@ def main(argv=None):
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     source = from_flags(WeightsConfig, args, model=None, ae_name=args.name, ae_model=args.model)
-    tokenizer = load_ae(source, device)
-    ae, clips = tokenizer.ae, load_clips(tokenizer.spec, root, config.split)
-    evaluation = make_evaluation(this_run, config, tokenizer, clips, device)
+    autoencoder = load_ae(source, device)
+    ae, clips = autoencoder.ae, load_clips(autoencoder.spec, root, config.split)
+    evaluation = make_evaluation(this_run, config, autoencoder, clips, device)
     report = Report(Run.of(this_run).eval, vars(args))
-    report.log(describe(tokenizer.model, ae))
+    report.log(describe(autoencoder.model, ae))
 
     repeats = config.repeat_times
     rows = {
@@ -76,7 +76,7 @@ def main(argv=None):
     if ae.codebook_size:
         facts["codes"] = code_usage(ae, evaluation)
         report.log("codes of this split: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["codes"].items()))
-    report.finish(evaluation, rows, checkpoint=str(tokenizer.path), **facts)
+    report.finish(evaluation, rows, checkpoint=str(autoencoder.path), **facts)
     values, n = rows["reconstruction"].interval(), rows["reconstruction"].repeats[0].n_pred
     if "fid" in values:
         fid = format_interval(values["fid"])

@@ -49,17 +49,18 @@ def main(argv=None):
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     source = from_flags(WeightsConfig, args)
     pipeline = Pipeline.open(source, device)
-    tokenizer, mardm, ae, spec = pipeline.tokenizer, pipeline.mardm, pipeline.tokenizer.ae, pipeline.spec
+    autoencoder, mardm, spec = pipeline.autoencoder, pipeline.mardm, pipeline.spec
+    ae = autoencoder.ae
     sampling = sampling_config(args, spec, mardm)
     clips = load_clips(spec, root, config.split)
     embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, mardm.words)
     pipeline.check_text(width)
-    evaluation = make_evaluation(this_run, config, tokenizer, clips, device, embeddings)
+    evaluation = make_evaluation(this_run, config, autoencoder, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
     report = Report(Run.of(this_run).eval, vars(args))
     report.log(
-        f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {tokenizer.model}"
+        f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {autoencoder.model}"
     )
     report.log(mardm.cost(sampling))
 

@@ -2,7 +2,7 @@
 
 python sample.py --demo --text_prompt "a person walks forward" --motion_length 120
 python sample.py --name FSQ_MARDM ...               # a trained generator
-python sample.py ... --text_path prompts.txt        # one per line; prompt#120 sets its frames, prompt#NA not
+python sample.py ... --text_path prompts.txt        # one per line; prompt#120: 120 frames, #NA: estimated
 python sample.py ... --text_path story.txt --stitch # the prompts become one long motion
 python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres @ seconds, at the last facing +X
 """
@@ -129,14 +129,14 @@ def main(argv=None):
         sha256={str(path): sha256(path) for path in pipeline.paths},
     )
     if args.loop:
-        total, draw, last = args.repeat_times * len(prompts), draw_loops, args.transition // STRIDE
+        total, draw, option = args.repeat_times * len(prompts), draw_loops, args.transition // STRIDE
     elif args.stitch:
-        total, draw, last = args.repeat_times, draw_stories, args.transition // STRIDE
+        total, draw, option = args.repeat_times, draw_stories, args.transition // STRIDE
     else:
-        total, draw, last = args.repeat_times * len(prompts), draw_each, args.batch_size
+        total, draw, option = args.repeat_times * len(prompts), draw_each, args.batch_size
     if points:
-        draw, last = draw_routes, (points, args.candidates)
-    drawn = draw(pipeline, texts, sampling, args.repeat_times, last)
+        draw, option = draw_routes, (points, args.candidates)
+    drawn = draw(pipeline, texts, sampling, args.repeat_times, option)
     skates = []
     try:
         for made, rows, joints in tqdm(drawn, desc="motions", unit="motion", total=total):

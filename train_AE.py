@@ -80,21 +80,16 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def bottleneck_options(design):
-    """The options of an AutoencoderConfig that make_ae hands to the bottleneck that has them."""
-    return {key: value for key, value in vars(design).items() if key != "model"}
-
-
 def train_step(ae, batch, objective, usage, step=None):
     """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames.
 
     batch: on the host, where its lengths say whether there is padding to mask. objective: a Reconstruction.
     """
-    there = batch.to(next(ae.parameters()).device)
-    recons, bottleneck_loss, codes = ae.training_pass(there.motion, batch.m_lens)
+    on_device = batch.to(next(ae.parameters()).device)
+    recons, bottleneck_loss, codes = ae.training_pass(on_device.motion, batch.m_lens)
     if codes is not None:
-        usage.add(codes, lengths_to_mask(there.m_lens // STRIDE, codes.shape[1]))  # real tokens only
-    loss = objective(there.motion, recons, there.m_lens, step)
+        usage.add(codes, lengths_to_mask(on_device.m_lens // STRIDE, codes.shape[1]))  # real tokens only
+    loss = objective(on_device.motion, recons, on_device.m_lens, step)
     return loss + bottleneck_loss, loss
 
 
@@ -129,7 +124,7 @@ def main(argv=None):
 
     objective = Reconstruction(weights, normalizer, spec)
     reseed(args.seed)  # whatever was built before, an evaluator or not
-    ae = make_ae(design.model, spec.dim, **bottleneck_options(design)).to(device)
+    ae = make_ae(dim=spec.dim, **vars(design)).to(device)
     ema = EMA(ae, design.ema_decay)  # itself, at every step, where there is no decay
     speed_up(ae, args)
     optimizer = adamw(ae, training)

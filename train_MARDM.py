@@ -10,7 +10,7 @@ from itertools import chain
 from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
-from models.options import TrainingOptions
+from models.options import GeneratorOptions
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, run, start
@@ -65,10 +65,10 @@ def flags():
 
 def masked_loss(mardm, ae, batch, keys, room):
     """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
-    there = batch.to(mardm.target_mean.device)
-    latents, targets = ae.tokenize(there.motion, batch.m_lens)
+    on_device = batch.to(mardm.target_mean.device)
+    latents, targets = ae.tokenize(on_device.motion, batch.m_lens)
     draws = TrainingDraws(keys, room, random_replacements=ae.random_replacements(latents, keys))
-    return mardm.summed_loss(latents, targets, there.text, batch.m_lens // STRIDE, draws)
+    return mardm.summed_loss(latents, targets, on_device.text, batch.m_lens // STRIDE, draws)
 
 
 def validate(mardm, ae, val_set, loading, device):
@@ -94,8 +94,8 @@ def main(argv=None):
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     device = distributed.init_distributed(start(machine))
 
-    tokenizer = load_ae(source, device)
-    ae, spec, normalizer = tokenizer.ae, tokenizer.spec, tokenizer.normalizer
+    autoencoder = load_ae(source, device)
+    ae, spec, normalizer = autoencoder.ae, autoencoder.spec, autoencoder.normalizer
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder, words = args.text_encoder or spec.text_encoder, args.text_tokens == "on"
     with distributed.main_first():
@@ -110,10 +110,10 @@ def main(argv=None):
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
     design = from_flags(
-        GeneratorConfig, args, text_encoder=encoder, text_dim=text_dim, autoencoder=tokenizer.tie()
+        GeneratorConfig, args, text_encoder=encoder, text_dim=text_dim, autoencoder=autoencoder.tie()
     )
     reseed(args.seed)  # whatever was built before, an evaluator or not
-    options = vars(from_flags(TrainingOptions, args))
+    options = vars(from_flags(GeneratorOptions, args))
     mardm = make_mardm(design.model, ae, text_dim, design.ddpm_steps, **options).to(device)
     measured = mardm.DiffMLPs.noisy and not design.raw_targets
     if measured and not training.is_continue:  # a pass over all clips; a resumed run keeps its own
@@ -125,7 +125,7 @@ def main(argv=None):
     optimizer = adamw(mardm, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))
     config = as_plain(source, machine, training, loading, design)
-    config |= {"dataset": spec.as_dict(), "ae_model": tokenizer.model}
+    config |= {"dataset": spec.as_dict(), "ae_model": autoencoder.model}
     loop = TrainingLoop(
         training,
         loading,

@@ -103,7 +103,7 @@ def build(size, kind, device, words=0):
     ae = make_ae(name)
     text_tokens = "on" if words else "off"
     mardm = MARDM_models[f"{family}-SiT-{size}"](target_dim=ae.target_dim, text_tokens=text_tokens)
-    mardm.onestep = OneStepHead.beside(mardm.DiffMLPs, scales=(0.0, 100.0))
+    mardm.onestep = OneStepHead.from_teacher(mardm.DiffMLPs, scales=(0.0, 100.0))
     # frozen, as loaded weights are: those that train are laid out anew for every call
     return tuple(model.to(device).eval().requires_grad_(False) for model in (awake(mardm), ae))
 
@@ -144,7 +144,7 @@ def cases(size, batch, setup, rates, device):
     whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
     rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
     clock = CLOCKS[setup.clock]
-    others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5")}
+    others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5", sampler_steps=None)}
     others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds, clock) for name, s in others.items()}
     stages = beside(ae, m_lens, device) if setup.stages else {}
 

@@ -162,7 +162,7 @@ def generation(device, size, batch, precision, compiled, onestep=False):
     """Timing of a batch of motions, decoded. onestep: by an untrained one-step head."""
     mardm, ae = build(size, "FSQ", device)
     if onestep:
-        mardm.onestep = OneStepHead.beside(mardm.DiffMLPs).to(device).eval()
+        mardm.onestep = OneStepHead.from_teacher(mardm.DiffMLPs).to(device).eval()
     speed_up(mardm, SpeedConfig(precision=precision, compile=compiled))
     sampling = SamplingConfig(cfg=2.5, sampler="onestep" if onestep else "midpoint")
     text, m_lens = torch.randn(batch, 512, device=device), torch.full((batch,), TOKENS, device=device)

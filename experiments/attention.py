@@ -130,16 +130,16 @@ class Bench:
 
     def __init__(self, base, name, device):
         source = WeightsConfig(**vars(base) | {"name": name})
-        self.tokenizer = load_ae(source, device, name)
-        self.name, self.ae, spec = name, self.tokenizer.ae, self.tokenizer.spec
+        self.autoencoder = load_ae(source, device, name)
+        self.name, self.ae, spec = name, self.autoencoder.ae, self.autoencoder.spec
         root = find_dataset(base.dataset_name, base.dataset_dir)[1]
         clips = [load_clips(spec, root, split) for split in ("train", "val")]
         text, self.text_dim = embed_captions(clips, spec.text_encoder, root, device)
-        train, val = (TextMotionSet(one, self.tokenizer.normalizer, text) for one in clips)
+        train, val = (TextMotionSet(one, self.autoencoder.normalizer, text) for one in clips)
         keep_real_tokens(self.ae, train, device)
         self.train, self.val = Tokens.of(self.ae, train), Tokens.of(self.ae, val)
         config = EvaluationConfig(split="val")
-        self.evaluation = make_evaluation(source, config, self.tokenizer, clips[1], device, text)
+        self.evaluation = make_evaluation(source, config, self.autoencoder, clips[1], device, text)
         self.cfg, self.folder = spec.cfg, Run.of(source).eval / "attention"
 
     def measure(self, arm, generate=True):

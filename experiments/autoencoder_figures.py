@@ -43,11 +43,11 @@ def flags():
 
 def motions_of(source, device):
     """Real and reconstructed joints [T,J,3] of every test clip -> fps, {name: (real, reconstructed)}."""
-    tokenizer = load_ae(source, device, source.name)
-    spec, root = find_dataset(source.dataset_name, source.dataset_dir, trained_on=tokenizer.spec)
+    autoencoder = load_ae(source, device, source.name)
+    spec, root = find_dataset(source.dataset_name, source.dataset_dir, trained_on=autoencoder.spec)
     clips = load_clips(spec, root, "test")
-    evaluation = EvaluationRun(None, TextMotionSet(clips, tokenizer.normalizer), spec, device)
-    pairs = zip(evaluation.real().joints, evaluation.reconstructed(tokenizer.ae).joints, strict=True)
+    evaluation = EvaluationRun(None, TextMotionSet(clips, autoencoder.normalizer), spec, device)
+    pairs = zip(evaluation.real().joints, evaluation.reconstructed(autoencoder.ae).joints, strict=True)
     return spec.fps, dict(zip([clip.name for clip in clips], pairs, strict=True))
 
 

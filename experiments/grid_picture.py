@@ -39,7 +39,7 @@ def main(argv=None):
     args = flags().parse_args(argv)
     check_picture(args.output)
     pipeline = load(args.run, args.checkpoints_dir)
-    ae = pipeline.tokenizer.ae
+    ae = pipeline.autoencoder.ae
     if not ae.fsq_levels:
         raise BadInput(f"--run {args.run}: its autoencoder has no grid of coordinates")
     (motion,) = pipeline.generate([args.text_prompt], seed=args.seed)
@@ -54,8 +54,8 @@ def main(argv=None):
 
 def variations(pipeline, motion, moment):
     """-> for each coordinate the poses [levels,J,3] of the token at this moment; its own levels [d]."""
-    ae, frames = pipeline.tokenizer.ae, len(motion.features) // STRIDE * STRIDE
-    rows = pipeline.tokenizer.normalizer(torch.from_numpy(motion.features[:frames]))
+    ae, frames = pipeline.autoencoder.ae, len(motion.features) // STRIDE * STRIDE
+    rows = pipeline.autoencoder.normalizer(torch.from_numpy(motion.features[:frames]))
     m_lens = torch.tensor([frames])
     codes = ae.tokenize(rows[None].to(pipeline.device), m_lens)[1]
     token = min(int(moment * codes.shape[1]), codes.shape[1] - 1)

@@ -59,14 +59,14 @@ def main(argv=None):
     args = flags().parse_args(argv)
     begun, device = time.time(), start(args)
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
-    tokenizer, mardm, encoder = pipeline.tokenizer, pipeline.mardm, pipeline.text_encoder
-    spec, root = tokenizer.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
+    autoencoder, mardm, encoder = pipeline.autoencoder, pipeline.mardm, pipeline.text_encoder
+    spec, root = autoencoder.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
     evaluator = TextMotionEvaluator.load(args, spec, device, args.eval_mean_std, args.glove_dir)
     if evaluator is None:
         raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
 
     def examine(clips, embeddings=None):
-        dataset = TextMotionSet(clips, tokenizer.normalizer, embeddings)
+        dataset = TextMotionSet(clips, autoencoder.normalizer, embeddings)
         return LocalJoints(evaluator, dataset, spec, device, from_flags(EvaluationConfig, args))
 
     clips, train_clips = load_clips(spec, root, "test")[: args.clips], load_clips(spec, root, "train")
@@ -74,11 +74,11 @@ def main(argv=None):
     evaluation = examine(clips, embed_captions([clips], encoder, root, device, mardm.words)[0])
     motions = {
         "test": evaluation.real(),
-        "reconstruction": evaluation.reconstructed(tokenizer.ae),
-        "generated": evaluation.generated(mardm, tokenizer.ae, sampling_config(args, spec, mardm)),
-        "copies": examine(cut_copies(train_clips, len(clips), args.seed)).reconstructed(tokenizer.ae),
+        "reconstruction": evaluation.reconstructed(autoencoder.ae),
+        "generated": evaluation.generated(mardm, autoencoder.ae, sampling_config(args, spec, mardm)),
+        "copies": examine(cut_copies(train_clips, len(clips), args.seed)).reconstructed(autoencoder.ae),
     }
-    train = examine(train_clips).reconstructed(tokenizer.ae)
+    train = examine(train_clips).reconstructed(autoencoder.ae)
     embeddings, joints = (
         {name: getattr(x, of) for name, x in motions.items()} for of in ("embeddings", "joints")
     )

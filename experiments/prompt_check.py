@@ -101,14 +101,14 @@ def autoencoder(run, checkpoints_dir):
     """ "<dataset>/<name>" -> what it makes of joints [T,22,3]: [t,22,3], t whole tokens."""
     dataset_name, _, name = run.partition("/")
     source = WeightsConfig(name=name, dataset_name=dataset_name, checkpoints_dir=checkpoints_dir)
-    tokenizer = load_ae(source, torch.device("cpu"), name)
+    autoencoder = load_ae(source, torch.device("cpu"), name)
 
     @torch.no_grad()
     def reproduced(joints):
-        spec = tokenizer.spec
+        spec = autoencoder.spec
         rows = joints_to_features(joints, spec.skeleton, spec.facing)[:, : spec.dim]
-        _, tokens = tokenizer.ae.tokenize(model_rows(tokenizer, rows))
-        motion = tokenizer.normalizer.inverse(tokenizer.ae.detokenize(tokens))[0]
+        _, tokens = autoencoder.ae.tokenize(model_rows(autoencoder, rows))
+        motion = autoencoder.normalizer.inverse(autoencoder.ae.detokenize(tokens))[0]
         return recover_from_ric(motion, len(spec.skeleton)).numpy()
 
     return reproduced

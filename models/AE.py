@@ -42,7 +42,7 @@ class AE(nn.Module):
         self.encoder = Encoder(dim, width)
         self.decoder = Decoder(dim, width)
 
-    # the spec's names
+    # the methods of MARDM's autoencoder
 
     def encode(self, motion, m_lens=None):
         """[B,T,dim] -> latents as the decoder gets them [B,D,L]."""
@@ -340,9 +340,9 @@ AE_models = {
 AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
 
 
-def make_ae(name, dim=67, width=512, mask_padding=True, **flags):
+def make_ae(model, dim=67, width=512, mask_padding=True, **flags):
     """An entry of AE_models, with those of `flags` that its bottleneck has and that the entry leaves open."""
-    entry = AE_models[name]
+    entry = AE_models[model]
     own = {
         key: flags[key]
         for key in entry.func.options

@@ -32,7 +32,7 @@ class DiffMLPs_SiT(Head):
     def sample(self, z, z_null, noise, sampling):
         """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
 
-        sampling: see `models.MARDM.SamplingConfig`.
+        sampling: see `models.sampling.SamplingConfig`.
         """
         times = solver_times(sampling.sampler, sampling.sampler_steps, noise)
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
@@ -59,7 +59,7 @@ class DiffMLPs_DDPM(Head):
     def reschedule(self, train_steps=50, sample_steps=50):
         """Diffuse over `train_steps`, sample over `sample_steps` of them. No weight depends on either."""
         self.schedule = ddpm.Schedule.cosine(train_steps)
-        self.sampling = self.schedule.respaced(sample_steps)
+        self.sampling_schedule = self.schedule.respaced(sample_steps)
         self.noise_shape = (1 + sample_steps, self.target_dim)  # the start, then one draw per step
 
     def times(self, u):
@@ -72,13 +72,13 @@ class DiffMLPs_DDPM(Head):
 
     def sample(self, z, z_null, noise, sampling):
         """As DiffMLPs_SiT.sample; sampling.temperature scales the noise of the steps."""
-        times = self.sampling.timestep_map.flip(0).to(z.device)
+        times = self.sampling_schedule.timestep_map.flip(0).to(z.device)
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
-        return ddpm.sample(field, self.sampling, noise[:, 0], noise[:, 1:], sampling.temperature)
+        return ddpm.sample(field, self.sampling_schedule, noise[:, 0], noise[:, 1:], sampling.temperature)
 
     def cost(self, sampling):
         """As DiffMLPs_SiT.cost."""
-        return steps_cost("DDPM", len(self.sampling), 1)
+        return steps_cost("DDPM", len(self.sampling_schedule), 1)
 
 
 def steps_cost(solver, steps, evaluations):
@@ -119,7 +119,7 @@ DiffMLPs_models = {
 
 
 def make_head(name, target_dim, z_dim, options):
-    """An entry of DiffMLPs_models with what TrainingOptions say of it."""
+    """An entry of DiffMLPs_models with what GeneratorOptions say of it."""
     own = {"width": options.head_width} if options.head_width else {}
     if name.startswith("Softmax"):
         own |= {"levels": options.levels, "coordinates": options.softmax_coordinates}

@@ -21,17 +21,17 @@ from models.DiffMLPs import HEAD_SIZES, HEADS, make_head
 from models.draws import CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
 from models.layers import Linear
 from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
-from models.options import SIZES, TrainingOptions
+from models.options import SIZES, GeneratorOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
 from models.sampling import SamplingConfig, settle
 from models.Transformer import Block, InputProcess, PositionalEncoding
-from models.words import ReadText, TextReader, drop_texts, pooled_text
+from models.words import TextConditions, TextReader, drop_texts, pooled_text
 
 
 class MARDM(nn.Module):
     """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS.
 
-    options: those of TrainingOptions.
+    options: those of GeneratorOptions.
     """
 
     precision = torch.float32  # of the Transformer and the head's network: see set_precision
@@ -47,7 +47,7 @@ class MARDM(nn.Module):
         **options,
     ):
         super().__init__()
-        options, shape = TrainingOptions(**options), SIZES[size]
+        options, shape = GeneratorOptions(**options), SIZES[size]
         self.kind, self.target_dim = kind, target_dim
         self.cond_drop_prob, self.diffmlps_batch_mul = options.cond_drop_prob, options.diffmlps_batch_mul
         self.words, self.pooled_drop_prob = options.text_tokens == "on", options.pooled_drop_prob
@@ -85,7 +85,7 @@ class MARDM(nn.Module):
             elif attention == "relative_bias":
                 block.attn.add_relative_bias()
             if block.cross is not None:
-                block.cross.start()
+                block.cross.zero_init_output()
         if self.text_reader is not None:
             nn.init.normal_(self.text_reader.no_word, std=0.02)
             for layer in self.text_reader.layers:
@@ -121,28 +121,28 @@ class MARDM(nn.Module):
         for part in (*self.MARTransformer, self.DiffMLPs.net, *self._heads()[1:]):
             compile_module(part, dynamic=True)
 
-    def read(self, text):
-        """A text (see above) -> ReadText. Words go unheard where the model has no ears for them."""
+    def encode_text(self, text):
+        """A text (models/words.py) -> TextConditions. A model without text_tokens ignores the words."""
         with autocast_to(self.precision, text):
             pooled = pooled_text(text)
-            if self.words and self.pooled_drop_prob >= 1:  # it has never heard one
+            if self.words and self.pooled_drop_prob >= 1:  # none was there in training
                 pooled = torch.zeros_like(pooled)
             c = nn.functional.silu(self.cond_emb(pooled))[:, None]
             blocks = self.MARTransformer
             modulations, words = [block.adaLN_modulation(c) for block in blocks], [None] * len(blocks)
             if self.text_reader is not None:
-                states, there = self.text_reader(text[:, 1:])
-                words = [(*block.cross.read(states), there) for block in blocks]
-            return ReadText(modulations, words)
+                states, present = self.text_reader(text[:, 1:])
+                words = [(*block.cross.keys_values(states), present) for block in blocks]
+            return TextConditions(modulations, words)
 
     def transformer(self, latents, text, inside, order=None):
-        """Latents [B,L,D], text (zeros = unconditional; or a ReadText), inside bool [B,L] -> conditions z
-        [B,L,H].
+        """Latents [B,L,D], a text (zeros = unconditional) or its TextConditions, inside bool [B,L] ->
+        conditions z [B,L,H].
 
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention is equivariant
         to permutations, so this changes rounding only.
         """
-        text = text if isinstance(text, ReadText) else self.read(text)
+        text = text if isinstance(text, TextConditions) else self.encode_text(text)
         with autocast_to(self.precision, latents):
             x = self.position_enc(self.input_process(latents))
             index = None
@@ -273,9 +273,9 @@ class MARDM(nn.Module):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
         sampling = settle(sampling, self)
         net = self.head(sampling).net
-        low = [self.input_process, *self.MARTransformer, self.cond_emb, net.cond_embed, net.input_proj]
-        low += [] if self.text_reader is None else [self.text_reader]
-        with self.inference_weights([*low, net.res_blocks, net.final_layer], self.precision):
+        modules = [self.input_process, *self.MARTransformer, self.cond_emb, self.text_reader]
+        modules += [net.cond_embed, net.input_proj, net.res_blocks, net.final_layer]
+        with self.inference_weights([module for module in modules if module is not None], self.precision):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
     def head(self, sampling):
@@ -297,7 +297,7 @@ class MARDM(nn.Module):
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.drawer(sampling)
-        text = self.read(torch.cat([text, torch.zeros_like(text)]) if guide else text)
+        text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         starts = noise.rows(*places, head.noise_shape).to(x.dtype)
         for b, at, start in zip(*(rows.split(counts) for rows in (*places, starts))):
             if len(b) == 0:
@@ -319,7 +319,7 @@ class MARDM(nn.Module):
     def _conditions(self, x, text, inside, order, guide):
         """-> z [B,L,H] with the text and, from the same call, without; the second is None unless guided.
 
-        text: a ReadText, of 2 B texts if guided, the second half of them zeros.
+        text: a TextConditions, of 2 B texts if guided, the second half of them zeros.
         """
         if not guide:
             return self.transformer(x, text, inside, order), None

@@ -46,7 +46,7 @@ class OneStepHead(nn.Module):
         self.start = nn.Parameter(torch.zeros(1, width))  # embedding of the time at which noise is
 
     @classmethod
-    def beside(cls, head, scales=(1.0, 4.0), null=False):
+    def from_teacher(cls, head, scales=(1.0, 4.0), null=False):
         """A student of this trained head; it begins as one Euler step without guidance."""
         net = head.net
         width, target_dim = net.input_proj.weight.shape
@@ -54,15 +54,15 @@ class OneStepHead(nn.Module):
         weights = {k: v for k, v in net.state_dict().items() if not k.startswith("time_embed.")}
         student.net.load_state_dict(weights)
         with torch.no_grad():
-            student._begin_times(head)
+            student._init_times(head)
             for layer in (student.scale_embed.mlp[2], student.null_embed):
                 for p in layer.parameters() if layer else ():
                     nn.init.zeros_(p)
         return student
 
-    def _begin_times(self, head):
+    def _init_times(self, head):
         ddpm_head = isinstance(head, DiffMLPs_DDPM)
-        time = head.sampling.timestep_map[-1:] if ddpm_head else torch.zeros(1)
+        time = head.sampling_schedule.timestep_map[-1:] if ddpm_head else torch.zeros(1)
         self.start.copy_(head.net.time_embed(time.to(head.net.cond_embed.weight.device)))
         if ddpm_head:  # it predicts the noise, which is to be taken away
             for p in self.net.final_layer.linear.parameters():
@@ -83,7 +83,7 @@ class OneStepHead(nn.Module):
         return self.net(x, None, None, modulations)
 
     def loss(self, teacher, rows, steps):
-        """Squared distance [K,N] to where the teacher (a trained head) arrives in so many midpoint steps."""
+        """Mean squared error [K,N] to the teacher, a trained head, where its `steps` midpoint steps end."""
         end = ode_end(teacher, rows, steps)
         return (self(rows.noise, rows.z, rows.w, rows.z_null) - end).square().mean(dim=-1)
 
@@ -115,7 +115,7 @@ class FlowMapHead(OneStepHead):
     def _make_times(self, width):
         self.embed_s, self.embed_t = TimeEmbedding(width), TimeEmbedding(width)
 
-    def _begin_times(self, head):
+    def _init_times(self, head):
         for embed in (self.embed_s, self.embed_t):
             embed.load_state_dict(head.net.time_embed.state_dict())
 
@@ -167,8 +167,8 @@ OBJECTIVES = {"regression": OneStepHead, "flow_map": FlowMapHead}
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a head is asked: conditions of N tokens with and without text [N,H], guidance scales [N], K noise
+class HeadInputs:
+    """Inputs of a head: conditions of N tokens with and without text [N,H], guidance scales [N], K noise
     draws of each [K,N,D], the stretch of time s < t of a flow map [N,2].
     """
 
@@ -180,8 +180,8 @@ class Rows:
 
 
 @torch.no_grad()
-def hidden_rows(mardm, tokens, keys, room, draws, scales):
-    """What a head is asked for the hidden tokens of a batch, masked as in training, not corrupted. -> Rows
+def hidden_inputs(mardm, tokens, keys, room, draws, scales):
+    """A head's inputs for the hidden tokens of a batch, masked as in training, not corrupted. -> HeadInputs
 
     tokens: (latents [B,D,L], text, m_lens [B] tokens); keys [B], room: as those of TrainingDraws. draws: K.
     scales: (lowest, highest) guidance scale.
@@ -192,13 +192,13 @@ def hidden_rows(mardm, tokens, keys, room, draws, scales):
     hidden = mardm._masks(inside, keys, room)[0]
     (b, at), (inside, hidden) = hidden.nonzero(as_tuple=True), (mask.to(device) for mask in (inside, hidden))
     x = torch.where(hidden[..., None], mardm.mask_latent, latents) * inside[..., None]
-    both = mardm.read(torch.cat([text, torch.zeros_like(text)]))
+    both = mardm.encode_text(torch.cat([text, torch.zeros_like(text)]))
     z, z_null = (rows[hidden] for rows in mardm._conditions(x, both, inside, None, guide=True))
     low, high = scales
     w = low + (high - low) * uniform(keys[b], GUIDANCE, (1,), at)[:, 0]
     noise = normal(keys[b], NOISE, (draws, mardm.target_dim), at).transpose(0, 1)
     times = uniform(keys[b], TIME, (2,), at).sort(dim=1).values
-    return Rows(z, z_null, w.to(z), noise.to(z), times.to(z))
+    return HeadInputs(z, z_null, w.to(z), noise.to(z), times.to(z))
 
 
 @torch.no_grad()
@@ -206,5 +206,5 @@ def ode_end(head, rows, steps):
     """Where the trained head carries noise: [K,N,D]. steps: of midpoint; a DDPM head takes its own (DDIM)."""
     field = guided(head.net, rows.z, rows.z_null, rows.w[:, None])
     if isinstance(head, DiffMLPs_DDPM):
-        return ddpm.ddim(field, head.sampling, rows.noise)
+        return ddpm.ddim(field, head.sampling_schedule, rows.noise)
     return integrate(field, rows.noise, "midpoint", steps)

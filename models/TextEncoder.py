@@ -140,10 +140,6 @@ class TextEncoder:
         if not unique:
             return
         tokenizer, model = self._parts
-        if cut := self.truncated(unique):
-            more = f" and of {len(cut) - 1} more" if len(cut) > 1 else ""
-            limit = self.spec.max_tokens
-            print(f"warning: {self.name} reads {limit} tokens, not the end of {cut[0][:40]!r}...{more}")
         batches = range(0, len(unique), BATCH)
         for first in tqdm(batches, desc=self.name, unit="batch", disable=len(unique) < 1000):
             tokens = tokenizer(

@@ -60,7 +60,7 @@ class Attention(nn.Module):
 
     @property
     def offsets(self):
-        """Where each head begins to attend to: -1, +1, -2, +2, ..."""
+        """The relative position that each head attends to at initialisation: -1, +1, -2, +2, ..."""
         return [(head // 2 + 1) * (-1 if head % 2 == 0 else 1) for head in range(self.heads)]
 
     def add_relative_bias(self, logit=6.0):
@@ -146,20 +146,20 @@ class CrossAttention(nn.Module):
         self.proj = Linear(dim, dim)
         self.drop = nn.Dropout(dropout)
 
-    def start(self):
+    def zero_init_output(self):
         """Zero the output, so that a model of pooled text is a special case of this one."""
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
-    def read(self, states):
+    def keys_values(self, states):
         """States [B,S,H] -> keys, values [B,heads,S,H / heads]: the same in every round of a motion."""
         return tuple(map(self._split, side_by_side(states, self.key, self.value)))
 
     def forward(self, x, words):
-        """x [B,L,H]; words: keys, values of `read`, and which states there are, bool [B,S] -> [B,L,H]."""
-        k, v, there = words
+        """x [B,L,H]; words: keys, values, and which states are no padding, bool [B,S] -> [B,L,H]."""
+        k, v, present = words
         p = self.p if self.training else 0.0
-        q, mask = self._split(self.query(self.norm(x))), there[:, None, None]
+        q, mask = self._split(self.query(self.norm(x))), present[:, None, None]
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
 
@@ -168,7 +168,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A Transformer block modulated by the text (adaLN-Zero); `cross`, if not None, hears its words."""
+    """A Transformer block modulated by the text (adaLN-Zero); `cross`, if not None, attends to its words."""
 
     def __init__(self, dim, heads, ff, dropout, words=False):
         super().__init__()

@@ -44,20 +44,21 @@ class VectorQuantizer(nn.Module):
         """z [B,L,D], inside bool [B,L] (real tokens; None = all) -> (z_q [B,L,D], indices [B,L], loss [])."""
         real = z.flatten(end_dim=-2) if inside is None else z[inside]
         if self.training and len(real):
-            self._note(real.detach())
+            self._begin(real.detach())
         index = self.nearest(z)
+        if self.training:
+            self.used[index if inside is None else index[inside]] = 1
         e = self.lookup(index)
         e_real = e.flatten(end_dim=-2) if inside is None else e[inside]
         loss = mse_loss(e_real, real.detach()) + self.commitment_cost * mse_loss(real, e_real.detach())
         return z + (e - z).detach(), index, loss
 
     @torch.no_grad()
-    def _note(self, vectors):
-        """Count the codes that vectors [N,D] use; before the first step, start all codes at some of them."""
+    def _begin(self, vectors):
+        """Keep vectors [N,D], at which idle codes restart; before the first step, start all codes at them."""
         if self.vectors is None and not self.started:  # not in a resumed run, whose draws must not shift
             self._restart(~self.started.expand(self.codebook_size), vectors)
         self.vectors = vectors
-        self.used[self.nearest(vectors)] += 1
 
     @torch.no_grad()
     def finish_step(

@@ -93,7 +93,7 @@ def from_folder(folder, weights):
     """-> (tokenizer, model), or None where the folder holds no plain BERT. weights: its model.safetensors."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     plain = config.get("model_type") == "bert" and config.get("hidden_act") == "gelu"
-    if not plain or not (folder / "tokenizer.json").is_file():
+    if not plain or not weights or not (folder / "tokenizer.json").is_file():
         return None
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -33,14 +33,12 @@ class Purpose(IntEnum):
     SAMPLING = 3  # order and noise of a motion
     LENGTH = 4  # of a motion that is estimated from its text
     LIBRARIES = 5  # the generators of torch, NumPy and Python
-    ORDER = 6  # of the clips of an epoch
+    ORDER = 6  # of the clips of an epoch; of the pairs of labels that --unseen_pairs holds out
     CROP = 7  # and caption, of a clip in an epoch
     EVALUATION = 8  # pools, pairs and captions of a repeat
     MULTIMODALITY = 9
     REFERENCE = 10  # train clips scored as if generated
     LABELS = 11  # what an oracle that knows the labels reaches
-    SPLIT = 12  # of a data set into train, val and test
-    WORDS = 13  # vectors of words without a published one
     BOOTSTRAP = 14
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
     STORIES = 16  # which captions are stitched

@@ -1,11 +1,11 @@
-"""What a generator is made of, and how it is trained."""
+"""The choices of a generator, and its sizes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
-    """How a generator is trained.
+class GeneratorOptions:
+    """What a generator is built of, and what is left out while it trains.
 
     attention: how it begins, by a learned bias of each head for one offset ("relative_bias", part of the
     state_dict), by queries and keys that match at that offset ("neighbours"), or at all tokens alike

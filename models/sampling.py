@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+from diffusions.samplers import EVALUATIONS
+
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
-STEPS = dict.fromkeys(SOLVERS, 4) | {"onestep": 1}  # unless asked for
+STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class SamplingConfig:
 
 
 def settle(sampling, mardm):
-    """The same with a sampler in the place of "auto": the one-step head where it serves this guidance scale
-    and number of steps, else the head's first; midpoint is the cheapest that equals dopri5
-    (results/sampling.md). Steps that are None: STEPS, where the sampler has any.
+    """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
+    one-step head where it serves this guidance scale and number of steps, else the head's first sampler
+    (midpoint is the cheapest that equals dopri5, results/sampling.md); steps as in STEPS.
 
-    mardm: the generator. ValueError where a sampler is asked for that it does not have.
+    mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.
     """
     samplers, refusal = mardm.DiffMLPs.samplers, _refusal(mardm.onestep, sampling)
     sampler = sampling.sampler
@@ -39,12 +41,20 @@ def settle(sampling, mardm):
             f"sampler {sampler}: this generator's head does not have it, but {', '.join(samplers)}; "
             "leave it at auto"
         )
-    return replace(sampling, sampler=sampler, sampler_steps=sampling.sampler_steps or STEPS.get(sampler))
+    steps = sampling.sampler_steps or STEPS.get(sampler)
+    if sampler == "dopri5" and steps:
+        raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")
+    if sampler == "ddpm" and steps not in (None, loaded := len(mardm.DiffMLPs.sampling_schedule)):
+        raise ValueError(
+            f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: pass "
+            "--sampler_steps when it is loaded"
+        )
+    return replace(sampling, sampler=sampler, sampler_steps=steps)
 
 
 def unguided(sampling, mardm):
-    """The same without guidance, as joins are drawn; a one-step head that has not learned that gives way to
-    its teacher.
+    """The SamplingConfig without guidance (cfg 1), as joins are drawn: by the teacher where the one-step head
+    was not trained for that scale.
     """
     plain = replace(sampling, cfg=1.0)
     if plain.sampler == "onestep" and _refusal(mardm.onestep, plain):

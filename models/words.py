@@ -16,11 +16,11 @@ from models.Transformer import Attention, FeedForward, PositionalEncoding
 
 
 @dataclass(frozen=True)
-class ReadText:
-    """A text as the Transformer hears it: the same in all rounds of a motion."""
+class TextConditions:
+    """What the Transformer's blocks need of a text: computed once, for all rounds of a motion."""
 
     modulations: list  # for each block [B,1,6H]
-    words: list  # for each block: keys, values, and which there are; None without words
+    words: list  # for each block: keys, values, which of them are no padding; None without words
 
 
 def pooled_text(text):
@@ -69,10 +69,10 @@ class TextReader(nn.Module):
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, words):
-        """words [B,W,E], zero where there is none -> states [B,1+W,H], which there are, bool [B,1+W]."""
-        there = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
+        """words [B,W,E], zero where there is none -> states [B,1+W,H]; which are no padding, bool [B,1+W]."""
+        present = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
         x = self.proj(self.norm(words))
         x = self.position_enc(torch.cat([self.no_word.expand(len(x), -1, -1).to(x), x], dim=1))
         for layer in self.layers:
-            x = layer(x, there)
-        return self.norm_out(x), there
+            x = layer(x, present)
+        return self.norm_out(x), present

@@ -42,18 +42,19 @@ def standing(toe, hip, floor, fps, unit_m=1.0):
     step = np.linalg.norm(np.diff(toe, axis=0), axis=-1)
     slow = low & (np.append(step, step[-1:] if len(step) else 0) * fps < SLOW)
     second = max(1, round(fps))
-    for start, end in _stretches(slow):
+    for start, end in stretches(slow):
         first = np.clip(np.arange(start, end) - second // 2, start, max(start, end - 1 - second))
         last = np.minimum(first + second, end - 1)
         way = np.linalg.norm(toe[last] - toe[first], axis=-1)
         way_from_hip = np.linalg.norm((toe - hip)[last] - (toe - hip)[first], axis=-1)
         slow[start:end] = (way < GLIDE) | (way_from_hip > way / 2)
-    return [(start, end) for start, end in _stretches(slow) if end - start >= SHORTEST * fps]
+    return [(start, end) for start, end in stretches(slow) if end - start >= SHORTEST * fps]
 
 
-def _stretches(mask):
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
-    return list(zip(edges[::2], edges[1::2]))
+def stretches(mask):
+    """bool [N] -> [(first, last)] of the stretches that are True, last exclusive."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, dtype=np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
 def _corrections(toe, stands, fps, pinned=None):

@@ -1,5 +1,5 @@
-# Sourced, from the repository's root, by the entry scripts: makes .venv, installs requirements.txt into it once, and
-# puts its programs first on the PATH. PYTHON=/path/to/python names the interpreter to start from, setup_lists (an
+# Run from the repository's root (bash scripts/setup.sh), or sourced by the entry scripts: makes .venv, installs
+# requirements.txt into it once, and puts its programs first on the PATH. PYTHON=/path/to/python names the interpreter to start from, setup_lists (an
 # array) other lists to install than requirements.txt alone.
 # An active conda or virtual environment is left alone: .venv is ours, and `rm -rf .venv` undoes everything.
 

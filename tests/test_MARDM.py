@@ -1,5 +1,6 @@
 """The generator: losses, batch invariance, what the head is asked. Drawing by itself: test_draw_law.py."""
 
+from dataclasses import fields
 from functools import partial
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from models.AE import make_ae
 from models.MARDM import MARDM, MARDM_models, SamplingConfig
 from models.masking import lengths_to_mask
-from models.options import SIZES
+from models.options import SIZES, GeneratorOptions
 from models.Transformer import PositionalEncoding
+from utils.config import GeneratorConfig
 
 
 def awake(module):
@@ -220,3 +222,9 @@ def test_targets_are_standardised_and_the_statistics_stay_out_of_the_state_dict(
         latents = torch.randn(1, 32, 6, dtype=torch.float64)
         mardm.forward_loss(latents, targets, torch.randn(1, 16, dtype=torch.float64), torch.tensor([6]))
     torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))  # (0.6 - 0.1) / 0.5
+
+
+def test_new_generators_have_the_defaults_of_published_ones_but_for_the_attention():
+    new, published = ({f.name: f.default for f in fields(c)} for c in (GeneratorConfig, GeneratorOptions))
+    different = {name for name in set(new) & set(published) if new[name] != published[name]}
+    assert different == {"attention"}

@@ -16,7 +16,7 @@ from diffusions.samplers import guided, integrate
 from models import onednn
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, at_times
 from models.draws import SamplingNoise
-from models.OneStep import OBJECTIVES, FlowMapHead, OneStepHead, Rows, hidden_rows, ode_end
+from models.OneStep import OBJECTIVES, FlowMapHead, HeadInputs, OneStepHead, hidden_inputs, ode_end
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
 from scripts import release
@@ -44,15 +44,15 @@ def teacher(request):
 def rows(w):
     torch.manual_seed(1)
     z, z_null, w, noise = torch.randn(N, H), torch.randn(N, H), torch.full((N,), w), torch.randn(K, N, D)
-    return Rows(z, z_null, w, noise, torch.rand(N, 2).sort(dim=1).values)
+    return HeadInputs(z, z_null, w, noise, torch.rand(N, 2).sort(dim=1).values)
 
 
 @pytest.mark.parametrize("null", [False, True])
 def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
-    student, asked = OneStepHead.beside(teacher, (1.0, 4.0), null).eval(), rows(3.0)
+    student, asked = OneStepHead.from_teacher(teacher, (1.0, 4.0), null).eval(), rows(3.0)
     drawn = student(asked.noise, asked.z, asked.w, asked.z_null)
     for x, found in zip(asked.noise, drawn):
-        if hasattr(teacher, "sampling"):  # DDPM: the noise taken away
+        if hasattr(teacher, "sampling_schedule"):  # DDPM: the noise taken away
             expected = x - teacher.net(x, torch.full((N,), 49), asked.z)
         else:
             expected = integrate(guided(teacher.net, asked.z, None, 1), x, "euler", 1)
@@ -62,7 +62,7 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
 def test_a_flow_map_begins_as_the_velocity_of_its_teacher():
     torch.manual_seed(0)
     teacher, asked = awake(DiffMLPs_models["SiT-XS"](target_dim=D, z_dim=H)).eval(), rows(3.0)
-    student, t = FlowMapHead.beside(teacher).eval(), asked.times[:, 0]
+    student, t = FlowMapHead.from_teacher(teacher).eval(), asked.times[:, 0]
     for x in asked.noise:
         torch.testing.assert_close(student.velocity(x, t, t, asked.z, asked.w), teacher.net(x, t, asked.z))
 
@@ -87,7 +87,7 @@ class GaussianMap(FlowMapHead):
 
 def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
     asked, exact = rows(2.0), GaussianMap(0.5)
-    asked = Rows(*(part.double() for part in vars(asked).values()))
+    asked = HeadInputs(*(part.double() for part in vars(asked).values()))
     teacher = SimpleNamespace(net=exact.field)
     assert exact.loss(teacher, asked, 1).shape == (K, N)
     assert exact.loss(teacher, asked, 1).max() < 1e-6  # the difference for d/dt leaves STEP^2, squared
@@ -107,8 +107,8 @@ def test_the_end_of_the_teachers_path_is_that_of_its_sampler(teacher, w):
     field = guided(teacher.net, asked.z, asked.z_null, w)
     for x, end in zip(asked.noise, ends):
         one = (
-            ddpm.ddim(field, teacher.sampling, x)
-            if hasattr(teacher, "sampling")
+            ddpm.ddim(field, teacher.sampling_schedule, x)
+            if hasattr(teacher, "sampling_schedule")
             else integrate(field, x, "midpoint", 3)
         )
         torch.testing.assert_close(end, one, rtol=1e-4, atol=1e-5)
@@ -145,7 +145,7 @@ def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monke
 
 def with_head(name, null=False, kind=OneStepHead):
     mardm, ae, text = build(name)
-    mardm.onestep = awake(kind.beside(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
+    mardm.onestep = awake(kind.from_teacher(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
     return mardm, ae, text
 
 
@@ -198,18 +198,21 @@ def test_which_sampler_auto_means():
     for mardm, cfg in ((without, 2.0), (head, 4.5)):
         with pytest.raises(ValueError, match="sampler onestep"):
             settle(replace(auto, sampler="onestep", cfg=cfg), mardm)
+    assert settle(replace(auto, sampler="dopri5"), head).sampler_steps is None
+    with pytest.raises(ValueError, match="dopri5 chooses its steps"):
+        settle(replace(four, sampler="dopri5"), head)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES.values())
 def test_it_learns_where_its_teacher_ends(kind):
     mardm, ae, text = build("FSQ-MARDM-SiT-XS")
     mardm, text = mardm.float().requires_grad_(False), text.float()
-    student = kind.beside(mardm.DiffMLPs, (1.0, 4.0))
+    student = kind.from_teacher(mardm.DiffMLPs, (1.0, 4.0))
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     tokens = torch.randn(len(LENGTHS), 32, 9), text, LENGTHS
     errors = []
     for step in range(60):
-        asked = hidden_rows(mardm, tokens, torch.arange(len(LENGTHS)) + 10 * step, 9, 4, (1.0, 4.0))
+        asked = hidden_inputs(mardm, tokens, torch.arange(len(LENGTHS)) + 10 * step, 9, 4, (1.0, 4.0))
         assert asked.w.min() >= 1 and asked.w.max() <= 4 and len(asked.z) == asked.noise.shape[1]
         assert (
             asked.times[:, 0] <= asked.times[:, 1]

@@ -9,9 +9,10 @@ from scipy.spatial.transform import Rotation
 
 from models.LengthEstimator import MAX_TOKENS
 from motion.bvh.rigs import bone_lengths
+from motion.feet import stretches
 from motion.skeletons import SMPL22
 from tests.bodies import rest_pose
-from utils.generation.anchoring import align, anchor, on_bones, runs
+from utils.generation.anchoring import align, anchor, on_bones
 from utils.generation.windows import windows
 from utils.motion_process import recover_from_ric
 
@@ -35,8 +36,8 @@ def section(frames, first, last):
 
 
 @given(st.lists(st.booleans(), max_size=30))
-def test_runs(mask):
-    spans = runs(mask)
+def test_stretches(mask):
+    spans = stretches(mask)
     again = np.zeros(len(mask), dtype=bool)
     for first, last in spans:
         again[first:last] = True

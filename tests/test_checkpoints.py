@@ -48,7 +48,7 @@ def test_a_generator_finds_its_own_autoencoder(runs, name):
     generator = load_generator(source(runs, name), CPU)
     assert generator.model == MODEL
     assert generator.config.part("autoencoder").text("sha256") == weights_hash(
-        generator.tokenizer.ae.state_dict()
+        generator.autoencoder.ae.state_dict()
     )
 
 
@@ -69,7 +69,7 @@ def test_the_autoencoder_may_be_trained_on(runs):
     shutil.move(ae.latest, ae.previous)
     shutil.copy(ae.previous, ae.latest)
     change(ae.latest)
-    assert load_generator(source(runs), CPU).tokenizer.path == ae.previous
+    assert load_generator(source(runs), CPU).autoencoder.path == ae.previous
     ae.previous.unlink()
     with pytest.raises(BadInput, match="holds other weights"):
         load_generator(source(runs), CPU)

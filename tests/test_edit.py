@@ -132,10 +132,10 @@ def test_of_two_bodies_the_one_that_the_autoencoder_knows():
         def detokenize(self, targets):
             return targets
 
-    tokenizer = SimpleNamespace(ae=KnowsNothingAboveOne(1, 1), normalizer=lambda rows: rows)
+    autoencoder = SimpleNamespace(ae=KnowsNothingAboveOne(1, 1), normalizer=lambda rows: rows)
     small, large = np.full((8, 67), 0.5), np.full((8, 67), 2.0)
-    assert best_reproduced(tokenizer, {"own": large, "humanml3d": small}) == "humanml3d"
-    assert best_reproduced(tokenizer, {"own": small, "humanml3d": large}) == "own"
+    assert best_reproduced(autoencoder, {"own": large, "humanml3d": small}) == "humanml3d"
+    assert best_reproduced(autoencoder, {"own": small, "humanml3d": large}) == "own"
 
 
 def run_edit(weights, tmp_path, source, *sections):

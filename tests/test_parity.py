@@ -98,12 +98,14 @@ def test_autoencoders_load_under_the_parents_rule(home, classes, dataset):
     good, bad = {"t2m": ("latest", "net_best_fid"), "kit": ("net_best_fid", "latest")}[dataset]
     write(home, dataset, "AE", f"{good}.tar", **parent_state(ae=classes[f"AE_{dataset}"], opt_ae={}))
     write(home, dataset, "AE", f"{bad}.tar", ae={})
-    tokenizer = load_ae(flags(home, dataset), CPU)
-    assert tokenizer.path.name == f"{good}.tar"
-    assert tokenizer.ae.dim == tokenizer.spec.dim == {"t2m": 67, "kit": 64}[dataset]
-    assert all((p == 0.01).all() for p in tokenizer.ae.parameters())
-    assert tokenizer.ae.mask_padding is False and not tokenizer.ae.training
-    assert (tokenizer.normalizer.mean == 0.25).all() and len(tokenizer.normalizer.std) == tokenizer.spec.dim
+    autoencoder = load_ae(flags(home, dataset), CPU)
+    assert autoencoder.path.name == f"{good}.tar"
+    assert autoencoder.ae.dim == autoencoder.spec.dim == {"t2m": 67, "kit": 64}[dataset]
+    assert all((p == 0.01).all() for p in autoencoder.ae.parameters())
+    assert autoencoder.ae.mask_padding is False and not autoencoder.ae.training
+    assert (autoencoder.normalizer.mean == 0.25).all() and len(
+        autoencoder.normalizer.std
+    ) == autoencoder.spec.dim
 
 
 @pytest.mark.parametrize("change", ["missing", "surplus", "shape"])
@@ -130,14 +132,14 @@ def test_generators_load_at_official_size(home, classes, name):
     write(home, "t2m", "MARDM", "latest.tar", **state)
     with torch.device("meta"):
         ae = make_ae("AE_Model", mask_padding=False)
-        tokenizer = checkpoints.Tokenizer(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
-        generator = load_generator(flags(home, model=name), "meta", tokenizer)
+        autoencoder = checkpoints.TrainedAutoencoder(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
+        generator = load_generator(flags(home, model=name), "meta", autoencoder)
         assert generator.config.fields == {}
         assert sum(p.numel() for p in generator.mardm.parameters()) == 290_816_512
         del weights["cond_emb.bias"]
         write(home, "t2m", "MARDM", "latest.tar", **state)
         with pytest.raises(BadInput, match="cond_emb.bias"):
-            load_generator(flags(home, model=name), "meta", tokenizer)
+            load_generator(flags(home, model=name), "meta", autoencoder)
 
 
 @pytest.fixture(params=["SiT", "DDPM"])
@@ -166,16 +168,16 @@ def test_a_loaded_pair_draws_the_parents_motion(published):
     """From files to tokens: the averaged weights, no target statistics, its padding, its loop."""
     args, recorded = published
     generator = load_generator(args, CPU)
-    tokenizer, mardm = generator.tokenizer, generator.mardm
+    autoencoder, mardm = generator.autoencoder, generator.mardm
     assert (mardm.target_mean == 0).all() and (mardm.target_std == 1).all()
-    assert tokenizer.ae.mask_padding is False
+    assert autoencoder.ae.mask_padding is False
     loop = recorded["generate"]
     given, order = loop["inputs"], loop["draws"]["order_uniforms"]
     sampler = SAMPLERS[args.model.split("-")[1]]
     sampling = SamplingConfig(time_steps=given["timesteps"], cfg=given["cfg"], sampler=sampler)
     hidden = loop["is_mask_per_step"][0]
     noise = recorded_noise(loop, hidden, order, sampling.time_steps, mardm.DiffMLPs.noise_shape)
-    drawn = mardm.generate(tokenizer.ae, given["cond"], given["lengths"], sampling, noise).mT
+    drawn = mardm.generate(autoencoder.ae, given["cond"], given["lengths"], sampling, noise).mT
     if "DDPM" in args.model:
         close(drawn, loop["out"], 1e-4)
     else:  # the adaptive solver is reproducible to about 1e-2 only
@@ -186,9 +188,12 @@ def test_the_length_estimator_loads_and_ignores_its_trainers_keys(home, goldens)
     recorded = goldens("length_estimator.pt")
     state = {"estimator": recorded["weights"], "opt_estimator": {}, "epoch": 3, "iterations": 9}
     write(home, "t2m", "length_estimator", "finest.tar", **state)
-    estimator = load_length_estimator(flags(home), 512, CPU)
+    estimator = load_length_estimator(flags(home), "clip-vit-b32", 512, CPU)
     with torch.no_grad():
         close(estimator(recorded["inputs"]["text_embedding"]), recorded["outputs"]["logits"])
+    write(home, "t2m", "length_estimator", "finest.tar", **state, config={"text_encoder": "minilm"})
+    with pytest.raises(BadInput, match="trained with the text encoder minilm.*--text_encoder clip-vit-b32"):
+        load_length_estimator(flags(home), "clip-vit-b32", 512, CPU)
 
 
 def put_word_vectors(folder, words):
@@ -315,30 +320,32 @@ def ddpm(**options):
 )
 def test_a_ddpm_head_may_have_a_longer_schedule(options, trained, sampled):
     head = ddpm(**options).DiffMLPs
-    assert (len(head.schedule), len(head.sampling)) == (trained, sampled)
+    assert (len(head.schedule), len(head.sampling_schedule)) == (trained, sampled)
     assert head.noise_shape == (1 + sampled, 8)
-    assert head.sampling.timestep_map[[0, -1]].tolist() == [0, trained - 1]  # the network's own times
+    assert head.sampling_schedule.timestep_map[[0, -1]].tolist() == [0, trained - 1]  # the network's own
 
 
 def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     ae = make_ae("AE_Model", width=8)
-    tokenizer = checkpoints.Tokenizer(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
+    autoencoder = checkpoints.TrainedAutoencoder(ae, "AE_Model", DATASETS["t2m"], None, {}, home, 0)
     weights = ddpm().state_dict()
     config = {"text_dim": 16, "ddpm_steps": 1000}
     write(home, "t2m", "MARDM", "latest.tar", format=1, ema_mardm=weights, config=config)
     asked = partial(flags, home, model="MARDM-DDPM-XS", checkpoint="latest")
-    head = load_generator(asked(), CPU, tokenizer).mardm.DiffMLPs
-    assert (len(head.schedule), len(head.sampling)) == (1000, 50)
-    mardm = load_generator(asked(sampler_steps=25), CPU, tokenizer).mardm
-    assert len(mardm.DiffMLPs.sampling) == 25
+    head = load_generator(asked(), CPU, autoencoder).mardm.DiffMLPs
+    assert (len(head.schedule), len(head.sampling_schedule)) == (1000, 50)
+    mardm = load_generator(asked(sampler_steps=25), CPU, autoencoder).mardm
+    assert len(mardm.DiffMLPs.sampling_schedule) == 25
     drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), SamplingConfig(time_steps=2))
     assert drawn.shape == (2, 3, 8) and torch.isfinite(drawn).all()
     assert settle(SamplingConfig(), mardm).sampler == "ddpm"
+    with pytest.raises(ValueError, match="loaded to sample in 25 steps, not 20"):
+        settle(SamplingConfig(sampler_steps=20), mardm)
     with pytest.raises(ValueError, match="sampler midpoint.*does not have it, but ddpm"):
         settle(SamplingConfig(sampler="midpoint"), mardm)
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
-            load_generator(asked(sampler_steps=steps), CPU, tokenizer)
+            load_generator(asked(sampler_steps=steps), CPU, autoencoder)
 
 
 def test_the_parents_protocol_pads_as_the_parent():

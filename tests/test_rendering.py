@@ -240,7 +240,7 @@ def test_a_generators_prompts_become_a_moving_picture_or_a_sheet(tmp_path):
 def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(released, tmp_path):
     (motion,) = released.generate(["a person kicks"], seconds=2)
     poses, own = grid_picture.variations(released, motion, 0.5)
-    assert [len(levels) for levels in poses] == released.tokenizer.ae.fsq_levels
+    assert [len(levels) for levels in poses] == released.autoencoder.ae.fsq_levels
     here = [levels[k] for levels, k in zip(poses, own)]
     assert all(np.allclose(pose, here[0], atol=1e-5) for pose in here)
     assert all(np.ptp(levels, axis=0).max() > 1e-4 for levels in poses)

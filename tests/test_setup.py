@@ -115,6 +115,13 @@ def test_every_command_of_the_pipeline_is_one_its_script_takes(pipeline, options
             assert args.dataset_name == {"--demo": "Demo"}.get(options[0], "kit")
 
 
+def test_a_head_that_needs_no_distillation_gets_none(pipeline):
+    done = bash(pipeline, "train_fsq_pipeline.sh", "--demo", "--model", "FSQ-MARDM-Softmax-XS")
+    assert done.returncode == 0, done.stderr
+    scripts = [command[0] for command in commands(pipeline)]
+    assert "train_MARDM.py" in scripts and "distill_MARDM.py" not in scripts
+
+
 def test_the_pipeline_stops_where_it_fails_and_goes_on_from_there(pipeline):
     (pipeline / "fails").write_text("train_MARDM.py\n")
     stopped = bash(pipeline, "train_fsq_pipeline.sh", "--demo")

@@ -104,7 +104,7 @@ def weights_hash(state_dict):
 
 
 def file_and_hash(owner, weights):
-    """What stands in a checkpoint of the Tokenizer or Generator that it belongs to, and of its weights."""
+    """What stands in a checkpoint of the autoencoder or generator that it belongs to, and of its weights."""
     return {
         "name": owner.path.parent.parent.name,
         "model": owner.model,
@@ -114,7 +114,7 @@ def file_and_hash(owner, weights):
 
 
 @dataclass
-class Tokenizer:
+class TrainedAutoencoder:
     """A trained autoencoder with what belongs to it: data set, statistics, how it was configured."""
 
     ae: torch.nn.Module
@@ -131,7 +131,7 @@ class Tokenizer:
 
 
 def load_ae(source, device, name=None, model=None):
-    """The autoencoder of run `name`, on `device`, frozen, in eval mode. -> Tokenizer
+    """The autoencoder of run `name`, on `device`, frozen, in eval mode. -> TrainedAutoencoder
 
     source: a WeightsConfig, which also says run (ae_name) and model where these are not given. A model that
     is None is what the checkpoint says.
@@ -161,7 +161,7 @@ def _open_ae(state, source, device, model):
     )
     load_into(ae, weights, path)
     print(f"autoencoder: {model} from {path}")
-    return Tokenizer(
+    return TrainedAutoencoder(
         ae=ae.to(device).eval().requires_grad_(False),
         model=model,
         spec=spec,
@@ -203,7 +203,7 @@ class Generator:
 
     mardm: MARDM
     model: str  # its entry in MARDM_models
-    tokenizer: Tokenizer
+    autoencoder: TrainedAutoencoder
     config: State  # of its checkpoint
     path: Path
     estimator: dict | None  # weights of the length estimator that released generators carry
@@ -215,10 +215,10 @@ class Generator:
         return file_and_hash(self, weights)
 
 
-def load_generator(source, device, tokenizer=None):
+def load_generator(source, device, autoencoder=None):
     """The generator that `source` (a WeightsConfig) names, with its own autoencoder, both in eval mode.
 
-    tokenizer: the autoencoder, where the caller has it.
+    autoencoder: where the caller has it already.
     """
     path = Run.of(source).choose(source.checkpoint)
     state = State(load_state(path), path)
@@ -231,10 +231,10 @@ def load_generator(source, device, tokenizer=None):
     config.text("text_encoder")  # whoever reads it later finds a name
     weights = state.weights("mardm" if source.no_ema else "ema_mardm", "a generator")
 
-    tokenizer = tokenizer or _own_ae(config, source, device)
+    autoencoder = autoencoder or _own_ae(config, source, device)
     mardm = make_mardm(
         model,
-        tokenizer.ae,
+        autoencoder.ae,
         config.whole("text_dim", 1, 10**5, 512),
         ddpm_steps=config.whole("ddpm_steps", 2, 10**4, DDPM_STEPS),
         sample_steps=source.sampler_steps,
@@ -248,7 +248,7 @@ def load_generator(source, device, tokenizer=None):
     width = tuple(weights.get("DiffMLPs.net.input_proj.weight", torch.empty(0, 0)).shape)[1:]
     if width and width != (mardm.DiffMLPs.net.input_proj.in_features,):
         raise BadInput(
-            f"{path} was trained on {width[0]}-d targets, {tokenizer.path} has {mardm.target_dim}: "
+            f"{path} was trained on {width[0]}-d targets, {autoencoder.path} has {mardm.target_dim}: "
             "pass its own --ae_name"
         )
     load_into(mardm, weights, path)
@@ -259,7 +259,7 @@ def load_generator(source, device, tokenizer=None):
     mardm = mardm.to(device).eval().requires_grad_(False)
     mardm.onestep = _load_onestep(Run.of(source).onestep, mardm)
     return Generator(
-        mardm, model, tokenizer, config, path, state.fields.get("estimator"), state.part("captions")
+        mardm, model, autoencoder, config, path, state.fields.get("estimator"), state.part("captions")
     )
 
 
@@ -277,7 +277,9 @@ def _load_onestep(path, mardm):
         raise BadInput(f"{path}: cfg_range is not two numbers: it is damaged")
     objective = config.text("objective", "regression")
     check_name(objective, OBJECTIVES, f"{path}: objective")
-    head = OBJECTIVES[objective].beside(mardm.DiffMLPs, tuple(scales), bool(config.whole("null", 0, 1, 0)))
+    head = OBJECTIVES[objective].from_teacher(
+        mardm.DiffMLPs, tuple(scales), bool(config.whole("null", 0, 1, 0))
+    )
     load_into(head, state.weights("ema_onestep", "a one-step head"), path)
     print(f"one-step head: {path}")
     return head.to(next(mardm.parameters()).device).eval().requires_grad_(False)
@@ -302,8 +304,11 @@ def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **
     return mardm
 
 
-def load_length_estimator(source, text_dim, device, bundled=None):
-    """`bundled` weights where a generator carries them, else <ds>/length_estimator's. In eval mode."""
+def load_length_estimator(source, text_encoder, text_dim, device, bundled=None):
+    """`bundled` weights where a generator carries them, else <ds>/length_estimator's. In eval mode.
+
+    BadInput where they were trained on another text encoder's vectors; published ones do not say.
+    """
     path, weights = Run.of(source).best, bundled
     if weights is None:
         path = Run.of(source, "length_estimator").finest
@@ -311,7 +316,13 @@ def load_length_estimator(source, text_dim, device, bundled=None):
             raise BadInput(
                 f"{path} does not exist: train_LengthEstimator.py makes it; or pass --motion_length"
             )
-        weights = load_state(path).get("estimator", {})
+        state = load_state(path)
+        weights, known = state.get("estimator", {}), State(state, path).part("config").text("text_encoder")
+        if known not in (None, text_encoder):
+            raise BadInput(
+                f"{path} was trained with the text encoder {known}, the generator with {text_encoder}: run "
+                f"train_LengthEstimator.py --text_encoder {text_encoder}, or pass --motion_length"
+            )
     estimator = LengthEstimator(text_dim, 50)
     load_into(estimator, weights, path)
     return estimator.to(device).eval().requires_grad_(False)

@@ -117,8 +117,8 @@ def record(config, folder):
 
 
 def run(main, argv=None):
-    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted but
-    saved.
+    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted (a
+    training saves first).
     """
     threading.excepthook = hide_system_errors
     try:

@@ -2,7 +2,7 @@
 
 A script's `main` turns its flags into these and hands them on; nothing below a `main` sees an argparse
 namespace. A field made by `flag` is a command line flag as well (`add_flags`): its default and its help stand
-here alone. How motions are drawn is `models.MARDM.SamplingConfig`.
+here alone. How motions are drawn is `models.sampling.SamplingConfig`.
 """
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -11,7 +11,7 @@ from models.AE import AE_models
 from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
 from models.OneStep import OBJECTIVES
-from models.options import TrainingOptions
+from models.options import GeneratorOptions
 from models.sampling import SOLVERS, SamplingConfig
 from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
@@ -124,7 +124,7 @@ class LoaderConfig:
 
     batch_size: int = flag("clips or windows per step, all processes together", type=count(1, 10**6))
     seed: int = 3407
-    num_workers: int = flag("data loading processes", 4, type=count(0, 256))
+    num_workers: int = flag("data loading processes of a training", 4, type=count(0, 256))
     grad_accum: int = flag(
         "parts, sorted by length, in which a process computes its share of a batch: less memory and padding, "
         "the same step",
@@ -176,7 +176,7 @@ class ReconstructionLoss:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What a generator is, and how its conditions and targets are trained."""
+    """What a generator is, and how its texts and targets are treated in training."""
 
     text_encoder: str
     text_dim: int
@@ -204,7 +204,7 @@ class GeneratorConfig:
     head_width: int = flag("width of the head's network; 0: that of its size", 0, type=count(0, 8192))
     softmax_coordinates: str = flag(
         "Softmax head: the coordinates of a token are drawn independently, or each given those before it",
-        TrainingOptions.softmax_coordinates,
+        GeneratorOptions.softmax_coordinates,
         choices=COORDINATES,
     )
     text_refiner: int = flag("layers applied to the words before the Transformer", 1, type=count(0, 8))
@@ -219,7 +219,7 @@ class GeneratorConfig:
     max_motion_length: int = flag("longest motion, in frames", 196, type=count(4, 10**4))
     unit_length: int = flag("frames per token, always 4", 4, type=count(4, 4))
     ema_decay: float = flag("largest decay of the averaged weights", 0.9999, type=number(float, 0, 1))
-    autoencoder: dict | None = None  # the one whose tokens it learns: see utils.checkpoints.Tokenizer.tie
+    autoencoder: dict | None = None  # the one whose tokens it learns: see TrainedAutoencoder.tie
 
 
 @dataclass(frozen=True)

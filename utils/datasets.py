@@ -311,9 +311,9 @@ def loader(dataset, batch_size, epoch=0, num_workers=0):
 
 
 class Loader(DataLoader):
-    """Ctrl-C and a scheduler's SIGTERM reach all processes of a run; the one that saves needs its loaders.
-    They start, and stay, with these signals blocked, and leave when it tells them or is gone; `end_loaders`
-    ends those that a crash left behind.
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the one that saves still needs its
+    workers. So these start with both signals blocked; they exit when the main process tells them to, or dies.
+    `end_loaders` kills those that a crash left behind.
     """
 
     def __iter__(self):

@@ -4,5 +4,5 @@ from importlib.util import find_spec
 
 if find_spec("torch") is None:
     raise SystemExit(
-        "error: this Python has no PyTorch: source .venv/bin/activate (bash run_tests.sh makes .venv)"
+        "error: this Python has no PyTorch: source .venv/bin/activate (bash scripts/setup.sh makes .venv)"
     )

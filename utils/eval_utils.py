@@ -147,7 +147,7 @@ class EvaluationRun:
         return self.motions(produce, repeat, desc=f"generate {repeat + 1}")
 
     def captions(self, repeat=0):
-        """The captions of this repeat as the evaluator reads them -> [N,D], [N,512] or None."""
+        """The captions of this repeat as the evaluator reads them -> [N,D], [N,C] or None."""
         chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
         tokens, texts = [caption.tokens for caption in chosen], [caption.text for caption in chosen]
         return self.evaluator.embed_text(tokens, texts), self.evaluator.contrast_text(texts)

@@ -53,20 +53,22 @@ MEASURES = {
 }
 
 
-def make_evaluation(run, config, tokenizer, clips, device, embeddings=None):
+def make_evaluation(run, config, autoencoder, clips, device, embeddings=None):
     """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun"""
     distributed.refuse_several("an evaluation")
     parent = config.protocol == "parent"
-    root = find_dataset(run.dataset_name, run.dataset_dir, trained_on=tokenizer.spec)[1]
-    evaluator = TextMotionEvaluator.load(run, tokenizer.spec, device, config.eval_mean_std, config.glove_dir)
+    root = find_dataset(run.dataset_name, run.dataset_dir, trained_on=autoencoder.spec)[1]
+    evaluator = TextMotionEvaluator.load(
+        run, autoencoder.spec, device, config.eval_mean_std, config.glove_dir
+    )
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)
     if parent and len(clips) < metrics.POOL:
         raise BadInput(
-            f"{root}/test.txt: {len(clips)} clips; --protocol parent needs at least {metrics.POOL}"
+            f"{root}/{config.split}.txt: {len(clips)} clips; --protocol parent needs at least {metrics.POOL}"
         )
-    dataset = TextMotionSet(clips, tokenizer.normalizer, embeddings, crop=parent, seed=config.seed)
-    return EvaluationRun(evaluator, dataset, tokenizer.spec, device, config, read_labels(root, clips))
+    dataset = TextMotionSet(clips, autoencoder.normalizer, embeddings, crop=parent, seed=config.seed)
+    return EvaluationRun(evaluator, dataset, autoencoder.spec, device, config, read_labels(root, clips))
 
 
 def warn_of_a_weak_evaluator(evaluator):

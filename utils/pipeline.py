@@ -19,7 +19,7 @@ from models.MARDM import MARDM, SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.export import Motion
-from utils.checkpoints import Run, Tokenizer, load_generator, load_length_estimator
+from utils.checkpoints import Run, TrainedAutoencoder, load_generator, load_length_estimator
 from utils.config import MachineConfig, SamplingFlags, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled, speed_up
@@ -31,11 +31,11 @@ from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 
 @dataclass
 class Pipeline:
-    """A trained generator with all it needs: tokenizer, text encoder, length estimator. Files are read once;
-    several threads may ask one pipeline.
+    """A trained generator with all it needs: autoencoder, text encoder, length estimator. Files are read
+    once; several threads may ask one pipeline.
     """
 
-    tokenizer: Tokenizer
+    autoencoder: TrainedAutoencoder
     mardm: MARDM
     model: str  # the generator's entry in MARDM_models
     text_encoder: str
@@ -55,29 +55,29 @@ class Pipeline:
         """source: a WeightsConfig; BadInput names what is missing or does not belong together."""
         generator = load_generator(source, device)
         speed_up(generator.mardm, source)
-        tokenizer, config, onestep = generator.tokenizer, generator.config, generator.mardm.onestep
+        autoencoder, config, onestep = generator.autoencoder, generator.config, generator.mardm.onestep
         text_dim = config.whole("text_dim", 1, 10**5, 512)
-        encoder = source.text_encoder or config.text("text_encoder") or tokenizer.spec.text_encoder
+        encoder = source.text_encoder or config.text("text_encoder") or autoencoder.spec.text_encoder
         if encoder not in TEXT_ENCODERS:
             raise BadInput(
                 f"{source.name} was trained with a text encoder {encoder!r}, which is not known here"
             )
         return cls(
-            tokenizer=tokenizer,
+            autoencoder=autoencoder,
             mardm=generator.mardm,
             model=generator.model,
             text_encoder=encoder,
             text_dim=text_dim,
             device=device,
             source=source,
-            paths=[tokenizer.path, generator.path, *([Run.of(source).onestep] if onestep else [])],
+            paths=[autoencoder.path, generator.path, *([Run.of(source).onestep] if onestep else [])],
             bundled=generator.estimator,
             captions=KnownCaptions.from_state(generator.captions, text_dim),
         )
 
     @property
     def spec(self):
-        return self.tokenizer.spec
+        return self.autoencoder.spec
 
     def embed(self, prompts):
         """N strings -> [N,E] on the device, or [N,1+W,E] for a generator that hears words."""
@@ -108,7 +108,9 @@ class Pipeline:
             return asked
         with self.lock:
             if self.estimator is None:
-                self.estimator = load_length_estimator(self.source, text.shape[-1], self.device, self.bundled)
+                self.estimator = load_length_estimator(
+                    self.source, self.text_encoder, text.shape[-1], self.device, self.bundled
+                )
         shortest = -(-self.spec.min_frames // STRIDE)
         return torch.where(
             asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed).cpu()
@@ -121,14 +123,14 @@ class Pipeline:
         features [n,dim] in the data set's units, joints [n,J,3].
         """
         lengths, sampling = lengths.to(self.device), settled(sampling, self.mardm)
-        targets = self.mardm.generate(self.tokenizer.ae, text, lengths, sampling, keys)
+        targets = self.mardm.generate(self.autoencoder.ae, text, lengths, sampling, keys)
         return self.decode(targets, lengths * STRIDE, snap=sampling.snap != "off")
 
     @torch.no_grad()
     def decode(self, targets, m_lens, snap=True):
         """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
         motion = check_finite(
-            self.tokenizer.normalizer.inverse(self.tokenizer.ae.detokenize(targets, m_lens, snap))
+            self.autoencoder.normalizer.inverse(self.autoencoder.ae.detokenize(targets, m_lens, snap))
         )
         joints = recover_from_ric(motion, len(self.spec.skeleton))
         ends = m_lens.tolist()

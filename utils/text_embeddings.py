@@ -1,6 +1,6 @@
 """Captions and prompts -> embeddings, with a disk cache; BadInput where an encoder has no weights.
 
-With `words`, a text is [1+W,E]: its pooled vector, then the states of its W word pieces (models/MARDM.py).
+With `words`, a text is [1+W,E]: its pooled vector, then the states of its W word pieces (models/words.py).
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ def _encoder(name, device):
 def embed_captions(clip_sets, encoder_name, root, device, words=False):
     """Every distinct caption of these lists of clips -> (mapping caption -> [E], or [1+W,E], on the CPU; E).
 
-    Kept in the data set's folder. Raises BadInput.
+    Kept in the data set's folder. Says which captions are longer than the encoder reads. Raises BadInput.
     """
     captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
     file = Path(root) / "cache" / f"{'words' if words else 'text'}_{encoder_name}.npy"
@@ -108,6 +108,10 @@ def cached_embeddings(encoder, captions, file, words=False):
     missing = sorted(set(captions) - set(known))
     if not missing:
         return known
+    if cut := encoder.truncated(missing):
+        more = f" and of {len(cut) - 1} more" if len(cut) > 1 else ""
+        limit = encoder.spec.max_tokens
+        print(f"warning: {encoder.name} reads {limit} tokens, not the end of {cut[0][:40]!r}...{more}")
     new = encoder.encode_words(missing) if words else encoder.encode(missing)[:, None]
     new = [rows.cpu().numpy().astype(dtype) for rows in new]
     lengths = [end - start for start, end in known.places.values()] + [len(rows) for rows in new]

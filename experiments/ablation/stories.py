@@ -58,7 +58,7 @@ def main(argv=None):
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
     clips = load_clips(pipeline.spec, root, config.split)
     text = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
-    evaluation = make_evaluation(this_run, config, pipeline.tokenizer, clips, device, text)
+    evaluation = make_evaluation(this_run, config, pipeline.autoencoder, clips, device, text)
     sampling = sampling_config(args, pipeline.spec, pipeline.mardm)
 
     asked, made = [], []

@@ -112,7 +112,7 @@ def measure(evaluation, pipeline, real, sampling, repeat):
     hook = head.net.register_forward_hook(lambda module, given, out: rows.append(len(out)))
     begun = time.perf_counter()
     try:
-        drawn = evaluation.generated(pipeline.mardm, pipeline.tokenizer.ae, sampling, repeat)
+        drawn = evaluation.generated(pipeline.mardm, pipeline.autoencoder.ae, sampling, repeat)
     finally:
         hook.remove()
     seconds = time.perf_counter() - begun
@@ -130,7 +130,7 @@ def teacher_forced(pipeline, evaluation, sampling):
 
     -> conditions z, z_null [N,H], noise [N,D]
     """
-    mardm, ae, n = pipeline.mardm, pipeline.tokenizer.ae, len(evaluation.dataset)
+    mardm, ae, n = pipeline.mardm, pipeline.autoencoder.ae, len(evaluation.dataset)
     chosen = np.linspace(0, n - 1, min(LANDING_CLIPS, n)).astype(int).tolist()
     batch = collate([evaluation.dataset[(0, i)] for i in chosen]).to(evaluation.device)
     targets, m_lens = ae.tokenize(batch.motion, batch.m_lens)[1], batch.m_lens // STRIDE
@@ -153,7 +153,7 @@ def landing(pipeline, evaluation, base):
     """solver -> share of coordinates on another grid point than the tight solution's, RMS error in units of
     the targets' standard deviation.
     """
-    mardm, ae = pipeline.mardm, pipeline.tokenizer.ae
+    mardm, ae = pipeline.mardm, pipeline.autoencoder.ae
     z, z_null, noise = teacher_forced(pipeline, evaluation, base)
     net = copy.deepcopy(mardm.DiffMLPs.net).double()
     field = guided(net, z.double(), z_null.double(), base.cfg)
@@ -180,7 +180,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     root = find_dataset(dataset_name, run_config.dataset_dir)[1]
     clips = load_clips(spec, root, config.split)
     embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
-    evaluation = make_evaluation(run_config, config, pipeline.tokenizer, clips, device, embeddings)
+    evaluation = make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
     if evaluation.evaluator is None:
         raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from motion.rotations import unit
 from motion.skeletons import SMPL22
 
 # Each row names its joints in the order of the part. A+B is the middle between A and B (repeated names weigh
@@ -149,9 +150,9 @@ def guess_unit(joints):
     chain = [SMPL22.joints.index(joint) for joint in ("spine1", "spine2", "spine3", "neck", "head")]
     legs = [SMPL22.joints.index(f"{side}_{joint}") for side in SIDES for joint in ("knee", "ankle")]
     body = lengths[chain].sum() + lengths[legs].sum() / 2
-    for unit, metres in UNITS.items():
+    for name, metres in UNITS.items():
         if BODY[0] <= body * metres < BODY[1]:
-            return unit
+            return name
     raise ValueError(f"legs and trunk measure {body:.4g} units, which no unit makes a person: name the unit")
 
 
@@ -172,7 +173,5 @@ def with_bone_lengths(joints, lengths, skeleton):
     moved[:, 0] = joints[:, 0] * scale
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         bone = joints[:, joint] - joints[:, parent]
-        length = np.linalg.norm(bone, axis=-1, keepdims=True)
-        unit = np.divide(bone, length, out=np.zeros_like(bone), where=length > 1e-9)
-        moved[:, joint] = moved[:, parent] + lengths[joint] * unit
+        moved[:, joint] = moved[:, parent] + lengths[joint] * unit(bone)
     return moved

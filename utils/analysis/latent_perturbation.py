@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from models.AE import STRIDE
+from models.FSQ import FSQ
 from utils.datasets import collate
 from utils.motion_process import recover_root
 from utils.statistics import spearman, student
@@ -136,18 +137,18 @@ def grid_moves(ae, samples, generator):
 
     -> list of (name, dimension or None, new [S,d], exists [S])
     """
-    token, moves = samples.token, []
-    width, top = ae.fsq.scale.cpu(), torch.tensor(ae.fsq.levels) - 1
-    digits = ((token + 1) * width).round().long()
+    grid, moves = FSQ(ae.fsq.levels), []
+    digits = grid.codes_to_digits(samples.token)
     for steps in range(1, STEPS + 1):
-        for dimension in range(token.shape[1]):
+        for dimension, levels in enumerate(grid.levels):
             digit = digits[:, dimension]
-            up, down = digit + steps <= top[dimension], digit - steps >= 0
+            up, down = digit + steps < levels, digit - steps >= 0
             prefer_up = torch.rand(len(digit), generator=generator) < 0.5
             sign = torch.where(up & (prefer_up | ~down), 1, -1)
-            new = token.clone()
-            new[:, dimension] = (digit + sign * steps) / width[dimension] - 1
-            moves.append((f"{steps} step" + "s" * (steps > 1), dimension, new, up | down))
+            new = digits.clone()
+            new[:, dimension] += sign * steps
+            name = f"{steps} step" + "s" * (steps > 1)
+            moves.append((name, dimension, grid.digits_to_codes(new), up | down))
     return moves
 
 

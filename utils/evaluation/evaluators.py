@@ -102,7 +102,7 @@ class TextMotionEvaluator:
 
     @torch.no_grad()
     def contrast_text(self, captions):
-        """Strings -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        """Strings -> unit vectors [B,C] on the CPU (published: C = 512), None without a contrast model."""
         if self.contrast is None:
             return None
         tokens = self.tokenize(captions).to(self.contrast.logit_scale.device)
@@ -110,7 +110,7 @@ class TextMotionEvaluator:
 
     @torch.no_grad()
     def contrast_motion(self, motion, m_lens):
-        """Physical rows [B,T,dim] -> unit vectors [B,512] on the CPU, None without a contrast model."""
+        """Physical rows [B,T,dim] -> unit vectors [B,C] on the CPU, None without a contrast model."""
         if self.contrast is None:
             return None
         return self.contrast.encode_motion(self._prepared(motion, m_lens), m_lens).cpu()

@@ -14,7 +14,7 @@ class Motions:
     """A set of motions, in the order of the data set."""
 
     embeddings: torch.Tensor  # [N,D]
-    contrast: torch.Tensor | None  # [N,512]
+    contrast: torch.Tensor | None  # [N,C]
     joints: list  # N of [n,J,3] metres
     features: np.ndarray  # [N,F], see utils.evaluation.physical
     sums: dict  # foot_skate, jitter, root_speed -> per clip (numerator, denominator) [N,2]

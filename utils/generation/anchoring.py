@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motion.bvh.rigs import with_bone_lengths
+from motion.feet import stretches
 from motion.rotations import unit
 from motion.skeletons import SMPL22
 from utils.data.shared_motion import joints_in_root_frame
@@ -29,12 +30,6 @@ class Bend:
     degrees: float
 
 
-def runs(mask):
-    """bool [N] -> [(first, last)] of the stretches that are True, last exclusive."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, dtype=np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
-
-
 def anchor(drawn, source, kept, skeleton):
     """Rows of a drawn motion with the source's own where frames are kept. -> (rows [T,D], list of Bend)
 
@@ -48,7 +43,7 @@ def anchor(drawn, source, kept, skeleton):
     rows, bends = np.where(kept[:, None], source, drawn), []
     lengths, source_lengths = (_bones(x, skeleton)[1] for x in (drawn, source))
     both = (rows, source - drawn, 2), (lengths, source_lengths - lengths, 1)
-    for first, last in runs(~kept):
+    for first, last in stretches(~kept):
         for values, apart, known in both:
             if first > 0:
                 values[first:last] += _faded(apart[max(first - known, 0) : first], last - first)

@@ -81,17 +81,17 @@ def bodies(source, spec, bones):
 
 
 @torch.no_grad()
-def best_reproduced(tokenizer, rows_by_body):
+def best_reproduced(autoencoder, rows_by_body):
     """Of the same motion on several bodies the name of the one that the autoencoder reproduces best."""
 
     def error(name):
-        motion = model_rows(tokenizer, rows_by_body[name])
-        return float((tokenizer.ae.detokenize(tokenizer.ae.tokenize(motion)[1]) - motion).abs().mean())
+        motion = model_rows(autoencoder, rows_by_body[name])
+        return float((autoencoder.ae.detokenize(autoencoder.ae.tokenize(motion)[1]) - motion).abs().mean())
 
     return min(rows_by_body, key=error)
 
 
-def model_rows(tokenizer, rows):
+def model_rows(autoencoder, rows):
     """Rows [T,D] -> what the autoencoder takes [1,T,D]."""
-    device = next(tokenizer.ae.parameters()).device
-    return tokenizer.normalizer(torch.from_numpy(rows).float()).to(device)[None]
+    device = next(autoencoder.ae.parameters()).device
+    return autoencoder.normalizer(torch.from_numpy(rows).float()).to(device)[None]

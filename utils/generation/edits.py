@@ -9,9 +9,9 @@ import torch
 
 from models.AE import STRIDE
 from motion.bvh.rigs import bone_lengths
-from motion.feet import fix_feet
+from motion.feet import fix_feet, stretches
 from utils.errors import BadInput
-from utils.generation.anchoring import align, anchor, on_bones, runs
+from utils.generation.anchoring import align, anchor, on_bones
 from utils.generation.edit_source import Source, best_reproduced, bodies, joints_of, model_rows, read_source
 from utils.generation.keyframes import held, meet, read_keyframes, still
 from utils.generation.windows import draw_hidden
@@ -81,7 +81,7 @@ def read_plan(asked, spec, reading):
         first, last = (bound / spec.fps for bound in parse_section(section, frames))
         unit = "fractions" if "." in section else "frames"
         lines.append(f"-msec {section}, read as {unit}: {first:.2f} to {last:.2f} s")
-    spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in runs(drawn)]
+    spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in stretches(drawn)]
     anew = ", ".join(f"frames {a} to {b} ({a / spec.fps:.2f} to {b / spec.fps:.2f} s)" for a, b in spans)
     lines.append(f"regenerated, in whole tokens of {STRIDE} frames: {anew}")
     return Plan(source or still(keyframes[0], spec), drawn, keyframes, asked.bones), lines
@@ -92,12 +92,12 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
     """`repeats` edits of a plan from a text [1,E], each -> (rows [T,D], joints [T,J,3], lines)."""
     spec, source = pipeline.spec, plan.source
     by_body = bodies(source, spec, plan.bones)
-    body = best_reproduced(pipeline.tokenizer, by_body)
-    _, tokens = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, by_body[body]))
+    body = best_reproduced(pipeline.autoencoder, by_body)
+    _, tokens = pipeline.autoencoder.ae.tokenize(model_rows(pipeline.autoencoder, by_body[body]))
     hidden = plan.drawn.clone()
     for keyframe in plan.keyframes:
         rows = bodies(keyframe.source, spec, body)[body]
-        _, theirs = pipeline.tokenizer.ae.tokenize(model_rows(pipeline.tokenizer, rows))
+        _, theirs = pipeline.autoencoder.ae.tokenize(model_rows(pipeline.autoencoder, rows))
         around = plan.drawn & held(keyframe.frame, len(hidden))
         tokens[:, around], hidden[around] = theirs[:, around], False
     own_bones = bone_lengths(source.joints, spec.skeleton)

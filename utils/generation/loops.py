@@ -32,7 +32,7 @@ def draw_loop(pipeline, text, length, sampling, transition, key):
     autoencoder decodes the ring. A small turn in all is taken out, evenly; the way stays.
     """
     lengths = torch.tensor([length], device=pipeline.device)
-    tokens = pipeline.mardm.generate(pipeline.tokenizer.ae, text, lengths, sampling, [key])
+    tokens = pipeline.mardm.generate(pipeline.autoencoder.ae, text, lengths, sampling, [key])
     half, hidden = length // 2, min(transition, length // 3)
     mask = torch.zeros(length, dtype=torch.bool)
     mask[half - hidden // 2 : half - hidden // 2 + hidden] = True

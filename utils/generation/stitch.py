@@ -87,7 +87,7 @@ def draw_parts(pipeline, text, lengths, sampling, repeat):
         some = lengths[first : first + BATCH].to(text.device)
         keys = [part_key(first + k, repeat) for k in range(len(some))]
         drawn = pipeline.mardm.generate(
-            pipeline.tokenizer.ae, text[first : first + BATCH], some, sampling, keys
+            pipeline.autoencoder.ae, text[first : first + BATCH], some, sampling, keys
         )
         parts += [row[:n] for row, n in zip(drawn, some.tolist())]
     return parts

@@ -213,7 +213,7 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
     def draw(some):
         m_lens = torch.full((len(some),), length, device=pipeline.device)
         many = text.expand(len(some), *text.shape[1:])
-        return pipeline.mardm.generate(pipeline.tokenizer.ae, many, m_lens, sampling, some)
+        return pipeline.mardm.generate(pipeline.autoencoder.ae, many, m_lens, sampling, some)
 
     def draw_again(some, tokens, hidden):
         many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), *tokens.shape)

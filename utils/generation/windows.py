@@ -5,7 +5,7 @@
 import torch
 
 from models.LengthEstimator import MAX_TOKENS
-from utils.generation.anchoring import runs
+from motion.feet import stretches
 
 CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
 
@@ -37,7 +37,7 @@ def windows(hidden):
     if len(hidden) <= MAX_TOKENS:
         return [(slice(0, len(hidden)), hidden)]
     size = MAX_TOKENS - CONTEXT
-    pieces = [(a, min(a + size, last)) for first, last in runs(hidden) for a in range(first, last, size)]
+    pieces = [(a, min(a + size, last)) for first, last in stretches(hidden) for a in range(first, last, size)]
     starts = [first for first, _ in pieces[1:]] + [len(hidden)]
     return [window_around(*piece, open_until) for piece, open_until in zip(pieces, starts)]
 
@@ -57,5 +57,5 @@ def draw_in_window(pipeline, text, tokens, mask, sampling, keys):
     n, length, _ = tokens.shape
     lengths = torch.full((n,), length, device=tokens.device)
     sections = mask.to(tokens.device).expand(n, -1)
-    edit, ae = pipeline.mardm.edit, pipeline.tokenizer.ae
+    edit, ae = pipeline.mardm.edit, pipeline.autoencoder.ae
     return edit(ae, text, lengths, tokens, sections, sampling, keys)
