@@ -18,6 +18,7 @@ from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys, uniform
 from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
+from models.LengthEstimator import MAX_FRAMES
 from models.OneStep import OBJECTIVES, hidden_inputs, ode_end
 from models.sampling import SamplingConfig
 from utils import distributed
@@ -137,7 +138,7 @@ def main(argv=None):
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
         text, width = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
     check_width(encoder, width, mardm.cond_emb.in_features, source.name)
-    frames = teacher.config.whole("max_motion_length", 4, 10**4, 196)
+    frames = teacher.config.whole("max_motion_length", 4, 10**4, MAX_FRAMES)
     train_set = TextMotionSet(train_clips, teacher.autoencoder.normalizer, text, frames, True, args.seed)
     val_set = TextMotionSet(val_clips, teacher.autoencoder.normalizer, text, frames)
     evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None

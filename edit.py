@@ -12,6 +12,7 @@ import utils.environment  # noqa: F401  # isort: skip
 from pathlib import Path
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_FRAMES
 from motion.bvh.writer import write_bvh
 from motion.captions import clean_text
 from motion.export import FORMATS, Names, export_motion, in_place
@@ -23,7 +24,6 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.edit_source import BONES, is_bvh
 from utils.generation.edits import EditConfig, draw_edits, read_plan
-from utils.generation.prompts import MAX_FRAMES
 from utils.pipeline import Pipeline
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_FRAMES
 from motion.export import FORMATS, Names, export_motion, in_place
 from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start
@@ -23,7 +24,7 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.draws import Texts, draw_each
 from utils.generation.loops import draw_loops
-from utils.generation.prompts import MAX_FRAMES, read_prompts
+from utils.generation.prompts import read_prompts
 from utils.generation.record import Record, sha256
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from models.AE import STRIDE
-from models.LengthEstimator import MAX_TOKENS, LengthEstimator, length_distribution
+from models.LengthEstimator import MAX_FRAMES, LengthEstimator, length_distribution
 from utils import distributed
 from utils.checkpoints import Run
 from utils.cli import Parser, run, start
@@ -49,7 +49,7 @@ def caption_lengths(clips, embeddings):
         for clip in clips
         for k, caption in enumerate(clip.captions)
     ]
-    return TextMotionSet(entries, Normalizer([], []), embeddings, MAX_TOKENS * STRIDE)
+    return TextMotionSet(entries, Normalizer([], []), embeddings, MAX_FRAMES)
 
 
 def errors(predicted, lengths):

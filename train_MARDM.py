@@ -9,8 +9,10 @@ from itertools import chain
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
-from models.MARDM import MARDM_models, SamplingConfig, TrainingDraws
+from models.draws import TrainingDraws
+from models.MARDM import MARDM_models
 from models.options import GeneratorOptions
+from models.sampling import SamplingConfig
 from utils import distributed
 from utils.checkpoints import Run, check_name, load_ae, make_mardm
 from utils.cli import Parser, count, run, start

@@ -25,9 +25,10 @@ from benchmarks.reference import draw_everything
 from diffusions.samplers import EVALUATIONS
 from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models
 from models.masking import hidden_counts
 from models.OneStep import OneStepHead
+from models.sampling import SamplingConfig
 from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
 from motion.synthetic.clips import demo_clips

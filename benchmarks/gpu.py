@@ -29,9 +29,10 @@ from models.counter_rng import Purpose, sample_keys
 from models.DiffMLPs import HEADS
 from models.FSQ import FSQ
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models
 from models.masking import lengths_to_mask
 from models.OneStep import OneStepHead
+from models.sampling import SamplingConfig
 from utils.analysis.output import markdown
 from utils.cli import Parser, number, run, write_text
 from utils.config import SpeedConfig

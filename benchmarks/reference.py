@@ -7,7 +7,7 @@ them.
 
 import torch
 
-from models.MARDM import SamplingNoise
+from models.draws import SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 from models.sampling import settle
 

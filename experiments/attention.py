@@ -35,8 +35,10 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys
-from models.MARDM import SIZES, SamplingConfig, TrainingDraws
+from models.draws import TrainingDraws
 from models.masking import lengths_to_mask
+from models.options import SIZES
+from models.sampling import SamplingConfig
 from utils.analysis.output import legend, markdown, new_figure, plus_minus, save
 from utils.checkpoints import Run, load_ae, make_mardm
 from utils.cli import Parser, count, run, start, write_text

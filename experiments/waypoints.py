@@ -27,7 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from models.AE import STRIDE
-from models.MARDM import SamplingConfig
+from models.LengthEstimator import MAX_FRAMES
+from models.sampling import SamplingConfig
 from motion.feet import fix_feet
 from motion.synthetic.geometry_check import describe, shows
 from utils.cli import Parser, command_line, count, run, write_text
@@ -36,7 +37,6 @@ from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.evaluation.evaluators import MATCHING, TextMotionEvaluator
-from utils.generation.prompts import MAX_FRAMES
 from utils.generation.waypoints import Waypoint, draw_along, frames_for, ground_steps
 from utils.generation.windows import part_key
 from utils.metrics import POOL, draw_pools, foot_skate, r_precision

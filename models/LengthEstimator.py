@@ -7,9 +7,11 @@ as MARDM publishes it.
 import torch
 from torch import nn
 
+from models.AE import STRIDE
 from models.counter_rng import Purpose, rng
 
-MAX_TOKENS = 49  # 196 frames, the longest motion the data sets keep
+MAX_TOKENS = 49
+MAX_FRAMES = MAX_TOKENS * STRIDE  # 196, of the longest motion that is generated or scored
 
 
 class LengthEstimator(nn.Module):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import MARDM, MARDM_models, SamplingConfig
+from models.MARDM import MARDM, MARDM_models
 from models.masking import lengths_to_mask
 from models.options import SIZES, GeneratorOptions
+from models.sampling import SamplingConfig
 from models.Transformer import PositionalEncoding
 from utils.config import GeneratorConfig
 

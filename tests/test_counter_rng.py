@@ -6,7 +6,8 @@ import torch
 
 from models.AE import make_ae
 from models.counter_rng import Purpose, integers, normal, rng, sample_keys, splitmix64, uniform
-from models.MARDM import MARDM_models, TrainingDraws
+from models.draws import TrainingDraws
+from models.MARDM import MARDM_models
 
 KEYS = sample_keys(torch.arange(200), Purpose.TRAINING, 3407, 17)
 

@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.reference import draw_everything
 from models import onednn
 from models.AE import make_ae
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models
 from models.masking import by_round, lengths_to_mask, reveal_rounds
+from models.sampling import SamplingConfig
 from tests.test_MARDM import awake
 
 LENGTHS = torch.tensor([1, 9, 2, 5])

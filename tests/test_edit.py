@@ -11,7 +11,8 @@ from scipy.spatial.transform import Rotation
 
 import edit
 from models.AE import make_ae
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models
+from models.sampling import SamplingConfig
 from motion.bvh.rigs import HUMANML3D_BONES
 from motion.bvh.writer import write_bvh
 from motion.skeletons import SMPL22

@@ -12,6 +12,7 @@ import torch
 
 import train_Evaluators
 import train_LengthEstimator
+from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
 from utils import evaluation_report
@@ -33,7 +34,7 @@ from utils.evaluation.evaluator_training import (
     reachable,
     same_caption,
 )
-from utils.evaluation.evaluators import CONTRAST, MATCHING, MAX_FRAMES, TextMotionEvaluator, embed_rows
+from utils.evaluation.evaluators import CONTRAST, MATCHING, TextMotionEvaluator, embed_rows
 from utils.evaluation.glove import WordTokens, WordVectors
 
 SIZES = {"movement": 16, "text": 16, "motion": 16, "embedding": 8}

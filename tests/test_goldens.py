@@ -17,10 +17,12 @@ from diffusions.samplers import guided
 from models.AdaLN import timestep_embedding
 from models.AE import AE
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
+from models.draws import SamplingNoise
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, SamplingConfig, SamplingNoise
+from models.MARDM import MARDM
 from models.masking import cosine_schedule, hidden_counts, lengths_to_mask, reveal_rounds, training_masks
 from models.options import SIZES, Size
+from models.sampling import SamplingConfig
 from models.Transformer import PositionalEncoding
 from utils.training.reconstruction import reconstruction_loss
 

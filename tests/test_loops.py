@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sample
-from models.MARDM import SamplingConfig
+from models.sampling import SamplingConfig
 from motion.export import in_place
 from tests.tiny import with_demo
 from utils.generation.loops import draw_loop

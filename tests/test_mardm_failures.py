@@ -12,7 +12,8 @@ import edit
 import sample
 import train_MARDM
 from models.AE import make_ae
-from models.MARDM import MARDM_models, SamplingConfig
+from models.MARDM import MARDM_models
+from models.sampling import SamplingConfig
 from utils.cli import Parser
 from utils.config import SamplingFlags, TrainingConfig, add_flags
 from utils.data.clips import Caption, Clip, load_clips, read_split

@@ -18,9 +18,9 @@ import utils.checkpoints as checkpoints
 from models.AE import make_ae
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
-from models.MARDM import MARDM, MARDM_models, SamplingConfig
+from models.MARDM import MARDM, MARDM_models
 from models.options import SIZES, Size
-from models.sampling import settle
+from models.sampling import SamplingConfig, settle
 from tests.conftest import outside
 from tests.test_goldens import SAMPLERS, close, recorded_noise
 from utils.checkpoints import (

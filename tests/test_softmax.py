@@ -18,8 +18,8 @@ import train_AE
 import train_MARDM
 from models.AE import make_ae
 from models.draws import SamplingNoise, TrainingDraws
-from models.MARDM import MARDM_models, SamplingConfig
-from models.sampling import settle
+from models.MARDM import MARDM_models
+from models.sampling import SamplingConfig, settle
 from models.Softmax import COORDINATES, SoftmaxHead, pick
 from tests.test_MARDM import awake
 from tests.tiny import TRAIN_MARDM, call, different_tensors, where

@@ -12,8 +12,7 @@ from scipy.spatial.transform import Rotation
 
 import sample
 from models.LengthEstimator import MAX_TOKENS
-from models.MARDM import SamplingConfig
-from models.sampling import unguided
+from models.sampling import SamplingConfig, unguided
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
 from tests.tiny import with_demo

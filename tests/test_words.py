@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.AE import make_ae
-from models.MARDM import MARDM, SamplingConfig
+from models.MARDM import MARDM
+from models.sampling import SamplingConfig
 from models.words import TextReader
 from tests.test_MARDM import awake
 

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from models.AE import AE_models
 from models.draws import REVEAL_ORDERS
+from models.LengthEstimator import MAX_FRAMES
 from models.MARDM import MARDM_models
 from models.OneStep import OBJECTIVES
 from models.options import GeneratorOptions
@@ -216,7 +217,7 @@ class GeneratorConfig:
     noise_replacements: bool = flag(
         "replace hidden continuous latents by noise, as MARDM, not by real tokens", False
     )
-    max_motion_length: int = flag("longest motion, in frames", 196, type=count(4, 10**4))
+    max_motion_length: int = flag("longest motion, in frames", MAX_FRAMES, type=count(4, 10**4))
     unit_length: int = flag("frames per token, always 4", 4, type=count(4, 4))
     ema_decay: float = flag("largest decay of the averaged weights", 0.9999, type=number(float, 0, 1))
     autoencoder: dict | None = None  # the one whose tokens it learns: see TrainedAutoencoder.tie

@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, rng
+from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
-from utils.data.clips import MAX_FRAMES
+from utils.data.clips import MAX_ROWS
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES
@@ -46,7 +47,7 @@ class DatasetSpec:
     skeleton: Skeleton
     fps: float
     min_frames: int  # shorter clips are too short to carry a caption
-    max_frames: int = MAX_FRAMES
+    max_frames: int = MAX_ROWS
     cfg: float = 4.5  # guidance scale that suits it
     text_encoder: str = "minilm"
     mardm_ae: str = "latest"  # which checkpoint of the autoencoder MARDM reads
@@ -56,7 +57,7 @@ class DatasetSpec:
         """Raises ValueError for what no data set can be."""
         if not (is_number(self.fps) and 0.1 <= self.fps <= 1000):
             raise ValueError(f"fps {self.fps!r}, not between 0.1 and 1000")
-        if not STRIDE <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_FRAMES:
+        if not STRIDE <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_ROWS:
             raise ValueError(
                 f"min_frames {self.min_frames!r}, not between {STRIDE} and max_frames {self.max_frames!r}"
             )
@@ -240,7 +241,7 @@ class TextMotionSet(Dataset):
     clips lose one more token, and the start is anywhere; without, a clip starts at its first frame.
     """
 
-    def __init__(self, clips, normalizer, embeddings=None, max_frames=196, crop=False, seed=0):
+    def __init__(self, clips, normalizer, embeddings=None, max_frames=MAX_FRAMES, crop=False, seed=0):
         self.clips, self.normalizer = clips, normalizer
         self.embeddings, self.max_frames, self.crop, self.seed = embeddings, max_frames, crop, seed
 

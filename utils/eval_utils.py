@@ -16,10 +16,11 @@ from tqdm import tqdm
 from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
+from models.LengthEstimator import MAX_FRAMES
 from utils import distributed, metrics
 from utils.config import EvaluationConfig
 from utils.datasets import DatasetSpec, TextMotionSet, collate
-from utils.evaluation.evaluators import MAX_FRAMES, TextMotionEvaluator
+from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation.motions import Motions, kinematics
 from utils.evaluation.physical import energy_distance, path_distances
 from utils.motion_process import check_finite, recover_from_ric

@@ -14,8 +14,9 @@ from numbers import Integral, Real
 import torch
 
 from models.AE import STRIDE
-from models.LengthEstimator import LengthEstimator, sample_lengths
-from models.MARDM import MARDM, SamplingConfig
+from models.LengthEstimator import MAX_FRAMES, LengthEstimator, sample_lengths
+from models.MARDM import MARDM
+from models.sampling import SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.export import Motion
@@ -24,7 +25,7 @@ from utils.config import MachineConfig, SamplingFlags, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled, speed_up
 from utils.generation.known_captions import KnownCaptions
-from utils.generation.prompts import MAX_FRAMES, unknown_letters
+from utils.generation.prompts import unknown_letters
 from utils.motion_process import check_finite, recover_from_ric
 from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 

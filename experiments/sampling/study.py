@@ -34,9 +34,9 @@ from tqdm import tqdm
 from diffusions.samplers import EVALUATIONS, guided, integrate
 from experiments.sampling.report import write_report
 from models.AE import STRIDE
-from models.draws import REVEAL_ORDERS
-from models.MARDM import SamplingConfig, SamplingNoise
+from models.draws import REVEAL_ORDERS, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
+from models.sampling import SamplingConfig
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import load_clips

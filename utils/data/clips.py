@@ -12,7 +12,7 @@ from utils.data.feature_cache import read_clips
 from utils.errors import BadInput
 from utils.plain import read_utf8
 
-MAX_FRAMES = 199  # rows of the longest clip that HumanML3D keeps
+MAX_ROWS = 199  # rows of the longest clip that HumanML3D keeps
 SPLITS = ("train", "val", "test")
 
 

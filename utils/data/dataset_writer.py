@@ -18,7 +18,7 @@ from utils.cli import count
 from utils.config import flag
 from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import read_captions, swap_sides, swap_token_sides
-from utils.data.clips import MAX_FRAMES, SPLITS, Skipped, first
+from utils.data.clips import MAX_ROWS, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, joints_to_features
@@ -33,7 +33,7 @@ class SetConfig:
 
     name: str
     dataset_dir: str = flag("where the data sets lie", "./datasets")
-    min_frames: int = flag("shorter clips are left out", 24, type=count(STRIDE, MAX_FRAMES))
+    min_frames: int = flag("shorter clips are left out", 24, type=count(STRIDE, MAX_ROWS))
     overwrite: bool = flag("replace a set of that name", False)
     facing: str = flag(
         "of the heading: hips with the shoulders' sign, or as published",
@@ -88,11 +88,11 @@ class RawClip:
         )
 
     def parts(self):
-        """Itself; or, of more than MAX_FRAMES rows, equal parts that share their border frames."""
+        """Itself; or, of more than MAX_ROWS rows, equal parts that share their border frames."""
         rows = len(self.joints) - 1
-        if rows <= MAX_FRAMES:
+        if rows <= MAX_ROWS:
             return [self]
-        edges = np.linspace(0, rows, -(-rows // MAX_FRAMES) + 1).round().astype(int)
+        edges = np.linspace(0, rows, -(-rows // MAX_ROWS) + 1).round().astype(int)
         return [
             replace(
                 self,
@@ -147,8 +147,8 @@ class SetWriter:
             return "no caption"
         if any(re.search(r"[#\n\r]", text) or not text.strip() for text in clip.captions):
             return "a caption is empty or contains # or a line break"
-        if any(end for _, end in clip.sections) and len(clip.joints) - 1 > MAX_FRAMES:
-            return f"longer than {MAX_FRAMES} rows, with captions of sections"
+        if any(end for _, end in clip.sections) and len(clip.joints) - 1 > MAX_ROWS:
+            return f"longer than {MAX_ROWS} rows, with captions of sections"
         if len(clip.tokens) != len(clip.captions) or not all(map(are_tokens, clip.tokens)):
             return "tokens are not word/POS, a list for each caption"
         return None
@@ -190,7 +190,7 @@ class SetWriter:
         """Print what was skipped and cut, and the size of each split."""
         self.skipped.report(str(self.where))
         if self.cut:
-            what = f"cut {len(self.cut)} clips of more than {MAX_FRAMES} rows; the parts keep all captions"
+            what = f"cut {len(self.cut)} clips of more than {MAX_ROWS} rows; the parts keep all captions"
             print(f"{self.where}: {what}: {first(self.cut)}")
         frames, clips = Counter(), Counter()
         for split, *_, rows in self.kept.values():

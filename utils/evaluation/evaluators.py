@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from models.AE import STRIDE
-from models.LengthEstimator import MAX_TOKENS
+from models.LengthEstimator import MAX_FRAMES
 from models.masking import lengths_to_mask
 from models.TextEncoder import TEXT_ENCODERS
 from utils.checkpoints import Run, load_into, normalizer_of
@@ -25,7 +25,6 @@ from utils.safe_load import State, load_state
 from utils.text_embeddings import embed_prompts
 
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
-MAX_FRAMES = MAX_TOKENS * STRIDE
 CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
 TEXTS = 64  # captions at a time
 LARGEST = 4096  # what a size in a checkpoint can be

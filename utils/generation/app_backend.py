@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_FRAMES
 from motion.captions import clean_text
 from motion.export import Names, export_motion, safe_caption
 from motion.feet import fix_feet
@@ -20,7 +21,7 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.draws import Texts, draw_each
 from utils.generation.edits import EditConfig, draw_edits, read_plan
-from utils.generation.prompts import MAX_FRAMES, parse_prompt
+from utils.generation.prompts import parse_prompt
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 

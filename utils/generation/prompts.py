@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.AE import STRIDE
-from models.LengthEstimator import MAX_TOKENS
+from models.LengthEstimator import MAX_FRAMES
 from motion.captions import clean_text
 from utils.errors import BadInput
 
-MAX_FRAMES = MAX_TOKENS * STRIDE
 ALPHABET = "LATIN"  # of the texts that the encoders have learned from
 
 

@@ -16,9 +16,9 @@ import scipy  # its parts come when they are used: they take a second
 import torch
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_FRAMES
 from motion.feet import fix_feet
 from utils.errors import BadInput
-from utils.generation.prompts import MAX_FRAMES
 from utils.generation.windows import draw_hidden, part_key
 from utils.motion_process import recover_from_ric
 
