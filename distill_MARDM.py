@@ -141,9 +141,9 @@ def main(argv=None):
     frames = teacher.config.whole("max_motion_length", 4, 10**4, MAX_FRAMES)
     train_set = TextMotionSet(train_clips, teacher.autoencoder.normalizer, text, frames, True, args.seed)
     val_set = TextMotionSet(val_clips, teacher.autoencoder.normalizer, text, frames)
-    evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None
-    if args.need_evaluation and evaluator is None:
-        raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
+    evaluator = None
+    if args.need_evaluation:
+        evaluator = TextMotionEvaluator.load(source, spec, device, required=True)
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
     scales = sorted(args.cfg_range or (1.0, max(2 * spec.cfg - 1, 1.0)))

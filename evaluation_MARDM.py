@@ -13,7 +13,6 @@ from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
-from utils.errors import BadInput
 from utils.eval_utils import Row
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import evaluation_flags, generator_flags, sampling_config
@@ -56,8 +55,6 @@ def main(argv=None):
     embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, mardm.words)
     pipeline.check_text(width)
     evaluation = make_evaluation(this_run, config, autoencoder, clips, device, embeddings)
-    if evaluation.evaluator is None:
-        raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
     report = Report(Run.of(this_run).eval, vars(args))
     report.log(
         f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {autoencoder.model}"

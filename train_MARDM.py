@@ -29,7 +29,6 @@ from utils.config import (
 )
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset, shared_loader
-from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
@@ -106,9 +105,9 @@ def main(argv=None):
     frames = args.max_motion_length
     train_set = TextMotionSet(train_clips, normalizer, text, frames, crop=True, seed=args.seed)
     val_set = TextMotionSet(val_clips, normalizer, text, frames)
-    evaluator = TextMotionEvaluator.load(source, spec, device) if args.need_evaluation else None
-    if args.need_evaluation and evaluator is None:
-        raise BadInput(f"--need_evaluation: no evaluator for {spec.name}; train one with train_Evaluators.py")
+    evaluator = None
+    if args.need_evaluation:
+        evaluator = TextMotionEvaluator.load(source, spec, device, required=True)
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
     design = from_flags(

@@ -28,7 +28,6 @@ from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
-from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import generator_flags, sampling_config
@@ -61,9 +60,9 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     autoencoder, mardm, encoder = pipeline.autoencoder, pipeline.mardm, pipeline.text_encoder
     spec, root = autoencoder.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
-    evaluator = TextMotionEvaluator.load(args, spec, device, args.eval_mean_std, args.glove_dir)
-    if evaluator is None:
-        raise BadInput(f"no evaluator for {args.dataset_name}: train one with train_Evaluators.py")
+    evaluator = TextMotionEvaluator.load(
+        args, spec, device, args.eval_mean_std, args.glove_dir, required=True
+    )
 
     def examine(clips, embeddings=None):
         dataset = TextMotionSet(clips, autoencoder.normalizer, embeddings)

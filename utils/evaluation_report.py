@@ -54,13 +54,16 @@ MEASURES = {
 
 
 def make_evaluation(run, config, autoencoder, clips, device, embeddings=None):
-    """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun"""
+    """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun
+
+    embeddings: of the captions, where motions are generated from them; that needs an evaluator (BadInput).
+    """
     distributed.refuse_several("an evaluation")
     parent = config.protocol == "parent"
     root = find_dataset(run.dataset_name, run.dataset_dir, trained_on=autoencoder.spec)[1]
-    evaluator = TextMotionEvaluator.load(
-        run, autoencoder.spec, device, config.eval_mean_std, config.glove_dir
-    )
+    files = {"eval_mean_std": config.eval_mean_std, "glove_dir": config.glove_dir}
+    required = embeddings is not None
+    evaluator = TextMotionEvaluator.load(run, autoencoder.spec, device, **files, required=required)
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)
     if parent and len(clips) < metrics.POOL:

@@ -181,8 +181,6 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     clips = load_clips(spec, root, config.split)
     embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
     evaluation = make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
-    if evaluation.evaluator is None:
-        raise BadInput(f"no evaluator for {dataset_name}: train one with train_Evaluators.py")
     evaluation.captions = functools.cache(evaluation.captions)
     base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint", sampler_steps=4)
     real = evaluation.real()

@@ -44,9 +44,14 @@ class TextMotionEvaluator:
     test: dict | None = None  # R-precision of real test motion, measured after its training
 
     @classmethod
-    def load(cls, run, spec, device, eval_mean_std=None, glove_dir="./glove"):
-        """The data set's evaluator, with its contrast model where present, or None. run: RunConfig."""
+    def load(cls, run, spec, device, eval_mean_std=None, glove_dir="./glove", required=False):
+        """The data set's evaluator, with its contrast model where present. run: RunConfig.
+
+        Where there is none: BadInput if it is required, else None.
+        """
         path = Run.of(run, MATCHING).model / "finest.tar"
+        if required and not path.is_file():
+            raise BadInput(f"no evaluator for {spec.name} at {path}: train one with train_Evaluators.py")
         if not path.is_file():
             print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
