@@ -58,6 +58,7 @@ def test_a_place_to_the_right_is_no_flag(text):
         ("1,2,3@2", "write x,z@seconds"),
         ("1,2", "write x,z@seconds"),
         ("1,a@2", "write x,z@seconds"),
+        ("0,1@1e308", "and below 9.8"),
         ("1,nan@2", "not a finite"),
         ("1,1@0", "after 0 s"),
         ("0,1@2 0,2@2", "after 2 s"),

@@ -59,7 +59,7 @@ def parse_waypoints(text, fps):
             raise BadInput(f"--waypoints {word}: write x,z@seconds or x,z@seconds:degrees") from None
         if not all(map(math.isfinite, (x, z, seconds, degrees))):
             raise BadInput(f"--waypoints {word}: not a finite number")
-        frame = round(seconds * fps)
+        frame = round(max(min(seconds * fps, MAX_FRAMES), 0))  # 1e308 seconds have no number of frames
         if not before.frame < frame < MAX_FRAMES:
             raise BadInput(
                 f"--waypoints {word}: its time must lie after {before.frame / fps:g} s, that of the one "
