@@ -95,6 +95,7 @@ def test_a_generators_file_is_read_once(runs, monkeypatch):
     [
         ({"prompts": "a person walks"}, r"pass a list"),
         ({"prompts": []}, "list of texts"),
+        ({"prompts": None}, "list of texts"),
         ({"prompts": [""]}, "none of them empty"),
         ({"prompts": [3]}, "list of texts"),
         ({"prompts": ["walk", "run"], "seconds": [1]}, "2 prompts but 1 lengths"),
@@ -126,6 +127,26 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
         load("Demo")
     device = load("Demo/demo_MARDM", checkpoints_dir=str(demo_weights), device="auto").device.type
     assert device in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    "given, line",
+    [
+        ({"checkpoint": "newest"}, "checkpoint is 'newest', not one of best, latest, parent"),
+        ({"precision": "fp16"}, "precision is 'fp16', not one of fp32, bf16"),
+        ({"device": "gpu"}, "device is 'gpu', not one of auto, cpu, cuda"),
+        ({"device": None}, "device is None, not one of"),
+        ({"device": "cuda:99"}, "device is 'cuda:99': not available here; pass 'cpu' or 'auto'"),
+    ],
+)
+def test_what_cannot_be_loaded_so_gets_one_line_too(demo_weights, given, line):
+    with pytest.raises(BadInput, match=line) as refused:
+        load("Demo/demo_MARDM", checkpoints_dir=demo_weights, **given)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_pipeline_shows_itself_in_one_line(pipeline):
+    assert repr(pipeline) == "<Pipeline Demo/demo_MARDM: FSQ-MARDM-SiT-XS, minilm, cpu>"
 
 
 def test_released_weights_leave_out_tables_that_every_model_makes_anew(demo_weights, pipeline):

@@ -8,6 +8,7 @@ Scripts open the same pipeline with `Pipeline.open(from_flags(WeightsConfig, arg
 """
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 
@@ -50,6 +51,10 @@ class Pipeline:
 
     def __post_init__(self):
         self.lock = threading.Lock()
+
+    def __repr__(self):  # short: a notebook shows it, and the weights would be pages
+        run = f"{self.source.dataset_name}/{self.source.name}"
+        return f"<Pipeline {run}: {self.model}, {self.text_encoder}, {self.device}>"
 
     @classmethod
     def open(cls, source, device):
@@ -146,7 +151,7 @@ class Pipeline:
         """
         if isinstance(prompts, str):
             raise BadInput(f"prompts is one string: pass a list, [{prompts[:40]!r}]")
-        prompts = list(prompts)
+        prompts = list(prompts) if isinstance(prompts, Iterable) else []
         if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
             raise BadInput("prompts needs to be a list of texts, none of them empty")
         frames = self._frames(seconds, len(prompts))
@@ -200,11 +205,9 @@ def load(
     """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint says which autoencoder it
     belongs to. device: "auto" takes a CUDA device where there is one.
     """
-    dataset_name, _, name = run.partition("/")
+    dataset_name, _, name = str(run).partition("/")
     if not name:
         raise BadInput(f"{run!r}: name a run as <dataset>/<name>, e.g. Demo/demo_MARDM")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     source = WeightsConfig(
         name=name,
         dataset_name=dataset_name,
@@ -213,4 +216,21 @@ def load(
         precision=precision,
         compile=compile,
     )
-    return Pipeline.open(source, torch.device(device))
+    for one in fields(source):
+        value, allowed = getattr(source, one.name), one.metadata.get("choices")
+        if allowed and value not in (*allowed, one.default):
+            raise BadInput(f"{one.name} is {value!r}, not one of {', '.join(allowed)}")
+    return Pipeline.open(source, _device(device))
+
+
+def _device(wanted):
+    """torch.device of what a program asks for; BadInput where there is none."""
+    gpus = torch.cuda.device_count()
+    try:
+        device = torch.device(("cuda" if gpus else "cpu") if wanted == "auto" else wanted)
+    except (RuntimeError, TypeError):
+        raise BadInput(f"device is {wanted!r}, not one of auto, cpu, cuda, cuda:1, mps") from None
+    missing = {"cuda": (device.index or 0) >= gpus, "mps": not torch.backends.mps.is_available()}
+    if missing.get(device.type):
+        raise BadInput(f"device is {wanted!r}: not available here; pass 'cpu' or 'auto'")
+    return device
