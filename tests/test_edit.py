@@ -33,6 +33,8 @@ from utils.generation.edits import parse_sections
         (["20,40"], range(5, 10)),
         (["21,38"], range(5, 10)),  # a token is drawn where any of its frames is
         (["0.0,1.0"], range(20)),
+        (["0.5,1"], range(10, 20)),  # 1 is the end, not the second frame
+        (["0,.25"], range(5)),
         (["0,4", "76,80"], [0, 19]),
         (["8,12", "0.0,0.1"], [0, 1, 2]),
     ],
@@ -43,7 +45,8 @@ def test_sections(sections, drawn):
 
 
 @pytest.mark.parametrize(
-    "section", ["0.6,0.3", "5,5", "10", "a,b", "1,2,3", "-4,8", "0,90", "nan,1.0", "__import__('os'),1", ""]
+    "section",
+    ["0.6,0.3", "0.5,60", "5,5", "10", "a,b", "1,2,3", "-4,8", "0,90", "nan,1.0", "__import__('os'),1", ""],
 )
 def test_bad_sections_are_refused_in_one_line(section):
     with pytest.raises(BadInput, match="-msec"):

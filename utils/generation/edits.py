@@ -20,9 +20,10 @@ BATCH = 32  # edits at a time
 
 
 def parse_section(section, frames):
-    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. A bound with a point is a fraction."""
+    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. With a point in it both are fractions."""
+    fractions = "." in section
     try:
-        first, last = (round(float(b) * frames, 6) if "." in b else int(b) for b in section.split(","))
+        first, last = (round(float(b) * frames, 6) if fractions else int(b) for b in section.split(","))
     except ValueError:
         raise BadInput(f"-msec {section}: write two numbers, a,b") from None
     if not 0 <= first < last <= frames:
