@@ -273,6 +273,13 @@ def test_caption_files_in_both_forms(tmp_path):
     assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
+def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
+    text = '{"name": "a", "captions": ["one\u2028two\x85three"]}\r\n\r\n{"name": "b", "captions": ["four"]}'
+    (tmp_path / "c.jsonl").write_bytes(text.encode())
+    described = words.read_captions(tmp_path / "c.jsonl")
+    assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
+
+
 def test_a_split_at_random_is_one_of_the_shares_and_the_seed():
     described = {f"n{i}": Described(("x",), ((),)) for i in range(200)}
     splits = assign_splits(described, described, (80, 5, 15), 1)

@@ -219,7 +219,7 @@ def read_captions(file):
 
 
 def _json_rows(text):
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may contain other line separators
         if line.strip():
             try:
                 yield number, parse_json(line)
