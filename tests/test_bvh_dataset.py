@@ -16,7 +16,7 @@ from motion.skeletons import SMPL22, mirror_joints
 from tests.bodies import packed_clips
 from utils.data import bandai_namco
 from utils.data import caption_text as words
-from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files
+from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
 from utils.data.caption_text import Described
 from utils.data.clips import SPLITS, load_clips
 from utils.data.shared_motion import joints_in_root_frame
@@ -278,6 +278,19 @@ def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(text.encode())
     described = words.read_captions(tmp_path / "c.jsonl")
     assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
+
+
+def test_accents_match_however_a_system_spells_them(tmp_path, samples):
+    """A folder from a Mac, captions written elsewhere; what differs in nothing else is refused."""
+    file = next(iter(sorted(samples.glob("*.bvh"))))
+    captions = copies(tmp_path / "in", file, "cafe\u0301")
+    captions.write_text('{"name": "caf\u00e9", "captions": ["a person walks"]}', encoding="utf-8")
+    _, root = prepare(tmp_path, tmp_path / "in", "--captions", str(captions), "--split", "1", "0", "0")
+    assert (root / "new_joint_vecs" / "caf\u00e9.npy").is_file()
+    shutil.copy(file, tmp_path / "in" / "caf\u00e9.bvh")
+    if len(list((tmp_path / "in").glob("*.bvh"))) == 2:  # where the two are two files
+        with pytest.raises(BadInput, match="have one name"):
+            find_bvh(tmp_path / "in")
 
 
 def test_a_split_at_random_is_one_of_the_shares_and_the_seed():

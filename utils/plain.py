@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 from utils.errors import BadInput
@@ -17,6 +18,11 @@ def read_utf8(file):
         raise BadInput(f"{file} does not exist") from None
     except UnicodeDecodeError:
         raise BadInput(f"{file} is not a text file in UTF-8") from None
+
+
+def composed(name):
+    """A name in Unicode's composed form: macOS writes "é" in file names as two characters, others as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_number(value):

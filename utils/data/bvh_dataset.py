@@ -19,7 +19,7 @@ from utils.config import flag
 from utils.data.clips import SPLITS
 from utils.data.dataset_writer import RawClip
 from utils.errors import BadInput
-from utils.plain import parse_json, read_utf8
+from utils.plain import composed, parse_json, read_utf8
 
 SKELETONS = ("uniform", "humanml3d", "own")
 MAX_REACH = 1000.0  # metres from the start: beyond, something is wrong with the file
@@ -116,7 +116,12 @@ def find_bvh(folder):
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".bvh" and path.is_file())
     if not files:
         raise BadInput(f"{folder} holds no .bvh file")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    named = {}
+    for path in files:
+        name = composed(path.relative_to(folder).with_suffix("").as_posix())
+        if named.setdefault(name, path) != path:
+            raise BadInput(f"{named[name]} and {path} have one name: rename one")
+    return named
 
 
 def convert(files, reading, work, workers, skipped):

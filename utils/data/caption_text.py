@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from utils.errors import BadInput
-from utils.plain import parse_json, read_csv, read_utf8
+from utils.plain import composed, parse_json, read_csv, read_utf8
 
 _KINDS = """
 DET: a an the this that these those each every another both all some any no
@@ -242,6 +242,6 @@ def _describe(row):
     tokens = [tokens.split()] if isinstance(tokens, str) else tokens
     if not all(isinstance(word, str) for words in tokens for word in words):
         raise ValueError("tokens are not lists of words")
-    name = re.sub(r"\.bvh$", "", name.replace("\\", "/"), flags=re.I)
+    name = composed(re.sub(r"\.bvh$", "", name.replace("\\", "/"), flags=re.I))
     labels = (str(row.get(key) or "") for key in ("split", "content", "style"))
     return name, Described(captions, tuple(map(tuple, tokens)), *labels)

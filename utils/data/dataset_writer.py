@@ -22,7 +22,7 @@ from utils.data.clips import MAX_ROWS, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, joints_to_features
-from utils.plain import read_csv
+from utils.plain import composed, read_csv
 
 UNSAID = "see its source"
 
@@ -255,7 +255,7 @@ def _read_motions(file):
     try:
         with np.load(file, allow_pickle=False) as packed:
             joints, offsets = packed["joints"], packed["offsets"]
-            names = [str(name) for name in packed["names"]]
+            names = [composed(str(name)) for name in packed["names"]]
             joint_names = tuple(str(name) for name in packed["joint_names"])
             unit, fps = float(packed["unit_m"]), float(packed["fps"])
     except FileNotFoundError:
@@ -289,4 +289,7 @@ def _read_labels(file, split_column):
     absent = {"name", split_column} - set(rows[0] if rows else ())
     if absent:
         raise BadInput(f"{file}: no column {', '.join(sorted(absent))}")
-    return {row["name"]: (row[split_column], row.get("content", ""), row.get("style", "")) for row in rows}
+    return {
+        composed(row["name"]): (row[split_column], row.get("content", ""), row.get("style", ""))
+        for row in rows
+    }
