@@ -128,6 +128,16 @@ def test_a_bvh_is_a_source_too(tmp_path):
             read_source(tmp_path / name, of)
 
 
+@pytest.mark.parametrize("factor", [100, 1000, 0.01, 0])
+def test_joints_in_another_unit_are_no_person(tmp_path, factor):
+    np.save(tmp_path / "walk.npy", factor * strider(40))
+    with pytest.raises(BadInput, match="walk.npy: all bones .* write joints in metres"):
+        read_source(tmp_path / "walk.npy", DATASETS["t2m"])
+    write_bvh(tmp_path / "walk.bvh", strider(40), 20.0)
+    with pytest.raises(BadInput, match="walk.bvh: all bones .* 4[0-9]+ m.* pass another --unit"):
+        read_source(tmp_path / "walk.bvh", DATASETS["t2m"], Reading(20.0, unit="m"))
+
+
 def test_of_two_bodies_the_one_that_the_autoencoder_knows():
     class KnowsNothingAboveOne(torch.nn.Linear):
         def tokenize(self, motion):

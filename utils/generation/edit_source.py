@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
-from motion.bvh.rigs import HUMANML3D_BONES
+from motion.bvh.rigs import HUMANML3D_BONES, bone_lengths
 from motion.skeletons import SMPL22
 from utils.data.bvh_dataset import Reading
 from utils.data.feature_cache import as_float32, load_array
@@ -17,6 +17,7 @@ from utils.motion_process import joints_to_features, recover_from_ric
 
 BONES = ("own", "humanml3d")
 MAX_SOURCE = 12_000  # frames
+BONES_M = (0.5, 25)  # metres of all bones together; HumanML3D's body has 4.4
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     array = array.astype(np.float64)
     missing = -frames % STRIDE
     if array.ndim == 3 and array.shape[1:] == (joints, 3):
+        _check_size(array, spec.skeleton, where, "pass another --unit, or none" if is_bvh(path) else None)
         step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # joints give one row less than they are
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
         rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
@@ -54,6 +56,15 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
         )
     rows = np.pad(array[:, : spec.dim], [(0, missing), (0, 0)], mode="edge")
     return Source(joints_of(rows, spec)[:frames], rows)
+
+
+def _check_size(joints, skeleton, where, remedy):
+    """BadInput where joints [T,J,3] are not in the skeleton's unit: in another, nobody is that size."""
+    metres = float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
+    if not BONES_M[0] < metres < BONES_M[1]:
+        unit = {1.0: "metres", 0.001: "millimetres"}.get(skeleton.unit_m, f"units of {skeleton.unit_m:g} m")
+        remedy = remedy or f"write joints in {unit}"
+        raise BadInput(f"{where}: all bones together measure {metres:.3g} m, a person's 4.4: {remedy}")
 
 
 def _read_bvh(path, spec, reading, where):
