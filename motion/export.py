@@ -4,6 +4,7 @@ import itertools
 import sys
 import tempfile
 import unicodedata
+import weakref
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,9 @@ def file_stem(caption, sample, repeat, length, prefix="", copy=1):
 class Names:
     """Path stems in one folder, none twice and none that a file there has, in any format.
 
+    Other processes may write into the folder too: an empty hidden file claims a name until the next is asked
+    for, when its motion is written. One that a killed process leaves keeps its name from being used.
+
     Names that differ only in case or in Unicode form count as equal, as they do on Windows and macOS.
     plain: names that every system accepts; otherwise MARDM's, `<prefix>:<text>_...`.
     """
@@ -185,6 +189,7 @@ class Names:
         self.folder, self.prefix = Path(folder), "" if plain else f"{prefix}:"
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         self.taken = {stem for file in files for stem in _stems(file.name)}
+        self.release = None  # ends the last claim; at the latest with this object
 
     def stem(self, caption, sample, repeat, length):
         """Path without suffix, for `export_motion`."""
@@ -192,7 +197,22 @@ class Names:
             name = file_stem(caption, sample, repeat, length, self.prefix, copy)
             if _key(name) not in self.taken:
                 self.taken.add(_key(name))
-                return self.folder / name
+                if self._claim(name):
+                    return self.folder / name
+
+    def _claim(self, name):
+        """Whether no other process has taken the name since; then none will."""
+        if self.release:
+            self.release()
+        claim = self.folder / f".{name}.claim"
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # for whoever writes the motion to tell
+            return True
+        self.release = weakref.finalize(self, claim.unlink, missing_ok=True)
+        return not any((self.folder / (name + suffix)).exists() for suffix, _ in FORMATS.values())
 
 
 def _key(name):

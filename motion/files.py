@@ -62,6 +62,20 @@ def whole_folder(path):
 
 
 @contextmanager
+def alone(folder):
+    """Other processes that ask for the folder wait until the block ends; not on Windows, nor where the file
+    system has no locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _unwritten(path):
     """Convert write errors, also wrapped ones, to Unwritten."""
     try:

@@ -100,6 +100,17 @@ def test_files_that_are_there_already_keep_their_names(tmp_path, suffix):
     assert second.name == "walk 1.5 m (2)_sample0_repeat0_len40"
 
 
+def test_two_runs_at_once_share_no_name(tmp_path):
+    both = first, second = Names(tmp_path), Names(tmp_path)  # neither finds a file
+    stems = [names.stem("walk", 0, 0, 40).name for names in both]
+    assert stems == ["walk_sample0_repeat0_len40", "walk (2)_sample0_repeat0_len40"]
+    done = first.stem("run", 0, 0, 40)
+    done.with_name(f"{done.name}.bvh").touch()
+    assert first.stem("jump", 0, 0, 40) and second.stem("run", 0, 0, 40).name.startswith("run (2)")
+    del both, first, second
+    assert os.listdir(tmp_path) == [f"{done.name}.bvh"]
+
+
 def test_every_format_arrives_under_its_name(tmp_path):
     motion, rows = joints(), np.ones((3, 263))
     written = export_motion(tmp_path / "a.b", motion, "walk 1.5 m", 20, formats=tuple(FORMATS), features=rows)

@@ -197,3 +197,20 @@ def test_an_interrupted_run_has_recorded_what_it_wrote(demo_weights, tmp_path, m
         with_demo(sample.main, words, tmp_path / "out", demo_weights)
     first, second = json.loads((folder / "samples.json").read_text())
     assert len(first["motions"]) == 2 and len(second["motions"]) <= 1
+
+
+def test_calls_at_the_same_time_keep_each_others_entries(tmp_path):
+    file = tmp_path / "samples.json"
+    file.write_text('[{"prompt": "an earlier call"}]')
+    both = first, second = [sample.Record(file, seed=seed) for seed in (1, 2)]
+    for k in range(3):
+        first.add({"files": (f"{k}.npy",)})
+        second.add({"files": (f"{k} (2).npy",)})
+    for record in both:
+        record.write()
+    before, *calls = json.loads(file.read_text())
+    assert before == {"prompt": "an earlier call"}
+    assert [(call["seed"], len(call["motions"])) for call in calls] == [(1, 3), (2, 3)]
+    file.write_text('{"not": "ours"}')
+    sample.Record(file, seed=3).write()
+    assert [call["seed"] for call in json.loads(file.read_text())] == [3]
