@@ -1,5 +1,6 @@
 """A generator and its autoencoder belong together, whatever files and names they have by now."""
 
+import shlex
 import shutil
 
 import numpy as np
@@ -143,6 +144,16 @@ def test_what_cannot_be_loaded_so_gets_one_line_too(demo_weights, given, line):
     with pytest.raises(BadInput, match=line) as refused:
         load("Demo/demo_MARDM", checkpoints_dir=demo_weights, **given)
     assert "\n" not in str(refused.value)
+
+
+def test_from_another_folder_the_way_to_the_weights_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match="one in the repository: go there, or pass") as refused:
+        load("Demo/demo_MARDM")
+    (place,) = shlex.split(str(refused.value).partition("--checkpoints_dir ")[2])
+    assert load("Demo/demo_MARDM", place).model == "FSQ-MARDM-SiT-XS"
+    with pytest.raises(BadInput, match="train that run first"):
+        load("Demo/another")
 
 
 def test_a_pipeline_shows_itself_in_one_line(pipeline):

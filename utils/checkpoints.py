@@ -27,6 +27,7 @@ from utils.safe_load import State, check_weights, load_state
 
 FORMAT = 1
 DDPM_STEPS = 50  # of MARDM's diffusion
+CHECKOUT = Path(__file__).resolve().parents[1] / "checkpoints"
 FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
 
 
@@ -58,10 +59,12 @@ class Run:
         for file in candidates:
             if file.is_file():
                 return file
-        raise BadInput(
-            f"no checkpoint {candidates[-1]}: train that run first, name another with --name or --ae_name, "
-            "or use the demo weights with --demo"
+        remedy = (
+            "train that run first, name another with --name or --ae_name, or use the demo weights with --demo"
         )
+        if any(CHECKOUT.joinpath(*file.parts[-4:]).is_file() for file in candidates):  # run from elsewhere
+            remedy = f"there is one in the repository: go there, or pass --checkpoints_dir '{CHECKOUT}'"
+        raise BadInput(f"no checkpoint {candidates[-1]}: {remedy}")
 
 
 def save_state(path, state):
