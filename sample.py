@@ -40,7 +40,9 @@ def flags():
     source.add_argument("--text_prompt", help="one prompt")
     source.add_argument("--text_path", help="a file of prompts, one a line, split at the last #")
     source.add_argument(
-        "--list_actions", action="store_true", help="print what released weights know, with an example each"
+        "--list_actions",
+        action="store_true",
+        help="print what released weights know: actions with an example each, or captions",
     )
     group.add_argument(
         "--motion_length",
@@ -87,10 +89,12 @@ def flags():
 
 
 def list_of_actions(pipeline):
-    """A line for each label of the training set."""
-    if not pipeline.captions or not pipeline.captions.actions:
-        raise BadInput(f"{pipeline.paths[1]} does not list its actions: scripts/release.py adds the list")
-    return "\n".join(f"{label:24} {caption}" for label, caption in pipeline.captions.actions.items())
+    """A line for each label of the training set; for each caption that is known where there are none."""
+    known = pipeline.captions
+    if not known:
+        raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
+    actions = [f"{label:24} {caption}" for label, caption in known.actions.items()]
+    return "\n".join(actions or known.texts)
 
 
 def main(argv=None):

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 import sample
+from tests.conftest import ROOT
 from tests.tiny import call
 from utils.data.clips import Caption, Clip
 from utils.errors import BadInput
+from utils.flags import RELEASED
 from utils.generation.known_captions import MOST, KnownCaptions
 from utils.safe_load import State
 
@@ -69,3 +71,15 @@ def test_released_weights_carry_their_captions_and_list_their_actions(pipeline, 
     lines = capsys.readouterr().out.splitlines()
     assert set(pipeline.captions.actions) <= {line.split()[0] for line in lines if line}
     assert sample.list_of_actions(pipeline).splitlines()[0] in lines
+
+
+def test_of_many_labels_the_single_actions_are_listed():
+    labels = [(f"jump+{k}" if k else "jump", "") for k in range(300)]
+    assert KnownCaptions.of(clips(300), labels, unit_rows).actions == {"jump": "00000"}
+
+
+@pytest.mark.parametrize("weights", RELEASED)
+def test_the_weights_of_the_checkout_say_what_they_know(weights, capsys):
+    place = ["--weights", weights, "--checkpoints_dir", str(ROOT / "checkpoints"), "--device", "cpu"]
+    assert call(sample.main, [*place, "--list_actions"]) == 0
+    assert sum("walk" in line for line in capsys.readouterr().out.splitlines()) > 1

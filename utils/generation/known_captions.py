@@ -26,11 +26,13 @@ class KnownCaptions:
         """Of training clips; labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
 
         The shortest captions where there are more than travel: they name single actions. Actions where there
-        are at most 200.
+        are at most 200, without those that are made up of others ("walk+hop") where there are more.
         """
         captions = {caption.text for clip in clips for caption in clip.captions}
         texts = sorted(captions, key=lambda text: (len(text), text))[:MOST]
         actions = {label: clip.captions[0].text for (label, _), clip in zip(labels or (), clips)}
+        if len(actions) > 200:
+            actions = {label: caption for label, caption in actions.items() if "+" not in label}
         actions = dict(sorted(actions.items())) if len(actions) <= 200 else {}
         return cls(texts, torch.nn.functional.normalize(encode(texts).cpu().float()), actions)
 
