@@ -165,8 +165,12 @@ def test_what_is_not_recognised_is_listed_and_a_map_helps():
     part["left_wrist"] = "LeftHand"
     sources = rigs.map_joints(names, joint_map=part)
     assert names[sources[SMPL22.joints.index("left_elbow")][0]] == "mixamorig:Mystery"
-    for wrong in ({"left_elbow": "Nobody"}, {"tail": "Mystery"}, {"left_elbow": []}):
-        with pytest.raises(ValueError, match="joint map"):
+    for wrong, line in (
+        ({"left_elbow": "Nobody"}, "'left_elbow': Nobody not found"),
+        ({"tail": "Mystery"}, "'tail': not one of the 22 joints"),
+        ({"left_elbow": []}, "'left_elbow': no joint of the file is named"),
+    ):
+        with pytest.raises(ValueError, match=f"joint map: {line}$"):
             rigs.map_joints(names, joint_map=wrong)
 
 

@@ -81,9 +81,9 @@ def map_joints(names, end_sites=(), joint_map=None):
         sources = [sources] if isinstance(sources, str) else sources
         absent = [source for source in sources if _plain(source) not in known]
         if joint not in SMPL22.joints or absent or not sources:
-            raise ValueError(
-                f"joint map: {joint!r}: {', '.join(absent) or 'not one of the 22 joints'} not found"
-            )
+            problem = f"{', '.join(absent)} not found" if absent else "no joint of the file is named"
+            problem = problem if joint in SMPL22.joints else "not one of the 22 joints"
+            raise ValueError(f"joint map: {joint!r}: {problem}")
         mapped[joint] = [known[_plain(source)] for source in sources]
     missing = [joint for joint in SMPL22.joints if joint not in mapped]
     if missing:
