@@ -1,6 +1,7 @@
 """One long motion from several prompts: where it is drawn anew, what stays, and how the script writes it."""
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from models.LengthEstimator import MAX_TOKENS
 from models.sampling import SamplingConfig, unguided
 from motion.bvh import read_bvh
 from motion.skeletons import SMPL22
-from tests.tiny import with_demo
+from tests.tiny import call, with_demo
 from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.loops import draw_loop
@@ -197,6 +198,25 @@ def test_an_interrupted_run_has_recorded_what_it_wrote(demo_weights, tmp_path, m
         with_demo(sample.main, words, tmp_path / "out", demo_weights)
     first, second = json.loads((folder / "samples.json").read_text())
     assert len(first["motions"]) == 2 and len(second["motions"]) <= 1
+
+
+def test_sigterm_ends_a_run_as_ctrl_c_does(demo_weights, tmp_path, monkeypatch, capsys):
+    before, export = signal.getsignal(signal.SIGTERM), sample.export_motion
+
+    def ended_after_the_first(*args, **kw):
+        if list(tmp_path.rglob("*.npy")):
+            signal.raise_signal(signal.SIGTERM)
+        return export(*args, **kw)
+
+    monkeypatch.setattr(sample, "export_motion", ended_after_the_first)
+    words = f"--demo --checkpoints_dir {demo_weights} --output_dir {tmp_path} --device cpu --time_steps 1"
+    words += " --text_prompt=walk --motion_length 8 --repeat_times 3 --export npy"
+    assert call(sample.main, words) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    (folder,) = tmp_path.iterdir()
+    ((made,),) = [one["motions"] for one in json.loads((folder / "samples.json").read_text())]
+    assert {file.name for file in folder.iterdir()} == {"samples.json", *made["files"]}  # no hidden ones
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_calls_at_the_same_time_keep_each_others_entries(tmp_path):

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import traceback
@@ -121,14 +122,15 @@ def run(main, argv=None):
     training saves first).
     """
     threading.excepthook = hide_system_errors
+    before = on_sigterm(terminate)
     try:
         code = main(argv)
         sys.stdout.flush()  # into a full disk or a closed pipe, perhaps
     except BadInput as error:
         code = refuse(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
-        code = 130
+        code = 143 if isinstance(stop, Terminated) else 130
     except Exception as error:
         if line := system_error(error):
             code = refuse(line)
@@ -136,7 +138,24 @@ def run(main, argv=None):
             traceback.print_exc()
             print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
             code = 1
+    finally:
+        on_sigterm(before)
     sys.exit(code or 0)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, answered as Ctrl-C is: what was begun is tidied up."""
+
+
+def terminate(*_):
+    raise Terminated
+
+
+def on_sigterm(handler):
+    """-> the handler before. Trainings have their own meanwhile; only the main thread may set one."""
+    if threading.current_thread() is not threading.main_thread():
+        return handler
+    return signal.signal(signal.SIGTERM, handler) or signal.SIG_DFL
 
 
 def hide_system_errors(thread):
