@@ -202,3 +202,10 @@ def test_a_bvh_comes_back_as_a_bvh_at_the_same_place(demo_weights, tmp_path):
     kept = np.r_[0:20, 40:82]
     assert back.shape == source.shape and np.abs(back - source)[kept].max() < 0.001
     assert np.linalg.norm(back - source, axis=-1)[20:40].mean() > 0.01
+
+
+def test_a_file_read_along_the_wrong_axis_is_said_to_lie(tmp_path, capsys):
+    write_bvh(tmp_path / "walk.bvh", strider(40), 20.0)
+    for up, said in (("y", False), ("z", True)):
+        read_source(tmp_path / "walk.bvh", DATASETS["t2m"], Reading(20.0, up=up))
+        assert ("lies in every frame; leave --up out" in capsys.readouterr().out) == said

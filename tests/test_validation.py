@@ -136,6 +136,17 @@ def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, cap
     assert "007975, M007975: skipped" in table and "ok    NaN or infinite values" in table
 
 
+def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
+    def lay(rows):
+        rows[:, 5 : 4 + 3 * 21 : 3] = rows[:, 3:4]  # every joint as high as the root
+        return rows
+
+    for file in (own / "new_joint_vecs").glob("*.npy"):
+        np.save(file, lay(np.load(file)))
+    check(own)
+    assert "warn  head above the root" in (out := capsys.readouterr().out) and "--up z" in out
+
+
 def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys):
     for file in (own / "new_joint_vecs").glob("*.npy"):
         np.save(file, np.load(file) * 100)

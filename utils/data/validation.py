@@ -22,6 +22,7 @@ OUTSIDE = "caption section outside its clip"
 TEXT_PROBLEMS = ("no text file", "malformed text line", "no usable caption", OUTSIDE)
 UNUSABLE = 0.05  # a larger share than this is no accident
 HEIGHT = (0.1, 2.0)  # metres, of the root: mean over a set
+UPRIGHT = 0.2  # metres from root to head, upwards: mean over a set
 MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
 
 
@@ -199,3 +200,6 @@ def _check_statistics(spec, root, train, findings):
     )
     height = float(true_mean[3]) * spec.skeleton.unit_m
     findings.add(OK if HEIGHT[0] < height < HEIGHT[1] else WARN, "mean height of the root", f"{height:.2f} m")
+    above = float(true_mean[3 * spec.skeleton.head + 2]) * spec.skeleton.unit_m - height
+    lying = "" if above > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
+    findings.add(WARN if lying else OK, "head above the root", f"{above:.2f} m{lying}")

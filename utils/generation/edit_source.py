@@ -72,9 +72,14 @@ def _read_bvh(path, spec, reading, where):
     if spec.skeleton is not SMPL22:
         raise BadInput(f"{where}: a .bvh needs a model of 22 joints; pass features or joints")
     try:
-        return reading.joints(path)
+        joints = reading.joints(path)
     except (ValueError, OSError) as error:
         raise BadInput(f"{where}: {error}") from None
+    trunk = joints[:, SMPL22.head] - joints[:, 0]
+    if (trunk[:, 1] < np.linalg.norm(trunk, axis=-1) / 2).all():
+        other = {"y": "pass --up z if the file has Z up", "z": "leave --up out if the file has Y up"}
+        print(f"{where}: the body lies in every frame; {other[reading.up]}")
+    return joints
 
 
 def joints_of(rows, spec):
