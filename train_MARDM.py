@@ -34,6 +34,7 @@ from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.text_embeddings import embed_captions
+from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens, measure_targets
 from utils.training.train_utils import (
     EMA,
@@ -83,7 +84,7 @@ def validate(mardm, ae, val_set, loading, device):
             loss, count = masked_loss(mardm, ae, batch, keys, val_set.longest)
             means.add(count, loss=loss)
             latents, m_lens = ae.tokenize(batch.motion.to(device), batch.m_lens)[0], batch.m_lens // STRIDE
-            near = mardm.neighbour_attention(latents, batch.text.to(device), m_lens)
+            near = neighbour_attention(mardm, latents, batch.text.to(device), m_lens)
             means.add(len(batch), neighbour_attention=near * len(batch))
     return means.pop()
 

@@ -52,6 +52,7 @@ from utils.flags import common_flags
 from utils.randomness import reseed
 from utils.statistics import student
 from utils.text_embeddings import embed_captions
+from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens
 from utils.training.train_utils import EMA, adamw, inference, learning_rate, optimizer_step
 
@@ -188,7 +189,7 @@ class Bench:
 
     def attention(self, mardm):
         with inference(mardm):
-            return float(mardm.neighbour_attention(self.val.latents, self.val.text, self.val.m_lens))
+            return float(neighbour_attention(mardm, self.val.latents, self.val.text, self.val.m_lens))
 
     def val_loss(self, mardm):
         rows = torch.arange(len(self.val.m_lens))

@@ -24,7 +24,7 @@ from models.masking import by_round, lengths_to_mask, reveal_rounds, training_ma
 from models.options import SIZES, GeneratorOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
 from models.sampling import SamplingConfig, settle
-from models.Transformer import Block, InputProcess, PositionalEncoding
+from models.Transformer import Block, InputProcess, PositionalEncoding, take
 from models.words import TextConditions, TextReader, drop_texts, pooled_text
 
 
@@ -135,12 +135,13 @@ class MARDM(nn.Module):
                 words = [(*block.cross.keys_values(states), present) for block in blocks]
             return TextConditions(modulations, words)
 
-    def transformer(self, latents, text, inside, order=None):
+    def transformer(self, latents, text, inside, order=None, asked=None):
         """Latents [B,L,D], a text (zeros = unconditional) or its TextConditions, inside bool [B,L] ->
         conditions z [B,L,H].
 
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention is equivariant
-        to permutations, so this changes rounding only.
+        to permutations, so this changes rounding only. asked int64 [B,R]: the tokens whose conditions are
+        wanted -> [B,R,H]; the last block leaves out the others.
         """
         text = text if isinstance(text, TextConditions) else self.encode_text(text)
         with autocast_to(self.precision, latents):
@@ -148,45 +149,13 @@ class MARDM(nn.Module):
             index = None
             if order is not None:
                 index = order.argsort(dim=1)
-                x, inside = x.gather(1, index[..., None].expand_as(x)), inside.gather(1, index)
-            for block, modulation, words in zip(self.MARTransformer, text.modulations, text.words):
-                x = block(x, modulation, inside, index, words)
-            if order is not None:
-                x = x.gather(1, index.argsort(dim=1)[..., None].expand_as(x))
+                x, inside, back = take(x, index), inside.gather(1, index), index.argsort(dim=1)
+                asked = back if asked is None else back.gather(1, asked)
+            last = len(self.MARTransformer) - 1
+            for i, (block, *parts) in enumerate(zip(self.MARTransformer, text.modulations, text.words)):
+                modulation, words = parts
+                x = block(x, modulation, inside, index, words, asked if i == last else None)
         return x.to(latents.dtype)
-
-    @torch.no_grad()
-    def neighbour_attention(self, latents, text, m_lens):
-        """Attention of hidden tokens to the tokens before and after them [], 0 to 1: a scalar to watch.
-
-        Every second token is hidden. For each offset, -1 and +1, the head with the most attention counts; the
-        mean over both and over layers. Without neighbour heads it is about 1 / L. Arguments: see
-        `forward_loss`.
-        """
-        latents = latents.mT
-        inside = lengths_to_mask(m_lens.to(latents.device), latents.shape[1])
-        hidden = torch.arange(latents.shape[1], device=latents.device) % 2 == 1
-        x = torch.where(hidden[:, None], self.mask_latent, latents) * inside[..., None]
-        maps = []
-        hooks = [
-            block.attn.register_forward_pre_hook(lambda attn, args: maps.append(attn.weights(*args)))
-            for block in self.MARTransformer
-        ]
-        try:
-            self.transformer(x, text, inside)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        queries = (hidden & inside)[:, 1:-1] & inside[:, 2:]  # both neighbours are real
-        best = [
-            weights.diagonal(offset, dim1=-2, dim2=-1)[..., start : start + queries.shape[1]]
-            .masked_fill(~queries[:, None], 0)
-            .sum(dim=(0, 2))
-            .max()
-            for weights in maps
-            for offset, start in ((-1, 0), (1, 1))
-        ]
-        return torch.stack(best).mean() / queries.sum().clamp(min=1)
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
         """The training loss [] over hidden real tokens: the mean of `summed_loss`, 0 where none is hidden."""
@@ -288,9 +257,8 @@ class MARDM(nn.Module):
         order = noise.order(hidden.shape[1])
         # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
         # that no round waits for the device.
-        places, counts = by_round(
-            reveal_rounds(hidden.cpu(), order, sampling.time_steps), sampling.time_steps
-        )
+        leaves = reveal_rounds(hidden.cpu(), order, sampling.time_steps)
+        places, counts, widths = by_round(leaves, sampling.time_steps)
         places = places.to(targets.device)
 
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
@@ -298,13 +266,15 @@ class MARDM(nn.Module):
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.drawer(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
-        starts = noise.rows(*places, head.noise_shape).to(x.dtype)
-        for b, at, start in zip(*(rows.split(counts) for rows in (*places, starts))):
-            if len(b) == 0:
+        starts = noise.rows(*places[:2], head.noise_shape).to(x.dtype)
+        for width, b, at, slot, start in zip(widths, *(rows.split(counts) for rows in (*places, starts))):
+            if width == 0:
                 continue
+            asked = at.new_zeros(len(x), width)
+            asked[b, slot] = at
             z, z_null = (
-                rows if rows is None else rows[b, at]
-                for rows in self._conditions(x, text, inside, order, guide)
+                rows if rows is None else rows[b, slot]
+                for rows in self._conditions(x, text, inside, order, guide, asked)
             )
             drawn = draw(z, z_null, start)
             drawn = drawn * self.target_std + self.target_mean
@@ -316,15 +286,16 @@ class MARDM(nn.Module):
             targets = torch.where(hidden[..., None], tokenizer.quantize(targets), targets)
         return targets
 
-    def _conditions(self, x, text, inside, order, guide):
-        """-> z [B,L,H] with the text and, from the same call, without; the second is None unless guided.
+    def _conditions(self, x, text, inside, order, guide, asked=None):
+        """-> z [B,L,H], or [B,R,H] of those asked, with the text and, from the same call, without; the second
+        is None unless guided.
 
         text: a TextConditions, of 2 B texts if guided, the second half of them zeros.
         """
         if not guide:
-            return self.transformer(x, text, inside, order), None
-        order = None if order is None else order.repeat(2, 1)
-        return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order).chunk(2)
+            return self.transformer(x, text, inside, order, asked), None
+        order, asked = (None if rows is None else rows.repeat(2, 1) for rows in (order, asked))
+        return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, asked).chunk(2)
 
     def cost(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""

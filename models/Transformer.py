@@ -41,6 +41,11 @@ class PositionalEncoding(nn.Module):
         return self.dropout(x + self.pe[: x.shape[1], 0])
 
 
+def take(x, tokens):
+    """x [B,L,H], int64 [B,R] -> those tokens of each clip [B,R,H]."""
+    return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[-1]))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over real tokens.
 
@@ -93,36 +98,44 @@ class Attention(nn.Module):
             query[:, columns] += gain * torch.block_diag(*turns)
             key[:, columns] += gain * torch.eye(d)
 
-    def forward(self, x, inside, positions=None):
-        """x [B,L,H], inside bool [B,L], positions int64 [B,L] (0, 1, ... if None) -> [B,L,H]."""
-        q, k, v = map(self._split, side_by_side(x, self.query, self.key, self.value))
-        mask, p = self._mask(inside, positions, q.dtype), self.p if self.training else 0.0
+    def forward(self, x, inside, positions=None, asked=None):
+        """x [B,L,H], inside bool [B,L], positions int64 [B,L] (0, 1, ... if None) -> [B,L,H].
+
+        asked int64 [B,R]: the tokens whose results are wanted -> [B,R,H].
+        """
+        if asked is None:
+            q, k, v = map(self._split, side_by_side(x, self.query, self.key, self.value))
+        else:
+            k, v = map(self._split, side_by_side(x, self.key, self.value))
+            q = self._split(self.query(take(x, asked)))
+        mask, p = self._mask(inside, positions, asked, q.dtype), self.p if self.training else 0.0
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
 
     def weights(self, x, inside, positions=None):
         """The attention itself [B,heads,L,L], query by key. Arguments as those of `forward`."""
         q, k = self._split(self.query(x)), self._split(self.key(x))
-        bias = self._bias(x.shape[1], positions)
+        bias = self._bias(x.shape[1], positions, None)
         logits = q @ k.mT / q.shape[-1] ** 0.5 + (0 if bias is None else bias)
         return logits.float().masked_fill(~inside[:, None, None], -torch.inf).softmax(dim=-1)
 
     def _split(self, x):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B,L,H] -> [B,heads,L,H / heads]
 
-    def _mask(self, inside, positions, dtype):
-        bias = self._bias(inside.shape[1], positions)
+    def _mask(self, inside, positions, asked, dtype):
+        bias = self._bias(inside.shape[1], positions, asked)
         if bias is None:
             return inside[:, None, None]
         return bias.to(dtype).masked_fill(~inside[:, None, None], -torch.inf)
 
-    def _bias(self, L, positions):
-        """[B or 1,heads,L,L], or None without a relative bias."""
+    def _bias(self, L, positions, asked):
+        """[B or 1,heads,L or R,L], or None without a relative bias."""
         if self.relative_bias is None:
             return None
         if positions is None:
             positions = torch.arange(L, device=self.relative_bias.device)[None]
-        offsets = positions[:, None] - positions[:, :, None]  # key minus query [B,L,L]
+        queries = positions if asked is None else positions.expand(len(asked), -1).gather(1, asked)
+        offsets = positions[:, None] - queries[:, :, None]  # key minus query [B,R,L]
         return self.relative_bias[:, offsets.clamp(-self.REACH, self.REACH) + self.REACH].transpose(0, 1)
 
 
@@ -179,12 +192,13 @@ class Block(nn.Module):
         self.adaLN_modulation = modulation(dim, 6)
         self.cross = CrossAttention(dim, heads, dropout) if words else None
 
-    def forward(self, x, modulation, inside, positions=None, words=None):
+    def forward(self, x, modulation, inside, positions=None, words=None, asked=None):
         """x [B,L,H], modulation [B,1,6H] = adaLN_modulation(silu(condition)), inside bool [B,L], positions
-        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H].
+        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H], or [B,R,H] of the tokens `asked`.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions)
+        attended = self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions, asked=asked)
+        x = (x if asked is None else take(x, asked)) + gate1 * attended
         if self.cross is not None:
             x = x + self.cross(x, words)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

@@ -61,9 +61,14 @@ def reveal_rounds(hidden, order, rounds):
 
 
 def by_round(leaves, rounds):
-    """The tokens to draw, round after round. leaves int64 [B,L] as from reveal_rounds -> (clips and places of
-    tokens: int64 [2,n], how many leave in each round: list of S).
+    """The tokens to draw, round after round. leaves int64 [B,L] as from reveal_rounds -> (their clips, places
+    and numbers among those of their clip and round: int64 [3,n]; how many leave in each round, and the most
+    of a clip: lists of S).
     """
-    places = (leaves >= 0).nonzero().T
-    when = leaves[places[0], places[1]]
-    return places[:, when.argsort(stable=True)], torch.bincount(when, minlength=rounds).tolist()
+    clips, places = (leaves >= 0).nonzero().T
+    when = leaves[clips, places]
+    earlier = (leaves[:, :, None] == leaves[:, None]).tril(-1).sum(dim=2)  # tokens of the same round
+    tokens = torch.stack([clips, places, earlier[clips, places]])[:, when.argsort(stable=True)]
+    counts = torch.bincount(when, minlength=rounds).tolist()
+    most = [int(numbers.max()) + 1 if len(numbers) else 0 for numbers in tokens[2].split(counts)]
+    return tokens, counts, most

@@ -13,6 +13,7 @@ from models.options import SIZES, GeneratorOptions
 from models.sampling import SamplingConfig
 from models.Transformer import PositionalEncoding
 from utils.config import GeneratorConfig
+from utils.training.monitoring import neighbour_attention
 
 
 def awake(module):
@@ -64,7 +65,7 @@ def test_only_queries_and_keys_know_of_it():
 def masses(attention, **options):
     torch.manual_seed(0)
     mardm = MARDM(size="XS", ae_dim=16, target_dim=5, text_dim=8, attention=attention, **options).eval()
-    return mardm, lambda: float(mardm.neighbour_attention(torch.zeros(3, 16, 49), torch.zeros(3, 8), M_LENS))
+    return mardm, lambda: float(neighbour_attention(mardm, torch.zeros(3, 16, 49), torch.zeros(3, 8), M_LENS))
 
 
 M_LENS = torch.tensor([49, 20, 7])
@@ -93,6 +94,16 @@ def test_a_relative_bias_keeps_its_positions_when_tokens_are_sorted():
     inside = lengths_to_mask(M_LENS, 49)
     plain, sorted_ = (mardm.transformer(x, text, inside, order) for order in (None, torch.rand(3, 49)))
     torch.testing.assert_close(plain[inside], sorted_[inside], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("order", [None, torch.rand(3, 49, generator=torch.Generator().manual_seed(2))])
+@pytest.mark.parametrize("attention", ["flat", "relative_bias"])
+def test_conditions_of_some_tokens_are_those_of_all(order, attention):
+    mardm = awake(masses(attention)[0]).double()
+    x, text = torch.randn(3, 49, 16).double(), torch.randn(3, 8).double()
+    inside, asked = lengths_to_mask(M_LENS, 49), torch.tensor([[0, 48], [7, 3], [6, 6]])
+    every, some = (mardm.transformer(x, text, inside, order, wanted) for wanted in (None, asked))
+    torch.testing.assert_close(some, every[torch.arange(3)[:, None], asked], atol=1e-9, rtol=0)
 
 
 def test_a_relative_bias_learns_and_is_not_lost():

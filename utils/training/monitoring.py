@@ -1,4 +1,4 @@
-"""Training monitors: non-finite loss, throughput, memory."""
+"""Training monitors: non-finite loss, throughput, memory, attention to neighbours."""
 
 import math
 import resource
@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from models.masking import lengths_to_mask
 from utils import distributed
 
 
@@ -87,3 +88,37 @@ def memory_mb(device):
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@torch.no_grad()
+def neighbour_attention(mardm, latents, text, m_lens):
+    """Attention of hidden tokens to the tokens before and after them [], 0 to 1: a scalar to watch.
+
+    Every second token is hidden. For each offset, -1 and +1, the head with the most attention counts; the
+    mean over both and over layers. Without neighbour heads it is about 1 / L. Arguments: see
+    `MARDM.forward_loss`.
+    """
+    latents = latents.mT
+    inside = lengths_to_mask(m_lens.to(latents.device), latents.shape[1])
+    hidden = torch.arange(latents.shape[1], device=latents.device) % 2 == 1
+    x = torch.where(hidden[:, None], mardm.mask_latent, latents) * inside[..., None]
+    maps = []
+    hooks = [
+        block.attn.register_forward_pre_hook(lambda attn, args: maps.append(attn.weights(*args)))
+        for block in mardm.MARTransformer
+    ]
+    try:
+        mardm.transformer(x, text, inside)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    queries = (hidden & inside)[:, 1:-1] & inside[:, 2:]  # both neighbours are real
+    best = [
+        weights.diagonal(offset, dim1=-2, dim2=-1)[..., start : start + queries.shape[1]]
+        .masked_fill(~queries[:, None], 0)
+        .sum(dim=(0, 2))
+        .max()
+        for weights in maps
+        for offset, start in ((-1, 0), (1, 1))
+    ]
+    return torch.stack(best).mean() / queries.sum().clamp(min=1)
