@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real language on two CPU cores: CMU's motion with HumanML3D's captions. Prepare, train evaluators, lengths,
-# autoencoder, generators XS and S with one-step heads, evaluate them. results/cmu.md holds the results.
+# autoencoders, generators XS and S with one-step heads, evaluate them. results/cmu.md holds the results.
 # Run it again after an interruption: what was finished is not repeated.
 #   FSQ_MARDM_DATA=/path/to/data bash experiments/cmu.sh
 # From the public BVH files instead of packed joints: prepare_dataset.py cmu (datasets/README.md).
@@ -44,9 +44,9 @@ generator() {
     after+=("$runs/$run/model/train_mardm.done")
 }
 
-# both_heads SIZE STEPS: a generator, its one-step head, and the test split by either
+# both_heads NAME SIZE STEPS FLAGS...: a generator, its one-step head, and the test split by either
 both_heads() {
-    generator "FSQ_MARDM_SiT_$1" "$1" "$2" --text_tokens on
+    generator "$@"
     distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 3000 --warm_up_iter 50 \
         --teacher_steps 4
     evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
@@ -68,8 +68,8 @@ hears() {
 }
 
 autoencoder FSQ_AE_High FSQ-MARDM
-both_heads XS 8000
-both_heads S 3000
+both_heads FSQ_MARDM_SiT_XS XS 8000 --text_tokens on
+both_heads FSQ_MARDM_SiT_S S 3000 --text_tokens on
 hears on 2.5 # best on val, .092; 1.5: .108, 4: .100
 hears off 2.5 # best on val, .092; 1.5: .099, 4: .101
 # added after these: the words without leaving the pooled vector out, and pooled text as long as the released weights
@@ -77,9 +77,8 @@ for seed in 1 2; do
     generator "tokens_both_$seed" XS 1500 --text_tokens on --pooled_drop_prob 0 --seed "$seed"
     evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
 done
-generator pooled_8000 XS 8000 --text_tokens off
+both_heads pooled_8000 XS 8000 --text_tokens off # released: scripts/release.py
 guidance
-evaluate midpoint --sampler midpoint --repeat_times 5
 # added after these. Size S, one seed each, at the guidance of XS: does the sign turn?
 for text in on off; do
     generator "tokens_S_$text" S 1500 --text_tokens "$text" --seed 1
