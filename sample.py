@@ -38,7 +38,9 @@ def flags():
     group = parser.add_argument_group("what to generate")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument("--text_prompt", help="one prompt")
-    source.add_argument("--text_path", help="a file of prompts, one a line, split at the last #")
+    source.add_argument(
+        "--text_path", help='a file of prompts, one a line, split at the last #; "# " begins a comment'
+    )
     source.add_argument(
         "--list_actions",
         action="store_true",

@@ -146,7 +146,7 @@ def test_an_id_twice_counts_once(written, capsys):
 
 def test_a_prompt_files_lengths_are_read_line_by_line(tmp_path):
     path = tmp_path / "prompts.txt"
-    path.write_bytes(b"walk#120\r\njump # high#60\nsit\nrun#NA\nturn#80\n")
+    path.write_bytes(b"walk#120\r\n# a comment\njump # high#60\nsit\nrun#NA\nturn#80\n")
     args = sample.flags().parse_args(["--text_path", str(path), "--motion_length", "40"])
     read = sample.read_prompts(args.text_prompt, args.text_path, args.motion_length)
     prompts = [(p.text, p.frames) for p in read]

@@ -36,24 +36,25 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     """A motion file -> Source. reading: how a .bvh is understood; flag: for errors. Raises BadInput."""
     where = f"{flag} {path}"
     array = _read_bvh(path, spec, reading or Reading(spec.fps), where) if is_bvh(path) else load_array(path)
-    joints, frames = len(spec.skeleton), array.shape[0] if array.ndim else 0
+    joints = len(spec.skeleton)
+    if array.shape[1:] != (joints, 3) and (array.ndim != 2 or array.shape[1] < spec.dim):
+        raise BadInput(
+            f"{where}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
+            f"joints [T,{joints},3]"
+        )
+    frames = len(array)
     if not shortest <= frames <= MAX_SOURCE:  # before anything is computed of them
         raise BadInput(f"{where}: {frames} frames; {shortest} to {MAX_SOURCE} can be edited")
     if not np.isfinite(as_float32(array)).all():
         raise BadInput(f"{where} holds NaN, infinite or absurd values")
     array = array.astype(np.float64)
     missing = -frames % STRIDE
-    if array.ndim == 3 and array.shape[1:] == (joints, 3):
+    if array.ndim == 3:
         _check_size(array, spec.skeleton, where, "pass another --unit, or none" if is_bvh(path) else None)
         step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # joints give one row less than they are
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
         rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
         return Source(array, rows.astype(np.float64))
-    if array.ndim != 2 or array.shape[1] < spec.dim:
-        raise BadInput(
-            f"{where}: shape {array.shape}; expected rows of at least {spec.dim} columns or "
-            f"joints [T,{joints},3]"
-        )
     rows = np.pad(array[:, : spec.dim], [(0, missing), (0, 0)], mode="edge")
     return Source(joints_of(rows, spec)[:frames], rows)
 

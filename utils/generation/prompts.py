@@ -20,7 +20,9 @@ class Prompt:
 
 
 def read_prompts(text_prompt, text_path, motion_length):
-    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length. -> [Prompt]"""
+    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length; lines that begin with
+    "# " are comments. -> [Prompt]
+    """
     if 0 < motion_length < STRIDE:
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
@@ -32,7 +34,7 @@ def read_prompts(text_prompt, text_path, motion_length):
     prompts = [
         parse_prompt(line, motion_length, f"{text_path}:{number}")
         for number, line in enumerate(lines, start=1)
-        if line.strip()
+        if line.strip() and not line.lstrip().startswith("# ")  # comments
     ]
     if not prompts:
         raise BadInput(f"--text_path {text_path} holds no prompt: write one a line")
