@@ -66,7 +66,7 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     device = start(args)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed then too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the page takes a Ctrl-C for itself
     with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:
         backends = {}
         for name, values in offered(vars(args)).items():

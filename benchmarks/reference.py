@@ -21,7 +21,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     targets, sections = edit or (None, None)
     sampling = settle(sampling, mardm)
     head = mardm.head(sampling)
-    draw = head.drawer(sampling)
+    draw = head.draw_with(sampling)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]
     inside = lengths_to_mask(m_lens, L)
     targets = text.new_zeros(B, L, mardm.target_dim) if targets is None else targets * inside[..., None]

@@ -72,7 +72,7 @@ both_heads FSQ_MARDM_SiT_XS XS 8000 --text_tokens on
 both_heads FSQ_MARDM_SiT_S S 3000 --text_tokens on
 hears on 2.5 # best on val, .092; 1.5: .108, 4: .100
 hears off 2.5 # best on val, .092; 1.5: .099, 4: .101
-# added after these: the words without leaving the pooled vector out, and pooled text as long as the released weights
+# added after these: the words without leaving the pooled vector out, and pooled text for 8,000 steps
 for seed in 1 2; do
     generator "tokens_both_$seed" XS 1500 --text_tokens on --pooled_drop_prob 0 --seed "$seed"
     evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5

@@ -25,7 +25,7 @@ class Head(nn.Module):
         """Whether a draw needs conditions without text."""
         return sampling.cfg != 1
 
-    def drawer(self, sampling):
+    def draw_with(self, sampling):
         """-> draw(z, z_null, noise), `sample` with this setting, for all rounds of a motion: what depends on
         the setting alone may be computed here, once.
         """

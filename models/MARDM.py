@@ -151,10 +151,9 @@ class MARDM(nn.Module):
                 index = order.argsort(dim=1)
                 x, inside, back = take(x, index), inside.gather(1, index), index.argsort(dim=1)
                 asked = back if asked is None else back.gather(1, asked)
-            last = len(self.MARTransformer) - 1
-            for i, (block, *parts) in enumerate(zip(self.MARTransformer, text.modulations, text.words)):
-                modulation, words = parts
-                x = block(x, modulation, inside, index, words, asked if i == last else None)
+            for block, modulation, words in zip(self.MARTransformer, text.modulations, text.words):
+                wanted = asked if block is self.MARTransformer[-1] else None
+                x = block(x, modulation, inside, index, words, wanted)
         return x.to(latents.dtype)
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
@@ -264,7 +263,7 @@ class MARDM(nn.Module):
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
-        guide, draw = head.guides(sampling), head.drawer(sampling)
+        guide, draw = head.guides(sampling), head.draw_with(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         starts = noise.rows(*places[:2], head.noise_shape).to(x.dtype)
         for width, b, at, slot, start in zip(widths, *(rows.split(counts) for rows in (*places, starts))):

@@ -91,8 +91,8 @@ class OneStepHead(nn.Module):
         """Whether a draw needs conditions without text."""
         return self.null
 
-    def drawer(self, sampling):
-        """As Head.drawer, by one evaluation; see `models.sampling.settle` for the scales."""
+    def draw_with(self, sampling):
+        """As Head.draw_with, by one evaluation; see `models.sampling.settle` for the scales."""
         embedding = self.start + self.scale_embed(self.start.new_full((1,), sampling.cfg))
 
         def draw(z, z_null, noise):
@@ -129,8 +129,8 @@ class FlowMapHead(OneStepHead):
         s, t = (x.new_zeros(1), x.new_ones(1)) if times is None else times
         return x + (t - s)[:, None] * self.velocity(x, s, t, z, w, z_null)
 
-    def drawer(self, sampling):
-        """As OneStepHead.drawer, in sampling.sampler_steps evaluations over equal stretches of time."""
+    def draw_with(self, sampling):
+        """As OneStepHead.draw_with, in sampling.sampler_steps evaluations over equal stretches of time."""
         n = sampling.sampler_steps
 
         def draw(z, z_null, noise):

@@ -44,11 +44,13 @@ def settle(sampling, mardm):
     steps = sampling.sampler_steps or STEPS.get(sampler)
     if sampler == "dopri5" and steps:
         raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")
-    if sampler == "ddpm" and steps not in (None, loaded := len(mardm.DiffMLPs.sampling_schedule)):
-        raise ValueError(
-            f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: pass "
-            "--sampler_steps when it is loaded"
-        )
+    if sampler == "ddpm" and steps:
+        loaded = len(mardm.DiffMLPs.sampling_schedule)
+        if steps != loaded:
+            raise ValueError(
+                f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: pass "
+                "--sampler_steps when it is loaded"
+            )
     return replace(sampling, sampler=sampler, sampler_steps=steps)
 
 

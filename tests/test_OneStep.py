@@ -59,6 +59,15 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("kind", OBJECTIVES.values())
+def test_a_draw_is_the_head_at_this_scale_and_temperature(teacher, kind):
+    student, asked = awake(kind.from_teacher(teacher)), rows(2.0)
+    draw = student.draw_with(replace(ONESTEP, cfg=2.0, temperature=0.5, sampler_steps=1))
+    for x in asked.noise:
+        torch.testing.assert_close(draw(asked.z, None, x), student(0.5 * x, asked.z, asked.w))
+        assert not torch.allclose(student(x, asked.z, asked.w), student(0.5 * x, asked.z, asked.w + 1))
+
+
 def test_a_flow_map_begins_as_the_velocity_of_its_teacher():
     torch.manual_seed(0)
     teacher, asked = awake(DiffMLPs_models["SiT-XS"](target_dim=D, z_dim=H)).eval(), rows(3.0)
@@ -95,7 +104,7 @@ def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
         assert wrong.loss(teacher, asked, 1).mean() > 1e-3
     for x in asked.noise:
         for n in (1, 2, 4):
-            drawn = exact.drawer(replace(ONESTEP, sampler_steps=n))(asked.z, None, x)
+            drawn = exact.draw_with(replace(ONESTEP, sampler_steps=n))(asked.z, None, x)
             torch.testing.assert_close(drawn, 0.5 * x)
 
 

@@ -82,6 +82,13 @@ def test_a_step_counts_once_however_many_pieces_it_has():
     assert vq.idle.tolist() == [0, 1] and vq.codebook[1] == 10
 
 
+def test_a_code_that_padding_alone_uses_is_idle():
+    vq, _ = two_codes()
+    vq(torch.tensor([[[0.5], [-0.5], [9.0]]]), inside=torch.tensor([[True, True, False]]))
+    vq.finish_step()
+    assert vq.idle.tolist() == [0, 1]
+
+
 def test_a_code_that_another_process_uses_is_not_idle():
     vq, z = two_codes()
     for _ in range(5):

@@ -1,11 +1,16 @@
 """The rule that picks the default solver, and the report it stands in."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.sampling import evaluations
 from experiments.sampling.report import Family, rounds_table, write_report
+from experiments.sampling.study import cells
+from models.DiffMLPs import DiffMLPs_SiT
+from models.OneStep import OneStepHead
+from models.sampling import SamplingConfig, settle
 from tests.conftest import ROOT
 from tests.tiny import call
 from utils.errors import BadInput
@@ -125,3 +130,11 @@ def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
     assert call(evaluations.main, line) == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(BadInput, match="no records"):
         evaluations.read(tmp_path)
+
+
+def test_every_cell_of_the_study_is_one_that_a_generator_draws():
+    mardm = SimpleNamespace(DiffMLPs=DiffMLPs_SiT, onestep=OneStepHead(6, 16, 1, 8))
+    table = cells(SamplingConfig(cfg=2.5, sampler="midpoint", sampler_steps=4))
+    assert {how.sampler for how in table.values()} == {"dopri5", "midpoint", "heun", "euler", "onestep"}
+    for how in table.values():
+        assert settle(how, mardm) == how

@@ -17,7 +17,7 @@ import sample
 import train_AE
 import train_MARDM
 from tests.conftest import ROOT
-from tests.tiny import PAIR, TRAIN_AE, TRAIN_MARDM, call, different_tensors, where
+from tests.tiny import PAIR, TRAIN_AE, TRAIN_MARDM, call, different_tensors, linked, where
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 
@@ -156,6 +156,20 @@ def test_bad_input_gives_one_line_and_exit_2(world, tmp_path, capsys, case):
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error and mentions in error
     assert sorted(world.rglob("*")) == before, "something was half-written"
+
+
+@pytest.mark.parametrize(
+    "main, line",
+    [(evaluation_MARDM.main, GENERATOR), (train_MARDM.main, f"{TRAIN_MARDM} --name new --need_evaluation")],
+)
+def test_generated_motion_is_not_judged_without_an_evaluator(world, tmp_path, capsys, main, line):
+    runs = linked(world / "checkpoints", tmp_path / "runs")
+    shutil.rmtree(next(runs.glob("*/text_mot_match")))
+    before = sorted(runs.rglob("*"))
+    assert call(main, f"{where(world, runs)} {line}") == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "no evaluator for" in error and "train_Evaluators.py" in error
+    assert sorted(runs.rglob("*")) == before
 
 
 def test_scripts_explain_themselves_and_run_as_processes(capsys):

@@ -62,7 +62,7 @@ def solvers():
         for n in BUDGETS
         for solver in EVALUATIONS
     }
-    return {"dopri5": {"sampler": "dopri5"}} | fixed
+    return {"dopri5": {"sampler": "dopri5", "sampler_steps": None}} | fixed
 
 
 def cells(base, snaps=SNAPS):

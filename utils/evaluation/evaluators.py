@@ -50,9 +50,9 @@ class TextMotionEvaluator:
         Where there is none: BadInput if it is required, else None.
         """
         path = Run.of(run, MATCHING).model / "finest.tar"
-        if required and not path.is_file():
-            raise BadInput(f"no evaluator for {spec.name} at {path}: train one with train_Evaluators.py")
         if not path.is_file():
+            if required:
+                raise BadInput(f"no evaluator for {spec.name} at {path}: train one with train_Evaluators.py")
             print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
         state = State(load_state(path), path)

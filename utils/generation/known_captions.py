@@ -26,7 +26,7 @@ class KnownCaptions:
         """Of training clips; labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
 
         The shortest captions where there are more than travel: they name single actions. Actions where there
-        are at most 200, without those that are made up of others ("walk+hop") where there are more.
+        are at most 200; where there are more, without the sequences of the demo set ("walk+hop").
         """
         captions = {caption.text for clip in clips for caption in clip.captions}
         texts = sorted(captions, key=lambda text: (len(text), text))[:MOST]
