@@ -79,10 +79,12 @@ for seed in 1 2; do
 done
 both_heads pooled_8000 XS 8000 --text_tokens off # released: scripts/release.py
 guidance
-# added after these. Size S, one seed each, at the guidance of XS: does the sign turn?
-for text in on off; do
-    generator "tokens_S_$text" S 1500 --text_tokens "$text" --seed 1
-    evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
+# added after these. Size S, at the guidance of XS, the same rule for a difference: does the sign turn?
+for seed in 1 2 3; do
+    for text in on off; do
+        generator "tokens_S_${text}_$seed" S 1500 --text_tokens "$text" --seed "$seed"
+        evaluate test --sampler midpoint --repeat_times 2 --cfg 2.5
+    done
 done
 # continuous latents beside `hears off`: the same budgets, seeds and choice of the guidance
 autoencoder AE_Model MARDM
