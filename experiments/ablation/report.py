@@ -29,7 +29,7 @@ COLUMNS = {  # title: key, digits
 READING = f"""Every claim is a number per autoencoder seed (the mean of its generators) and a limit, both
 stated beforehand in `{RULES}`. n: autoencoder seeds, of the variances' ratio degrees of freedom. ±: 95% over
 seeds and test clips. power: the difference that would be noticed four times in five, of the ratio the ratio.
-Last checkpoint; the best on val stands beside it in the tables."""
+Last checkpoint; where the best on val was evaluated too, it stands in the tables."""
 
 
 def flags():
