@@ -146,7 +146,7 @@ def main(argv=None):
         evaluator = TextMotionEvaluator.load(source, spec, device, required=True)
     evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
 
-    scales = sorted(args.cfg_range or (1.0, max(2 * spec.cfg - 1, 1.0)))
+    scales = sorted(map(float, args.cfg_range or (1, max(2 * spec.cfg - 1, 1))))
     if args.need_evaluation and not scales[0] <= spec.cfg <= scales[1]:
         raise BadInput(f"--need_evaluation draws with guidance {spec.cfg:g}: extend --cfg_range to it")
     options = from_flags(DistillationConfig, args, cfg_range=scales, teacher=teacher.tie())
@@ -195,6 +195,7 @@ def main(argv=None):
         if epoch % args.eval_every == 0 or loop.last:
             metrics = validate(ema.model, mardm, ae, val_set, loading, options)
             if evaluator:
+                loop.save()  # as in train_MARDM.py
                 sampling = SamplingConfig(cfg=spec.cfg, sampler="onestep", seed=args.seed)
                 pred = evaluation.generated(mardm, ae, sampling)
                 metrics |= evaluation.compare(evaluation.real(), pred).as_dict()

@@ -90,19 +90,19 @@ def main(argv=None):
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
     from_bvh = args.source_motion and is_bvh(args.source_motion)
     formats = [name for name in args.export if name != "bvh" or not from_bvh]
+    place = in_place if args.in_place else lambda joints: joints
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
     for r, (rows, joints, lines) in enumerate(edits):
         print(*lines, sep="\n")
         stem = names.stem(prompt, 0, r, len(joints))
-        if args.in_place:
-            joints = in_place(joints)
+        joints = place(joints)
         if from_bvh:  # on the source's bones, so that kept frames are as they were
             own = plan.kept if plan.kept.any() else slice(None)
             write_bvh(stem.with_name(stem.name + ".bvh"), joints, spec.fps, spec.skeleton, own)
         export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
         if "mp4" in formats and args.source_motion:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
-            pair, titles = [plan.source.joints, joints], ["source", "edit"]
+            pair, titles = [place(plan.source.joints), joints], ["source", "edit"]
             render_video(beside, pair, spec.skeleton, spec.fps, prompt, titles=titles)
     print(f"{args.repeat_times} edits in {folder}")
 

@@ -125,7 +125,7 @@ def main(argv=None):
     objective = Reconstruction(weights, normalizer, spec)
     reseed(args.seed)  # whatever was built before, an evaluator or not
     ae = make_ae(dim=spec.dim, **vars(design)).to(device)
-    ema = EMA(ae, design.ema_decay)  # itself, at every step, where there is no decay
+    ema = EMA(ae, design.ema_decay)  # without decay itself at every step; float32, as it is used
     speed_up(ae, args)
     optimizer = adamw(ae, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))
@@ -153,8 +153,9 @@ def main(argv=None):
             loop.optimizer_step(optimizer)
             ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)
             ema.update(ae, loop.progress.total_it)
-        if ae.codebook_size:
-            loop.scalars("Train", usage.report())
+        trained = usage.report() if ae.codebook_size else {"tokens": 0}
+        if trained["tokens"]:  # a run that was finished before sees none
+            loop.scalars("Train", trained)
         loop.scalars("Val", validate(ema.model, val_set, objective, loading, device))
         metrics = None
         if evaluator:

@@ -190,13 +190,16 @@ def main(argv=None):
         CONTRAST: lambda: Contrast(spec.dim, [c.text for c in captions]),
     }
     wanted = {"matching": [MATCHING], "contrast": [CONTRAST], "both": [MATCHING, CONTRAST]}[args.which]
-    for name in wanted:
+    runs = {name: from_flags(RunConfig, args, name=name) for name in wanted}
+    begun = [name for name in wanted if Run.of(runs[name]).latest.is_file()] or wanted
+    for name, run_config in runs.items():
         reseed(args.seed)
-        model, run_config = makers[name]().to(device), from_flags(RunConfig, args, name=name)
+        model = makers[name]().to(device)
         config = as_plain(run_config, machine, training, loading) | model.config
         config |= {"dim": dim, "hidden": hidden, "loss": args.loss, "dataset": spec.as_dict()}
         constants = {"mean": normalizer.mean, "std": normalizer.std, "config": config}
-        loop = train(model, run_config, training, loading, device, sets, constants)
+        own = replace(training, is_continue=training.is_continue and name in begun)
+        loop = train(model, run_config, own, loading, device, sets, constants)
         test(model, loop, sets[2], device)
 
 

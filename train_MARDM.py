@@ -65,12 +65,16 @@ def flags():
     return parser
 
 
-def masked_loss(mardm, ae, batch, keys, room):
-    """-> (sum [] of the loss over hidden tokens, how many). batch, keys: on the host (see summed_loss)."""
-    on_device = batch.to(mardm.target_mean.device)
-    latents, targets = ae.tokenize(on_device.motion, batch.m_lens)
-    draws = TrainingDraws(keys, room, random_replacements=ae.random_replacements(latents, keys))
-    return mardm.summed_loss(latents, targets, on_device.text, batch.m_lens // STRIDE, draws)
+def tokenized(ae, batch, device):
+    """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
+    on_device = batch.to(device)
+    return *ae.tokenize(on_device.motion, batch.m_lens), on_device.text, batch.m_lens // STRIDE
+
+
+def masked_loss(mardm, ae, tokens, keys, room):
+    """-> (sum [] of the loss over hidden tokens, how many). keys: on the host (see summed_loss)."""
+    draws = TrainingDraws(keys, room, random_replacements=ae.random_replacements(tokens[0], keys))
+    return mardm.summed_loss(*tokens, draws)
 
 
 def validate(mardm, ae, val_set, loading, device):
@@ -81,10 +85,10 @@ def validate(mardm, ae, val_set, loading, device):
     with inference(mardm):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
-            loss, count = masked_loss(mardm, ae, batch, keys, val_set.longest)
+            latents, targets, text, m_lens = tokens = tokenized(ae, batch, device)
+            loss, count = masked_loss(mardm, ae, tokens, keys, val_set.longest)
             means.add(count, loss=loss)
-            latents, m_lens = ae.tokenize(batch.motion.to(device), batch.m_lens)[0], batch.m_lens // STRIDE
-            near = neighbour_attention(mardm, latents, batch.text.to(device), m_lens)
+            near = neighbour_attention(mardm, latents, text, m_lens)
             means.add(len(batch), neighbour_attention=near * len(batch))
     return means.pop()
 
@@ -122,7 +126,7 @@ def main(argv=None):
         mardm.set_target_stats(*measure_targets(ae, train_set, loading, device))
     if not design.noise_replacements:
         keep_real_tokens(ae, train_set, device)
-    ema = EMA(mardm, design.ema_decay)
+    ema = EMA(mardm, design.ema_decay)  # evaluated in float32, as evaluation_MARDM.py does
     speed_up(mardm, args)
     optimizer = adamw(mardm, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))
@@ -146,12 +150,14 @@ def main(argv=None):
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 keys = sample_keys(batch.index, Purpose.TRAINING, args.seed, loop.progress.total_it)
-                loop.backward(*masked_loss(mardm, ae, batch, keys, train_set.longest))
+                tokens = tokenized(ae, batch, device)
+                loop.backward(*masked_loss(mardm, ae, tokens, keys, train_set.longest))
             loop.optimizer_step(optimizer)
             ema.update(mardm, loop.progress.total_it)
         metrics = None
         loop.scalars("Val", validate(mardm, ae, val_set, loading, device))
         if evaluator and (epoch % args.eval_every == 0 or loop.last):
+            loop.save()  # an evaluation takes minutes, and no signal is heard in it
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
             pred = evaluation.generated(ema.model, ae, sampling)
             metrics = evaluation.compare(evaluation.real(), pred).as_dict()

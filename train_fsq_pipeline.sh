@@ -126,11 +126,9 @@ if [ ! -f "$runs/text_mot_match/model/finest.tar" ]; then
     case "$DATASET" in
         t2m | kit) echo "No evaluators in $runs: training our own. Figures compare with others' only under the published ones (docs/training.md)." ;;
     esac
-    step evaluators python train_Evaluators.py "${common[@]}" ${EVALUATOR_FLAGS[@]+"${EVALUATOR_FLAGS[@]}"}
 fi
-if [ ! -f "$runs/length_estimator/model/finest.tar" ]; then
-    step length_estimator python train_LengthEstimator.py "${common[@]}" ${LENGTH_FLAGS[@]+"${LENGTH_FLAGS[@]}"}
-fi
+train_or_take text_mot_match evaluators python train_Evaluators.py "${common[@]}" ${EVALUATOR_FLAGS[@]+"${EVALUATOR_FLAGS[@]}"}
+train_or_take length_estimator length_estimator python train_LengthEstimator.py "${common[@]}" ${LENGTH_FLAGS[@]+"${LENGTH_FLAGS[@]}"}
 
 if begin 1 "Train FSQ-AE ($AE_MODEL)"; then
     once "$runs/$AE_NAME/model" train_ae python train_AE.py "${common[@]}" --name "$AE_NAME" --model "$AE_MODEL" "${AE_FLAGS[@]}" \

@@ -209,7 +209,8 @@ class GeneratorBench(Bench):
         ae = self.ae
         if tokens:  # as a cache of them would have it
             ae = SimpleNamespace(tokenize=lambda *_: given.tokens, random_replacements=ae.random_replacements)
-        self.gradient_step(*train_MARDM.masked_loss(self.mardm, ae, batch, keys, FRAMES // STRIDE))
+        on_device = train_MARDM.tokenized(ae, batch, self.device)
+        self.gradient_step(*train_MARDM.masked_loss(self.mardm, ae, on_device, keys, FRAMES // STRIDE))
         self.average.update(self.mardm, 10**5)
 
     @plain_products()

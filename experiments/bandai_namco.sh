@@ -14,10 +14,8 @@ common=(--dataset_name BandaiNamco --num_workers 0)
 
 [ -f datasets/BandaiNamco/spec.json ] ||
     step prepare python prepare_dataset.py joints --input "$data" --name BandaiNamco
-[ -f $runs/text_mot_match/model/finest.tar ] ||
-    step evaluator python train_Evaluators.py "${common[@]}" --which matching
-[ -f $runs/length_estimator/model/finest.tar ] ||
-    step length_estimator python train_LengthEstimator.py "${common[@]}"
+train_or_take text_mot_match evaluator python train_Evaluators.py "${common[@]}" --which matching
+train_or_take length_estimator length_estimator python train_LengthEstimator.py "${common[@]}"
 
 # autoencoder NAME MODEL FLAGS...: train and evaluate it
 autoencoder() {

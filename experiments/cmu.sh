@@ -15,11 +15,9 @@ common=(--dataset_name CMU --num_workers 0)
 
 [ -f datasets/CMU/spec.json ] ||
     step prepare python prepare_dataset.py joints --input "$data" --name CMU --mirror
-[ -f $runs/text_mot_match/model/finest.tar ] ||
-    step evaluator python train_Evaluators.py "${common[@]}" --which matching --text minilm --batch_size 128 \
-        --weight_decay 0.05 --epoch 24
-[ -f $runs/length_estimator/model/finest.tar ] ||
-    step length_estimator python train_LengthEstimator.py "${common[@]}"
+train_or_take text_mot_match evaluator python train_Evaluators.py "${common[@]}" --which matching --text minilm --batch_size 128 \
+    --weight_decay 0.05 --epoch 24
+train_or_take length_estimator length_estimator python train_LengthEstimator.py "${common[@]}"
 
 # autoencoder NAME FAMILY: train and evaluate it; FAMILY: of its generators
 autoencoder() {

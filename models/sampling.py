@@ -48,8 +48,8 @@ def settle(sampling, mardm):
         loaded = len(mardm.DiffMLPs.sampling_schedule)
         if steps != loaded:
             raise ValueError(
-                f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: pass "
-                "--sampler_steps when it is loaded"
+                f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: load it with "
+                f"sampler_steps {steps}"
             )
     return replace(sampling, sampler=sampler, sampler_steps=steps)
 

@@ -48,17 +48,20 @@ def whole_folder(path):
             if leftover.exists():
                 shutil.rmtree(leftover)
 
-    try:
-        with _unwritten(path):
-            tidy()
-            part.mkdir(parents=True)
-            yield part
-            if path.exists():
-                path.rename(old)
-            part.rename(path)
-    finally:
-        with contextlib.suppress(OSError):
-            tidy()
+    with _unwritten(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):  # another process would take part for a leftover
+        try:
+            with _unwritten(path):
+                tidy()
+                part.mkdir()
+                yield part
+                if path.exists():
+                    path.rename(old)
+                part.rename(path)
+        finally:
+            with contextlib.suppress(OSError):
+                tidy()
 
 
 @contextmanager

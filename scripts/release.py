@@ -67,14 +67,19 @@ def main(argv=None):
     ae = load_state(Run.of(args, tie["name"]).model / tie["file"])
     if weights_hash(ae["ae"]) != tie["sha256"]:
         raise BadInput(f"{tie['name']}/model/{tie['file']} is not the autoencoder of {args.name} any more")
+    encoder = generator["config"]["text_encoder"]
     estimator = load_state(Run.of(args, "length_estimator").finest)
+    if estimator["config"]["text_encoder"] != encoder:
+        raise BadInput(
+            f"the length estimator was trained with {estimator['config']['text_encoder']}, {args.name} with "
+            f"{encoder}: run train_LengthEstimator.py --text_encoder {encoder}"
+        )
     released_ae = packed(ae, ["ae"], name=args.to_ae)
     released_ae_path, path = Run.of(args, args.to_ae).best, Run.of(args, args.to).best
     tie |= {"name": args.to_ae, "file": path.name, "sha256": weights_hash(released_ae["ae"])}
     # The raw weights are of use to training only: the average is kept alone.
     released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae, autoencoder=tie)
     released |= {"estimator": half(estimator["estimator"])}
-    encoder = generator["config"]["text_encoder"]
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     clips = load_clips(spec, root, "train")
     known = KnownCaptions.of(

@@ -42,6 +42,15 @@ current() {
     done
 }
 
+# train_or_take NAME LOG COMMAND...: `once`, for the evaluators or the length estimator in the folder NAME, unless the one
+# there came from elsewhere
+train_or_take() {
+    local folder=$runs/$1/model
+    if [ ! -f "$folder/finest.tar" ] || [ -f "$folder/latest.tar" ]; then
+        once "$folder" "${@:2}" $(continued "$1")
+    fi
+}
+
 # distill RUN COMMAND...: `once`, for the head of the run beside it; begun anew where a training came after it
 distill() {
     local folder=$runs/$1/onestep/model

@@ -18,6 +18,7 @@ from models.MARDM import MARDM_models
 from models.masking import by_round, lengths_to_mask, reveal_rounds
 from models.sampling import SamplingConfig
 from tests.test_MARDM import awake
+from utils.training.monitoring import neighbour_attention
 
 LENGTHS = torch.tensor([1, 9, 2, 5])
 HOW = SamplingConfig(time_steps=7, cfg=3.0, sampler_steps=2, snap="off")
@@ -310,6 +311,8 @@ def test_compiled_parts_draw_and_train_as_eager_ones(single):
     torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, sampling), drawn, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loss(), lost, atol=1e-5, rtol=1e-5)
     assert list(mardm.state_dict()) == names
+    with torch.no_grad():  # after the blocks were compiled without hooks, as a validation looks at them
+        assert 0 < neighbour_attention(mardm.eval(), latents, text, torch.tensor([10, 4, 7, 10])) < 1
 
 
 def test_where_nothing_compiles_one_line_says_so(single, monkeypatch):

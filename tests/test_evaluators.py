@@ -532,6 +532,17 @@ def test_labels_are_read_or_left_alone(tmp_path):
         evaluation_report.read_labels(tmp_path, clips)
 
 
+def test_both_evaluators_go_on_after_an_interruption_in_the_first(world, tmp_path, capsys):
+    line = f"{where(world, tmp_path)} --max_iters 2 --batch_size 16 --dim 16 --hidden 16 16 16 --epoch 1"
+    assert call(train_Evaluators.main, f"{line} --which matching") == 0
+    assert call(train_Evaluators.main, line) == 2  # it asks before it goes on
+    capsys.readouterr()
+    assert call(train_Evaluators.main, f"{line} --is_continue") == 0
+    assert "going on from" in capsys.readouterr().out
+    assert all(list(tmp_path.glob(f"*/{name}/model/finest.tar")) for name in (MATCHING, CONTRAST))
+    assert call(train_Evaluators.main, f"{where(world, tmp_path / 'none')} --is_continue") == 2
+
+
 def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path, monkeypatch, capsys):
     """The command, as where there are clips enough: what it found is in the file and warns at evaluations."""
     monkeypatch.setattr(train_Evaluators, "mean_r_precision", lambda *_, **__: np.array([0.1, 0.2, 0.3]))

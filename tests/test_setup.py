@@ -161,6 +161,28 @@ def test_every_command_of_the_line_on_cmu_is_one_its_script_takes(pipeline):
 
 
 @pytest.mark.parametrize("script", SITTINGS)
+@pytest.mark.parametrize(
+    "name, trains", [("text_mot_match", "Evaluators"), ("length_estimator", "LengthEstimator")]
+)
+def test_an_interrupted_evaluator_goes_on_and_one_from_elsewhere_is_taken(pipeline, script, name, trains):
+    data = "Demo" if "fsq" in script else "BandaiNamco"
+    folder = pipeline / "checkpoints" / data / name / "model"
+    folder.mkdir(parents=True)
+
+    def called(*present):
+        for file in ("latest.tar", "finest.tar"):
+            (folder / file).touch() if file in present else (folder / file).unlink(missing_ok=True)
+        (pipeline / "calls").unlink(missing_ok=True)
+        assert bash(pipeline, script, *SITTINGS[script]).returncode == 0
+        return [flags for first, *flags in commands(pipeline) if first == f"train_{trains}.py"]
+
+    assert called("finest.tar") == []
+    (interrupted,) = called("latest.tar", "finest.tar")  # after its first epoch it has a best one
+    assert interrupted[-1] == "--is_continue"
+    assert called("latest.tar", "finest.tar") == []
+
+
+@pytest.mark.parametrize("script", SITTINGS)
 def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, script):
     """No training, evaluation or sampling, until a training has gone on or a command has changed."""
 

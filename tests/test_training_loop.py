@@ -265,6 +265,30 @@ def test_a_run_is_continued_as_it_was_begun(tmp_path, key, other):
         Rehearsal(tmp_path, constants={"config": config | {key: other}}, is_continue=True)
 
 
+def test_a_run_is_continued_on_the_data_that_it_was_begun_on(tmp_path):
+    statistics = {"mean": torch.zeros(5), "std": torch.ones(5)}
+    Rehearsal(tmp_path, constants=statistics, max_iters=2).train()
+    Rehearsal(tmp_path, constants=statistics, is_continue=True)
+    with pytest.raises(BadInput, match="data with other statistics"):
+        Rehearsal(tmp_path, constants=statistics | {"std": torch.full((5,), 2.0)}, is_continue=True)
+
+
+@pytest.mark.parametrize("max_iters, epoch", [(0, 2), (5, 9)])
+def test_a_run_saved_before_its_epoch_is_closed_closes_it_when_resumed(tmp_path, max_iters, epoch):
+    """As it is before an evaluation, in which it may be killed."""
+    same = {"max_iters": max_iters, "epoch": epoch, "lr": 1e-2, "weight_decay": 1e-2}
+    loop, killed = (Rehearsal(tmp_path / name, **same) for name in "ab")
+    loop = loop.train().loop
+    killed.loop.finish_epoch = lambda _: killed.loop.save() or sys.exit()
+    with pytest.raises(SystemExit):
+        killed.train()
+    resumed = Rehearsal(tmp_path / "b", is_continue=True, **same).train().loop
+    counts = [(one.progress.ep, one.progress.total_it, one.progress.batch) for one in (loop, resumed)]
+    assert counts[0] == counts[1] == ((1, 5, 0) if max_iters else (2, 10, 0))
+    weights = [load_state(one.run.latest)["net"]["weight"] for one in (loop, resumed)]
+    assert torch.equal(*weights)
+
+
 @pytest.mark.parametrize("max_iters, epoch, last", [(5, 9, 1), (10, 9, 2), (7, 9, 2), (0, 3, 3)])
 def test_the_last_epoch_is_known_before_it_is_closed(tmp_path, max_iters, epoch, last):
     """5 batches an epoch; --max_iters on its border as well: the evaluation at the end depends on it."""

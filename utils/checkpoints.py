@@ -303,7 +303,7 @@ def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **
     try:
         mardm.DiffMLPs.reschedule(ddpm_steps, sample_steps or min(ddpm_steps, DDPM_STEPS))
     except ValueError as error:
-        raise BadInput(f"--sampler_steps: {error}") from None
+        raise BadInput(f"sampler_steps: {error}") from None
     return mardm
 
 

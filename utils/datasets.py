@@ -57,7 +57,7 @@ class DatasetSpec:
         """Raises ValueError for what no data set can be."""
         if not (is_number(self.fps) and 0.1 <= self.fps <= 1000):
             raise ValueError(f"fps {self.fps!r}, not between 0.1 and 1000")
-        if not STRIDE <= whole(self.min_frames) <= whole(self.max_frames) <= MAX_ROWS:
+        if not STRIDE <= whole(self.min_frames) <= min(whole(self.max_frames), MAX_FRAMES) <= MAX_ROWS:
             raise ValueError(
                 f"min_frames {self.min_frames!r}, not between {STRIDE} and max_frames {self.max_frames!r}"
             )

@@ -183,7 +183,9 @@ class EvaluationRun:
         return Row(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
-        """95% half widths over clips of what `compare` measures in repeat 0, but diversity. -> dict"""
+        """95% half widths over clips of what `compare` measures in repeat 0, but diversity; R-precision in
+        pools of its own. -> dict
+        """
         kept, rng = self._rows(0)
         if len(kept) < 4:
             return {}

@@ -202,9 +202,8 @@ class Report:
     def log(self, text, quiet=False):
         if not quiet:
             print(text, flush=True)
-        file = self.folder / "eval.log"
-        before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-        write_text(file, f"{before}{text}\n")
+        with open(self.folder / "eval.log", "a", encoding="utf-8") as file:  # others may write to it as well
+            file.write(f"{text}\n")
 
     def finish(self, evaluation, rows, **more):
         """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Row."""

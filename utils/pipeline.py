@@ -200,10 +200,17 @@ def _short(texts):
 
 
 def load(
-    run, checkpoints_dir="./checkpoints", device="cpu", checkpoint="best", precision="fp32", compile=False
+    run,
+    checkpoints_dir="./checkpoints",
+    device="cpu",
+    checkpoint="best",
+    precision="fp32",
+    compile=False,
+    sampler_steps=None,
 ):
     """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint says which autoencoder it
-    belongs to. device: "auto" takes a CUDA device where there is one.
+    belongs to. device: "auto" takes a CUDA device where there is one. sampler_steps: of a DDPM head alone,
+    the steps in which it will sample [at most 50].
     """
     dataset_name, _, name = str(run).partition("/")
     if not name:
@@ -215,6 +222,7 @@ def load(
         checkpoint=checkpoint,
         precision=precision,
         compile=compile,
+        sampler_steps=sampler_steps,
     )
     for one in fields(source):
         value, allowed = getattr(source, one.name), one.metadata.get("choices")

@@ -117,4 +117,5 @@ def cached_embeddings(encoder, captions, file, words=False):
     lengths = [end - start for start, end in known.places.values()] + [len(rows) for rows in new]
     whole = Embeddings([*known, *missing], lengths, np.concatenate([known.rows, *new]), words)
     index = {"captions": list(whole), "lengths": lengths}
-    return read_cache(file, build, remedy) if write_cache(file, index, whole.rows, remedy) else whole
+    kept = read_cache(file, build, remedy) if write_cache(file, index, whole.rows, remedy) else None
+    return kept if kept and set(captions) <= set(kept) else whole  # another process may have written since

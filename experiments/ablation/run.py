@@ -78,8 +78,8 @@ def started(plan, job):
         if not free or file.is_file():
             return False
         command = [sys.executable, *plan.command(job)]
-        place = plan.runs / job.run / ("onestep/model" if job.record == "distill" else "model")
-        if job.record in ("train", "distill") and (place / "latest.tar").is_file():
+        folders = {"train": job.run, "distill": f"{job.run}/onestep", "evaluator": "text_mot_match"}
+        if (plan.runs / folders.get(job.record, "") / "model" / "latest.tar").is_file():
             command.append("--is_continue")
         print("+", shlex.join(command), flush=True)
         begun, log = time.time(), plan.runs / "logs" / f"{file.name}.log"

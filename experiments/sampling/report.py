@@ -89,8 +89,9 @@ class Family:
         reference, fewest = self.summary(f"dopri5/{snap}"), None
         for name, evaluations in self.solvers(snap).items() if reference else ():
             if name.split("-")[0] == solver:
-                away = self.against(f"{name}/{snap}", f"dopri5/{snap}")[0]
-                fewest = None if abs(away) > NEAR * reference[0] else fewest or evaluations
+                away = self.against(f"{name}/{snap}", f"dopri5/{snap}")
+                if away:
+                    fewest = None if abs(away[0]) > NEAR * reference[0] else fewest or evaluations
         return fewest
 
     def holds(self, cell):

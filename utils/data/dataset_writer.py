@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from models.AE import STRIDE
+from models.LengthEstimator import MAX_FRAMES
 from motion.files import whole_folder, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
@@ -33,7 +34,7 @@ class SetConfig:
 
     name: str
     dataset_dir: str = flag("where the data sets lie", "./datasets")
-    min_frames: int = flag("shorter clips are left out", 24, type=count(STRIDE, MAX_ROWS))
+    min_frames: int = flag("shorter clips are left out", 24, type=count(STRIDE, MAX_FRAMES))
     overwrite: bool = flag("replace a set of that name", False)
     facing: str = flag(
         "of the heading: hips with the shoulders' sign, or as published",

@@ -1,6 +1,7 @@
 """samples.json: what it takes to draw the motions of a call again, and their files."""
 
 import hashlib
+import itertools
 import json
 import math
 import time
@@ -45,9 +46,17 @@ class Record:
         except FileNotFoundError:
             return []
         except ValueError:
-            print(f"{self.path} was not readable and is begun anew")
+            aside = unused(self.path.with_name(f"{self.path.name}.unreadable"))
+            self.path.rename(aside)
+            print(f"{self.path} was not readable: it is kept as {aside.name}, and a new one begun")
             return []
         return calls
+
+
+def unused(path):
+    """The path, or with the first number behind it that no file has."""
+    numbered = (path.with_name(f"{path.name}{n}") for n in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def sha256(path):

@@ -108,7 +108,8 @@ def neighbour_attention(mardm, latents, text, m_lens):
         for block in mardm.MARTransformer
     ]
     try:
-        mardm.transformer(x, text, inside)
+        with torch.compiler.set_stance("force_eager"):  # compiled blocks would not call the hooks
+            mardm.transformer(x, text, inside)
     finally:
         for hook in hooks:
             hook.remove()

@@ -129,7 +129,7 @@ class TrainingLoop:
         """
         progress, seed = self.progress, self.loading.seed
         if self._enough():
-            self.done = True
+            self.done = progress.batch < self.loading.steps(dataset)
             return
         steps = shared_loader(dataset, self.loading, self.device, progress.ep, progress.batch, shuffle=True)
         first, total = progress.batch, len(steps) + progress.batch
@@ -280,7 +280,13 @@ class TrainingLoop:
                 reason = " ".join(str(error).split())[:200]
                 raise BadInput(f"{latest}: {name} does not fit: {reason}") from None
         self._apply_rates()
-        self.constants |= {key: state[key] for key in ("target_stats", "mean", "std") if key in state}
+        for key in {"mean", "std"} & self.constants.keys() & state.keys():
+            if not torch.equal(torch.as_tensor(state[key]), torch.as_tensor(self.constants[key])):
+                raise BadInput(
+                    f"{latest} was trained on data with other statistics (Mean.npy, Std.npy) than these: "
+                    "continue it on its own data, or train anew under another --name"
+                )
+        self.constants |= {key: state[key] for key in ("target_stats",) if key in state}
         print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
         return place
 
