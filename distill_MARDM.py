@@ -35,14 +35,13 @@ from utils.config import (
     as_plain,
     from_flags,
 )
-from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, find_dataset, shared_loader
+from utils.datasets import find_dataset, shared_loader
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
-from utils.text_embeddings import check_width, embed_captions
+from utils.text_embeddings import captioned_sets, check_width
 from utils.training.train_utils import (
     EMA,
     RunningMean,
@@ -134,13 +133,11 @@ def main(argv=None):
     mardm, ae, spec = teacher.mardm, teacher.autoencoder.ae, teacher.autoencoder.spec
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder
-    with distributed.main_first():
-        train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
-        text, width = embed_captions([train_clips, val_clips], encoder, root, device, mardm.words)
-    check_width(encoder, width, mardm.cond_emb.in_features, source.name)
     frames = teacher.config.whole("max_motion_length", 4, 10**4, MAX_FRAMES)
-    train_set = TextMotionSet(train_clips, teacher.autoencoder.normalizer, text, frames, True, args.seed)
-    val_set = TextMotionSet(val_clips, teacher.autoencoder.normalizer, text, frames)
+    train_set, val_set, width = captioned_sets(
+        teacher.autoencoder, root, encoder, device, mardm.words, frames, args.seed
+    )
+    check_width(encoder, width, mardm.cond_emb.in_features, source.name)
     evaluator = None
     if args.need_evaluation:
         evaluator = TextMotionEvaluator.load(source, spec, device, required=True)

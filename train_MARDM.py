@@ -27,13 +27,12 @@ from utils.config import (
     as_plain,
     from_flags,
 )
-from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, find_dataset, shared_loader
+from utils.datasets import find_dataset, shared_loader
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
-from utils.text_embeddings import embed_captions
+from utils.text_embeddings import captioned_sets
 from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens, measure_targets
 from utils.training.train_utils import (
@@ -101,15 +100,12 @@ def main(argv=None):
     device = distributed.init_distributed(start(machine))
 
     autoencoder = load_ae(source, device)
-    ae, spec, normalizer = autoencoder.ae, autoencoder.spec, autoencoder.normalizer
+    ae, spec = autoencoder.ae, autoencoder.spec
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder, words = args.text_encoder or spec.text_encoder, args.text_tokens == "on"
-    with distributed.main_first():
-        train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
-        text, text_dim = embed_captions([train_clips, val_clips], encoder, root, device, words)
-    frames = args.max_motion_length
-    train_set = TextMotionSet(train_clips, normalizer, text, frames, crop=True, seed=args.seed)
-    val_set = TextMotionSet(val_clips, normalizer, text, frames)
+    train_set, val_set, text_dim = captioned_sets(
+        autoencoder, root, encoder, device, words, args.max_motion_length, args.seed
+    )
     evaluator = None
     if args.need_evaluation:
         evaluator = TextMotionEvaluator.load(source, spec, device, required=True)

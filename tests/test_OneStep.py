@@ -267,8 +267,8 @@ def test_what_a_student_cannot_learn_from_or_be_judged_by_is_refused_at_once(wor
     line = f"--name MARDM {where(world)} {DISTILL}"
     assert call(distill_MARDM.main, f"{line} --need_evaluation --cfg_range 3 6") == 2
     assert "--need_evaluation draws with guidance 2.5" in capsys.readouterr().err
-    embed = distill_MARDM.embed_captions
-    monkeypatch.setattr(distill_MARDM, "embed_captions", lambda *given: (embed(*given)[0], 512))
+    sets = distill_MARDM.captioned_sets
+    monkeypatch.setattr(distill_MARDM, "captioned_sets", lambda *given: (*sets(*given)[:2], 512))
     assert call(distill_MARDM.main, f"{line} --text_encoder minilm") == 2
     assert "minilm is 512 wide, MARDM was trained on 384" in capsys.readouterr().err
     own = find_dataset("Demo", world / "datasets")[0]

@@ -12,7 +12,10 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from models.TextEncoder import TextEncoder
+from utils import distributed
 from utils.data.cache_file import read_cache, write_cache
+from utils.data.clips import load_clips
+from utils.datasets import TextMotionSet
 from utils.errors import BadInput
 
 
@@ -57,6 +60,19 @@ def embed_captions(clip_sets, encoder_name, root, device, words=False):
         return cached_embeddings(encoder, captions, file, words), encoder.dim
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def captioned_sets(autoencoder, root, encoder_name, device, words, max_frames, seed):
+    """The clips that a generator on this autoencoder learns from, with embedded captions.
+
+    -> (train set, val set, text width)
+    """
+    spec, normalizer = autoencoder.spec, autoencoder.normalizer
+    with distributed.main_first():
+        train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
+        text, width = embed_captions([train_clips, val_clips], encoder_name, root, device, words)
+    train_set = TextMotionSet(train_clips, normalizer, text, max_frames, crop=True, seed=seed)
+    return train_set, TextMotionSet(val_clips, normalizer, text, max_frames), width
 
 
 class Embeddings(Mapping):
