@@ -311,8 +311,10 @@ def test_compiled_parts_draw_and_train_as_eager_ones(single):
     torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, sampling), drawn, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loss(), lost, atol=1e-5, rtol=1e-5)
     assert list(mardm.state_dict()) == names
-    with torch.no_grad():  # after the blocks were compiled without hooks, as a validation looks at them
-        assert 0 < neighbour_attention(mardm.eval(), latents, text, torch.tensor([10, 4, 7, 10])) < 1
+    with torch.no_grad():  # after the blocks were compiled without hooks, as in a validation
+        mardm.eval()
+        loss()
+        assert 0 < neighbour_attention(mardm, latents, text, torch.tensor([10, 4, 7, 10])) < 1
 
 
 def test_where_nothing_compiles_one_line_says_so(single, monkeypatch):
