@@ -38,11 +38,11 @@ class DiffMLPs_SiT(Head):
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
-    def cost(self, sampling):
-        """The solver and its evaluations of the net, as text."""
+    def describe_sampling(self, sampling):
+        """The solver and its evaluations of the net per token, as text."""
         if sampling.sampler not in EVALUATIONS:
             return f"{sampling.sampler}: as many evaluations as its tolerance takes"
-        return steps_cost(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
+        return describe_steps(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
 
 
 class DiffMLPs_DDPM(Head):
@@ -76,12 +76,13 @@ class DiffMLPs_DDPM(Head):
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling_schedule, noise[:, 0], noise[:, 1:], sampling.temperature)
 
-    def cost(self, sampling):
-        """As DiffMLPs_SiT.cost."""
-        return steps_cost("DDPM", len(self.sampling_schedule), 1)
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
+        return describe_steps("DDPM", len(self.sampling_schedule), 1)
 
 
-def steps_cost(solver, steps, evaluations):
+def describe_steps(solver, steps, evaluations):
+    """A solver, its steps and its evaluations of the net (so many per step), as text."""
     counted = (steps, "step"), (steps * evaluations, "evaluation")
     steps_taken, asked = (f"{n} {word}{'s' * (n > 1)}" for n, word in counted)
     return f"{solver}, {steps_taken}: {asked} a token"

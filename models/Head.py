@@ -6,7 +6,8 @@ from torch import nn
 
 
 class Head(nn.Module):
-    """A head has `loss(targets, z, t, noise)` and `sample(z, z_null, noise, sampling)`; here is what most do.
+    """A head has `loss(targets, z, t, noise)`, `sample(z, z_null, noise, sampling)` and
+    `describe_sampling(sampling)`; here is what most do.
 
     noisy: it trains on standardised targets, at random times and noise. samplers: the entries of
     `SamplingConfig.sampler` that it has; the first one is its own. noise_shape: what one token's draw needs.

@@ -296,10 +296,11 @@ class MARDM(nn.Module):
         order, asked = (None if rows is None else rows.repeat(2, 1) for rows in (order, asked))
         return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, asked).chunk(2)
 
-    def cost(self, sampling):
+    def describe_sampling(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""
         sampling = settle(sampling, self)
-        return f"sampler {self.head(sampling).cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
+        sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
+        return f"sampler {sampler}, {'' if guided else 'not '}guided"
 
 
 class FSQ_MARDM(MARDM):

@@ -16,7 +16,7 @@ from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
-from models.DiffMLPs import DiffMLPs_DDPM, steps_cost
+from models.DiffMLPs import DiffMLPs_DDPM, describe_steps
 from models.draws import GUIDANCE, NOISE, TIME
 from models.layers import Linear
 from models.masking import lengths_to_mask
@@ -101,8 +101,9 @@ class OneStepHead(nn.Module):
 
         return draw
 
-    def cost(self, sampling):
-        return steps_cost("onestep", sampling.sampler_steps, 1)
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
+        return describe_steps("onestep", sampling.sampler_steps, 1)
 
 
 class FlowMapHead(OneStepHead):

@@ -71,8 +71,8 @@ class SoftmaxHead(Head):
             hidden = self._given(i, hidden, digits.repeat(2) if guided else digits)
         return self.grid.digits_to_codes(torch.stack(drawn, dim=-1)).to(z.dtype) + damage
 
-    def cost(self, sampling):
-        """As DiffMLPs_SiT.cost."""
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
         return "softmax: 1 evaluation a token"
 
     def _hidden(self, z):
