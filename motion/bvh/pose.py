@@ -142,6 +142,22 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
     return place(offsets, world, joints[:, 0], skeleton)
 
 
+def local_rotations(world, skeleton):
+    """World rotations [T,J,3,3] -> each joint's relative to its parent's; the root's stays."""
+    local = world.copy()
+    local[:, 1:] = np.swapaxes(world[:, list(skeleton.parents[1:])], -1, -2) @ world[:, 1:]
+    return local
+
+
+def rest_places(offsets, skeleton, root=(0, 0, 0)):
+    """Positions [J,3] of the rest pose of these offsets [J,3]."""
+    places = np.zeros((len(skeleton), 3))
+    places[0] = root
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        places[joint] = places[parent] + offsets[joint]
+    return places
+
+
 def place(offsets, world, root, skeleton):
     """Positions [T,J,3] of the skeleton of constant offsets in a pose."""
     places = np.empty((len(world), len(skeleton), 3))
