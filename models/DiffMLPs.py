@@ -30,7 +30,7 @@ class DiffMLPs_SiT(Head):
         return flow.loss(self.net, targets, z, t, noise)
 
     def sample(self, z, z_null, noise, sampling):
-        """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
+        """Conditions [N,H], unconditional ones [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
 
         sampling: see `models.sampling.SamplingConfig`.
         """
@@ -89,11 +89,11 @@ def describe_steps(solver, steps, evaluations):
 
 
 def at_times(net, times, z, most=512):
-    """`net` for a solver that asks at these times [T], in this order, for the same conditions at each.
+    """`net` for a solver that calls it at these times [T], in this order, with the same conditions.
 
-    All that does not depend on x is computed at once, at the first call: 3/5 of the weights are read once
-    and not T times. Where T times the rows of z are more than `most`, reading weights takes no time, and
-    `net` itself is returned; so it is where it was compiled, and for times that are not known (None).
+    The modulations of all times are computed at the first call, so that 3/5 of the weights are read once and
+    not T times. That pays while reading weights takes the time: for more than `most` rows (T times those of
+    z) `net` itself is returned, as it is if compiled or if the times are not known (None).
     """
     if times is None or len(times) * len(z) > most or net._compiled_call_impl:
         return net
@@ -120,7 +120,7 @@ DiffMLPs_models = {
 
 
 def make_head(name, target_dim, z_dim, options):
-    """An entry of DiffMLPs_models with what GeneratorOptions say of it."""
+    """An entry of DiffMLPs_models, built with its part of the GeneratorOptions."""
     own = {"width": options.head_width} if options.head_width else {}
     if name.startswith("Softmax"):
         own |= {"levels": options.levels, "coordinates": options.softmax_coordinates}

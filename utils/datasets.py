@@ -34,7 +34,7 @@ from utils.safe_load import MIN_STD
 
 
 def whole(value):
-    """An int as it is; what is none is nowhere between two others."""
+    """The value if it is an int, else NaN, for which every comparison is false."""
     return value if type(value) is int else math.nan
 
 
@@ -190,7 +190,7 @@ class Batch:
 
 
 def collate(samples):
-    """(motion [T_i,dim], name, caption, text, index) x B -> Batch, padded to the longest.
+    """B samples (motion [T_i,dim], name, caption, text, index) -> Batch, padded to the longest.
 
     text: [E], or with words [1+W_i,E], or None.
     """
