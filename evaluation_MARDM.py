@@ -59,7 +59,7 @@ def main(argv=None):
     report.log(
         f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {autoencoder.model}"
     )
-    report.log(mardm.cost(sampling))
+    report.log(mardm.describe_sampling(sampling))
 
     repeats, generated = config.repeat_times, Row([])
     for repeat in range(repeats):

@@ -113,7 +113,7 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec = pipeline.spec
     sampling = sampling_config(args, spec, pipeline.mardm)
-    print(pipeline.mardm.cost(sampling))
+    print(pipeline.mardm.describe_sampling(sampling))
     texts = [prompt.text for prompt in prompts]
     rows = pipeline.embed(texts)
     for line in pipeline.warnings(texts, rows):

@@ -59,7 +59,7 @@ from utils.training.train_utils import EMA, adamw, inference, learning_rate, opt
 STARTS = {"neighbours": "#7570b3", "relative_bias": "#d95f02"}  # and their colours
 MARKERS = {"continuous": "o", "FSQ": "s", "VQ": "v"}
 FAMILIES = {"continuous": "MARDM", "FSQ": "FSQ-MARDM", "VQ": "VQ_MARDM"}
-LOST, WORSE = 0.25, 1.02
+LOST = 0.25  # of attention: below, a run has lost its neighbour heads
 BATCH, EVERY = 16, 25
 OPTIONS = {"dropout": 0.1, "diffmlps_batch_mul": 1}
 EMA_DECAY = 0.999

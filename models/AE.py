@@ -134,8 +134,8 @@ class AE(nn.Module):
         return latents.to(motion.dtype)
 
     def _ends(self, m_lens, frames, device):
-        """What `Chain` needs to zero padding; None where there is none. Pass lengths on the host: those of
-        another device are not compared, because its answer would have to be waited for.
+        """What `Chain` needs to zero padding; None where there is none. Pass lengths on the host: on another
+        device they are not compared with `frames`, since the host would have to wait for the answer.
         """
         if m_lens is None or not self.mask_padding:
             return None
@@ -147,7 +147,7 @@ class AE(nn.Module):
 class NarrowAE(AE):
     """Encoder -> Linear to d -> Linear back -> decoder. Targets are the d numbers between.
 
-    The control of `FSQ_AE`, which it is without the rounding: is it the grid that counts, or few dimensions?
+    The control of `FSQ_AE`, without its rounding: is it the grid that counts, or the low dimension?
     """
 
     def __init__(self, dim=67, width=512, target_dim=6, mask_padding=True):

@@ -26,7 +26,7 @@ class AdaLN_MLP(nn.Module):
     def forward(self, x, t, z, modulations=None):
         """x [...,N,D], t [N], z [N,H] -> [...,N,out_dim or D], of x's dtype in any precision.
 
-        modulations: those of t and z, where the caller has them; neither of the two is read then.
+        modulations: those of t and z, if precomputed; t and z are not read then.
         """
         time = self.time_embed(t) if modulations is None else None
         with autocast_to(self.precision, x):
@@ -37,7 +37,7 @@ class AdaLN_MLP(nn.Module):
             return h.to(x.dtype)
 
     def modulations(self, time, z):
-        """All that does not depend on x, layer after layer: [...,N,parts * width].
+        """Each layer's shift, scale and gate, which do not depend on x: [...,N,parts * width].
 
         time [...,N or 1,width]: embeddings of times; z [N,H].
         """

@@ -30,7 +30,7 @@ class DiffMLPs_SiT(Head):
         return flow.loss(self.net, targets, z, t, noise)
 
     def sample(self, z, z_null, noise, sampling):
-        """Conditions [N,H], those without text [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
+        """Conditions [N,H], unconditional ones [N,H] or None, noise [N,*noise_shape] -> targets [N,D].
 
         sampling: see `models.sampling.SamplingConfig`.
         """
@@ -38,11 +38,11 @@ class DiffMLPs_SiT(Head):
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
-    def cost(self, sampling):
-        """The solver and its evaluations of the net, as text."""
+    def describe_sampling(self, sampling):
+        """The solver and its evaluations of the net per token, as text."""
         if sampling.sampler not in EVALUATIONS:
             return f"{sampling.sampler}: as many evaluations as its tolerance takes"
-        return steps_cost(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
+        return describe_steps(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
 
 
 class DiffMLPs_DDPM(Head):
@@ -76,23 +76,24 @@ class DiffMLPs_DDPM(Head):
         field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling_schedule, noise[:, 0], noise[:, 1:], sampling.temperature)
 
-    def cost(self, sampling):
-        """As DiffMLPs_SiT.cost."""
-        return steps_cost("DDPM", len(self.sampling_schedule), 1)
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
+        return describe_steps("DDPM", len(self.sampling_schedule), 1)
 
 
-def steps_cost(solver, steps, evaluations):
+def describe_steps(solver, steps, evaluations):
+    """A solver, its steps and its evaluations of the net (so many per step), as text."""
     counted = (steps, "step"), (steps * evaluations, "evaluation")
     steps_taken, asked = (f"{n} {word}{'s' * (n > 1)}" for n, word in counted)
     return f"{solver}, {steps_taken}: {asked} a token"
 
 
 def at_times(net, times, z, most=512):
-    """`net` for a solver that asks at these times [T], in this order, for the same conditions at each.
+    """`net` for a solver that calls it at these times [T], in this order, with the same conditions.
 
-    All that does not depend on x is computed at once, at the first call: 3/5 of the weights are read once
-    and not T times. Where T times the rows of z are more than `most`, reading weights takes no time, and
-    `net` itself is returned; so it is where it was compiled, and for times that are not known (None).
+    The modulations of all times are computed at the first call, so that 3/5 of the weights are read once and
+    not T times. That pays while reading weights takes the time: for more than `most` rows (T times those of
+    z) `net` itself is returned, as it is if compiled or if the times are not known (None).
     """
     if times is None or len(times) * len(z) > most or net._compiled_call_impl:
         return net
@@ -119,7 +120,7 @@ DiffMLPs_models = {
 
 
 def make_head(name, target_dim, z_dim, options):
-    """An entry of DiffMLPs_models with what GeneratorOptions say of it."""
+    """An entry of DiffMLPs_models, built with its part of the GeneratorOptions."""
     own = {"width": options.head_width} if options.head_width else {}
     if name.startswith("Softmax"):
         own |= {"levels": options.levels, "coordinates": options.softmax_coordinates}

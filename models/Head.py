@@ -6,10 +6,11 @@ from torch import nn
 
 
 class Head(nn.Module):
-    """A head has `loss(targets, z, t, noise)` and `sample(z, z_null, noise, sampling)`; here is what most do.
+    """A head has `loss(targets, z, t, noise)`, `sample(z, z_null, noise, sampling)` and
+    `describe_sampling(sampling)`; here is what most do.
 
-    noisy: it trains on standardised targets, at random times and noise. samplers: the entries of
-    `SamplingConfig.sampler` that it has; the first one is its own. noise_shape: what one token's draw needs.
+    noisy: it trains on standardised targets, at random times and noise. samplers: the values of
+    `SamplingConfig.sampler` that it supports, its default first. noise_shape: of the noise of one token.
     """
 
     noisy = True
@@ -22,7 +23,7 @@ class Head(nn.Module):
         return u
 
     def guides(self, sampling):
-        """Whether a draw needs conditions without text."""
+        """Whether a draw needs the unconditional branch of guidance."""
         return sampling.cfg != 1
 
     def draw_with(self, sampling):

@@ -162,7 +162,7 @@ class MARDM(nn.Module):
         return total / max(count, 1)
 
     def summed_loss(self, latents, targets, text, m_lens, draws):
-        """-> (the sum [] of the losses of hidden real tokens, each with its draws; how many these are).
+        """-> (sum [] of the losses of hidden real tokens, one for each draw; the number of losses).
 
         latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, a text, m_lens [B] in tokens,
         which may lie on the host; draws: TrainingDraws.
@@ -202,7 +202,7 @@ class MARDM(nn.Module):
         return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, CORRUPTION, (L,)))
 
     def _drop_condition(self, text, keys=None):
-        """The text with what `drop_texts` leaves of it in training."""
+        """The text after `drop_texts` in training; unchanged otherwise."""
         if not self.training:
             return text
         keys = random_keys(len(text)).to(text.device) if keys is None else keys
@@ -247,7 +247,7 @@ class MARDM(nn.Module):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
     def head(self, sampling):
-        """The one that draws, of settled sampling."""
+        """The head that draws. sampling: as `settle` returns it."""
         return self.onestep if sampling.sampler == "onestep" else self.DiffMLPs
 
     def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
@@ -286,8 +286,8 @@ class MARDM(nn.Module):
         return targets
 
     def _conditions(self, x, text, inside, order, guide, asked=None):
-        """-> z [B,L,H], or [B,R,H] of those asked, with the text and, from the same call, without; the second
-        is None unless guided.
+        """-> conditional and unconditional z [B,L,H], or [B,R,H] of those asked, from one call; the second is
+        None unless guided.
 
         text: a TextConditions, of 2 B texts if guided, the second half of them zeros.
         """
@@ -296,10 +296,11 @@ class MARDM(nn.Module):
         order, asked = (None if rows is None else rows.repeat(2, 1) for rows in (order, asked))
         return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, asked).chunk(2)
 
-    def cost(self, sampling):
+    def describe_sampling(self, sampling):
         """The sampler and its evaluations of the head per token, as a line of text."""
         sampling = settle(sampling, self)
-        return f"sampler {self.head(sampling).cost(sampling)}, {'not ' if sampling.cfg == 1 else ''}guided"
+        sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
+        return f"sampler {sampler}, {'' if guided else 'not '}guided"
 
 
 class FSQ_MARDM(MARDM):

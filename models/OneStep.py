@@ -1,10 +1,10 @@
 """A head that draws a token in one evaluation, distilled from a trained diffusion head.
 
-The teacher carries noise x to a target along its guided equation, many evaluations of two rows each. The
-student learns where that ends, X(x | z, w): one evaluation of one row. The guidance scale w is an input; what
-the condition without text would have said is learned as well, so that the Transformer is not asked for it.
-Two objectives: regression on the end, or the flow map, which knows every stretch of the path and so may also
-be drawn from in several evaluations. N tokens, K draws of each, D target width, H Transformer width.
+The teacher integrates its guided ODE from noise x to a target: many evaluations, each conditional and
+unconditional. The student learns the end point X(x | z, w) in one evaluation. The guidance scale w is an
+input; the unconditional branch is distilled with the rest, so that the Transformer need not compute it. Two
+objectives: regression on the end point, or the flow map between any two times of the path, which may also be
+sampled in several evaluations. N tokens, K draws of each, D target width, H Transformer width.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from diffusions import ddpm
 from diffusions.samplers import guided, integrate
 from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
-from models.DiffMLPs import DiffMLPs_DDPM, steps_cost
+from models.DiffMLPs import DiffMLPs_DDPM, describe_steps
 from models.draws import GUIDANCE, NOISE, TIME
 from models.layers import Linear
 from models.masking import lengths_to_mask
@@ -26,8 +26,8 @@ from models.precision import autocast_to
 class OneStepHead(nn.Module):
     """X(x | z, w) = x + net(x | z, w): noise [..,N,D] -> standardised targets [..,N,D].
 
-    scales: the guidance scales (lowest, highest) that it learns. null: it also sees the condition without
-    text, through a linear layer that starts at zero, and a round takes two passes of the Transformer.
+    scales: the guidance scales (lowest, highest) that it learns. null: it also reads the unconditional z, by
+    a linear layer that starts at zero, and a round takes two passes of the Transformer.
     """
 
     most_steps = 1  # evaluations of a token, see SamplingConfig.sampler_steps
@@ -73,7 +73,7 @@ class OneStepHead(nn.Module):
         return x + self._change(x, self.start + self.scale_embed(w), z, z_null)
 
     def _change(self, x, embedding, z, z_null):
-        """What the net says [...,N,D]; embedding [N or 1,width]: of time and scale, the others as in
+        """The net's output [...,N,D]; embedding [N or 1,width]: of time and scale, the others as in
         `forward`.
         """
         if self.null:
@@ -83,12 +83,12 @@ class OneStepHead(nn.Module):
         return self.net(x, None, None, modulations)
 
     def loss(self, teacher, rows, steps):
-        """Mean squared error [K,N] to the teacher, a trained head, where its `steps` midpoint steps end."""
+        """Mean squared error [K,N] to the end point of a teacher, a trained head, after `steps` steps."""
         end = ode_end(teacher, rows, steps)
         return (self(rows.noise, rows.z, rows.w, rows.z_null) - end).square().mean(dim=-1)
 
     def guides(self, sampling):
-        """Whether a draw needs conditions without text."""
+        """As Head.guides: whether a draw needs the unconditional z."""
         return self.null
 
     def draw_with(self, sampling):
@@ -101,8 +101,9 @@ class OneStepHead(nn.Module):
 
         return draw
 
-    def cost(self, sampling):
-        return steps_cost("onestep", sampling.sampler_steps, 1)
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
+        return describe_steps("onestep", sampling.sampler_steps, 1)
 
 
 class FlowMapHead(OneStepHead):
@@ -145,8 +146,8 @@ class FlowMapHead(OneStepHead):
     def loss(self, teacher, rows, steps):
         """The Lagrangian loss [K,N] of a flow map (Boffi et al., arXiv 2505.18825), with the teacher's guided
         velocity b: at y = X_{s,t}(x_s), held fixed, both the net at s = t and d/dt X_{s,t}(x_s) are to be
-        b(y, t). x_s is where the map itself carries noise: there it is asked by a draw of several
-        evaluations. steps: not used, no equation is solved.
+        b(y, t). x_s is the map's own image of noise at time s, its input when sampled in several evaluations.
+        steps: not used, no ODE is solved.
         """
         given = rows.z, rows.w, rows.z_null
         s, t = rows.times.unbind(dim=1)
@@ -168,8 +169,8 @@ OBJECTIVES = {"regression": OneStepHead, "flow_map": FlowMapHead}
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """Inputs of a head: conditions of N tokens with and without text [N,H], guidance scales [N], K noise
-    draws of each [K,N,D], the stretch of time s < t of a flow map [N,2].
+    """Inputs of a head: conditional and unconditional z of N tokens [N,H], guidance scales [N], K noise draws
+    of each [K,N,D], the times s < t of a flow map [N,2].
     """
 
     z: torch.Tensor
@@ -203,7 +204,7 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
 
 @torch.no_grad()
 def ode_end(head, rows, steps):
-    """Where the trained head carries noise: [K,N,D]. steps: of midpoint; a DDPM head takes its own (DDIM)."""
+    """End points [K,N,D] of a trained head's guided ODE. steps: of midpoint; DDPM takes its own (DDIM)."""
     field = guided(head.net, rows.z, rows.z_null, rows.w[:, None])
     if isinstance(head, DiffMLPs_DDPM):
         return ddpm.ddim(field, head.sampling_schedule, rows.noise)

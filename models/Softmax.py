@@ -52,11 +52,11 @@ class SoftmaxHead(Head):
         return torch.stack(losses).sum(dim=0)
 
     def sample(self, z, z_null, noise, sampling):
-        """Conditions [N,H], those without text [N,H] or None, normal noise [N,d] -> grid points [N,d].
+        """Conditions [N,H], unconditional ones [N,H] or None, normal noise [N,d] -> grid points [N,d].
 
-        The noise is carried through its distribution function to where the classes' shares add up to it.
-        Logits are guided, null + cfg (conditional - null), and divided by the temperature; at 0 the likeliest
-        class is taken.
+        Inverse transform sampling of each coordinate; its uniform number is the normal distribution function
+        of the noise. Logits are guided, null + cfg (conditional - null), and divided by the temperature; at 0
+        the likeliest class is taken.
         """
         guided, drawn = self.guides(sampling), []
         hidden, damage = self._hidden(torch.cat([z, z_null]) if guided else z), 0
@@ -71,8 +71,8 @@ class SoftmaxHead(Head):
             hidden = self._given(i, hidden, digits.repeat(2) if guided else digits)
         return self.grid.digits_to_codes(torch.stack(drawn, dim=-1)).to(z.dtype) + damage
 
-    def cost(self, sampling):
-        """As DiffMLPs_SiT.cost."""
+    def describe_sampling(self, sampling):
+        """As DiffMLPs_SiT.describe_sampling."""
         return "softmax: 1 evaluation a token"
 
     def _hidden(self, z):
@@ -90,7 +90,7 @@ class SoftmaxHead(Head):
 
 
 def pick(logits, u, temperature):
-    """Logits [N,classes], uniform numbers u [N] -> classes int64 [N]: that in whose share u falls."""
+    """Logits [N,classes], uniform numbers u [N] -> classes int64 [N], by inverse transform sampling."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits - logits.amax(dim=-1, keepdim=True)  # no overflow at small temperatures

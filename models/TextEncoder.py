@@ -6,8 +6,8 @@
                 normalises; without it entries are about 0.2, as CLIP's, not 0.05).
 `t5`, `distilbert`  T5-base's encoder and DistilBERT: the mean of the token states, 768-d.
 
-E wide, W word pieces of a text, marks of begin and end among them. Weights are searched in this order: the
-folder named by the encoder's environment variable; an installed package; the hub's cache; the hub.
+E text width, W word pieces of a text, its begin and end tokens included. Weights are searched in this order:
+the folder named by the encoder's environment variable; an installed package; the hub's cache; the hub.
 """
 
 import contextlib

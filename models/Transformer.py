@@ -46,6 +46,11 @@ def take(x, tokens):
     return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[-1]))
 
 
+def split_heads(x, heads):
+    """[B,L,H] -> [B,heads,L,H / heads]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over real tokens.
 
@@ -104,23 +109,21 @@ class Attention(nn.Module):
         asked int64 [B,R]: the tokens whose results are wanted -> [B,R,H].
         """
         if asked is None:
-            q, k, v = map(self._split, side_by_side(x, self.query, self.key, self.value))
+            q, k, v = side_by_side(x, self.query, self.key, self.value)
         else:
-            k, v = map(self._split, side_by_side(x, self.key, self.value))
-            q = self._split(self.query(take(x, asked)))
+            k, v = side_by_side(x, self.key, self.value)
+            q = self.query(take(x, asked))
+        q, k, v = (split_heads(rows, self.heads) for rows in (q, k, v))
         mask, p = self._mask(inside, positions, asked, q.dtype), self.p if self.training else 0.0
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
 
     def weights(self, x, inside, positions=None):
         """The attention itself [B,heads,L,L], query by key. Arguments as those of `forward`."""
-        q, k = self._split(self.query(x)), self._split(self.key(x))
+        q, k = (split_heads(layer(x), self.heads) for layer in (self.query, self.key))
         bias = self._bias(x.shape[1], positions, None)
         logits = q @ k.mT / q.shape[-1] ** 0.5 + (0 if bias is None else bias)
         return logits.float().masked_fill(~inside[:, None, None], -torch.inf).softmax(dim=-1)
-
-    def _split(self, x):
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B,L,H] -> [B,heads,L,H / heads]
 
     def _mask(self, inside, positions, asked, dtype):
         bias = self._bias(inside.shape[1], positions, asked)
@@ -166,18 +169,15 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, states):
         """States [B,S,H] -> keys, values [B,heads,S,H / heads]: the same in every round of a motion."""
-        return tuple(map(self._split, side_by_side(states, self.key, self.value)))
+        return tuple(split_heads(rows, self.heads) for rows in side_by_side(states, self.key, self.value))
 
     def forward(self, x, words):
         """x [B,L,H]; words: keys, values, and which states are no padding, bool [B,S] -> [B,L,H]."""
         k, v, present = words
         p = self.p if self.training else 0.0
-        q, mask = self._split(self.query(self.norm(x))), present[:, None, None]
+        q, mask = split_heads(self.query(self.norm(x)), self.heads), present[:, None, None]
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
-
-    def _split(self, x):
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class Block(nn.Module):

@@ -3,10 +3,9 @@
     rng(Purpose.CROP, seed, epoch, clip)                      a NumPy generator
     keys = sample_keys(clips, Purpose.TRAINING, seed, step)   int64 [B], for uniform(keys, ...) and the like
 
-What a clip draws from its key does not depend on who else is in the batch, how the batch is split over
-processes and micro-batches, and on which device it lies. Counter-based: the n-th number of a stream is a hash
-of its key plus n times an odd constant, which is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) started at the
-key.
+What a clip draws from its key does not depend on the rest of the batch, on how the batch is split over
+processes and micro-batches, or on the device. Counter-based: the n-th number of a stream is a hash of its key
+plus n times an odd constant, which is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) started at the key.
 """
 
 import math
@@ -29,15 +28,15 @@ class Purpose(IntEnum):
     """What random numbers are for: the first part of an address, so that no two uses share a stream."""
 
     TRAINING = 1  # masks, corruption, times and noise of a clip at a training step
-    VALIDATION = 2
+    VALIDATION = 2  # the same, of a clip of the validation split
     SAMPLING = 3  # order and noise of a motion
     LENGTH = 4  # of a motion that is estimated from its text
     LIBRARIES = 5  # the generators of torch, NumPy and Python
     ORDER = 6  # of the clips of an epoch; of the pairs of labels that --unseen_pairs holds out
-    CROP = 7  # and caption, of a clip in an epoch
-    EVALUATION = 8  # pools, pairs and captions of a repeat
-    MULTIMODALITY = 9
-    REFERENCE = 10  # train clips scored as if generated
+    CROP = 7  # caption, then crop, of a clip in an epoch of training or a repeat of an evaluation
+    EVALUATION = 8  # of a repeat: pools, pairs, and which clips count under MARDM's protocol
+    MULTIMODALITY = 9  # captions and pairs
+    REFERENCE = 10  # clips scored as if generated: those of the training split, those with planted defects
     LABELS = 11  # what an oracle that knows the labels reaches
     BOOTSTRAP = 14
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training

@@ -16,8 +16,8 @@ def fractions(keys, n):
 
 
 def halton(keys, L):
-    """Tokens that leave together lie apart: the bit reversal of their places (van der Corput's sequence;
-    Besnier et al., arXiv 2503.17076), shifted round the circle by a number of each motion.
+    """An order in which tokens revealed together lie apart: the bit reversal of their places (van der
+    Corput's sequence; Besnier et al., arXiv 2503.17076), rotated by a random number per motion.
     """
     places, spread, step = torch.arange(L), torch.zeros(L, dtype=torch.float64), 0.5
     while places.any():
@@ -51,7 +51,7 @@ class SamplingNoise:
 
 @dataclass
 class TrainingDraws:
-    """What is random in a training pass, but dropout: keys to draw it by, or values that a caller fixes.
+    """What is random in a training pass, except dropout: keys to draw it by, or values that a caller fixes.
 
     keys [B] int64 (models/counter_rng.py): where all below comes from that is None; random if None itself.
     room: the padded length R >= L over which masks are drawn (`training_masks`), L if None.

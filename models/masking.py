@@ -61,9 +61,9 @@ def reveal_rounds(hidden, order, rounds):
 
 
 def by_round(leaves, rounds):
-    """The tokens to draw, round after round. leaves int64 [B,L] as from reveal_rounds -> (their clips, places
-    and numbers among those of their clip and round: int64 [3,n]; how many leave in each round, and the most
-    of a clip: lists of S).
+    """The tokens to draw, sorted by round. leaves int64 [B,L] as from reveal_rounds -> (each token's clip,
+    place, and rank among those of its clip and round: int64 [3,n]; the number of tokens of each round, and
+    the largest number of a clip in it: lists of S).
     """
     clips, places = (leaves >= 0).nonzero().T
     when = leaves[clips, places]

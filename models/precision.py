@@ -66,9 +66,10 @@ class InferenceWeights:
         return onednn.linear(x.to(self.dtype), weight, bias).split(widths, dim=-1)
 
     def _prepare(self, layers):
-        """-> these layers' weights and biases as one layer's, in oneDNN's layout, and their widths: at their
-        first product in a use. Kept from use to use while frozen and unchanged; made anew if they train,
-        because a fused optimizer does not raise their version.
+        """-> these layers' weights and biases as one layer's, in oneDNN's layout, and their widths.
+
+        Made at the first product within a `with` block, and kept for later blocks while they are frozen and
+        unchanged. Of weights that train they are made anew: a fused optimizer does not raise their version.
         """
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
         now = [self.dtype, *((p.data_ptr(), p._version) for p in parameters)]

@@ -29,8 +29,8 @@ def pooled_text(text):
 
 
 def drop_texts(text, keys, share, pooled_share):
-    """Zeros in the place of a share of the texts, so that guidance has an unconditional pass; and of a share
-    of the pooled vectors beside words, which hide the order of the words.
+    """Replace a share of the texts by zeros, to train the unconditional branch of guidance; beside words also
+    a share of the pooled vectors, lest the model rely on these and not learn the order of the words.
     """
     keep = uniform(keys, CONDITION, (1,)) >= share
     if text.dim() == 2:

@@ -8,9 +8,8 @@ from motion.rotations import shortest_arc, unit
 
 LOW = 0.05  # metres above the lowest foot of the clip: a joint below may stand
 SLOW = 0.9  # metres a second: a joint above swings, it does not slide
-GLIDE = (
-    0.4  # metres in a second: a low foot that goes further, and the hip with it, belongs to a gliding body
-)
+# metres in a second: a low foot that goes further, and the hip with it, belongs to a gliding body
+GLIDE = 0.4
 SHORTEST = 0.1  # seconds of standing that count
 STRETCH = 0.999  # of a leg's length: held no straighter than this (5 degrees), lest the knee snap
 BLEND = 0.25  # seconds over which a held foot is let go

@@ -21,10 +21,11 @@ class Skeleton:
     mirror: tuple[tuple[int, int], ...]  # (left, right) pairs; joints in no pair lie in the middle
     hips: tuple[int, int]  # (left, right)
     shoulders: tuple[int, int]  # (left, right)
-    facing: tuple[int, int, int, int]  # (right hip, left hip, right shoulder, left shoulder), for the heading
-    feet: tuple[
-        int, int, int, int
-    ]  # (left ankle, left toe, right ankle, right toe): the order of the four contacts
+    # (right hip, left hip, right shoulder, left shoulder), for the heading; KIT21's sides exchanged
+    facing: tuple[int, int, int, int]
+    # (left ankle, left toe, right ankle, right toe), the order of the four contacts; of KIT21 foot and toe,
+    # the right side first
+    feet: tuple[int, int, int, int]
     wrists: tuple[int, int]  # (left, right)
     head: int
     unit_m: float  # metres in one unit of the positions
@@ -101,7 +102,7 @@ KIT21 = Skeleton(
     mirror=((5, 8), (6, 9), (7, 10), (11, 16), (12, 17), (13, 18), (14, 19), (15, 20)),
     hips=(11, 16),
     shoulders=(5, 8),
-    # HumanML3D's script takes KIT-ML's left side for the right one in these two, and so do its features
+    # HumanML3D's script takes KIT-ML's left side for the right one in `facing` and `feet`; so do its features
     facing=(11, 16, 5, 8),
     feet=(19, 20, 14, 15),
     wrists=(7, 10),

@@ -172,7 +172,7 @@ def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
     assert set(clips) == {len(LENGTHS) * (2 if null else 1)}
     assert torch.equal(auto, mardm.generate(ae, text, LENGTHS, ONESTEP))
     assert not torch.equal(auto, mardm.generate(ae, text, LENGTHS, replace(ONESTEP, cfg=1.5)))
-    assert "1 evaluation a token" in mardm.cost(ONESTEP)
+    assert "1 evaluation a token" in mardm.describe_sampling(ONESTEP)
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -187,7 +187,7 @@ def test_a_flow_map_takes_as_many_rows_a_token_as_it_is_asked_for(null):
         heads.clear()
         drawn[n] = mardm.generate(ae, text, LENGTHS, how)
         assert sum(heads) == n * LENGTHS.sum()
-        assert f": {n} evaluation{'s' * (n > 1)} a token" in mardm.cost(how)
+        assert f": {n} evaluation{'s' * (n > 1)} a token" in mardm.describe_sampling(how)
     assert not torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[2], drawn[4])
     assert torch.equal(drawn[1], mardm.generate(ae, text, LENGTHS, replace(ONESTEP, sampler_steps=None)))
 

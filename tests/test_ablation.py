@@ -22,6 +22,7 @@ from utils.errors import BadInput
 @pytest.mark.parametrize("size", SIZES)
 def test_every_command_is_one_its_script_takes(size, monkeypatch):
     monkeypatch.setattr("experiments.ablation.plan.chosen", lambda runs, arm, search: ("2e-3", SEARCH[0]))
+    samplers = set()
     for dataset in SIZES[size].sets:
         plan = Plan(size, dataset, "checkpoints/x")
         jobs = list(plan.jobs())
@@ -37,6 +38,8 @@ def test_every_command_is_one_its_script_takes(size, monkeypatch):
             if script == "evaluation_MARDM.py" and "onestep" not in job.record:
                 arm = job.run.split("_")[0]
                 assert parsed.sampler == ("auto" if arm in ("softmax", "independent") else "midpoint")
+                samplers.add(parsed.sampler)
+    assert samplers == {"auto", "midpoint"}
 
 
 def test_seeds_of_autoencoders_and_generators_are_apart_and_arms_differ_in_one_thing():

@@ -52,6 +52,7 @@ def test_a_linear_decoder_moves_in_proportion_to_the_steps():
     found = topology.examine(
         decoding_of(ae), samples, torch.ones(40, dtype=torch.bool), torch.Generator(), {}
     )
+    assert {row["dimension"] for row in found["per_dimension"]} == {0, 1, 2}
     for row in found["per_dimension"]:
         k, steps = row["dimension"], int(row["move"].split()[0])
         column = (

@@ -84,7 +84,7 @@ def test_real_files_have_the_expected_positions(samples):
                 [places[:, j] + turns[:, j] @ offset for j, offset in bvh.end_sites.items()], axis=1
             )
             assert bvh.fps == 30 and list(bvh.names) == list(expected["joint_names"])
-            assert np.abs(bvh.global_positions() - expected[name]).max() < 1e-9
+            assert np.abs(bvh.forward()[1] - expected[name]).max() < 1e-9
             assert np.abs(ends - expected[f"{name}__end_sites"]).max() < 1e-9
 
 
@@ -99,7 +99,7 @@ def test_unseen_files_resampled_in_rotation_space_are_the_published_joints(sampl
     assert len(files) == 12
     for path in files:
         bvh = read_bvh(path).resampled(20.0)
-        places = bvh.global_positions()[:, [bvh.names.index(name) for name in names.split()]] / 100
+        places = bvh.forward()[1][:, [bvh.names.index(name) for name in names.split()]] / 100
         places[:, 6] = (places[:, 3] + places[:, 9]) / 2
         assert np.abs(places - published[path.stem]).max() < 2e-4
 
@@ -144,9 +144,9 @@ def test_position_channels_replace_or_add(write, adds):
     text = chain(rows, joint=f"6 {XYZ} {rotation('ZXY')}")
     path = write(text)
     truth = np.array([[0.0, 90, 0], [10, 90, 0], [10, 50, 5]])
-    assert np.abs(read_bvh(path).global_positions() - truth).max() < 1
+    assert np.abs(read_bvh(path).forward()[1] - truth).max() < 1
     for other, name in ((adds, "add"), (not adds, "replace")):
-        error = np.abs(read_bvh(path, name).global_positions() - truth).max()
+        error = np.abs(read_bvh(path, name).forward()[1] - truth).max()
         assert (error < 1) == other
 
 
@@ -164,7 +164,7 @@ def test_resampling_keeps_bones_and_follows_a_steady_turn(write):
     rows = [[0, 90, 0, 0, 0, (360 * t + 180) % 360 - 180, 0, 0, 0, 0, 0, 0] for t in times]
     bvh = read_bvh(write(chain(rows, time="0.0083333"))).resampled(50.0)
     assert len(bvh) == int(59 / 120 * 50) + 1
-    places = bvh.global_positions()
+    places = bvh.forward()[1]
     expected = Rotation.from_euler("y", 360 * np.arange(len(bvh))[:, None] / 50, degrees=True).apply(
         [10, 0, 0]
     )
@@ -175,7 +175,7 @@ def test_resampling_keeps_bones_and_follows_a_steady_turn(write):
 def test_the_frames_of_a_multiple_are_the_file_s_own(write):
     rng = np.random.default_rng(0)
     bvh = read_bvh(write(chain(np.cumsum(rng.normal(0, 3, (61, 12)), axis=0), time="0.01666667")))
-    assert np.allclose(bvh.resampled(20.0).global_positions(), bvh.global_positions()[::3], atol=1e-8)
+    assert np.allclose(bvh.resampled(20.0).forward()[1], bvh.forward()[1][::3], atol=1e-8)
     assert np.array_equal(bvh.resampled(60.0).positions, bvh.positions)
 
 
@@ -281,4 +281,4 @@ def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, se
     except ValueError as error:
         assert re.fullmatch(r"[^\n]{5,250}", str(error))
     else:
-        assert np.isfinite(bvh.global_positions()).all() or np.abs(bvh.offsets).max() > 1e20
+        assert np.isfinite(bvh.forward()[1]).all() or np.abs(bvh.offsets).max() > 1e20

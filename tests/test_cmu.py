@@ -109,6 +109,7 @@ def test_clips_are_those_of_the_pack(tmp_path, pack, sampled, packed, labels):
     )
     clips, report = cmu_clips(files, tmp_path / "work", 24)
     assert {name: verdict for name, (*_, verdict) in report.items()} == dict.fromkeys(sampled, "kept")
+    assert {clip.name for clip in clips} == sampled.keys()
     for clip in clips:
         assert len(clip.joints) == int(labels[clip.name]["n_frames"])
         # 0.1 mm by the pack's rounding; its scale and HumanML3D's legs agree to 1e-4

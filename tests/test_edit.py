@@ -166,7 +166,9 @@ def real_clips(data_dir, at_least, at_most, count):
 
 def test_kept_frames_of_real_clips_stand_where_they_stood(demo_weights, data_dir, tmp_path, capsys):
     """Place, heading, height and number of frames, whatever the autoencoder makes of the motion."""
-    for i, clip in enumerate(real_clips(data_dir, 60, 196, 5)):
+    clips = real_clips(data_dir, 60, 196, 5)
+    assert len(clips) == 5
+    for i, clip in enumerate(clips):
         np.save(tmp_path / f"{i}.npy", clip)
         folder = run_edit(demo_weights, tmp_path / str(i), tmp_path / f"{i}.npy", "24,44")
         (file,) = folder.glob("*.npy")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from motion.feet import fix_feet, standing
+from motion.feet import STRETCH, fix_feet, standing
 from motion.skeletons import KIT21, SMPL22
 from tests.bodies import packed_clips, rest_pose
 from utils.metrics import foot_skate
@@ -63,7 +63,8 @@ def test_a_straight_knee_bends_towards_the_toes():
     legs[:, 4:6] = (legs[:, 1:3] + legs[:, 7:9]) / 2
     fixed = fix_feet(legs, FPS, SMPL22)
     assert np.abs(lengths(fixed) - lengths(legs)).max() < 1e-9
-    assert (fixed[:, 4:6, 2] - (fixed[:, 1:3, 2] + fixed[:, 7:9, 2]) / 2 > -1e-9).all()
+    ahead = fixed[:, 4:6, 2] - (fixed[:, 1:3, 2] + fixed[:, 7:9, 2]) / 2
+    assert (ahead > -1e-9).all() and (ahead.max(axis=0) > 0.02).all()
 
 
 def test_a_gliding_body_is_left_alone(clips):
@@ -145,3 +146,7 @@ def test_a_foot_out_of_reach_is_held_as_far_as_the_leg_goes(clips):
     )
     fixed = fix_feet(walk, FPS, SMPL22)
     assert np.isfinite(fixed).all() and np.abs(lengths(fixed) - lengths(walk)).max() < 1e-9
+    assert np.ptp(fixed[:, toes, 2], axis=0).max() < 0.6 * np.ptp(walk[:, toes, 2], axis=0).min()
+    leg = lengths(fixed)[:, [3, 6]].sum(axis=1)  # thigh and shin
+    stretched = np.linalg.norm(fixed[:, 7] - fixed[:, 1], axis=-1) / leg
+    assert stretched.max() < 1 and (np.abs(stretched - STRETCH) < 1e-6).sum() > 10

@@ -1,6 +1,7 @@
 """Prompts that nobody should write: a motion or one clear line each, and nothing leaves its folder."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,10 +91,7 @@ def test_all_in_one_file_give_a_motion_each(demo_weights, tmp_path, capsys):
         joints = np.load(folder / motion["files"][0])
         assert joints.shape == (8, 22, 3) and np.isfinite(joints).all()
         page = (folder / motion["files"][1]).read_text(encoding="utf-8")
-        assert (
-            page.count("<script") == 2
-            and "onerror=alert" not in page.replace("\\u003c", "<").split("<title>")[0]
-        )
+        assert page.count("<script") == 2 and not re.search("<[^<>]*onerror", page)
         assert "<img" not in page and "<svg" not in page
 
 

@@ -105,7 +105,7 @@ def test_poses_are_met_and_the_rest_stays(pose, source, frames):
     kept[[frames[0] + 4, frames[0] + 5] if frames[0] < 60 else 50] = True
     rows, lines = meet(walk.rows, walk, keyframes, kept, SPEC)
     seen = joints_of(rows, SPEC)
-    for frame, line in zip(frames, lines):
+    for frame, line in zip(frames, lines, strict=True):
         assert off(seen[frame], kick()) < 1e-3
         assert seen[frame, 0, 1] == pytest.approx(kick()[0, 1] - kick()[:, 1].min(), abs=1e-3)
         assert re.search(r" 0\.0 cm in the end \(at most 0\.0\)$", line)

@@ -63,7 +63,7 @@ def test_a_damaged_list_is_refused(change):
 
 
 def test_released_weights_carry_their_captions_and_list_their_actions(pipeline, demo_weights, capsys):
-    assert pipeline.captions.texts
+    assert pipeline.captions.texts and pipeline.captions.actions
     text = pipeline.embed(pipeline.captions.texts[:1])
     assert list(pipeline.warnings(pipeline.captions.texts[:1], text)) == []
     capsys.readouterr()

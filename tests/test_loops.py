@@ -47,9 +47,12 @@ def test_sample_py_writes_loops_in_place(tmp_path, capsys):
         assert np.ptp(motion[:, 0, [0, 2]]) < 1e-6
         ways = np.linalg.norm(np.roll(motion, -1, axis=0) - motion, axis=-1).mean(axis=-1)
         assert ways[-1] <= 1.3 * ways[:-1].max()
-    for file in with_demo(sample.main, [*prompt, *more, "--fix_feet"], tmp_path / "held").glob("*.npy"):
-        (motion,) = (x for x in motions if np.array_equal(x[0], np.load(file)[0]))
-        assert np.array_equal(motion[-1], np.load(file)[-1]) and not np.array_equal(motion, np.load(file))
+    folder = with_demo(sample.main, [*prompt, *more, "--fix_feet"], tmp_path / "held")
+    held = [np.load(file) for file in folder.glob("*.npy")]
+    assert len(held) == 2
+    for fixed in held:
+        (motion,) = (x for x in motions if np.array_equal(x[0], fixed[0]))
+        assert np.array_equal(motion[-1], fixed[-1]) and not np.array_equal(motion, fixed)
     with pytest.raises(SystemExit):
         with_demo(sample.main, [*prompt, "--waypoints", "0,1@2"], tmp_path)
     assert "not allowed with" in capsys.readouterr().err

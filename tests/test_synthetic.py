@@ -26,11 +26,15 @@ def everything():
 @pytest.fixture(scope="module")
 def clips(everything):
     """Three of each label of a single action."""
-    return [clip for clip in everything[: 6 * len(LABELS)] if "+" not in clip.label]
+    some = [clip for clip in everything[: 6 * len(LABELS)] if "+" not in clip.label]
+    assert Counter(clip.label for clip in some) == dict.fromkeys(LABELS, 3)
+    return some
 
 
 def named(clips, *names):
-    return [clip for clip in clips if split_label(clip.label)[0] in names]
+    found = [clip for clip in clips if split_label(clip.label)[0] in names]
+    assert {split_label(clip.label)[0] for clip in found} == set(names)
+    return found
 
 
 def ahead_and_left(joints):

@@ -218,7 +218,7 @@ def test_word_states_are_the_encoders_and_their_mean_is_the_pooled_vector(minilm
 def test_word_states_of_clip_are_normed_and_hold_the_pooled_one(clip):
     tokenizer, model = clip._parts
     norm = model.text_model.final_layer_norm
-    for rows in clip.encode_words(CAPTIONS):
+    for _, rows in zip(CAPTIONS, clip.encode_words(CAPTIONS), strict=True):
         assert rows.shape[0] <= 78 and rows.shape[1] == model.config.hidden_size == 512
         torch.testing.assert_close(rows[0], model.text_projection(rows[-1]), atol=1e-4, rtol=1e-4)
         plain = (rows[1:] - norm.bias) / norm.weight

@@ -216,7 +216,9 @@ def test_a_program_that_crashed_over_its_loaders_ends():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    for pid in done.stdout.split():
+    pids = done.stdout.split()
+    assert len(pids) == 2
+    for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
 

@@ -11,7 +11,6 @@ from test_prepare_dataset import prepare_joints, write_packed
 
 import prepare_dataset
 from motion.skeletons import SMPL22
-from utils.data import validation as check_dataset
 from utils.data.dataset_writer import RawClip, SetConfig, write_set
 from utils.datasets import DATASETS
 from utils.errors import BadInput
@@ -147,9 +146,12 @@ def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
     assert "warn  head above the root" in (out := capsys.readouterr().out) and "--up z" in out
 
 
-def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys):
-    for file in (own / "new_joint_vecs").glob("*.npy"):
-        np.save(file, np.load(file) * 100)
+@pytest.mark.parametrize("metres", [0.01, 0.3048, 1000.0], ids=["cm", "feet", "metres for mm"])
+def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys, metres):
+    """A set of adults, whose pelvis is 0.9 m high, in a unit of so many metres."""
+    files = sorted((own / "new_joint_vecs").glob("*.npy"))
+    height = np.mean([np.load(file)[:, 3].mean() for file in files])
+    for file in files:
+        np.save(file, np.load(file) * 0.9 / height / metres)
     check(own)
     assert "warn  mean height of the root" in capsys.readouterr().out
-    assert check_dataset.HEIGHT[1] < 3

@@ -47,7 +47,7 @@ def add_flags(parser, title, *configs, only=None, skip=(), **defaults):
 
 
 def from_flags(cls, args, **more):
-    """A config of class `cls` from the flags that bear its fields' names; `more` goes before them."""
+    """A config of class `cls` from the flags named like its fields; values in `more` take precedence."""
     named = {one.name: getattr(args, one.name) for one in fields(cls) if hasattr(args, one.name)}
     return cls(**named | more)
 

@@ -28,13 +28,13 @@ from utils import distributed
 from utils.data.clips import MAX_ROWS
 from utils.data.feature_cache import as_float32, load_array
 from utils.errors import BadInput
-from utils.motion_process import FACING_RULES
+from utils.motion_process import FACING_RULES, essential_dim
 from utils.plain import is_number, parse_json
 from utils.safe_load import MIN_STD
 
 
 def whole(value):
-    """An int as it is; what is none is nowhere between two others."""
+    """The value if it is an int, else NaN, for which every comparison is false."""
     return value if type(value) is int else math.nan
 
 
@@ -70,8 +70,8 @@ class DatasetSpec:
 
     @property
     def dim(self):
-        """Width of an essential row: root yaw, xz velocity, height, then the other joints' positions."""
-        return 4 + 3 * (len(self.skeleton) - 1)
+        """Width of an essential row, on which the models work: 67 for t2m, 64 for kit."""
+        return essential_dim(self.skeleton)
 
     def as_dict(self):
         """Plain data, for a checkpoint's config."""
@@ -190,7 +190,7 @@ class Batch:
 
 
 def collate(samples):
-    """(motion [T_i,dim], name, caption, text, index) x B -> Batch, padded to the longest.
+    """B samples (motion [T_i,dim], name, caption, text, index) -> Batch, padded to the longest.
 
     text: [E], or with words [1+W_i,E], or None.
     """

@@ -86,7 +86,7 @@ class EvaluationRun:
     _groups: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def motions(self, produce, repeat=0, desc=None):
-        """What `produce(batch, rows)` -> z-normalised motion [B,T,dim] makes of every clip. -> Motions
+        """`produce(batch, rows)` -> z-normalised motion [B,T,dim], called for every clip. -> Motions
 
         Clips of like length share a batch. Of several processes each makes its share of the batches, and all
         get all motions.
@@ -154,8 +154,8 @@ class EvaluationRun:
         return self.evaluator.embed_text(tokens, texts), self.evaluator.contrast_text(texts)
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
-        """Metrics of the Motions `pred` in answer to the captions of `real`. paired: pred[i] is to equal
-        real[i] (MPJPE). Of the real set itself (pred is real) distances would say nothing and are left out.
+        """Metrics of the Motions `pred` for the captions of `real`. paired: pred[i] reconstructs real[i]
+        (MPJPE). For the real set itself (pred is real) distances would say nothing and are left out.
         """
         rows, rng = self._rows(repeat)
         values = ratios(self._kinematics(real, pred, paired), rows)
@@ -165,10 +165,10 @@ class EvaluationRun:
         return replace(fixed, **self._drawn(pred, rows, repeat, rng))
 
     def repeats(self, produce, n, paired=False):
-        """n repeats of `produce(repeat)` -> Motions, which draws nothing but crops. -> Row
+        """Metrics of `produce(repeat)` -> Motions in each of n repeats. -> Row
 
-        What depends on the motions alone is computed once where there are no crops; captions, pools and pairs
-        are drawn at each repeat.
+        `produce` must draw nothing but crops: without crops it is called once, and only what depends on the
+        captions, pools and pairs is measured anew in each repeat.
         """
         pred = produce(0)
         first = self.compare(self.real(), pred, paired=paired)
@@ -220,7 +220,7 @@ class EvaluationRun:
         return (np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])), rng
 
     def _kinematics(self, real, pred, paired):
-        """Per clip (numerator, denominator) [N,2] of what needs no evaluator."""
+        """Per-clip (numerator, denominator) [N,2] of the measures that need no evaluator."""
         sums = dict(pred.sums)
         if paired:
             for name, root in (("mpjpe", 0), ("mpjpe_global", None)):
@@ -263,7 +263,7 @@ class EvaluationRun:
         return self._groups
 
     def _drawn(self, pred, rows, repeat, rng):
-        """What depends on the captions, pools and pairs of a repeat."""
+        """The measures that depend on the captions, pools and pairs of a repeat."""
         values, n = {}, len(rows)
         if self.evaluator is not None and n > 1:
             pairs = metrics.draw_pairs(n, metrics.diversity_pairs(n), rng)
@@ -271,7 +271,7 @@ class EvaluationRun:
         return values | ratios(self._answers(pred, rows, repeat, rng), rows)
 
     def _answers(self, pred, rows, repeat, rng):
-        """Per clip (numerator, denominator) [N,2] of how well it answers its caption."""
+        """Per-clip (numerator, denominator) [N,2] of the measures of how well it matches its caption."""
         if self.evaluator is None:
             return {}
         text, contrast = self.captions(repeat)

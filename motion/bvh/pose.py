@@ -17,10 +17,8 @@ from motion.rotations import best_fit, shortest_arc, unit
 UP, FRONT = np.array([0.0, 1, 0]), np.array([0.0, 0, 1])
 FLAT = 0.02  # metres above its lowest place: there an ankle stands on a flat foot
 STEEPEST = np.pi / 4  # from the ankle down to the toe
-STIFF, STRAIGHT = (
-    0.01,
-    1e-3,
-)  # what binds a hinge to the next frame and to the shortest arc; sin^2(bend) pulls
+# weights of `_twist`: of a hinge's change to the next frame, of its turn from the shortest arc
+STIFF, STRAIGHT = 0.01, 1e-3
 DAMPING = 1e-4  # square metres
 TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
 
@@ -117,7 +115,7 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
 
     Inverse kinematics by Gauss-Newton steps on the rotations of `skeleton_pose`; head, hands and toes weigh
     TIP_WEIGHT. Networks do not keep bones constant: in 8 motions of the demo generator hands are 0.20 cm off
-    on average, where bones alone were kept 0.94 cm. Bones that are constant already are left as they are.
+    on average, against 0.94 cm without these steps. Bones that are constant already are left as they are.
     """
     offsets, world = skeleton_pose(joints, skeleton, own)
     count, inner = len(skeleton), sorted(set(skeleton.parents[1:]))
@@ -125,7 +123,7 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         above[:, joint] = above[:, parent]
         above[parent, joint] = 1
-    own = above + np.eye(count)
+    carried = above + np.eye(count)  # a joint, and all that it turns
     weights = np.where(np.isin(np.arange(count), inner), 1.0, TIP_WEIGHT)
     for _ in range(rounds):
         places = place(offsets, world, joints[:, 0], skeleton)
@@ -137,9 +135,25 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
             3 * len(inner)
         )
         steps = np.linalg.solve(normal, weighted @ (joints - places).reshape(len(joints), -1, 1))
-        turns = np.einsum("tic,ij->tjc", steps.reshape(len(joints), -1, 3), own[inner])
+        turns = np.einsum("tic,ij->tjc", steps.reshape(len(joints), -1, 3), carried[inner])
         world = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(world.shape) @ world
     return place(offsets, world, joints[:, 0], skeleton)
+
+
+def local_rotations(world, skeleton):
+    """World rotations [T,J,3,3] -> each joint's relative to its parent's; the root's stays."""
+    local = world.copy()
+    local[:, 1:] = np.swapaxes(world[:, list(skeleton.parents[1:])], -1, -2) @ world[:, 1:]
+    return local
+
+
+def rest_places(offsets, skeleton, root=(0, 0, 0)):
+    """Positions [J,3] of the rest pose of these offsets [J,3]."""
+    places = np.zeros((len(skeleton), 3))
+    places[0] = root
+    for joint, parent in enumerate(skeleton.parents[1:], start=1):
+        places[joint] = places[parent] + offsets[joint]
+    return places
 
 
 def place(offsets, world, root, skeleton):

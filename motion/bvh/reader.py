@@ -33,7 +33,7 @@ class Bvh:
         return len(self.positions)
 
     def forward(self):
-        """World rotations [F,J,3,3] and positions [F,J,3], float64."""
+        """World rotations [F,J,3,3] and positions [F,J,3] of all joints, float64, in the file's unit."""
         count = len(self.names)
         local = Rotation.from_quat(self.rotations.reshape(-1, 4)).as_matrix().reshape(len(self), count, 3, 3)
         turns, places = np.empty_like(local), np.empty_like(self.positions)
@@ -45,10 +45,6 @@ class Bvh:
             moved = turns[:, parent] @ self.positions[:, joint, :, None]
             places[:, joint] = places[:, parent] + moved[..., 0]
         return turns, places
-
-    def global_positions(self):
-        """Positions of all joints [F,J,3] in the file's unit and world."""
-        return self.forward()[1]
 
     def resampled(self, fps):
         """The same motion at another rate: splines through the rotations, so that bones keep their lengths.

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from motion.bvh.pose import FRONT, fit_bones, skeleton_pose
+from motion.bvh.pose import FRONT, fit_bones, local_rotations, skeleton_pose
 from motion.files import whole_file
 from motion.rotations import unit
 from motion.skeletons import SMPL22
@@ -40,9 +40,7 @@ def bvh_text(root, offsets, world, fps, skeleton):
     scale = 100 * skeleton.unit_m
     lines, order = ["HIERARCHY"], []
     _write_joint(0, 0, scale * offsets, skeleton, lines, order)
-    parents = np.array(skeleton.parents)
-    local = world.copy()
-    local[:, 1:] = np.swapaxes(world[:, parents[1:]], -1, -2) @ world[:, 1:]
+    local = local_rotations(world, skeleton)
     with warnings.catch_warnings():  # at the pole any split between the first and the last angle is right
         warnings.filterwarnings("ignore", message="Gimbal lock detected")
         angles = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_euler(ORDER, degrees=True)

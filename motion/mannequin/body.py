@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
+from motion.bvh.pose import rest_places
 from motion.render.figure import LEFT, MIDDLE, RIGHT
 from motion.rotations import unit
 
@@ -65,10 +66,7 @@ def mannequin(offsets, skeleton):
     """offsets [J,3] in metres of a rest pose (T-pose facing +Z) -> Surface. Bones are at least 1 mm long."""
     lengths = np.linalg.norm(offsets, axis=1, keepdims=True)
     offsets = np.where(lengths < SHORTEST, SHORTEST * np.array(skeleton.directions), offsets)
-    places = np.zeros((len(skeleton), 3))
-    for joint, parent in enumerate(skeleton.parents[1:], start=1):
-        places[joint] = places[parent] + offsets[joint]
-    return _Builder(places, skeleton).surface()
+    return _Builder(rest_places(offsets, skeleton), skeleton).surface()
 
 
 class _Builder:

@@ -5,7 +5,7 @@
 import numpy as np
 import pygltflib as gltf
 
-from motion.bvh.pose import fit_bones, skeleton_pose
+from motion.bvh.pose import fit_bones, local_rotations, rest_places, skeleton_pose
 from motion.bvh.writer import FAMILIAR
 from motion.captions import clean_text
 from motion.files import whole_file
@@ -41,10 +41,8 @@ def write_glb(path, joints, fps, caption="", skeleton=SMPL22):
 def glb_scene(root, offsets, world, fps, skeleton):
     """The file's content: root [T,3] and offsets [J,3] in metres, world rotations [T,J,3,3]."""
     body = mannequin(offsets, skeleton)
-    places = np.zeros_like(offsets)
-    places[0, 1] = -body.vertices[:, 1].min()  # at rest the mannequin stands on the floor
-    for joint, parent in enumerate(skeleton.parents[1:], start=1):
-        places[joint] = places[parent] + offsets[joint]
+    floor = body.vertices[:, 1].min()  # at rest the mannequin stands on it
+    places = rest_places(offsets, skeleton, root=(0, -floor, 0))
     scene = gltf.GLTF2(asset=gltf.Asset(version="2.0", generator="FSQ-MARDM"))
     store = _Store(scene)
 
@@ -108,10 +106,7 @@ def _material(name, colour):
 
 def _animation(root, world, fps, skeleton, store):
     """Linear keys at every frame: the root's place, and each joint's turn against its parent's."""
-    parents = np.array(skeleton.parents)
-    local = world.copy()
-    local[:, 1:] = np.swapaxes(world[:, parents[1:]], -1, -2) @ world[:, 1:]
-    turns = quaternions(local)
+    turns = quaternions(local_rotations(world, skeleton))
     times = store.add(np.arange(len(root)) / fps, bounds=True)
     tracks = [(0, "translation", root)]
     tracks += [(joint, "rotation", turns[:, joint]) for joint in sorted(set(skeleton.parents[1:]))]

@@ -155,16 +155,6 @@ class MotionCLIP(nn.Module):
         hidden = self.text_ln(self.textTransEncoder(sequence))
         return F.normalize(self.out(hidden[torch.arange(len(tokens)), tokens.argmax(dim=-1)]), dim=-1)
 
-    def forward(self, motion, m_lens, tokens):
-        """-> logits [B,B], a row per motion, a column per caption."""
-        return self.logit_scale.exp() * self.encode_motion(motion, m_lens) @ self.encode_text(tokens).T
-
-    def loss(self, motion, m_lens, tokens):
-        """Symmetric cross entropy over the batch."""
-        logits = self(motion, m_lens, tokens)
-        own = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
-
 
 def matching_networks(dim, sizes):
     """sizes: movement, text, motion (hidden widths) and embedding -> the three networks by their keys."""

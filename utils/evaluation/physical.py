@@ -13,7 +13,7 @@ HEADING_SIGMA = 5  # frames of smoothing
 WALKING = 0.5  # m/s of the real clip's root: above, the clip counts for the speed of walkers
 _OF_ENDS = ("speed", "speed_95", "acceleration", "jerk")
 _OF_ENDS += ("lateral", "up", "forward", "up_extent", "forward_extent")
-_ENDS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
+_ENDS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")  # KIT21: see Skeleton.feet
 FEATURES = (
     *(f"{end}_{name}" for name in _OF_ENDS for end in _ENDS),
     *("root_speed", "root_acceleration", "root_jerk"),
