@@ -241,7 +241,7 @@ class DistillationConfig:
         type=count(1, 1000),
     )
     null: bool = flag(
-        "the head also sees the condition without text: two Transformer passes per round", False
+        "the head also reads the unconditional z: two Transformer passes per round", False
     )
     own_motions: float = flag(
         "share of clips replaced by what the student itself generates for their captions",

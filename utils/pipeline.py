@@ -86,7 +86,7 @@ class Pipeline:
         return self.autoencoder.spec
 
     def embed(self, prompts):
-        """N strings -> [N,E] on the device, or [N,1+W,E] for a generator that hears words."""
+        """N strings -> [N,E] on the device, or [N,1+W,E] for a generator conditioned on word states."""
         words = self.mardm.words
         text = embed_prompts(prompts, self.text_encoder, self.device, words).to(self.device)
         self.check_text(text.shape[-1])
