@@ -240,9 +240,7 @@ class DistillationConfig:
         8,
         type=count(1, 1000),
     )
-    null: bool = flag(
-        "the head also reads the unconditional z: two Transformer passes per round", False
-    )
+    null: bool = flag("the head also reads the unconditional z: two Transformer passes per round", False)
     own_motions: float = flag(
         "share of clips replaced by what the student itself generates for their captions",
         0.0,

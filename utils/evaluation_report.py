@@ -11,7 +11,7 @@ import numpy as np
 
 from models import counter_rng
 from models.counter_rng import Purpose
-from motion.files import write_text
+from motion.files import alone, write_text
 from utils import distributed, metrics
 from utils.cli import command_line
 from utils.data.clips import load_clips
@@ -195,6 +195,7 @@ class Report:
 
     def __init__(self, folder, flags):
         self.folder, self.flags = Path(folder), flags
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.command = command_line()
         self.begun, self.date = time.time(), time.strftime("%Y-%m-%d %H:%M:%S")
         self.log(f"# {self.date}  {self.command}", quiet=True)
@@ -202,8 +203,10 @@ class Report:
     def log(self, text, quiet=False):
         if not quiet:
             print(text, flush=True)
-        with open(self.folder / "eval.log", "a", encoding="utf-8") as file:  # others may write to it as well
-            file.write(f"{text}\n")
+        file = self.folder / "eval.log"
+        with alone(self.folder):  # other evaluations of the run may write to it
+            before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+            write_text(file, f"{before}{text}\n")
 
     def finish(self, evaluation, rows, **more):
         """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Row."""
