@@ -6,6 +6,7 @@ checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
+from dataclasses import asdict
 from functools import partial
 
 from utils.checkpoints import Run
@@ -57,7 +58,8 @@ def main(argv=None):
     evaluation = make_evaluation(this_run, config, autoencoder, clips, device, embeddings)
     report = Report(Run.of(this_run).eval, vars(args))
     report.log(
-        f"Evaluating {args.name}: {args.time_steps} rounds, cfg {sampling.cfg}, tokens of {autoencoder.model}"
+        f"Evaluating {args.name}: {sampling.time_steps} rounds, {sampling.order} order, cfg {sampling.cfg}, "
+        f"tokens of {autoencoder.model}"
     )
     report.log(mardm.describe_sampling(sampling))
 
@@ -78,7 +80,8 @@ def main(argv=None):
     }
     if config.baselines:
         rows |= reference_rows(evaluation, root)
-    report.finish(evaluation, rows, checkpoint=str(Run.of(this_run).choose(args.checkpoint)))
+    used = {"checkpoint": str(Run.of(this_run).choose(args.checkpoint)), "sampling": asdict(sampling)}
+    report.finish(evaluation, rows, **used)
     values, n = generated.interval(), generated.repeats[0].n_pred
     report.log(f"generated / real R-precision: {shares(values, rows['real'].interval())}")
     if "fid" in values:

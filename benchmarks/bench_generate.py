@@ -25,6 +25,7 @@ from benchmarks.reference import draw_everything
 from diffusions.samplers import EVALUATIONS
 from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
+from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
 from models.masking import hidden_counts
 from models.OneStep import OneStepHead
@@ -123,6 +124,8 @@ class Setup:
         choices=(*EVALUATIONS, "onestep"),
     )
     sampler_steps: int = flag("steps of a solver", 4, type=count(1, 100))
+    time_steps: int = flag("unmasking rounds", 18, type=count(1, 1000))
+    order: str = flag("in which tokens leave the mask", "random", choices=tuple(REVEAL_ORDERS))
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
     words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))

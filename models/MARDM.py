@@ -216,8 +216,7 @@ class MARDM(nn.Module):
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
-        noise = self._noise(sampling, keys, len(text))
-        return self._decode(tokenizer, text, targets, (hidden, hidden), sampling, noise)
+        return self._decode(tokenizer, text, targets, (hidden, hidden), sampling, keys)
 
     @torch.no_grad()
     def edit(self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None):
@@ -228,8 +227,7 @@ class MARDM(nn.Module):
         """
         inside = lengths_to_mask(m_lens, targets.shape[1])
         targets = targets * inside[..., None]
-        noise = self._noise(sampling, keys, len(text))
-        return self._decode(tokenizer, text, targets, (sections & inside, inside), sampling, noise)
+        return self._decode(tokenizer, text, targets, (sections & inside, inside), sampling, keys)
 
     def _noise(self, sampling, keys, B):
         if isinstance(keys, SamplingNoise):
@@ -237,9 +235,10 @@ class MARDM(nn.Module):
         keys = range(B) if keys is None else keys
         return SamplingNoise(sampling.seed, keys, self.mask_latent.device, sampling.order)
 
-    def _decode(self, tokenizer, text, targets, masks, sampling, noise):
+    def _decode(self, tokenizer, text, targets, masks, sampling, keys):
         """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
         sampling = settle(sampling, self)
+        noise = self._noise(sampling, keys, len(text))
         net = self.head(sampling).net
         modules = [self.input_process, *self.MARTransformer, self.cond_emb, self.text_reader]
         modules += [net.cond_embed, net.input_proj, net.res_blocks, net.final_layer]

@@ -6,27 +6,30 @@ from diffusions.samplers import EVALUATIONS
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
 STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
+ROUNDS, ORDER = 18, "random"  # unless asked for, as MARDM draws
+ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # as good with a one-step head (results/sampling.md)
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How motions are drawn."""
 
-    time_steps: int = 18  # rounds
+    time_steps: int | None = None  # rounds; see `settle`, as for what else is None
     cfg: float = 4.5  # guidance scale, 1 = off
     temperature: float = 1.0  # SiT, one-step: of the start noise; Softmax: divides the logits
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "auto"  # see `settle`
-    sampler_steps: int | None = None  # see `settle`
+    sampler_steps: int | None = None
     hard_pseudo_reorder: bool = False
-    order: str = "random"  # in which tokens leave the mask; halton: those of a round evenly spread
+    order: str | None = None  # in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = 3407
 
 
 def settle(sampling, mardm):
     """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
     one-step head where it serves this guidance scale and number of steps, else the head's first sampler
-    (midpoint is the cheapest that equals dopri5, results/sampling.md); steps as in STEPS.
+    (midpoint is the cheapest that equals dopri5, results/sampling.md); steps as in STEPS, rounds and order as
+    above.
 
     mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.
     """
@@ -51,7 +54,9 @@ def settle(sampling, mardm):
                 f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: load it with "
                 f"sampler_steps {steps}"
             )
-    return replace(sampling, sampler=sampler, sampler_steps=steps)
+    rounds, order = (ONESTEP_ROUNDS, ONESTEP_ORDER) if sampler == "onestep" else (ROUNDS, ORDER)
+    rounds, order = sampling.time_steps or rounds, sampling.order or order
+    return replace(sampling, sampler=sampler, sampler_steps=steps, time_steps=rounds, order=order)
 
 
 def unguided(sampling, mardm):

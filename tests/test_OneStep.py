@@ -200,6 +200,10 @@ def test_which_sampler_auto_means():
     assert settle(auto, without).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
     assert settle(replace(auto, sampler="heun"), head).sampler == "heun"
     assert [settle(auto, mardm).sampler_steps for mardm in (head, without)] == [1, 4]
+    pace = [(one.time_steps, one.order) for one in (settle(auto, head), settle(auto, without))]
+    assert pace == [(9, "halton"), (18, "random")]
+    asked = settle(replace(auto, time_steps=5, order="random"), head)
+    assert (asked.time_steps, asked.order) == (5, "random")
     four = replace(auto, sampler_steps=4)
     assert settle(four, head).sampler == "midpoint"
     with pytest.raises(ValueError, match="1 evaluation, not 4; distill_MARDM.py --objective flow_map"):

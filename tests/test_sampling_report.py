@@ -134,7 +134,7 @@ def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
 
 def test_every_cell_of_the_study_is_one_that_a_generator_draws():
     mardm = SimpleNamespace(DiffMLPs=DiffMLPs_SiT, onestep=OneStepHead(6, 16, 1, 8))
-    table = cells(SamplingConfig(cfg=2.5, sampler="midpoint", sampler_steps=4))
+    table = cells(SamplingConfig(18, 2.5, sampler="midpoint", sampler_steps=4, order="random"))
     assert {how.sampler for how in table.values()} == {"dopri5", "midpoint", "heun", "euler", "onestep"}
     for how in table.values():
         assert settle(how, mardm) == how

@@ -13,7 +13,7 @@ from models.LengthEstimator import MAX_FRAMES
 from models.MARDM import MARDM_models
 from models.OneStep import OBJECTIVES
 from models.options import GeneratorOptions
-from models.sampling import SOLVERS, SamplingConfig
+from models.sampling import ONESTEP_ORDER, ONESTEP_ROUNDS, ORDER, ROUNDS, SOLVERS, SamplingConfig
 from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
@@ -278,7 +278,9 @@ class TrainingConfig:
 class SamplingFlags:
     """How motions are drawn, as asked for; None: what the data set or the head says (sampling_config)."""
 
-    time_steps: int = flag("unmasking rounds", SamplingConfig.time_steps, type=count(1, 1000))
+    time_steps: int | None = flag(
+        f"unmasking rounds [{ONESTEP_ROUNDS} by a one-step head, else {ROUNDS}]", None, type=count(1, 1000)
+    )
     cfg: float | None = flag(
         "guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]",
         None,
@@ -307,9 +309,10 @@ class SamplingFlags:
         None,
         type=count(1, 1000),
     )
-    order: str = flag(
-        "order in which tokens leave the mask; halton: those of a round are spread evenly",
-        SamplingConfig.order,
+    order: str | None = flag(
+        "order in which tokens leave the mask; halton: those of a round are spread evenly "
+        f"[{ONESTEP_ORDER} by a one-step head, else {ORDER}]",
+        None,
         choices=tuple(REVEAL_ORDERS),
     )
     hard_pseudo_reorder: bool = flag("sort tokens by their unmasking order, as MARDM can", False)

@@ -282,7 +282,7 @@ def drawing(arm, setting):
     """Flags of drawing with an entry of SEARCH: by midpoint, also where a one-step head lies beside."""
     cfg, rounds, temperature = setting
     solver = ("--sampler", "midpoint") if arm in DIFFUSION else ()
-    return "--cfg", cfg, "--time_steps", rounds, "--temperature", temperature, *solver
+    return "--cfg", cfg, "--time_steps", rounds, "--order", "random", "--temperature", temperature, *solver
 
 
 def chosen(runs, arm, size):

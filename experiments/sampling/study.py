@@ -182,7 +182,8 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
     evaluation = make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
     evaluation.captions = functools.cache(evaluation.captions)
-    base = SamplingConfig(cfg=spec.cfg, seed=config.seed, sampler="midpoint", sampler_steps=4)
+    base = SamplingConfig(time_steps=ROUNDS[0], cfg=spec.cfg, sampler="midpoint", sampler_steps=4)
+    base = replace(base, order="random", seed=config.seed)
     real = evaluation.real()
     facts = {
         "run": name,

@@ -9,6 +9,7 @@ from math import floor
 from models.AE import STRIDE
 from motion.render.viewer import floor_plan, page_script, time_line, viewer_frame
 from utils.errors import BadInput
+from utils.flags import settled
 from utils.generation.app_backend import (
     GUIDANCE,
     STEPS,
@@ -50,6 +51,7 @@ def build(backends):
     """The page, not yet served. backends: by the name of their weights, the first one chosen."""
     first = next(iter(backends.values()))
     gr, sampling = gradio(first.folder), first.sampling
+    rounds = settled(sampling, first.pipeline.mardm).time_steps
     ranges = [duration_range(backend.pipeline.spec) for backend in backends.values()]
     shortest, longest = min(low for low, _ in ranges), max(high for _, high in ranges)
     step = max(STRIDE / backend.pipeline.spec.fps for backend in backends.values())
@@ -122,9 +124,7 @@ def build(backends):
                 with gr.Accordion("More", open=False):
                     seed = gr.Number(sampling.seed, label="Seed", precision=0)
                     cfg = gr.Slider(*GUIDANCE, sampling.cfg, step=0.1, label="Guidance (1 = off)")
-                    steps = gr.Slider(
-                        *STEPS, min(sampling.time_steps, STEPS[1]), step=1, label="Unmasking rounds"
-                    )
+                    steps = gr.Slider(*STEPS, min(rounds, STEPS[1]), step=1, label="Unmasking rounds")
             with gr.Column(scale=5, min_width=320):
                 viewer = gr.HTML(WELCOME, elem_id="viewer", padding=False)
                 line = gr.Markdown()
