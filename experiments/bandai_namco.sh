@@ -42,13 +42,13 @@ compare() {
     distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 2000 --warm_up_iter 50 \
         --teacher_steps 4
     evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
-    evaluate onestep --sampler onestep --repeat_times 5
+    evaluate onestep --sampler onestep --time_steps 18 --order random --repeat_times 5
 }
 
 # chosen: continuous latents at the guidance that was chosen
 chosen() {
     evaluate midpoint_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
-    evaluate onestep_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
+    evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --repeat_times 5 --cfg 1.5
 }
 
 autoencoder FSQ_AE_High FSQ_AE_High

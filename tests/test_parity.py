@@ -344,7 +344,7 @@ def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     with pytest.raises(ValueError, match="sampler midpoint.*does not have it, but ddpm"):
         settle(SamplingConfig(sampler="midpoint"), mardm)
     for steps in (1, 1001):
-        with pytest.raises(BadInput, match=f"--sampler_steps.*1000 steps.*in {steps}"):
+        with pytest.raises(BadInput, match=f"sampler_steps: .*1000 steps.*in {steps}"):
             load_generator(asked(sampler_steps=steps), CPU, autoencoder)
 
 
