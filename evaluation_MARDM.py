@@ -57,10 +57,7 @@ def main(argv=None):
     pipeline.check_text(width)
     evaluation = make_evaluation(this_run, config, autoencoder, clips, device, embeddings)
     report = Report(Run.of(this_run).eval, vars(args))
-    report.log(
-        f"Evaluating {args.name}: {sampling.time_steps} rounds, {sampling.order} order, cfg {sampling.cfg}, "
-        f"tokens of {autoencoder.model}"
-    )
+    report.log(f"Evaluating {args.name}: cfg {sampling.cfg}, tokens of {autoencoder.model}")
     report.log(mardm.describe_sampling(sampling))
 
     repeats, generated = config.repeat_times, Row([])
@@ -80,7 +77,7 @@ def main(argv=None):
     }
     if config.baselines:
         rows |= reference_rows(evaluation, root)
-    used = {"checkpoint": str(Run.of(this_run).choose(args.checkpoint)), "sampling": asdict(sampling)}
+    used = {"checkpoint": str(Run.of(this_run).choose(args.checkpoint)), "decoding": asdict(sampling)}
     report.finish(evaluation, rows, **used)
     values, n = generated.interval(), generated.repeats[0].n_pred
     report.log(f"generated / real R-precision: {shares(values, rows['real'].interval())}")

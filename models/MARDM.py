@@ -296,10 +296,11 @@ class MARDM(nn.Module):
         return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, asked).chunk(2)
 
     def describe_sampling(self, sampling):
-        """The sampler and its evaluations of the head per token, as a line of text."""
+        """Rounds, sampler and its evaluations of the head per token, as a line of text."""
         sampling = settle(sampling, self)
         sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
-        return f"sampler {sampler}, {'' if guided else 'not '}guided"
+        rounds = f"{sampling.time_steps} rounds in {sampling.order} order"
+        return f"{rounds}, sampler {sampler}, {'' if guided else 'not '}guided"
 
 
 class FSQ_MARDM(MARDM):

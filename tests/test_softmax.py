@@ -172,7 +172,8 @@ def test_the_loss_asks_each_hidden_token_once_and_learns(pair):
 def test_samplers_of_diffusion_are_refused_and_its_own_is_taken(pair):
     mardm, _ = pair
     assert settle(SamplingConfig(), mardm).sampler == "softmax"
-    assert mardm.describe_sampling(SamplingConfig()) == "sampler softmax: 1 evaluation a token, guided"
+    line = "18 rounds in random order, sampler softmax: 1 evaluation a token, guided"
+    assert mardm.describe_sampling(SamplingConfig()) == line
     with pytest.raises(ValueError, match="sampler midpoint.*softmax"):
         settle(SamplingConfig(sampler="midpoint"), mardm)
     sit = MARDM_models["FSQ-MARDM-SiT-XS"](ae_dim=32, target_dim=5, text_dim=16)
