@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.AE import FSQ_LEVELS
@@ -51,6 +51,7 @@ def test_every_index_survives_the_round_trip(levels):
 
 
 @settings(max_examples=40, deadline=None)
+@example(levels=[3, 3, 6], seed=1322)  # in float32 cdist itself is more than 1e-5 off
 @given(levels=LEVELS, seed=st.integers(0, 10**6))
 def test_snap_is_the_nearest_grid_point(levels, seed):
     fsq = FSQ(levels[:3])
@@ -58,8 +59,9 @@ def test_snap_is_the_nearest_grid_point(levels, seed):
     axes = [(torch.arange(L) - L // 2) / (L // 2) for L in fsq.levels]
     grid = torch.tensor(list(itertools.product(*axes)))
     # ties and rounding: compare distances, not points
-    best = torch.cdist(coords, grid).min(dim=1).values
-    torch.testing.assert_close((fsq.snap(coords) - coords).norm(dim=1), best, atol=1e-5, rtol=0)
+    best = torch.cdist(coords.double(), grid.double()).min(dim=1).values
+    away = (fsq.snap(coords).double() - coords.double()).norm(dim=1)
+    torch.testing.assert_close(away, best, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=40, deadline=None)
