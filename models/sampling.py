@@ -28,7 +28,7 @@ class SamplingConfig:
 def settle(sampling, mardm):
     """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
     one-step head where it serves this guidance scale and number of steps, else the head's first sampler
-    (midpoint is the cheapest that equals dopri5, results/sampling.md); steps as in STEPS, rounds and order as
+    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order as
     above.
 
     mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.

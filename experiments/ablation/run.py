@@ -79,7 +79,8 @@ def started(plan, job):
             return False
         command = [sys.executable, *plan.command(job)]
         folders = {"train": job.run, "distill": f"{job.run}/onestep", "evaluator": "text_mot_match"}
-        if (plan.runs / folders.get(job.record, "") / "model" / "latest.tar").is_file():
+        trained = folders.get(job.record)  # None: an evaluation, or the data
+        if trained and (plan.runs / trained / "model" / "latest.tar").is_file():
             command.append("--is_continue")
         print("+", shlex.join(command), flush=True)
         begun, log = time.time(), plan.runs / "logs" / f"{file.name}.log"
