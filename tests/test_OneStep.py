@@ -361,6 +361,19 @@ def test_a_checkpoint_that_names_no_autoencoder_is_not_released(world, tmp_path,
     assert not (home / "checkpoints/Demo/half").exists()
 
 
+def test_a_length_estimator_that_reads_other_text_is_not_released(world, tmp_path, capsys):
+    home = linked(world, tmp_path / "home")
+    file = home / "checkpoints/Demo/length_estimator/model/finest.tar"
+    state = load_state(file)
+    state["config"]["text_encoder"] = "clip"
+    file.unlink()
+    save_state(file, state)
+    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+    assert call(release.main, f"{places} --name MARDM --checkpoint latest --to half --to_ae half_AE") == 2
+    assert "trained with clip, MARDM with minilm: run train_LengthEstimator.py" in capsys.readouterr().err
+    assert not (home / "checkpoints/Demo/half").exists()
+
+
 def test_the_student_trains_in_the_precision_asked_for(world, tmp_path, monkeypatch):
     loss, seen = OneStepHead.loss, []
 

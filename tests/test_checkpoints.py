@@ -137,6 +137,7 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
         ({"precision": "fp16"}, "precision is 'fp16', not one of fp32, bf16"),
         ({"device": "gpu"}, "device is 'gpu', not one of auto, cpu, cuda"),
         ({"device": None}, "device is None, not one of"),
+        ({"sampler_steps": 8}, r"for a DDPM head alone: pass it to generate\(\)"),
         ({"device": "cuda:99"}, "device is 'cuda:99': not available here; pass 'cpu' or 'auto'"),
     ],
 )

@@ -206,6 +206,19 @@ def test_a_bvh_comes_back_as_a_bvh_at_the_same_place(demo_weights, tmp_path):
     assert np.linalg.norm(back - source, axis=-1)[20:40].mean() > 0.01
 
 
+def test_in_place_the_source_beside_the_edit_is_held_too(demo_weights, tmp_path, monkeypatch):
+    np.save(tmp_path / "walk.npy", strider(40))
+    seen = {}
+    monkeypatch.setattr(edit, "export_motion", lambda stem, joints, *more: seen.update(edit=joints))
+    monkeypatch.setattr(edit, "render_video", lambda path, pair, *more, **titles: seen.update(pair=pair))
+    line = f"--time_steps 2 --source_motion {tmp_path}/walk.npy --text_prompt waves -msec 8,20 --export mp4"
+    for held in (False, True):
+        with_demo(edit.main, [*line.split(), *["--in_place"] * held], tmp_path / f"out{held}", demo_weights)
+        for joints in (*seen["pair"], seen["edit"]):
+            travelled = np.abs(joints[:, 0, [0, 2]] - joints[0, 0, [0, 2]]).max()
+            assert travelled < 1e-6 if held else travelled > 0.2
+
+
 def test_a_file_read_along_the_wrong_axis_is_said_to_lie(tmp_path, capsys):
     write_bvh(tmp_path / "walk.bvh", strider(40), 20.0)
     for up, said in (("y", False), ("z", True)):

@@ -228,7 +228,10 @@ def load(
         value, allowed = getattr(source, one.name), one.metadata.get("choices")
         if allowed and value not in (*allowed, one.default):
             raise BadInput(f"{one.name} is {value!r}, not one of {', '.join(allowed)}")
-    return Pipeline.open(source, _device(device))
+    pipeline = Pipeline.open(source, _device(device))
+    if sampler_steps and "ddpm" not in pipeline.mardm.DiffMLPs.samplers:
+        raise BadInput("sampler_steps is chosen here for a DDPM head alone: pass it to generate()")
+    return pipeline
 
 
 def _device(wanted):
