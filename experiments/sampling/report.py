@@ -151,7 +151,7 @@ def option_table(family):
             row += [format_pair(family.summary(cell, measure)) for measure in MEASURES]
             rows.append([*row, format_pair(family.against(cell, base), sign="+"), len(family.values(cell))])
     header = ["setting", "evaluations", *MEASURES.values(), "FID less the first row's", "n"]
-    return markdown(header, rows) if rows else ""
+    return markdown(header, rows) if len(rows) > 1 else ""  # not the default alone
 
 
 def rounds_table(family):
@@ -265,7 +265,7 @@ def figure(families, path):
     save(fig, path)
 
 
-HEAD = """# Solvers, evaluations, snapping
+HEAD = """# Solvers, evaluations, rounds
 
 Written by `python -m experiments.sampling.study --report`; measured by the same program, whose help says how.
 ± is the 95% interval of the mean over all repeats (n) of all seeds. *FID less dopri5's*: taken repeat by
