@@ -286,7 +286,8 @@ def write_report(record_dir, output):
     parts = [HEAD, f"![FID and distance to the tight solution]({picture.name})"]
     notes = Path(record_dir) / "notes.md"  # what the records cannot say
     if notes.is_file():
-        parts.append(notes.read_text(encoding="utf-8").strip())
+        text = notes.read_text(encoding="utf-8").strip()
+        parts.append(text.replace("](../", "]("))  # the page lies one folder higher
     parts.append(f"## Evaluations from which on the FID stays within {NEAR:.0%} of dopri5's")
     parts.append(convergence_table(families))
     for kind, family in families.items():

@@ -1,7 +1,7 @@
 """FID over the time of a motion, teacher and one-step head by their rounds: a picture of a study's record.
 
 python -m experiments.sampling.study --dataset_name Demo --runs demo_MARDM --split test \\
-    --cells 'rounds-*/random/*' --repeat_times 2 --threads 1 --record_dir results/one_step
+    --cells 'rounds-*/random/*' --repeat_times 4 --threads 1 --record_dir results/one_step
 python -m experiments.sampling.speed results/one_step/demo_MARDM.json --output docs/pictures/speed.png
 """
 
