@@ -153,6 +153,7 @@ def main(argv=None):
             loop.optimizer_step(optimizer)
             ae.finish_step(optimizer, distributed.all_reduce_sum, distributed.broadcast)
             ema.update(ae, loop.progress.total_it)
+            ae.copy_restarts(ema.model)
         trained = usage.report() if ae.codebook_size else {"tokens": 0}
         if trained["tokens"]:  # a run that was finished before sees none
             loop.scalars("Train", trained)

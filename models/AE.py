@@ -77,6 +77,9 @@ class AE(nn.Module):
     def finish_step(self, optimizer, all_reduce_sum, broadcast):
         """What the bottleneck does after an optimizer's step: see VectorQuantizer.finish_step."""
 
+    def copy_restarts(self, average):
+        """What the moving average takes over as it is: see VectorQuantizer.copy_restarts."""
+
     # the tokenizer contract
 
     def tokenize(self, motion, m_lens=None):
@@ -222,6 +225,9 @@ class VQ_AE(AE):
 
     def finish_step(self, optimizer, all_reduce_sum, broadcast):
         self.vq.finish_step(optimizer, all_reduce_sum, broadcast)
+
+    def copy_restarts(self, average):
+        self.vq.copy_restarts(average.vq)
 
     def quantize(self, targets):
         return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)

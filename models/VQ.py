@@ -25,6 +25,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("used", torch.zeros(num_embeddings, dtype=torch.int64), persistent=False)
         self.vectors = None  # of the last piece of the step under way [N,D]
+        self.restarted = None  # bool [K]: the codes that the last step restarted
 
     @property
     def codebook_size(self):
@@ -74,6 +75,7 @@ class VectorQuantizer(nn.Module):
         first = ~self.started  # processes began with codes of their own
         self.idle.copy_(torch.where(used, 0, self.idle + 1))
         dead = self.idle >= self.patience
+        self.restarted = dead | first
         if self.vectors is not None:
             self._restart(dead, self.vectors)
         self.idle.masked_fill_(dead, 0)
@@ -82,7 +84,14 @@ class VectorQuantizer(nn.Module):
         broadcast(self.state_dict().values())
         state = optimizer.state.get(self.codebook, {}) if optimizer else {}
         for name in {"exp_avg", "exp_avg_sq"} & set(state):
-            state[name].masked_fill_((dead | first)[:, None], 0)
+            state[name].masked_fill_(self.restarted[:, None], 0)
+
+    @torch.no_grad()
+    def copy_restarts(self, average):
+        """Take the codes that the last step restarted over into a moving average of this quantizer as they
+        are: an average with the places that they left would lie between the tokens.
+        """
+        average.codebook.copy_(torch.where(self.restarted[:, None], self.codebook, average.codebook))
 
     def _restart(self, which, vectors):
         """Put the codes of the mask `which` [K] at random vectors [N,D], without waiting for the device."""

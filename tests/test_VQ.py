@@ -5,6 +5,7 @@ import torch
 
 from models.AE import make_ae
 from models.VQ import VectorQuantizer
+from utils.training.train_utils import EMA
 
 
 def test_the_nearest_code_is_that_of_brute_force():
@@ -111,6 +112,21 @@ def test_a_restarted_code_leaves_its_moments_behind():
     assert vq.codebook[1].abs() < 1
     for moment in (state["exp_avg"], state["exp_avg_sq"]):
         assert moment[1] == 0 and moment[0] != 0
+
+
+def test_the_moving_average_takes_over_a_restarted_code_as_it_is():
+    ae = make_ae("VQ_AE_Model", width=8, codebook_size=6)
+    ae.vq.patience = 2
+    average = EMA(ae, 0.999)
+    for step in range(4):
+        ae.vq.used[:3] = 1  # the others restart in the second step and in the fourth
+        ae.vq.vectors = torch.randn(50, 8)
+        ae.vq.codebook.data[:3] += 1
+        ae.finish_step(None, lambda tensor: tensor, lambda tensors: None)
+        average.update(ae, step)
+        ae.copy_restarts(average.model)
+        same = (average.model.vq.codebook == ae.vq.codebook).all(dim=1).tolist()
+        assert same == ([True] * 6 if step == 0 else [False] * 3 + [True] * 3)
 
 
 def test_a_resumed_step_restarts_codes_at_the_same_vectors():
