@@ -9,6 +9,8 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
+import numpy as np
+
 from models.AE import STRIDE, AE_models, make_ae
 from models.masking import lengths_to_mask
 from utils import distributed
@@ -27,6 +29,7 @@ from utils.config import (
 )
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
+from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up
@@ -95,12 +98,21 @@ def train_step(ae, batch, objective, usage, step=None):
 
 def validate(ae, val_set, objective, loading, device):
     """Loss and code usage over the whole validation clips. -> dict"""
-    means, usage = RunningMean(), CodeUsage(ae.codebook_size or 1)
+    means, usage = RunningMean(), CodeUsage(ae.codebook_size or 1, device)
     with inference(ae):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             frames = int(batch.m_lens.sum())
             means.add(frames, loss=train_step(ae, batch, objective, usage)[1] * frames)
     return means.pop() | (usage.report() if ae.codebook_size else {})
+
+
+def refuse_ignored(design):
+    """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself."""
+    entry = AE_models[design.model]
+    ours = [name for name in entry.func.options if name not in entry.keywords]
+    for name in {name for other in AE_models.values() for name in other.func.options}.difference(ours):
+        if not np.array_equal(getattr(design, name), getattr(AutoencoderConfig, name)):
+            raise BadInput(f"--{name} has no effect on {design.model}: leave it out, or take another --model")
 
 
 def main(argv=None):
@@ -109,6 +121,7 @@ def main(argv=None):
     run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     design, weights = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
+    refuse_ignored(design)
     device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
@@ -144,7 +157,7 @@ def main(argv=None):
     print(f"{args.model}: {size:,} parameters, {ae.codebook_size or 'no'} codes; {len(train_set):,} windows")
 
     for epoch in loop.epochs():
-        usage = CodeUsage(ae.codebook_size or 1)
+        usage = CodeUsage(ae.codebook_size or 1, device)
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 frames = int(batch.m_lens.sum())

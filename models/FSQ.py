@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 EPS = 1e-3
+MOST_LEVELS = 1000  # beyond, the bound's margin of EPS reaches the next level
 
 
 class FSQ(nn.Module):
@@ -19,9 +20,9 @@ class FSQ(nn.Module):
     def __init__(self, levels):
         super().__init__()
         levels = [int(level) for level in levels]
-        if not levels or min(levels) < 3:
+        if not levels or min(levels) < 3 or max(levels) > MOST_LEVELS:
             raise ValueError(
-                f"FSQ levels {levels}: each must be at least 3 (L = 2 has atanh(o/h) beyond its domain)"
+                f"FSQ levels {levels}: each must be from 3 (for 2, atanh(o/h) has no value) to {MOST_LEVELS}"
             )
         self.levels = levels
         L = torch.tensor(levels, dtype=torch.float32)

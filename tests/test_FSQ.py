@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.AE import FSQ_LEVELS
-from models.FSQ import FSQ
+from models.FSQ import FSQ, MOST_LEVELS
 
 LEVELS = st.lists(st.integers(3, 12), min_size=1, max_size=5)
 
@@ -22,9 +22,16 @@ def test_every_level_gives_exactly_L_values_in_the_unit_interval(L):
     assert values.abs().max() <= 1
 
 
-def test_two_levels_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match="at least 3"):
+def test_two_levels_are_refused_with_the_reason_and_more_than_a_step_can_hold():
+    with pytest.raises(ValueError, match="from 3"):
         FSQ([2, 5])
+    for levels in (999, MOST_LEVELS):
+        fsq = FSQ([levels])
+        ends = fsq(torch.tensor([[-99.0], [99.0]]))
+        assert torch.equal(fsq.snap(ends), ends)
+        assert fsq.codes_to_indices(ends).tolist() == [0, levels - 1]
+    with pytest.raises(ValueError, match="to 1000"):
+        FSQ([MOST_LEVELS + 1])
 
 
 @pytest.mark.parametrize(

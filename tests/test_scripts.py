@@ -128,6 +128,12 @@ def test_broken_clips_are_skipped_counted_and_listed(world, tmp_path, capsys):
 BAD_INPUT = {
     "missing data set": (train_AE.main, "--dataset_name Nowhere", "Nowhere"),
     "wrong autoencoder": (train_AE.main, "--model FSQ_AE_Hugh", "FSQ_AE_High"),
+    "levels of a preset": (
+        train_AE.main,
+        "--model FSQ_AE_High --fsq_levels 4 4 4",
+        "--fsq_levels has no effect on FSQ_AE_High",
+    ),
+    "codes of no code book": (train_AE.main, "--model AE_Model --codebook_size 9", "--codebook_size has no"),
     "run that exists": (train_AE.main, TRAIN_AE, "--is_continue"),
     "missing checkpoint": (train_MARDM.main, f"{TRAIN_MARDM} --name new --ae_name nothing", "nothing"),
     "wrong generator": (train_MARDM.main, f"{TRAIN_MARDM} --name new --model MARDM-XXL", "MARDM-SiT-XL"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from models.AE import AE_models, make_ae
+from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
 from models.OneStep import OBJECTIVES
@@ -159,7 +160,7 @@ def _open_ae(state, source, device, model):
         dim=spec.dim,
         width=config.whole("width", 1, 4096, 512),
         mask_padding="format" in state.fields,
-        fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= 10**4),
+        fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= MOST_LEVELS),
         codebook_size=config.whole("codebook_size", 2, 10**6),
     )
     load_into(ae, weights, path)
@@ -228,9 +229,9 @@ def load_generator(source, device, autoencoder=None):
     config = state.part("config")
     model = source.model or config.text("model") or "MARDM-SiT-XL"  # MARDM's files do not say what they hold
     check_name(model, MARDM_models, "--model")
-    if config.text("model", model) != model:
-        kind = config.text("model")
-        raise BadInput(f"{path} holds a {kind}, not a {model}: leave --model out, or pass --model {kind}")
+    held = config.text("model", model)
+    if held != model:
+        raise BadInput(f"{path} holds a {held}, not a {model}: leave --model out, or pass --model {held}")
     config.text("text_encoder")  # whoever reads it later finds a name
     weights = state.weights("mardm" if source.no_ema else "ema_mardm", "a generator")
 

@@ -9,6 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from models.AE import AE_models
 from models.draws import REVEAL_ORDERS
+from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import MAX_FRAMES
 from models.MARDM import MARDM_models
 from models.OneStep import OBJECTIVES
@@ -145,7 +146,10 @@ class AutoencoderConfig:
     model: str = flag(f"one of {', '.join(AE_models)}", "FSQ_AE_Model")
     width: int = flag("channels of the networks", 512, type=count(8, 4096))
     fsq_levels: tuple[int, ...] = flag(
-        "levels of each grid dimension of FSQ_AE_Model", (8, 5, 5, 5, 5), type=count(3, 10**4), nargs="+"
+        "levels of each grid dimension of FSQ_AE_Model",
+        (8, 5, 5, 5, 5),
+        type=count(3, MOST_LEVELS),
+        nargs="+",
     )
     codebook_size: int = flag("codes of VQ_AE_Model", 512, type=count(2, 10**6))
     commitment_cost: float = flag(
