@@ -113,12 +113,12 @@ class MARDM(nn.Module):
         return [self.DiffMLPs] + ([self.onestep] if self.onestep else [])
 
     def compile_parts(self):
-        """torch.compile of the Transformer's blocks and the head's network; ValueError without a compiler.
+        """torch.compile of the Transformer's blocks and the heads' networks; ValueError without a compiler.
 
         Not as CUDA graphs: each part is compiled on its own, and where one graph's output is another's input
         PyTorch refuses it as overwritten (pytorch/pytorch#152887).
         """
-        for part in (*self.MARTransformer, self.DiffMLPs.net, *self._heads()[1:]):
+        for part in (*self.MARTransformer, *(head.net for head in self._heads())):
             compile_module(part, dynamic=True)
 
     def encode_text(self, text):
@@ -264,17 +264,19 @@ class MARDM(nn.Module):
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.draw_with(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
-        starts = noise.rows(*places[:2], head.noise_shape).to(x.dtype)
-        for width, b, at, slot, start in zip(widths, *(rows.split(counts) for rows in (*places, starts))):
+        at_once = len(head.noise_shape) == 1  # else each of many steps has noise of its own: gigabytes
+        starts = noise.rows(*places[:2], head.noise_shape).split(counts) if at_once else counts
+        for width, start, b, at, slot in zip(widths, starts, *(rows.split(counts) for rows in places)):
             if width == 0:
                 continue
+            start = start if at_once else noise.rows(b, at, head.noise_shape)
             asked = at.new_zeros(len(x), width)
             asked[b, slot] = at
             z, z_null = (
                 rows if rows is None else rows[b, slot]
                 for rows in self._conditions(x, text, inside, order, guide, asked)
             )
-            drawn = draw(z, z_null, start)
+            drawn = draw(z, z_null, start.to(x.dtype))
             drawn = drawn * self.target_std + self.target_mean
             if sampling.snap == "step":
                 drawn = tokenizer.quantize(drawn[None])[0]

@@ -151,19 +151,19 @@ class FlowMapHead(OneStepHead):
         """
         given = rows.z, rows.w, rows.z_null
         s, t = rows.times.unbind(dim=1)
-        t = t.clamp(STEP, 1 - STEP)
+        t = t.clamp(TIME_STEP, 1 - TIME_STEP)
         with torch.no_grad():
             x = self(rows.noise, *given, (torch.zeros_like(s), s))
-        before, after = (self(x, *given, (s, t + step)) for step in (-STEP, STEP))
-        y = ((before + after) / 2).detach()  # X_{s,t}(x_s) up to STEP^2
+        before, after = (self(x, *given, (s, t + step)) for step in (-TIME_STEP, TIME_STEP))
+        y = ((before + after) / 2).detach()  # X_{s,t}(x_s) up to TIME_STEP^2
         with torch.no_grad():
             b = guided(teacher.net, rows.z, rows.z_null, rows.w[:, None])(y, t)
         still = self.velocity(y, t, t, *given) - b
-        moving = (after - before) / (2 * STEP) - b
+        moving = (after - before) / (2 * TIME_STEP) - b
         return 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
 
 
-STEP = 0.01  # of the difference that stands for d/dt: Linear's autograd function has no forward mode
+TIME_STEP = 0.01  # of the difference that stands for d/dt: Linear's autograd function has no forward mode
 OBJECTIVES = {"regression": OneStepHead, "flow_map": FlowMapHead}
 
 

@@ -16,6 +16,7 @@ from models import onednn
 from models.AE import make_ae
 from models.MARDM import MARDM_models
 from models.masking import by_round, lengths_to_mask, reveal_rounds
+from models.OneStep import OneStepHead
 from models.sampling import SamplingConfig
 from tests.test_MARDM import awake
 from utils.training.monitoring import neighbour_attention
@@ -303,13 +304,18 @@ def test_compiled_parts_draw_and_train_as_eager_ones(single):
         torch.manual_seed(1)
         return mardm.forward_loss(latents, targets, text, torch.tensor([10, 4, 7, 10]))
 
-    drawn, lost = mardm.generate(ae, text, LENGTHS, sampling), loss()
+    mardm.onestep = OneStepHead.from_teacher(mardm.DiffMLPs)
+    onestep = replace(HOW, sampler="onestep", sampler_steps=None)
+    drawn, lost = [mardm.generate(ae, text, LENGTHS, how) for how in (sampling, onestep)], loss()
     try:
         mardm.compile_parts()
     except ValueError as error:
         pytest.skip(str(error))
-    torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, sampling), drawn, atol=1e-4, rtol=1e-4)
+    assert all(head.net._compiled_call_impl for head in mardm._heads())  # what drawing calls
+    for how, before in zip((sampling, onestep), drawn):
+        torch.testing.assert_close(mardm.generate(ae, text, LENGTHS, how), before, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loss(), lost, atol=1e-5, rtol=1e-5)
+    mardm.onestep = None
     assert list(mardm.state_dict()) == names
     with torch.no_grad():  # after the blocks were compiled without hooks, as in a validation
         mardm.eval()
