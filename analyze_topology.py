@@ -119,7 +119,8 @@ def describe(one, model, decoding, tokens):
     facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), decoding.field
     if ae.codebook_size is None:
         return facts
-    every, usage = torch.cat(tokens).to(next(ae.parameters()).device), CodeUsage(ae.codebook_size)
+    every = torch.cat(tokens).to(next(ae.parameters()).device)
+    usage = CodeUsage(ae.codebook_size, every.device)
     usage.add(ae.indices(every))
     facts["usage"] = usage.report()
     if ae.kind == "FSQ":

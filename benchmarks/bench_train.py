@@ -141,7 +141,7 @@ class AutoencoderBench(Bench):
         motions = clips(setup.rounds * setup.ae_batch, setup.ae_batch, setup.window)
         windows = WindowSet(motions, identity(), setup.window)
         super().__init__(setup, self.ae, windows, setup.ae_batch, device)
-        self.usage = CodeUsage(self.ae.codebook_size or 1)
+        self.usage = CodeUsage(self.ae.codebook_size or 1, device)
         self.objective = Reconstruction(PLAIN, identity(), DATASETS["t2m"])
         self.modes = {"ours": self.ours, "reference": self.reference}
         self.modes["reference, anomaly"] = partial(anomalous, self.reference)

@@ -145,6 +145,19 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
         assert torch.equal(load_state(run.best)["net"]["weight"], kept) != better
 
 
+def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_by_worse_ones(tmp_path):
+    """They are written at once, latest.tar at the next save that is due."""
+    run = Rehearsal(tmp_path, max_iters=5).train({"fid": 0.5}).run
+    saved = run.latest.read_bytes()
+    Rehearsal(tmp_path, is_continue=True, max_iters=10).train({"fid": 0.1})
+    run.latest.write_bytes(saved)
+    kept = run.best.read_bytes()
+    resumed = Rehearsal(tmp_path, is_continue=True, max_iters=10)
+    assert resumed.loop.progress.best["fid"] == 0.1
+    resumed.train({"fid": 0.3})
+    assert run.best.read_bytes() == kept
+
+
 def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(BadInput, match="--is_continue: there is no .*latest.tar to go on from"):
         Rehearsal(tmp_path, is_continue=True)
@@ -241,7 +254,7 @@ def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
     means.add(1, loss=3.0)
     means.add(norm=4.0)
     assert means.pop() == {"loss": 3.0, "norm": 4.0} and means.pop() == {}
-    usage = CodeUsage(5)
+    usage = CodeUsage(5, "cpu")
     usage.add(torch.tensor([[0, 1, 4], [1, 2, 2]]), torch.tensor([[True, True, False], [True, False, False]]))
     assert usage.counts.tolist() == [1, 2, 0, 0, 0] and usage.report()["codes_used"] == 2
 

@@ -115,12 +115,12 @@ def format_scalars(values):
 class CodeUsage:
     """How much of a code book is used, over all processes: feed code indices, read usage and perplexity."""
 
-    def __init__(self, codebook_size):
-        self.counts = torch.zeros(codebook_size, dtype=torch.int64)
+    def __init__(self, codebook_size, device):
+        """device: that of the indices, so that no step waits, and the same in each process."""
+        self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=device)
 
     def add(self, indices, inside=None):
         """indices: int64 tensor of any shape; inside: bool of its shape, which of them count."""
-        self.counts = self.counts.to(indices.device)  # where they stay, so that no step waits
         counted = torch.ones_like(indices) if inside is None else inside.to(indices.dtype)
         self.counts.scatter_add_(0, indices.flatten(), counted.flatten())
 

@@ -270,8 +270,7 @@ class TrainingLoop:
             raise BadInput(f"{latest} cannot be continued: it has no {', '.join(missing)}")
         self._compare(checked.part("config").fields)
         counts = {key: checked.whole(key, 0, 10**12, 0) for key in ("ep", "total_it", "batch")}
-        best = checked.numbers("best") or {}
-        best = best if best.get(self.best.metric) is not None else None
+        best = self._kept_best(checked)
         place = Progress(**counts, best=best, seconds=checked.number("seconds", 0.0))
         for name, part in self.parts.items():
             try:
@@ -289,6 +288,17 @@ class TrainingLoop:
         self.constants |= {key: state[key] for key in ("target_stats",) if key in state}
         print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
         return place
+
+    def _kept_best(self, latest):
+        """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
+        states, file = [latest], self.run.model / self.best.file
+        if file.is_file():
+            states.append(State(load_state(file), file))
+        best = None
+        for kept in (state.numbers("best") or {} for state in states):
+            if kept.get(self.best.metric) is not None and self.best.better(kept, best):
+                best = kept
+        return best
 
     def _compare(self, stored):
         """The config asked for against the stored one; BadInput names the first difference that matters."""
