@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import metrics
+from utils.eval_utils import twins
 
 
 def rows(n, d, seed=0, scale=1.0, shift=0.0):
@@ -81,7 +82,9 @@ def test_neighbourhoods_by_brute_force(k, collapsed):
         "density": np.sum(in_x) / (k * 15),
         "coverage": np.mean(np.any(in_x, axis=1)),
     }
-    assert metrics.neighbourhoods(x, y, k) == pytest.approx(expected)
+    assert metrics.neighbourhoods(
+        *(metrics.distances(*pair) for pair in ((x, y), (x, x), (y, y))), k
+    ) == pytest.approx(expected)
 
 
 def test_fid_within_groups_is_the_weighted_mean_of_large_groups():
@@ -95,10 +98,29 @@ def test_fid_within_groups_is_the_weighted_mean_of_large_groups():
 def test_half_width_of_a_mean_is_the_textbooks():
     x = rows(400, 1, 3)[:, 0]
     halves = metrics.half_width(
-        lambda half: {"mean": x[half].mean(), "none": None}, 400, np.random.default_rng(0), draws=1000
+        lambda half: {"mean": x[half].mean(), "none": None},
+        np.arange(400),
+        np.random.default_rng(0),
+        draws=1000,
     )
     assert halves["mean"] == pytest.approx(1.96 * x.std(ddof=1) / 20, rel=0.1)
     assert math.isnan(halves["none"])
+
+
+def test_a_clip_and_its_mirror_image_are_one_observation():
+    """Twice the rows that say the same: the half width is that of the originals."""
+    names = [f"{m}{i:03}" for m in ("", "M") for i in range(200)] + ["M900", "Mike"]
+    units, x = twins(names), np.tile(rows(200, 1, 3)[:, 0], 2)
+    assert units[:400].tolist() == [*range(200)] * 2 and units[400:].tolist() == [400, 401]
+    seen = []
+
+    def mean(half):
+        seen.append(half)
+        return {"mean": x[half].mean()}
+
+    half = metrics.half_width(mean, units[:400], np.random.default_rng(0), draws=1000)["mean"]
+    assert half == pytest.approx(1.96 * x[:200].std(ddof=1) / 200**0.5, rel=0.1)
+    assert all(len(one) == 200 and set(one % 200) == set(one[:100]) for one in seen)
 
 
 def test_what_some_halves_cannot_measure_has_no_half_width():
@@ -113,9 +135,9 @@ def test_what_some_halves_cannot_measure_has_no_half_width():
 
     for seed in range(3):
         half_width = partial(metrics.half_width, rng=np.random.default_rng(seed))
-        assert math.isnan(half_width(speed, 10)["path_speed"])
+        assert math.isnan(half_width(speed, np.arange(10))["path_speed"])
         for size in (24, 38):
-            assert math.isnan(half_width(partial(within, size=size), 40)["fid_content"])
+            assert math.isnan(half_width(partial(within, size=size), np.arange(40))["fid_content"])
 
 
 def test_per_clip_hits_average_to_r_precision_and_dropped_clips_have_none():

@@ -148,10 +148,9 @@ class EvaluationRun:
         return self.motions(produce, repeat, desc=f"generate {repeat + 1}")
 
     def captions(self, repeat=0):
-        """The captions of this repeat as the evaluator reads them -> [N,D], [N,C] or None."""
+        """The captions of this repeat -> their tokens, their texts."""
         chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
-        tokens, texts = [caption.tokens for caption in chosen], [caption.text for caption in chosen]
-        return self.evaluator.embed_text(tokens, texts), self.evaluator.contrast_text(texts)
+        return [caption.tokens for caption in chosen], [caption.text for caption in chosen]
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
         """Metrics of the Motions `pred` for the captions of `real`. paired: pred[i] reconstructs real[i]
@@ -160,7 +159,7 @@ class EvaluationRun:
         rows, rng = self._rows(repeat)
         values = ratios(self._kinematics(real, pred, paired), rows)
         if pred is not real:
-            values |= self._distances(real, pred, rows)
+            values |= self._distances(real, pred)(rows)
         fixed = Metrics(**values, multimodality=multimodality, n_real=len(rows), n_pred=len(rows))
         return replace(fixed, **self._drawn(pred, rows, repeat, rng))
 
@@ -184,18 +183,20 @@ class EvaluationRun:
 
     def half_widths(self, real, pred, paired=False):
         """95% half widths over clips of what `compare` measures in repeat 0, but diversity; R-precision in
-        pools of its own. -> dict
+        pools of its own. -> dict. A clip and its mirror image are drawn together.
         """
         kept, rng = self._rows(0)
         if len(kept) < 4:
             return {}
         sums = self._kinematics(real, pred, paired) | self._answers(pred, kept, 0, rng)
+        distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
 
         def measure(half):
             rows = kept[half]
-            return ratios(sums, rows) | (self._distances(real, pred, rows) if pred is not real else {})
+            return ratios(sums, rows) | distances(rows)
 
-        return metrics.half_width(measure, len(kept), counter_rng.rng(Purpose.BOOTSTRAP, self.config.seed))
+        rng = counter_rng.rng(Purpose.BOOTSTRAP, self.config.seed)
+        return metrics.half_width(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
 
     def multimodality(self, mardm, ae, sampling, repeat=0):
         """Spread of 30 motions of one caption, over 96 captions."""
@@ -229,20 +230,25 @@ class EvaluationRun:
                 sums[name] = errors * [1000, 1]  # mm
         return sums
 
-    def _distances(self, real, pred, rows):
-        """Of the sets of these rows: embeddings, physical features, root paths."""
-        groups, n = self.groups()[rows], len(rows)
-        values = path_distances(real.features[rows], pred.features[rows], groups)
-        values["physical"] = energy_distance(real.features[rows], pred.features[rows], groups)
-        if self.evaluator is None or n < 2:
+    def _distances(self, real, pred):
+        """-> a function: rows -> distances of their two sets: embeddings, physical features, root paths."""
+        x, y = real.embeddings, pred.embeddings
+        apart = [metrics.distances(*pair) for pair in ((x, y), (x, x), (y, y))]
+
+        def of_rows(rows):
+            groups, n = self.groups()[rows], len(rows)
+            values = path_distances(real.features[rows], pred.features[rows], groups)
+            values["physical"] = energy_distance(real.features[rows], pred.features[rows], groups)
+            if self.evaluator is None or n < 2:
+                return values
+            values |= {"fid": metrics.fid(x[rows], y[rows]), "kid": metrics.kid(x[rows], y[rows])}
+            if n > NEIGHBOURS:
+                values |= metrics.neighbourhoods(*(d[rows][:, rows] for d in apart), NEIGHBOURS)
+            if self.labels is not None:
+                values["fid_content"] = metrics.fid_within(x[rows], y[rows], groups)
             return values
-        x, y = real.embeddings[rows], pred.embeddings[rows]
-        values |= {"fid": metrics.fid(x, y), "kid": metrics.kid(x, y)}
-        if n > NEIGHBOURS:
-            values |= metrics.neighbourhoods(x, y, NEIGHBOURS)
-        if self.labels is not None:
-            values["fid_content"] = metrics.fid_within(x, y, groups)
-        return values
+
+        return of_rows
 
     def groups(self):
         """Group of each clip [N]: its content; without labels a cluster of captions of repeat 0.
@@ -255,7 +261,7 @@ class EvaluationRun:
                 contents = [content for content, _ in self.labels]
                 self._groups = np.unique(contents, return_inverse=True)[1]
             elif self.evaluator is not None:
-                text = np.float64(self.captions()[0])
+                text = np.float64(self.evaluator.embed_text(*self.captions()))
                 k, seed = max(len(text) // CLUSTER, 1), self.config.seed
                 self._groups = kmeans2(text, k, minit="++", seed=seed)[1]
             else:
@@ -274,7 +280,8 @@ class EvaluationRun:
         """Per-clip (numerator, denominator) [N,2] of the measures of how well it matches its caption."""
         if self.evaluator is None:
             return {}
-        text, contrast = self.captions(repeat)
+        tokens, texts = self.captions(repeat)
+        text, contrast = self.evaluator.embed_text(tokens, texts), self.evaluator.contrast_text(texts)
         values = {"matching": metrics.matching(text, pred.embeddings)}
         if contrast is not None:
             values["clip_score"] = (contrast * pred.contrast).sum(dim=1).numpy()
@@ -287,6 +294,13 @@ class EvaluationRun:
                 hits = metrics.retrieval_hits(text, pred.embeddings, pools, labels)
                 values |= columns("label_top", hits)
         return {name: np.stack([x, np.ones(len(x))], axis=1) for name, x in values.items()}
+
+
+def twins(names):
+    """Number of each clip [N]: that of its original for a mirror image (M<name>), where both are there."""
+    number = {name: i for i, name in enumerate(names)}
+    originals = (name[1:] if name.startswith("M") and name[1:] in number else name for name in names)
+    return np.array([number[name] for name in originals])
 
 
 def ratios(sums, rows):

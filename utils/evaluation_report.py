@@ -125,9 +125,10 @@ def reference_rows(evaluation, root):
                 "content + style": lambda _: matched_clips(styled, offered, rng),
                 "nearest length": lambda _: matched_clips(styled, offered, rng, lengths),
             }
-    theirs = train_run.captions()[0]
+    embed = evaluation.evaluator.embed_text
+    theirs = embed(*train_run.captions())
     draws["retrieval"] = lambda repeat: nearest_rows(
-        metrics.distances(evaluation.captions(repeat)[0], theirs).numpy(), rng
+        metrics.distances(embed(*evaluation.captions(repeat)), theirs).numpy(), rng
     )
     rows = {}
     for name, draw in draws.items():

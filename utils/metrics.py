@@ -62,16 +62,16 @@ def kid(real, pred):
     return float(within - 2 * between)
 
 
-def neighbourhoods(real, pred, k=5):
+def neighbourhoods(between, within_real, within_pred, k=5):
     """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020). -> dict
 
-    real [N,D], pred [M,D], both longer than k. A ball reaches from each row to its k-th nearest of its set.
+    `distances` of N real rows to M predicted ones [N,M], among the real [N,N] and the predicted ones [M,M];
+    N, M > k. A ball reaches from each row to its k-th nearest of its set.
     precision: share of pred within some real ball; recall: the reverse; density: real balls around a pred,
     mean over k (may exceed 1); coverage: share of real balls that hold a pred.
     """
-    between = distances(real, pred)
-    inside_real = between < _radius(real, k)[:, None]  # [N,M]
-    inside_pred = between < _radius(pred, k)[None]
+    inside_real = between < _radius(within_real, k)[:, None]  # [N,M]
+    inside_pred = between < _radius(within_pred, k)[None]
     return {
         "precision": float(inside_real.any(dim=0).double().mean()),
         "recall": float(inside_pred.any(dim=1).double().mean()),
@@ -80,8 +80,8 @@ def neighbourhoods(real, pred, k=5):
     }
 
 
-def _radius(x, k):
-    return distances(x, x).kthvalue(k + 1, dim=1).values  # the first is the row itself
+def _radius(within, k):
+    return within.kthvalue(k + 1, dim=1).values  # the first is the row itself
 
 
 def fid_within(real, pred, groups, least=20):
@@ -94,14 +94,18 @@ def fid_within(real, pred, groups, least=20):
     return float(np.average(values, weights=counts[counts >= least]))
 
 
-def half_width(measure, n, rng, draws=40):
+def half_width(measure, units, rng, draws=40):
     """95% half width over clips of each measure: 1.96 standard deviations over random halves of the clips.
 
-    measure(rows) -> dict of numbers. Halves drawn without replacement spread as much as fresh samples of n
-    (delete-half jackknife, Shao & Wu 1989); the duplicates of a bootstrap would inflate FID and shrink the
-    distances to neighbours. NaN for what cannot be measured on some half, of a small group say.
+    measure(rows) -> dict of numbers; NaN for what cannot be measured on some half, of a small group say.
+    units [N]: clips with the same number are drawn together (a clip and its mirror image are not two
+    observations). Halves drawn without replacement spread as much as fresh samples of N (delete-half
+    jackknife, Shao & Wu 1989); the duplicates of a bootstrap would inflate FID and shrink the distances to
+    neighbours.
     """
-    values = [measure(np.sort(rng.permutation(n)[: n // 2])) for _ in range(draws)]
+    names = np.unique(units)
+    halves = (rng.permutation(names)[: len(names) // 2] for _ in range(draws))
+    values = [measure(np.flatnonzero(np.isin(units, half))) for half in halves]
     columns = {name: [x.get(name) for x in values] for name in dict.fromkeys(chain(*values))}
     return {
         name: math.nan if None in column else 1.96 * float(np.std(column, ddof=1))

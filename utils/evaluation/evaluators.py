@@ -42,6 +42,7 @@ class TextMotionEvaluator:
     contrast: MotionCLIP | None = None
     tokenize: object = None  # captions -> token ids of the contrast model
     test: dict | None = None  # R-precision of real test motion, measured after its training
+    known: dict = field(default_factory=dict)  # (tower, caption) -> its embedding
 
     @classmethod
     def load(cls, run, spec, device, eval_mean_std=None, glove_dir="./glove", required=False):
@@ -95,9 +96,12 @@ class TextMotionEvaluator:
     @torch.no_grad()
     def embed_text(self, tokens, texts=None):
         """Captions as lists of word/POS tokens, and as they stand -> [B,D] on the CPU."""
-        words, pos, lengths = self.words(tokens)
-        device = self.device
-        return self.networks["text_encoder"](words.to(device), pos.to(device), lengths).cpu()
+
+        def embed(some):
+            words, pos, lengths = self.words(some)
+            return self.networks["text_encoder"](words.to(self.device), pos.to(self.device), lengths)
+
+        return self._once("matching", [tuple(one) for one in tokens], embed)
 
     @torch.no_grad()
     def embed_motion(self, motion, m_lens):
@@ -109,8 +113,18 @@ class TextMotionEvaluator:
         """Strings -> unit vectors [B,C] on the CPU (published: C = 512), None without a contrast model."""
         if self.contrast is None:
             return None
-        tokens = self.tokenize(captions).to(self.contrast.logit_scale.device)
-        return self.contrast.encode_text(tokens).cpu()
+        embed = lambda some: self.contrast.encode_text(self.tokenize(some).to(self.device))  # noqa: E731
+        return self._once("contrast", captions, embed)
+
+    def _once(self, tower, captions, embed):
+        """Embeddings [B,D] of captions, TEXTS at a time, each distinct one once: repeats ask for them again.
+        embed: some captions -> rows.
+        """
+        new = sorted({one for one in captions if (tower, one) not in self.known})
+        for start in range(0, len(new), TEXTS):
+            some = new[start : start + TEXTS]
+            self.known |= zip(((tower, one) for one in some), embed(some).cpu())
+        return torch.stack([self.known[tower, one] for one in captions])
 
     @torch.no_grad()
     def contrast_motion(self, motion, m_lens):
@@ -135,8 +149,6 @@ class TextMotionEvaluator:
 class WordEvaluator(TextMotionEvaluator):
     """Captions are read as word states of a frozen encoder. networks: word_matching; words: its name."""
 
-    known: dict = field(default_factory=dict)  # caption -> its embedding: it is asked for again and again
-
     @property
     def width(self):
         return self.networks["word_matching"].text.summary.out[-1].out_features
@@ -144,12 +156,12 @@ class WordEvaluator(TextMotionEvaluator):
     @torch.no_grad()
     def embed_text(self, tokens, texts=None):
         """As above; the texts are what is read. Raises BadInput where the encoder has no weights."""
-        new = sorted(set(texts) - self.known.keys())
-        for start in range(0, len(new), TEXTS):
-            some = new[start : start + TEXTS]
+
+        def embed(some):
             states = embed_prompts(some, self.words, self.device, words=True)
-            self.known |= zip(some, self.networks["word_matching"].embed_text(states).cpu())
-        return torch.stack([self.known[text] for text in texts])
+            return self.networks["word_matching"].embed_text(states)
+
+        return self._once("matching", texts, embed)
 
     def _embed_rows(self, motion, m_lens):
         return self.networks["word_matching"].embed_motion(motion, m_lens)
