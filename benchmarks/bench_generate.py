@@ -22,6 +22,7 @@ from torch import nn
 
 from benchmarks.machine import CLOCKS, bandwidth, machine_flags, matmul_rate, seconds, write_record
 from benchmarks.reference import draw_everything
+from benchmarks.training_reference import plain_products
 from diffusions.samplers import EVALUATIONS
 from models.AE import make_ae
 from models.DiffMLPs import HEAD_SIZES
@@ -48,12 +49,13 @@ class Account:
 
     A round needs the one before, but nothing forces it to read a layer's weights twice: the floor of a layer
     in a round is max(all its FLOPs / rate, weight bytes / bandwidth), in however many calls it is made.
-    begin: the layer whose call opens a round.
+    rate: (FLOPs, bytes) a second; begin: the layer whose call opens a round; dtype: in which the weights of
+    linear layers are read. Layers are seen where each is called for itself: count under `plain_products`.
     """
 
-    def __init__(self, modules, head, rate, bytes_per_second, begin=None):
+    def __init__(self, modules, head, rate=(1, 1), begin=None, dtype=torch.float32):
         self.rows = self.calls = self.flops = self.done = 0
-        self.rate, self.bytes_per_second, self.of_round = rate, bytes_per_second, {}
+        self.rate, self.dtype, self.of_round = rate, dtype, {}
         self.hooks = [head.register_forward_hook(self._head)]
         if begin is not None:
             self.hooks.append(begin.register_forward_pre_hook(lambda *_: self._close_round()))
@@ -79,8 +81,9 @@ class Account:
 
     def _close_round(self):
         for layer, flops in self.of_round.items():
-            size = layer.weight.numel() * layer.weight.element_size()
-            self.done += max(flops / self.rate, size / self.bytes_per_second)
+            dtype = self.dtype if isinstance(layer, nn.Linear) else layer.weight.dtype
+            size = layer.weight.numel() * dtype.itemsize
+            self.done += max(flops / self.rate[0], size / self.rate[1])
         self.of_round = {}
 
     @property
@@ -165,7 +168,9 @@ def cases(size, batch, setup, rates, device):
         mardm.set_precision(PRECISIONS[precision])
         with torch.no_grad():
             head, begin = mardm.head(sampling).net, mardm.input_process.poseEmbedding
-            with Account([mardm, ae], head, rates[precision], rates["bytes"], begin) as account:
+            rate = rates[precision], rates["bytes"]
+            account = Account([mardm, ae], head, rate, begin, PRECISIONS[precision])
+            with plain_products(), account:
                 ours(sampling)
             if "compile" in mode:
                 speed_up(mardm, SpeedConfig(precision, compile=True))
@@ -215,7 +220,7 @@ def timed_reference(mardm, ae, text, m_lens, sampling, rounds, clock):
     """Drawing everything in these rounds, scaled to all of them by their share of the hidden tokens."""
     hidden = hidden_counts(m_lens[:1].cpu(), sampling.time_steps)[0, :-1]
     share = float(hidden[list(rounds)].sum() / hidden.sum())
-    with Account([], mardm.DiffMLPs.net, 1, 1) as account:
+    with Account([], mardm.DiffMLPs.net) as account:
         took = seconds(lambda: draw_everything(mardm, ae, text, m_lens, sampling, rounds), text.device, clock)
     return {
         "ms_per_motion": 1e3 * took / share / len(m_lens),

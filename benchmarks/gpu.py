@@ -31,7 +31,6 @@ from models.FSQ import FSQ
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models
 from models.masking import lengths_to_mask
-from models.OneStep import OneStepHead
 from models.sampling import SamplingConfig
 from utils.analysis.output import markdown
 from utils.cli import Parser, number, run, write_text
@@ -162,8 +161,6 @@ def timed(work, device, warm_up=3):
 def generation(device, size, batch, precision, compiled, onestep=False):
     """Timing of a batch of motions, decoded. onestep: by an untrained one-step head."""
     mardm, ae = build(size, "FSQ", device)
-    if onestep:
-        mardm.onestep = OneStepHead.from_teacher(mardm.DiffMLPs).to(device).eval()
     speed_up(mardm, SpeedConfig(precision=precision, compile=compiled))
     sampling = SamplingConfig(cfg=2.5, sampler="onestep" if onestep else "midpoint")
     text, m_lens = torch.randn(batch, 512, device=device), torch.full((batch,), TOKENS, device=device)
