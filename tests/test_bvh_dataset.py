@@ -124,6 +124,7 @@ def both_sides(pattern, joints, sides=("Left", "Right")):
 
 MAYA = "UpLeg Leg Foot ToeBase Shoulder Arm ForeArm Hand"
 MIXAMO = ["Hips", "Spine", "Spine1", "Spine2", "Neck", "Head", *both_sides("{}{}", MAYA)]
+UNREAL = both_sides("{1}_{0}", "thigh calf foot ball clavicle upperarm lowerarm hand", "lr")
 RIG_NAMES = {
     "mixamo": [f"mixamorig:{name}" for name in MIXAMO],
     "cmu": ["Hips", "LHipJoint", "RHipJoint", "LowerBack", "Spine", "Spine1", "Neck", "Neck1", "Head"]
@@ -139,6 +140,25 @@ RIG_NAMES = {
         *both_sides("CC_Base_{}{}", "Hip Pelvis Waist Spine01 Spine02 NeckTwist01 NeckTwist02 Head", [""]),
         *both_sides("CC_Base_{}_{}", "Thigh Calf Foot ToeBase Clavicle Upperarm Forearm Hand", "LR"),
     ],
+    "noitom": [*MIXAMO, "Neck1"],
+    "beat": [*MIXAMO, "Spine3", "Neck1"],
+    "maya": [*MIXAMO, "Spine3", "Spine4"],
+    "unreal 4": ["pelvis", "spine_01", "spine_02", "spine_03", "neck_01", "head", *UNREAL],
+    "unreal 5": ["pelvis", *(f"spine_0{k}" for k in range(1, 6)), "neck_01", "neck_02", "head", *UNREAL],
+}
+SPINES = {  # of each rig; spine3 is the joint from which the collars come
+    "mixamo": "Hips Spine Spine1 Spine2 Neck Head",
+    "cmu": "Hips Hips+Spine Spine Spine1 Neck1 Head",
+    "biped": "Pelvis Spine Spine+Spine1 Spine1 Neck Head",
+    "xsens": "Hips Chest Chest2+Chest3 Chest4 Neck Head",
+    "rokoko": "Hips Spine1 Spine2+Spine3 Spine4 Neck Head",
+    "smpl": "pelvis spine1 spine2 spine3 neck head",
+    "character creator": "Hip Waist Spine01 Spine02 NeckTwist01 Head",
+    "noitom": "Hips Spine Spine1 Spine2 Neck Head",
+    "beat": "Hips Spine Spine1+Spine2 Spine3 Neck Head",
+    "maya": "Hips Spine Spine1+Spine2 Spine4 Neck Head",
+    "unreal 4": "pelvis spine_01 spine_02 spine_03 neck_01 head",
+    "unreal 5": "pelvis spine_01 spine_02+spine_03 spine_05 neck_01 head",
 }
 
 
@@ -150,7 +170,10 @@ def test_rigs_are_recognised_by_name_left_stays_left(rig):
         lefts = [names[i] for i in sources[SMPL22.joints[left]]]
         rights = [names[i] for i in sources[SMPL22.joints[right]]]
         swapped = (name.replace("Left", "Right").replace("left", "right") for name in lefts)
-        assert [re.sub(r"([ _])L([ _])", r"\1R\2", name) for name in swapped] == rights and lefts != rights
+        swapped = [re.sub(r"([ _])L([ _])", r"\1R\2", name) for name in swapped]
+        assert [re.sub("_l$", "_r", name) for name in swapped] == rights and lefts != rights
+    spine = ["+".join(names[i] for i in sources[joint]) for joint in rigs.SPINE]
+    assert re.sub("mixamorig:|Bip01 |CC_Base_", "", " ".join(spine)) == SPINES[rig]
     assert len({tuple(source) for source in sources.values()}) == 22  # no joint stands for two
     for joint, part in (("left_elbow", "arm|elbow"), ("left_knee", "leg|calf|knee|shin"), ("head", "head")):
         (source,) = sources[joint]
