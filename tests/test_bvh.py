@@ -231,6 +231,10 @@ MALFORMED = {
     "ten megabytes of braces": "HIERARCHY\nROOT a\n" + "{" * 10 * 2**20,
     "a line of ten megabytes": GOOD + "1 " * 5 * 2**20,
     "nested too deep": "HIERARCHY\nROOT a {" + "JOINT a { OFFSET 0 0 0\n" * 20000 + "MOTION\n",
+    "joints without channels": "HIERARCHY\nROOT a {\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n"
+    + "JOINT b {\nOFFSET 0 1 0\n}\n" * 999
+    + "}\nMOTION\nFrames: 4000\nFrame Time: 0.05\n"
+    + "0\n" * 4000,
     "a very long name": GOOD.replace("Upper Leg", "x" * 10**6 + "\n" + "y" * 10**6),
 }
 
