@@ -152,7 +152,8 @@ def test_position_channels_replace_or_add(write, adds):
 
 @pytest.mark.parametrize(
     "time, fps",
-    [("0.0333333", 30), ("0.0333", 30), ("0.00833333", 120), ("0.041667", 24), ("0.0163", 1 / 0.0163)],
+    [("0.0333333", 30), ("0.0333", 30), ("0.00833333", 120), ("0.041667", 24), ("0.0163", 1 / 0.0163)]
+    + [("0.0333667", 30000 / 1001), ("0.0166833", 60000 / 1001), ("0.0417083", 24000 / 1001)],
 )
 def test_frame_times_that_were_rounded(write, time, fps):
     assert read_bvh(write(chain([[0] * 12], time=time))).fps == pytest.approx(fps, rel=1e-9)

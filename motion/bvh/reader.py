@@ -96,8 +96,11 @@ def read_bvh(path, position_channels="auto"):
 
 
 def _rate(frame_time):
-    """Frames a second, rounded where that is what was meant: 0.0333333 is 30."""
+    """Frames a second, rounded where that is what was meant: 0.0333333 is 30, 0.0333667 is 30000/1001."""
     fps = 1 / frame_time
+    ntsc = round(fps) * 1000 / 1001  # 29.97, 59.94, 23.976
+    if abs(fps - ntsc) < 1e-5 * fps:
+        return ntsc
     return float(round(fps)) if round(fps) > 0 and abs(fps - round(fps)) < 2e-3 * fps else fps
 
 
