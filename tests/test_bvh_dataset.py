@@ -1,8 +1,10 @@
 """BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
 
 import json
+import os
 import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -18,10 +20,10 @@ from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
 from utils.data.caption_text import Described
-from utils.data.clips import SPLITS, load_clips
+from utils.data.clips import SPLITS, Skipped, load_clips
 from utils.data.shared_motion import joints_in_root_frame
 from utils.datasets import find_dataset
-from utils.errors import BadInput
+from utils.errors import BadInput, system_error
 from utils.motion_process import joints_to_features, place
 
 
@@ -116,6 +118,27 @@ def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, sampl
     assert "no captions: deep er/unsaid" in text and "captions, but no BVH file: absent" in text
     assert "unknown rig: pass --joint_map" in text and "truncated: 2 of 3 frames" in text
     assert "a person moves the right arm#a/DET" in (root / "texts/Mdeep_er_good_0.txt").read_text()
+
+
+class Costly(Reading):
+    def joints(self, path):
+        if path.stem == "large":
+            raise MemoryError
+        if path.stem == "killed":
+            os._exit(9)
+        return np.zeros((30, 22, 3))
+
+
+def test_a_file_too_large_for_the_memory_is_skipped_and_a_killed_process_has_a_remedy(tmp_path):
+    files = {name: tmp_path / f"{name}.bvh" for name in ("large", "small", "killed")}
+    for file in files.values():
+        file.touch()
+    killed, skipped = files.pop("killed"), Skipped()
+    assert list(convert(files, Costly(), tmp_path / "work", 1, skipped)) == ["small"]
+    assert [reason.split(":")[0] for reason in skipped.names] == ["out of memory"]
+    with pytest.raises(BrokenProcessPool) as caught:
+        convert(files | {"killed": killed}, Costly(), tmp_path / "work", 1, skipped)
+    assert "pass fewer --num_workers" in system_error(caught.value)
 
 
 def both_sides(pattern, joints, sides=("Left", "Right")):
