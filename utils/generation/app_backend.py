@@ -175,11 +175,17 @@ class Backend:
             candidates = CANDIDATES // request.variations
             draw, how = draw_routes, (parse_waypoints(request.waypoints, spec.fps), candidates)
             flags |= {"--waypoints": request.waypoints, "--candidates": candidates}
-        flags |= {"--fix_feet": None} if self.fix_feet else {}
+        hold = self.fix_feet and not request.waypoints  # on a way they are held already
+        flags |= {"--fix_feet": None} if hold else {}
         began, motions, notes = time.perf_counter(), [], []
-        for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
-            notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
-            motions.append(fix_feet(joints, spec.fps, spec.skeleton) if self.fix_feet else joints)
+        try:
+            for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
+                notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
+                motions.append(fix_feet(joints, spec.fps, spec.skeleton) if hold else joints)
+        except BadInput as error:  # variations that miss a waypoint; the others are worth having
+            if not motions:
+                raise
+            notes.append(str(error))
         seconds = time.perf_counter() - began
         return self._keep(request, motions, [took(motions[0], spec.fps, seconds), *notes], flags, text)
 
