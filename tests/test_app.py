@@ -54,6 +54,9 @@ def test_several_lines_are_a_story_with_lengths_of_its_own():
     story = request(prompt="walk\n\n sit #80\nrun#NA", seconds=3)
     assert story.prompts == ("walk", "sit", "run") and story.frames == (60, 80, 0)
     assert request(prompt="walk #80").prompts == ("walk #80",)
+    assert request(prompt="# my story\nwalk\n #\u00a0then\nsit\n").prompts == ("walk", "sit")  # comments
+    with pytest.raises(BadInput, match="Write what"):
+        request(prompt="# my story\n# of nobody")
     with pytest.raises(BadInput, match="7 lines, 6 are the most"):
         request(prompt="walk\n" * 7)
     with pytest.raises(BadInput, match="line 2: 900 frames"):
