@@ -102,8 +102,9 @@ def list_of_actions(pipeline):
     return "\n".join(actions or known.texts)
 
 
-def without_conflict(args):
-    """Refuse flags that have nothing to do or undo each other, and fill in those that were left out."""
+def read_flags(argv):
+    """The flags; BadInput for those that have nothing to do, and for those that undo each other."""
+    args = flags().parse_args(argv)
     if args.transition and not (args.stitch or args.loop):
         raise BadInput("--transition belongs to --stitch and --loop: add one of them, or leave it out")
     if args.candidates and args.waypoints is None:
@@ -111,15 +112,15 @@ def without_conflict(args):
     if args.in_place and args.waypoints is not None:
         raise BadInput("--in_place removes the movement that --waypoints asks for: leave one of them out")
     args.transition, args.candidates = args.transition or TRANSITION, args.candidates or CANDIDATES
+    return args
 
 
 def main(argv=None):
-    args = flags().parse_args(argv)
+    args = read_flags(argv)
     if args.list_actions:
         pipeline = Pipeline.open(from_flags(WeightsConfig, args), start(args))
         print(list_of_actions(pipeline))
         return
-    without_conflict(args)
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
         raise BadInput("--stitch joins prompts: give two or more in --text_path")

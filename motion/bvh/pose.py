@@ -145,6 +145,13 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
     return np.concatenate([fit(joints[block], world[block]) for block in blocks])
 
 
+def fitted_pose(joints, skeleton, own=slice(None)):
+    """joints [T,J,3] with bones of varying length -> offsets [J,3] and world rotations [T,J,3,3], as
+    `skeleton_pose` has them, of the nearest motion with constant ones; the root stays. own: see `fit_bones`.
+    """
+    return skeleton_pose(fit_bones(joints, skeleton, own), skeleton)
+
+
 def local_rotations(world, skeleton):
     """World rotations [T,J,3,3] -> each joint's relative to its parent's; the root's stays."""
     local = world.copy()
