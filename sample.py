@@ -27,7 +27,7 @@ from utils.generation.loops import draw_loops
 from utils.generation.prompts import read_prompts
 from utils.generation.record import Record, sha256
 from utils.generation.stitch import TRANSITION, draw_stories
-from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
+from utils.generation.waypoints import CANDIDATES, Arrival, draw_routes, frames_for, parse_waypoints
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 
@@ -56,10 +56,15 @@ def flags():
         "--repeat_times", type=count(1, 10**4), default=1, help="motions per prompt [%(default)s]"
     )
     group.add_argument(
-        "--batch_size", type=count(1, 10**4), default=32, help="motions at a time [%(default)s]"
+        "--batch_size",
+        type=count(1, 10**4),
+        default=32,
+        help="motions at a time; not of --stitch, --loop and --waypoints [%(default)s]",
     )
     group.add_argument(
-        "--fix_feet", action="store_true", help="hold standing feet in place (joints, not features)"
+        "--fix_feet",
+        action="store_true",
+        help="hold standing feet in place (joints, not features), as --waypoints always does",
     )
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
@@ -71,9 +76,8 @@ def flags():
     group.add_argument(
         "--transition",
         type=count(STRIDE, MAX_FRAMES // 2),
-        default=TRANSITION,
         help="frames regenerated around each join of --stitch and the seam of --loop, rounded down to a "
-        "multiple of 4, at most a third of either part [%(default)s]",
+        f"multiple of 4, at most a third of either part [{TRANSITION}]",
     )
     kinds.add_argument(
         "--waypoints",
@@ -83,8 +87,7 @@ def flags():
     group.add_argument(
         "--candidates",
         type=count(1, 1000),
-        default=64,
-        help="motions drawn for --waypoints, of which the best is kept [%(default)s]",
+        help=f"motions drawn for --waypoints, of which the best is kept [{CANDIDATES}]",
     )
     output_flags(parser, "./generation", FORMATS)
     return parser
@@ -99,8 +102,21 @@ def list_of_actions(pipeline):
     return "\n".join(actions or known.texts)
 
 
-def main(argv=None):
+def read_flags(argv):
+    """The flags; BadInput for those that have nothing to do, and for those that undo each other."""
     args = flags().parse_args(argv)
+    if args.transition and not (args.stitch or args.loop):
+        raise BadInput("--transition belongs to --stitch and --loop: add one of them, or leave it out")
+    if args.candidates and args.waypoints is None:
+        raise BadInput("--candidates belongs to --waypoints: add them, or leave it out")
+    if args.in_place and args.waypoints is not None:
+        raise BadInput("--in_place removes the movement that --waypoints asks for: leave one of them out")
+    args.transition, args.candidates = args.transition or TRANSITION, args.candidates or CANDIDATES
+    return args
+
+
+def main(argv=None):
+    args = read_flags(argv)
     if args.list_actions:
         pipeline = Pipeline.open(from_flags(WeightsConfig, args), start(args))
         print(list_of_actions(pipeline))
@@ -114,16 +130,15 @@ def main(argv=None):
     spec = pipeline.spec
     sampling = sampling_config(args, spec, pipeline.mardm)
     print(pipeline.mardm.describe_sampling(sampling))
-    texts = [prompt.text for prompt in prompts]
-    rows = pipeline.embed(texts)
-    for line in pipeline.warnings(texts, rows):
+    words = [prompt.text for prompt in prompts]
+    text = pipeline.embed(words)
+    for line in pipeline.warnings(words, text):
         print(f"warning: {line}")
     frames = [prompt.frames for prompt in prompts]
     points = parse_waypoints(args.waypoints, spec.fps) if args.waypoints is not None else None
     if points:
         frames = [frames_for(points, n) for n in frames]
-    m_lens = pipeline.lengths(rows, frames, args.seed)
-    texts = Texts(texts, rows, m_lens)
+    texts = Texts(words, text, pipeline.lengths(text, frames, args.seed))
 
     folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +164,7 @@ def main(argv=None):
         for made, rows, joints in tqdm(drawn, desc="motions", unit="motion", total=total):
             if points:
                 tqdm.write(str(Arrival(**made["waypoints"])))
-            if args.fix_feet:
+            if args.fix_feet and not points:
                 # both sides of a loop's seam stay: each foot stands where it is there
                 seam = np.isin(np.arange(len(joints)), (0, len(joints) - 1)) if args.loop else None
                 fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned=seam)

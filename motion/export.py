@@ -39,7 +39,8 @@ class Motion:
     def save(self, path):
         """Write the format that the suffix names (see FORMATS) -> Path.
 
-        Raises ValueError for another, and for .features.npy where there are no features.
+        Raises ValueError for another, for .features.npy where there are no features, and for joints that
+        are no motion of the skeleton.
         """
         path = Path(path)
         # the longest suffix that fits: .features.npy before .npy
@@ -52,6 +53,7 @@ class Motion:
             known = ", ".join(suffix for suffix, _ in FORMATS.values())
             raise ValueError(f"{path.name}: end the name in one of {known}")
         check_formats([name], has_features=self.features is not None)
+        self.skeleton.check(self.joints)
         FORMATS[name][1](path, self)
         return path
 
@@ -77,8 +79,10 @@ def export_motion(
     """Write one motion in each of `formats` to `path_stem` + suffix -> dict format: path.
 
     In the order of FORMATS, whatever order was asked for: the motion is on disk before anything is drawn.
+    Raises ValueError, with nothing written, for joints that are no motion of the skeleton.
     """
     check_formats(formats, has_features=features is not None)
+    skeleton.check(joints)
     path_stem = Path(path_stem)
     motion = Motion(np.asarray(joints), caption, fps, skeleton, features)
     written = {}

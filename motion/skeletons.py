@@ -34,6 +34,14 @@ class Skeleton:
     def __len__(self):
         return len(self.joints)
 
+    def check(self, motion, what="the motion"):
+        """Raise ValueError where `motion` is not at least one frame [T,J,3] of finite numbers."""
+        shape = np.shape(motion)
+        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (len(self), 3):
+            raise ValueError(f"{what} has shape {shape}: {self.name} needs [frames, {len(self)}, 3]")
+        if bad := np.count_nonzero(~np.isfinite(motion)):
+            raise ValueError(f"{what} has {bad} NaN or infinite numbers")
+
 
 def _names(text):
     return tuple(text.split())

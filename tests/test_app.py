@@ -29,6 +29,7 @@ from tests.test_viewer import BLUE, ORANGE
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation import app_backend
+from utils.generation import waypoints as routes
 from utils.generation.app_backend import Backend, Request, check_edit, check_request
 from utils.generation.waypoints import parse_waypoints
 
@@ -53,6 +54,9 @@ def test_several_lines_are_a_story_with_lengths_of_its_own():
     story = request(prompt="walk\n\n sit #80\nrun#NA", seconds=3)
     assert story.prompts == ("walk", "sit", "run") and story.frames == (60, 80, 0)
     assert request(prompt="walk #80").prompts == ("walk #80",)
+    assert request(prompt="# my story\nwalk\n #\u00a0then\nsit\n").prompts == ("walk", "sit")  # comments
+    with pytest.raises(BadInput, match="Write what"):
+        request(prompt="# my story\n# of nobody")
     with pytest.raises(BadInput, match="7 lines, 6 are the most"):
         request(prompt="walk\n" * 7)
     with pytest.raises(BadInput, match="line 2: 900 frames"):
@@ -150,6 +154,18 @@ def test_waypoints_lead_where_they_say(backend, demo_weights, tmp_path):
     said = float(re.search(r"at most ([\d.]+) cm", result.line)[1])
     assert 100 * np.linalg.norm(motion[40, 0, [0, 2]]) == pytest.approx(said, abs=0.06)
     check_command(result, demo_weights, tmp_path)
+
+
+def test_variations_that_miss_a_waypoint_are_left_out(backend, monkeypatch):
+    def every_second(pipeline, text, points, frames, sampling, keys):
+        if keys[0]:
+            raise BadInput("misses one by 3.0 m")
+        return None, np.zeros((44, 22, 3)), routes.Arrival(0.1, 0.0, 0.0, 0.0, 0.0)
+
+    monkeypatch.setattr(routes, "draw_along", every_second)
+    result = replace(backend, fix_feet=True).generate(request(waypoints="0,0@2", variations=2, estimate=True))
+    assert len(result.motions) == 1 and "1 of 2 motions left out: 'walk', repeat 1" in result.line
+    assert "--fix_feet" not in result.command
 
 
 def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weights, tmp_path):

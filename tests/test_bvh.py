@@ -152,7 +152,8 @@ def test_position_channels_replace_or_add(write, adds):
 
 @pytest.mark.parametrize(
     "time, fps",
-    [("0.0333333", 30), ("0.0333", 30), ("0.00833333", 120), ("0.041667", 24), ("0.0163", 1 / 0.0163)],
+    [("0.0333333", 30), ("0.0333", 30), ("0.00833333", 120), ("0.041667", 24), ("0.0163", 1 / 0.0163)]
+    + [("0.0333667", 30000 / 1001), ("0.0166833", 60000 / 1001), ("0.0417083", 24000 / 1001)],
 )
 def test_frame_times_that_were_rounded(write, time, fps):
     assert read_bvh(write(chain([[0] * 12], time=time))).fps == pytest.approx(fps, rel=1e-9)
@@ -231,6 +232,10 @@ MALFORMED = {
     "ten megabytes of braces": "HIERARCHY\nROOT a\n" + "{" * 10 * 2**20,
     "a line of ten megabytes": GOOD + "1 " * 5 * 2**20,
     "nested too deep": "HIERARCHY\nROOT a {" + "JOINT a { OFFSET 0 0 0\n" * 20000 + "MOTION\n",
+    "joints without channels": "HIERARCHY\nROOT a {\nOFFSET 0 0 0\nCHANNELS 1 Xrotation\n"
+    + "JOINT b {\nOFFSET 0 1 0\n}\n" * 999
+    + "}\nMOTION\nFrames: 4000\nFrame Time: 0.05\n"
+    + "0\n" * 4000,
     "a very long name": GOOD.replace("Upper Leg", "x" * 10**6 + "\n" + "y" * 10**6),
 }
 

@@ -1,8 +1,10 @@
 """BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
 
 import json
+import os
 import re
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -18,10 +20,10 @@ from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
 from utils.data.caption_text import Described
-from utils.data.clips import SPLITS, load_clips
+from utils.data.clips import SPLITS, Skipped, load_clips
 from utils.data.shared_motion import joints_in_root_frame
 from utils.datasets import find_dataset
-from utils.errors import BadInput
+from utils.errors import BadInput, system_error
 from utils.motion_process import joints_to_features, place
 
 
@@ -118,12 +120,34 @@ def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, sampl
     assert "a person moves the right arm#a/DET" in (root / "texts/Mdeep_er_good_0.txt").read_text()
 
 
+class Costly(Reading):
+    def joints(self, path):
+        if path.stem == "large":
+            raise MemoryError
+        if path.stem == "killed":
+            os._exit(9)
+        return np.zeros((30, 22, 3))
+
+
+def test_a_file_too_large_for_the_memory_is_skipped_and_a_killed_process_has_a_remedy(tmp_path):
+    files = {name: tmp_path / f"{name}.bvh" for name in ("large", "small", "killed")}
+    for file in files.values():
+        file.touch()
+    killed, skipped = files.pop("killed"), Skipped()
+    assert list(convert(files, Costly(), tmp_path / "work", 1, skipped)) == ["small"]
+    assert [reason.split(":")[0] for reason in skipped.names] == ["out of memory"]
+    with pytest.raises(BrokenProcessPool) as caught:
+        convert(files | {"killed": killed}, Costly(), tmp_path / "work", 1, skipped)
+    assert "pass fewer --num_workers" in system_error(caught.value)
+
+
 def both_sides(pattern, joints, sides=("Left", "Right")):
     return [pattern.format(side, joint) for side in sides for joint in joints.split()]
 
 
 MAYA = "UpLeg Leg Foot ToeBase Shoulder Arm ForeArm Hand"
 MIXAMO = ["Hips", "Spine", "Spine1", "Spine2", "Neck", "Head", *both_sides("{}{}", MAYA)]
+UNREAL = both_sides("{1}_{0}", "thigh calf foot ball clavicle upperarm lowerarm hand", "lr")
 RIG_NAMES = {
     "mixamo": [f"mixamorig:{name}" for name in MIXAMO],
     "cmu": ["Hips", "LHipJoint", "RHipJoint", "LowerBack", "Spine", "Spine1", "Neck", "Neck1", "Head"]
@@ -139,6 +163,25 @@ RIG_NAMES = {
         *both_sides("CC_Base_{}{}", "Hip Pelvis Waist Spine01 Spine02 NeckTwist01 NeckTwist02 Head", [""]),
         *both_sides("CC_Base_{}_{}", "Thigh Calf Foot ToeBase Clavicle Upperarm Forearm Hand", "LR"),
     ],
+    "noitom": [*MIXAMO, "Neck1"],
+    "beat": [*MIXAMO, "Spine3", "Neck1"],
+    "maya": [*MIXAMO, "Spine3", "Spine4"],
+    "unreal 4": ["pelvis", "spine_01", "spine_02", "spine_03", "neck_01", "head", *UNREAL],
+    "unreal 5": ["pelvis", *(f"spine_0{k}" for k in range(1, 6)), "neck_01", "neck_02", "head", *UNREAL],
+}
+SPINES = {  # of each rig; spine3 is the joint from which the collars come
+    "mixamo": "Hips Spine Spine1 Spine2 Neck Head",
+    "cmu": "Hips Hips+Spine Spine Spine1 Neck1 Head",
+    "biped": "Pelvis Spine Spine+Spine1 Spine1 Neck Head",
+    "xsens": "Hips Chest Chest2+Chest3 Chest4 Neck Head",
+    "rokoko": "Hips Spine1 Spine2+Spine3 Spine4 Neck Head",
+    "smpl": "pelvis spine1 spine2 spine3 neck head",
+    "character creator": "Hip Waist Spine01 Spine02 NeckTwist01 Head",
+    "noitom": "Hips Spine Spine1 Spine2 Neck Head",
+    "beat": "Hips Spine Spine1+Spine2 Spine3 Neck Head",
+    "maya": "Hips Spine Spine1+Spine2 Spine4 Neck Head",
+    "unreal 4": "pelvis spine_01 spine_02 spine_03 neck_01 head",
+    "unreal 5": "pelvis spine_01 spine_02+spine_03 spine_05 neck_01 head",
 }
 
 
@@ -150,7 +193,10 @@ def test_rigs_are_recognised_by_name_left_stays_left(rig):
         lefts = [names[i] for i in sources[SMPL22.joints[left]]]
         rights = [names[i] for i in sources[SMPL22.joints[right]]]
         swapped = (name.replace("Left", "Right").replace("left", "right") for name in lefts)
-        assert [re.sub(r"([ _])L([ _])", r"\1R\2", name) for name in swapped] == rights and lefts != rights
+        swapped = [re.sub(r"([ _])L([ _])", r"\1R\2", name) for name in swapped]
+        assert [re.sub("_l$", "_r", name) for name in swapped] == rights and lefts != rights
+    spine = ["+".join(names[i] for i in sources[joint]) for joint in rigs.SPINE]
+    assert re.sub("mixamorig:|Bip01 |CC_Base_", "", " ".join(spine)) == SPINES[rig]
     assert len({tuple(source) for source in sources.values()}) == 22  # no joint stands for two
     for joint, part in (("left_elbow", "arm|elbow"), ("left_knee", "leg|calf|knee|shin"), ("head", "head")):
         (source,) = sources[joint]

@@ -1,5 +1,6 @@
 """Joints -> BVH -> joints through our own reader; hinges, rest pose, varying bones."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -124,6 +125,17 @@ def test_varying_bones_are_fitted_and_constant_ones_left_alone(real_walk):
     assert errors[1][:, list(SMPL22.wrists)].mean() < 0.3 * errors[0][:, list(SMPL22.wrists)].mean()
     assert np.abs(fit_bones(real_walk, SMPL22) - real_walk).max() < 1e-4
     assert fit_bones(joints[:1], SMPL22).shape == (1, 22, 3)
+
+
+def test_a_long_motion_is_fitted_in_blocks_to_the_same_bits(varying_walk, monkeypatch):
+    whole = fit_bones(varying_walk, SMPL22)
+    monkeypatch.setattr("motion.bvh.pose.BLOCK", 50)
+    assert len(varying_walk) % 50 and np.array_equal(fit_bones(varying_walk, SMPL22), whole)
+    long = np.tile(varying_walk, (10, 1, 1))
+    tracemalloc.start()
+    fit_bones(long, SMPL22)
+    assert tracemalloc.get_traced_memory()[1] < 30e3 * len(long)  # at once they take 134 kB a frame
+    tracemalloc.stop()
 
 
 def test_kit_is_written_in_centimetres_with_its_own_names(tmp_path):

@@ -98,6 +98,7 @@ def test_a_generators_file_is_read_once(runs, monkeypatch):
         ({"prompts": []}, "list of texts"),
         ({"prompts": None}, "list of texts"),
         ({"prompts": [""]}, "none of them empty"),
+        ({"prompts": ["walk", "\x00 \udcff"]}, "none of them empty"),
         ({"prompts": [3]}, "list of texts"),
         ({"prompts": ["walk", "run"], "seconds": [1]}, "2 prompts but 1 lengths"),
         ({"prompts": ["walk"], "seconds": "4"}, "seconds is '4'"),
@@ -121,7 +122,8 @@ def test_a_programs_mistakes_get_one_line_in_its_own_words(pipeline, given, line
 
 
 def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_weights):
-    made = pipeline.generate(["walk", "run"], seconds=2, time_steps=1, sampler_steps=None)
+    made = pipeline.generate([" walk\udcff", "run"], seconds=2, time_steps=1, sampler_steps=None)
+    assert [motion.caption for motion in made] == ["walk", "run"]
     assert [len(motion) for motion in made] == [40, 40]
     assert [motion.features.shape for motion in made] == [(40, pipeline.spec.dim)] * 2
     with pytest.raises(BadInput, match="<dataset>/<name>"):

@@ -4,12 +4,14 @@ import importlib
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 
+from motion.bvh import read_bvh
 from motion.export import Motion
 from motion.skeletons import SMPL22
 from tests.test_setup import parse
@@ -58,6 +60,10 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
     assert abs(names["again"].joints - names["walk"].joints).max() < 0.01
     assert names["features"].shape == (79, 263) and names["joints"].shape == (79, 22, 3)
     assert names["positions"].shape[0] == 80
+    assert abs(names["ordered"] - names["walk"].joints).max() < 0.1
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "animators.md").read_text(), re.DOTALL)
+    exec(compile(textwrap.dedent(block), "docs/animators.md", "exec"), {})
+    assert len(read_bvh("60.bvh")) == 3 * 79 + 1 and read_bvh("60.bvh").fps == 60
 
 
 def test_a_motion_plays_in_a_notebook_and_in_the_browser(monkeypatch):

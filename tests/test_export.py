@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motion.export import FORMATS, NAME_BYTES, Names, export_motion, file_stem, safe_caption
+from motion.export import FORMATS, NAME_BYTES, Motion, Names, export_motion, file_stem, safe_caption
 from motion.skeletons import SMPL22
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=300)  # surrogates included
@@ -133,3 +133,20 @@ def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats)
     with pytest.raises(RuntimeError, match="no video today"):
         export_motion(tmp_path / "a", joints(), "walk", 20, formats=formats)
     assert os.listdir(tmp_path) == ["a.npy"] and np.load(tmp_path / "a.npy").shape == (4, 22, 3)
+
+
+@pytest.mark.parametrize(
+    ("motion", "line"),
+    [
+        (np.full((4, 22, 3), np.nan), "264 NaN or infinite"),
+        (joints(0), r"shape \(0, 22, 3\)"),
+        (joints()[:, :21], r"smpl22 needs \[frames, 22, 3\]"),
+    ],
+)
+def test_what_is_no_motion_is_written_in_no_format(tmp_path, motion, line):
+    for name, (suffix, _) in FORMATS.items():
+        with pytest.raises(ValueError, match=line):
+            Motion(motion, "walk", 20, SMPL22, np.ones((3, 263))).save(tmp_path / f"a{suffix}")
+        with pytest.raises(ValueError, match=line):
+            export_motion(tmp_path / "a", motion, "walk", 20, SMPL22, ("npy", name), np.ones((3, 263)))
+    assert not os.listdir(tmp_path)

@@ -149,6 +149,13 @@ BAD_INPUT = {
     ),
     "missing prompt file": (sample.main, f"{GENERATOR} --text_path nowhere.txt", "nowhere.txt"),
     "length out of range": (sample.main, f"{GENERATOR} --text_prompt walk --motion_length 4000", "196"),
+    "transition of nothing": (sample.main, f"{GENERATOR} --text_prompt walk --transition 8", "--stitch"),
+    "candidates for nothing": (sample.main, f"{GENERATOR} --text_prompt walk --candidates 8", "--waypoints"),
+    "a way in place": (
+        sample.main,
+        f"{GENERATOR} --text_prompt walk --waypoints 0,1@2 --in_place",
+        "leave one of them out",
+    ),
     "not a number": (train_AE.main, "--lr fast", "fast"),
     "no evaluator": (evaluation_AE.main, "--name AE --model FSQ_AE_High --checkpoints_dir {empty}", "AE"),
 }

@@ -20,7 +20,7 @@ from tests.tiny import call, with_demo
 from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.loops import draw_loop
-from utils.generation.stitch import draw_parts, draw_story, in_a_row, joins, seams
+from utils.generation.stitch import TRANSITION, draw_parts, draw_story, in_a_row, joins, seams
 from utils.motion_process import recover_from_ric
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
@@ -137,10 +137,9 @@ def test_a_turn_in_a_story_keeps_seven_eighths_of_its_degrees(released, directio
     """With the released weights, a turn of 80 degrees keeps 70: the facing after it less that before."""
     text = released.embed([f"a person {a}" for a in ("jumps up twice", f"turns to the {direction}", "waves")])
     lengths, sampling = torch.tensor([20, 15, 20]), SamplingConfig(cfg=released.spec.cfg)
-    transition = sample.flags().parse_args(["--text_path", "x"]).transition // 4
     turn = draw_parts(released, text, lengths, sampling, repeat=0)[1]
     alone = facing(released.decode(turn[None], torch.tensor([60]))[1][0])
-    story = facing(draw_story(released, text, lengths, sampling, transition)[1])
+    story = facing(draw_story(released, text, lengths, sampling, TRANSITION // 4)[1])
     turned, degrees = alone[-4:].mean() - alone[:4].mean(), story[144:160].mean() - story[56:72].mean()
     assert abs(turned) > 60 and 7 / 8 < degrees / turned < 9 / 8
 

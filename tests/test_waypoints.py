@@ -16,8 +16,10 @@ from tests.tiny import with_demo
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
+from utils.generation import waypoints as routes
 from utils.generation.waypoints import (
     SPEED,
+    Arrival,
     Waypoint,
     _worst_stretch,
     draw_along,
@@ -25,6 +27,7 @@ from utils.generation.waypoints import (
     parse_waypoints,
     warp,
 )
+from utils.generation.windows import part_key
 from utils.motion_process import joints_to_features
 
 FPS = 20
@@ -161,11 +164,29 @@ def test_the_table_counts_what_arrives_and_who_answers(tmp_path, capsys):
 
 def test_sample_py_leads_every_motion_and_says_how_far(tmp_path, capsys):
     words = ["--text_prompt", "a person walks forward", "--time_steps", "3", "--export", "npy"]
-    words += ["--waypoints", "0.5,1@2", "--candidates", "8"]
+    words += ["--waypoints", "0.5,1@2", "--candidates", "8", "--fix_feet"]
     folder = with_demo(sample.main, words, tmp_path)
-    assert "cm off as drawn" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cm off as drawn" in out and "foot skate" not in out  # the feet are held already
     (motion,) = [np.load(file) for file in folder.glob("*.npy")]
     (entry,) = json.loads((folder / "samples.json").read_text())[-1]["motions"]
     off = np.linalg.norm(motion[40, 0, [0, 2]] - [0.5, 1.0])
     assert len(motion) == 44 and off == pytest.approx(entry["waypoints"]["worst_m"], abs=1e-3)
     assert torch.isfinite(torch.from_numpy(motion)).all()
+
+
+def test_a_prompt_that_does_not_get_there_is_left_out_and_named(demo_weights, tmp_path, monkeypatch):
+    def some_arrive(pipeline, text, points, frames, sampling, keys):
+        if keys[0] // part_key(1, 0) == 1:
+            raise BadInput("--waypoints: the best of 8 drawings misses one by 3.0 m")
+        return np.zeros((44, 67), np.float32), np.zeros((44, 22, 3)), Arrival(0.1, 0.0, 0.0, 0.0, 0.0)
+
+    (tmp_path / "three.txt").write_text("walk\nsit\nrun\n")
+    monkeypatch.setattr(routes, "draw_along", some_arrive)
+    words = ["--text_path", str(tmp_path / "three.txt"), "--waypoints", "0,1@2", "--repeat_times", "2"]
+    with pytest.raises(BadInput, match="^2 of 6 motions left out: 'sit', repeat 0: .*; 'sit', repeat 1: "):
+        with_demo(sample.main, [*words, "--export", "npy"], tmp_path, demo_weights)
+    folder = tmp_path / "demo_MARDM_Demo"
+    made = json.loads((folder / "samples.json").read_text())[-1]["motions"]
+    assert [one["prompt"] for one in made] == ["walk", "walk", "run", "run"]
+    assert len(list(folder.glob("*.npy"))) == 4

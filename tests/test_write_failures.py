@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from motion.bvh import read_bvh
 from motion.files import Unwritten, whole_folder, write_text
 from motion.render.rendering import render_video
+from tests.conftest import ROOT
 from tests.tiny import PAIR, SCRIPTS, as_process, call, linked, where
 from utils.checkpoints import load_state
 from utils.cli import run
@@ -182,6 +184,14 @@ def into_a_full_disk():
 def test_output_into_a_full_disk():
     code, err = as_process(into_a_full_disk)
     assert code == 2 and err.count("\n") == 1 and err.startswith("error: No space left on device")
+
+
+def test_output_lacks_letters_of_a_narrow_terminal_and_no_run_ends_for_it():
+    code = r"from utils.cli import run; run(lambda argv: print('\u8d70 \udcff'))"
+    for encoding, shown in (("ascii", b"\\u8d70"), ("utf-8:strict", "\u8d70".encode())):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True)
+        assert (done.returncode, done.stdout.strip()) == (0, shown + b" \\udcff"), done.stderr
 
 
 def full_under_the_curves(home):

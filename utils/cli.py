@@ -123,6 +123,8 @@ def run(main, argv=None):
     """
     threading.excepthook = hide_system_errors
     before = on_sigterm(terminate)
+    if getattr(sys.stdout, "errors", None) == "strict":  # it may lack a prompt's letters, or a folder's bytes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main(argv)
         sys.stdout.flush()  # into a full disk or a closed pipe, perhaps

@@ -15,8 +15,11 @@ class BadInput(Exception):
 
 
 OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # a system call that our code made wrongly
-SPENT = {  # what PyTorch says, as plain RuntimeErrors, when the machine has no more to give
-    "can't allocate memory": "out of memory: pass a smaller --batch_size",
+OUT_OF_MEMORY = "out of memory: pass a smaller --batch_size; where there is none, fewer or shorter motions"
+SPENT = {  # what PyTorch and Python say, as plain RuntimeErrors, when the machine has no more to give
+    "can't allocate memory": OUT_OF_MEMORY,
+    "process pool was terminated": "a process was ended by the system, for want of memory perhaps: "
+    "pass fewer --num_workers",
     "DataLoader worker (pid": "a data loading process was ended by the system, for want of memory perhaps: "
     "pass fewer --num_workers",
     "unable to allocate shared memory": "the shared memory (/dev/shm) is full: pass --num_workers 0",
@@ -30,7 +33,7 @@ def system_error(error):
     if isinstance(error, OSError) and error.strerror and error.errno not in OURS:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return "out of memory: pass a smaller --batch_size"
+        return OUT_OF_MEMORY
     if isinstance(error, RuntimeError):
         return next((line for words, line in SPENT.items() if words in str(error)), None)
     return None

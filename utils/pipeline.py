@@ -20,6 +20,7 @@ from models.MARDM import MARDM
 from models.sampling import SamplingConfig
 from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
+from motion.captions import clean_text
 from motion.export import Motion
 from utils.checkpoints import Run, TrainedAutoencoder, load_generator, load_length_estimator
 from utils.config import MachineConfig, SamplingFlags, WeightsConfig
@@ -152,7 +153,8 @@ class Pipeline:
         if isinstance(prompts, str):
             raise BadInput(f"prompts is one string: pass a list, [{prompts[:40]!r}]")
         prompts = list(prompts) if isinstance(prompts, Iterable) else []
-        if not prompts or not all(isinstance(prompt, str) and prompt.strip() for prompt in prompts):
+        prompts = [clean_text(prompt) if isinstance(prompt, str) else "" for prompt in prompts]
+        if not prompts or not all(prompts):
             raise BadInput("prompts needs to be a list of texts, none of them empty")
         frames = self._frames(seconds, len(prompts))
         sampling = self._sampling(settings | {"seed": seed} | ({} if cfg is None else {"cfg": cfg}))

@@ -21,6 +21,7 @@ STEEPEST = np.pi / 4  # from the ankle down to the toe
 STIFF, STRAIGHT = 0.01, 1e-3
 DAMPING = 1e-4  # square metres
 TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
+BLOCK = 1000  # frames that are fitted at a time, each by itself: 134 kB of memory a frame
 
 
 def skeleton_pose(joints, skeleton, own=slice(None)):
@@ -125,19 +126,30 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
         above[parent, joint] = 1
     carried = above + np.eye(count)  # a joint, and all that it turns
     weights = np.where(np.isin(np.arange(count), inner), 1.0, TIP_WEIGHT)
-    for _ in range(rounds):
-        places = place(offsets, world, joints[:, 0], skeleton)
-        lever = (places[:, None] - places[:, inner, None]) * above[inner][..., None]  # [T,I,J,3]
-        gradient = np.stack([np.cross(axis, lever) for axis in np.eye(3)], axis=2)  # of places by turns
-        gradient = gradient.reshape(len(joints), 3 * len(inner), -1)  # [T,3I,3J]
-        weighted = gradient * np.repeat(weights, 3)
-        normal = weighted @ np.swapaxes(gradient, -1, -2) + DAMPING / skeleton.unit_m**2 * np.eye(
-            3 * len(inner)
-        )
-        steps = np.linalg.solve(normal, weighted @ (joints - places).reshape(len(joints), -1, 1))
-        turns = np.einsum("tic,ij->tjc", steps.reshape(len(joints), -1, 3), carried[inner])
-        world = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(world.shape) @ world
-    return place(offsets, world, joints[:, 0], skeleton)
+    damping = DAMPING / skeleton.unit_m**2 * np.eye(3 * len(inner))
+
+    def fit(joints, world):
+        for _ in range(rounds):
+            places = place(offsets, world, joints[:, 0], skeleton)
+            lever = (places[:, None] - places[:, inner, None]) * above[inner][..., None]  # [T,I,J,3]
+            gradient = np.stack([np.cross(axis, lever) for axis in np.eye(3)], axis=2)  # of places by turns
+            gradient = gradient.reshape(len(joints), 3 * len(inner), -1)  # [T,3I,3J]
+            weighted = gradient * np.repeat(weights, 3)
+            normal = weighted @ np.swapaxes(gradient, -1, -2) + damping
+            steps = np.linalg.solve(normal, weighted @ (joints - places).reshape(len(joints), -1, 1))
+            turns = np.einsum("tic,ij->tjc", steps.reshape(len(joints), -1, 3), carried[inner])
+            world = Rotation.from_rotvec(turns.reshape(-1, 3)).as_matrix().reshape(world.shape) @ world
+        return place(offsets, world, joints[:, 0], skeleton)
+
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(joints), BLOCK)]
+    return np.concatenate([fit(joints[block], world[block]) for block in blocks])
+
+
+def fitted_pose(joints, skeleton, own=slice(None)):
+    """joints [T,J,3] with bones of varying length -> offsets [J,3] and world rotations [T,J,3,3], as
+    `skeleton_pose` has them, of the nearest motion with constant ones; the root stays. own: see `fit_bones`.
+    """
+    return skeleton_pose(fit_bones(joints, skeleton, own), skeleton)
 
 
 def local_rotations(world, skeleton):

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from motion.bvh.parser import Hierarchy, frame_lines, header_tokens, read_values
 
 MAX_BYTES = 200 * 2**20  # a file of this size holds about an hour at 120 fps
+FEW = 2**20  # joints times frames that any file may have; beyond, a byte for each
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,22 @@ def read_bvh(path, position_channels="auto"):
             raise ValueError("no joint has a channel: there is no motion in the file")
         if frames * count * 2 > size:  # a number and a blank take two bytes at least
             raise ValueError(f"truncated: too small for {frames} frames of {count} values")
+        if frames * len(names) > max(size, FEW):  # joints without channels take memory, too
+            raise ValueError(
+                f"{frames} frames of {len(names)} joints from {count} channels: leave out joints that never "
+                "move, or cut it into parts"
+            )
         values = read_values(file, frames, count, line_number)
     positions, rotations = _local_motion(values, offsets, channels, parents, position_channels)
     return Bvh(names, parents, offsets, end_sites, _rate(frame_time), positions, rotations)
 
 
 def _rate(frame_time):
-    """Frames a second, rounded where that is what was meant: 0.0333333 is 30."""
+    """Frames a second, rounded where that is what was meant: 0.0333333 is 30, 0.0333667 is 30000/1001."""
     fps = 1 / frame_time
+    ntsc = round(fps) * 1000 / 1001  # 29.97, 59.94, 23.976
+    if abs(fps - ntsc) < 1e-5 * fps:
+        return ntsc
     return float(round(fps)) if round(fps) > 0 and abs(fps - round(fps)) < 2e-3 * fps else fps
 
 

@@ -15,9 +15,10 @@ from motion.skeletons import SMPL22
 SPINE = ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
 SPINES = (
     "pelvis spine1 spine2 spine3 neck head",  # SMPL
+    "Hips Spine Spine1+Spine2 Spine4 Neck Head",  # Maya
+    "Hips Spine Spine1+Spine2 Spine3 Neck Head",  # BEAT
+    "Hips Spine Spine1 Spine2 Neck Head",  # Mixamo, MotionBuilder, LAFAN1, Noitom
     "Hips Hips+Spine Spine Spine1 Neck1 Head",  # CMU
-    "Hips Spine Spine1+Spine2 Spine3 Neck Head",
-    "Hips Spine Spine1 Spine2 Neck Head",  # Mixamo, MotionBuilder, LAFAN1
     "Hips Spine Spine+Spine1 Spine1 Neck Head",
     "Hips Spine Chest UpperChest Neck Head",  # Unity, VRM
     "Hips Spine Spine+Chest Chest Neck Head",  # Bandai-Namco
@@ -29,7 +30,8 @@ SPINES = (
     "Pelvis Spine Spine1+Spine2 Spine3 Neck Head",  # 3ds Max Biped
     "Pelvis Spine Spine1 Spine2 Neck Head",
     "Pelvis Spine Spine+Spine1 Spine1 Neck Head",
-    "pelvis spine_01 spine_02 spine_03 neck_01 head",  # Unreal
+    "pelvis spine_01 spine_02+spine_03 spine_05 neck_01 head",  # Unreal 5
+    "pelvis spine_01 spine_02 spine_03 neck_01 head",  # Unreal 4
     "Hip Waist Spine01 Spine02 NeckTwist01 Head",  # Character Creator
     "hip abdomen abdomen+chest chest neck head",  # Poser, DAZ
 )

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from motion.bvh.pose import FRONT, fit_bones, local_rotations, skeleton_pose
+from motion.bvh.pose import FRONT, fitted_pose, local_rotations
 from motion.files import whole_file
 from motion.rotations import unit
 from motion.skeletons import SMPL22
@@ -26,8 +26,8 @@ def write_bvh(path, joints, fps, skeleton=SMPL22, own=slice(None)):
     The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see
     `motion.bvh.pose.fit_bones`).
     """
-    joints = fit_bones(np.asarray(joints, dtype=np.float64), skeleton, own)
-    offsets, world = skeleton_pose(joints, skeleton)
+    joints = np.asarray(joints, dtype=np.float64)
+    offsets, world = fitted_pose(joints, skeleton, own)
     with whole_file(path) as part:
         part.write_text(bvh_text(joints[:, 0], offsets, world, fps, skeleton), encoding="ascii")
 

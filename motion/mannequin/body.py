@@ -118,13 +118,14 @@ class _Builder:
         self.parts.append((vertices, joints[ends], shares[ends], triangles + self.count, groups))
         self.count += len(vertices)
 
-    def _tube(self, joints, shape, across, side, **more):
+    def _tube(self, joints, shape, across, side, points=None, grid=(14, 18), caps=(1, 1)):
         """A tube along joints. shape [k,3]: place, half width along `across`, half depth; see above.
 
-        more: points (of the joints, else where they are), sides, rings, straight (a tube along one line).
+        points: of the joints, else where they are; grid: sides, rings without those of the round ends; caps:
+        depth of these, in smaller radii.
         """
-        points = np.asarray(more.get("points", self.places[list(joints)]))
-        sides, rings = more.get("sides", 14), more.get("rings", 18)
+        points = self.places[list(joints)] if points is None else np.asarray(points)
+        sides, rings = grid
         shape = np.array(shape, dtype=float)
         bones = np.diff(points, axis=0)
         knots = np.concatenate([[0], np.cumsum(np.linalg.norm(bones, axis=1))])  # metres along the tube
@@ -136,18 +137,18 @@ class _Builder:
         along = unit(bones[bone])
         centres = points[bone] + along * (metres - knots[bone])[:, None]
         # round ends: rings of a half ellipsoid, as deep as the smaller radius
-        caps = np.radians([60, 30] if sides < 12 else [72, 48, 24])
-        start, end = more.get("caps", (1, 1))
-        first = centres[0] - along[0] * radii[0].min() * start * np.sin(caps)[:, None]
-        last = centres[-1] + along[-1] * radii[-1].min() * end * np.sin(caps)[::-1, None]
+        angles = np.radians([60, 30] if sides < 12 else [72, 48, 24])
+        start, end = caps
+        first = centres[0] - along[0] * radii[0].min() * start * np.sin(angles)[:, None]
+        last = centres[-1] + along[-1] * radii[-1].min() * end * np.sin(angles)[::-1, None]
         poles = [
             centres[0] - along[0] * radii[0].min() * start,
             centres[-1] + along[-1] * radii[-1].min() * end,
         ]
         centres = np.concatenate([first, centres, last])
-        narrowed = np.cos(caps)[:, None]
+        narrowed = np.cos(angles)[:, None]
         radii = np.concatenate([radii[0] * narrowed, radii, radii[-1] * narrowed[::-1]])
-        pad = ((len(caps), len(caps)),)
+        pad = ((len(angles), len(angles)),)
         owners, shares = self._blend(np.asarray(joints), metres, knots)
         owners, shares = np.pad(owners, (*pad, (0, 0)), "edge"), np.pad(shares, pad, "edge")
         along = np.pad(along, (*pad, (0, 0)), "edge")
@@ -187,7 +188,7 @@ class _Builder:
         widths = np.interp(shape[:, 0], [0.1, 0.6], [hips, chest]) * shape[:, 1]
         at = _extended(shape[:, 0], knots, np.arange(len(chain)))
         shape = np.stack([at, widths, shape[:, 2] * size], axis=1)
-        self._tube(chain, shape, X, MIDDLE, sides=24, rings=18, caps=(0.6, 0.5))
+        self._tube(chain, shape, X, MIDDLE, grid=(24, 18), caps=(0.6, 0.5))
 
     def _head(self, neck, head):
         size, places = self.size, self.places
@@ -196,7 +197,7 @@ class _Builder:
             self._scaled([(-0.15, 0.056, 0.056), (0.4, 0.049, 0.052), (1, 0.047, 0.052)]),
             X,
             MIDDLE,
-            rings=7,
+            grid=(14, 7),
         )
         centre = places[head] + size * (0.062 * Y + 0.012 * Z)
         sides, latitudes = 26, np.radians(np.linspace(-78, 78, 17))
@@ -218,7 +219,7 @@ class _Builder:
         self._add(rings, poles, np.full((len(rings), 2), head), np.ones(len(rings)), groups)
 
     def _leg(self, chain, side):
-        self._tube(chain, self._scaled(LEG_SHAPE), X, side, sides=16, rings=15)
+        self._tube(chain, self._scaled(LEG_SHAPE), X, side, grid=(16, 15))
 
     def _foot(self, chain, side):
         """Flat on its sole, from behind the ankle to beyond the toe joint; chain from ankle to toe."""
@@ -247,16 +248,16 @@ class _Builder:
             self._scaled([(-0.35, 0.046, 0.05), (0.4, 0.052, 0.05), (0.9, 0.049, 0.046)]),
             Z,
             MIDDLE,
-            rings=7,
+            grid=(14, 7),
         )
-        self._tube(chain, self._scaled(ARM_SHAPE), unit(Z - outward * outward[2]), side, rings=13)
+        self._tube(chain, self._scaled(ARM_SHAPE), unit(Z - outward * outward[2]), side, grid=(14, 13))
 
     def _hand(self, wrist, sign, side):
         """Palm down, the thumb ahead; fingers a little bent."""
         size, at = self.size, self.places[wrist]
         ahead = sign * X
-        more = {"points": [at, at + ahead], "rings": 7, "sides": 12}
-        self._tube((wrist, wrist), self._scaled(PALM_SHAPE, places=True), Z, side, **more)
+        palm = self._scaled(PALM_SHAPE, places=True)
+        self._tube((wrist, wrist), palm, Z, side, points=[at, at + ahead], grid=(12, 7))
         bones = [
             (at + size * (0.09 * ahead + z * Z), ahead - 0.22 * Y - 0.6 * z * Z, n, 0.0095)
             for z, n in FINGERS
@@ -272,7 +273,7 @@ class _Builder:
             shape = self._scaled(
                 [(0, radius, radius), (1, 0.95 * radius, 0.95 * radius), (2, 0.75 * radius, 0.75 * radius)]
             )
-            self._tube((wrist, wrist, wrist), shape, across, side, points=points, sides=7, rings=2)
+            self._tube((wrist, wrist, wrist), shape, across, side, points=points, grid=(7, 2))
 
 
 def _extended(x, xs, ys):

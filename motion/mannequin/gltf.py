@@ -5,7 +5,7 @@
 import numpy as np
 import pygltflib as gltf
 
-from motion.bvh.pose import fit_bones, local_rotations, rest_places, skeleton_pose
+from motion.bvh.pose import fitted_pose, local_rotations, rest_places
 from motion.bvh.writer import FAMILIAR
 from motion.captions import clean_text
 from motion.files import whole_file
@@ -29,8 +29,8 @@ def write_glb(path, joints, fps, caption="", skeleton=SMPL22):
 
     The root is exact; other joints are as near as constant bones allow (see `motion.bvh.pose.fit_bones`).
     """
-    joints = fit_bones(np.asarray(joints, dtype=np.float64), skeleton)
-    offsets, world = skeleton_pose(joints, skeleton)
+    joints = np.asarray(joints, dtype=np.float64)
+    offsets, world = fitted_pose(joints, skeleton)
     scene = glb_scene(skeleton.unit_m * joints[:, 0], skeleton.unit_m * offsets, world, fps, skeleton)
     scene.animations[0].name = clean_text(caption) or "motion"
     blob = b"".join(scene.save_to_bytes())

@@ -12,15 +12,7 @@ def in_metres(motions, skeleton):
     if not motions:
         raise ValueError("nothing to draw: no motion was given")
     for i, motion in enumerate(motions):
-        shape = np.shape(motion)
-        if len(shape) != 3 or shape[0] < 1 or shape[1:] != (len(skeleton), 3):
-            raise ValueError(
-                f"motion {i} has shape {shape}: {skeleton.name} needs [frames, {len(skeleton)}, 3]"
-            )
-        if not np.isfinite(motion).all():
-            raise ValueError(
-                f"motion {i} has {np.count_nonzero(~np.isfinite(motion))} NaN or infinite numbers"
-            )
+        skeleton.check(motion, f"motion {i}")
     return [np.asarray(motion, dtype=np.float64) * skeleton.unit_m for motion in motions]
 
 

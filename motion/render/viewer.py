@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.bvh.pose import fit_bones, skeleton_pose
+from motion.bvh.pose import fitted_pose
 from motion.captions import clean_text
 from motion.files import whole_file
 from motion.mannequin.body import mannequin
@@ -136,7 +136,7 @@ def _mannequins(motions, skeleton):
     bone_of = [inner.index(j if j in inner else skeleton.parents[j]) for j in range(len(skeleton))]
     bodies = []
     for motion in motions:
-        offsets, world = skeleton_pose(fit_bones(motion, replace(skeleton, unit_m=1.0)), skeleton)
+        offsets, world = fitted_pose(motion, replace(skeleton, unit_m=1.0))
         surface = mannequin(offsets, skeleton)
         turns = quaternions(world[:, inner])
         step = float(np.abs(surface.vertices).max()) / STEPS

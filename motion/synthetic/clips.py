@@ -18,7 +18,7 @@ from motion.synthetic.body import HANG, Tracks, pose, smooth, then
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import captions, tokens
 
-MIN_FRAMES, MAX_FRAMES = 44, 199
+SHORTEST, LONGEST = 44, 199  # frames
 PACES = {"": 1.0, "slowly": 1.45, "quickly": 0.74}
 
 
@@ -105,8 +105,9 @@ def demo_clip(index, seed=3407):
     side = label.rpartition("_")[2] if kind == 0 else ""
     joints = pose(_with_posture(tracks, rng))
     rest = rng.integers(0, 6, size=2)
-    rest[1] += max(0, MIN_FRAMES - len(joints) - rest.sum())
-    joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:MAX_FRAMES]
+    rest[1] += max(0, SHORTEST - len(joints) - rest.sum())
+    assert rest[0] + len(joints) <= LONGEST, f"clip {index}: more than rest would be cut"
+    joints = np.pad(joints, (tuple(rest), (0, 0), (0, 0)), mode="edge")[:LONGEST]
     if side == "right" or (kind == 0 and side != "left" and rng.random() < 0.5):
         joints = mirror_joints(joints, SMPL22)
     return DemoClip(
@@ -149,7 +150,7 @@ def _sequence(number, seed, rng):
     made = None
     while made is None:
         labels = sequences.with_sides(order or sequences.draw_triple(rng), rng)
-        made = sequences.sequence(labels, rng, MAX_FRAMES - 5)  # with up to five frames of rest before
+        made = sequences.sequence(labels, rng, LONGEST - 5)  # with up to five frames of rest before
     tracks, reps = made
     return tracks, sequences.captions(labels, reps, rng), "+".join(labels), split
 

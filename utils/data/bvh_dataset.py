@@ -156,6 +156,8 @@ def _convert_one(job):
         joints = reading.joints(path).astype(np.float32)
     except (ValueError, OSError) as error:
         return name, None, re.sub(r"\s+", " ", str(error))[:300]
+    except MemoryError:
+        return name, None, "out of memory: cut the file into parts, or pass fewer --num_workers"
     with whole_file(target) as part, open(part, "wb") as file:
         np.save(file, joints)
     return name, target, None

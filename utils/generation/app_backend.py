@@ -21,7 +21,7 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.draws import Texts, draw_each
 from utils.generation.edits import EditConfig, draw_edits, read_plan
-from utils.generation.prompts import parse_prompt
+from utils.generation.prompts import parse_prompt, prompt_lines
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 
@@ -88,11 +88,11 @@ def check_edit(result, fields):
 
 def _lines(text):
     """Lines of a prompt that say something, clean."""
-    if not isinstance(text, str) or not clean_text(text[: PROMPT_LETTERS + 1]):
-        raise BadInput("Write what the person does.")
-    if len(text) > PROMPT_LETTERS:
+    if isinstance(text, str) and len(text) > PROMPT_LETTERS:
         raise BadInput(f"The text has {len(text)} letters, {PROMPT_LETTERS} are the most: shorten it.")
-    lines = [clean for line in text.splitlines() if (clean := clean_text(line))]
+    lines = [line for _, line in prompt_lines(text)] if isinstance(text, str) else []
+    if not lines:
+        raise BadInput("Write what the person does.")
     if len(lines) > STORY_LINES:
         raise BadInput(f"The text has {len(lines)} lines, {STORY_LINES} are the most.")
     return lines
@@ -175,11 +175,17 @@ class Backend:
             candidates = CANDIDATES // request.variations
             draw, how = draw_routes, (parse_waypoints(request.waypoints, spec.fps), candidates)
             flags |= {"--waypoints": request.waypoints, "--candidates": candidates}
-        flags |= {"--fix_feet": None} if self.fix_feet else {}
+        hold = self.fix_feet and not request.waypoints  # on a way they are held already
+        flags |= {"--fix_feet": None} if hold else {}
         began, motions, notes = time.perf_counter(), [], []
-        for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
-            notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
-            motions.append(fix_feet(joints, spec.fps, spec.skeleton) if self.fix_feet else joints)
+        try:
+            for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
+                notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
+                motions.append(fix_feet(joints, spec.fps, spec.skeleton) if hold else joints)
+        except BadInput as error:  # variations that miss a waypoint; the others are worth having
+            if not motions:
+                raise
+            notes.append(str(error))
         seconds = time.perf_counter() - began
         return self._keep(request, motions, [took(motions[0], spec.fps, seconds), *notes], flags, text)
 

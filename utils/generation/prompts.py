@@ -20,25 +20,31 @@ class Prompt:
 
 
 def read_prompts(text_prompt, text_path, motion_length):
-    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length; lines that begin with
-    "# " are comments. -> [Prompt]
-    """
+    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length. -> [Prompt]"""
     if 0 < motion_length < STRIDE:
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
         return [_prompt(text_prompt, motion_length, "--text_prompt")]
     try:
-        lines = Path(text_path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(text_path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise BadInput(f"--text_path {text_path!r} cannot be read as UTF-8 text: {error}") from None
     prompts = [
-        parse_prompt(line, motion_length, f"{text_path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip() and not line.lstrip().startswith("# ")  # comments
+        parse_prompt(line, motion_length, f"{text_path}:{number}") for number, line in prompt_lines(text)
     ]
     if not prompts:
         raise BadInput(f"--text_path {text_path} holds no prompt: write one a line")
     return prompts
+
+
+def prompt_lines(text):
+    """Lines of a text that are prompts -> [(number, clean line)]; "# " begins a comment."""
+    lines = [(n, line, clean_text(line)) for n, line in enumerate(text.splitlines(), start=1)]
+    return [
+        (n, clean)
+        for n, line, clean in lines
+        if clean and not (line.lstrip().startswith("# ") or clean.startswith("# "))
+    ]
 
 
 def parse_prompt(line, default_frames, where):

@@ -22,10 +22,12 @@ from utils.errors import BadInput
 from utils.generation.windows import draw_hidden, part_key
 from utils.motion_process import recover_from_ric
 
+CANDIDATES = 64  # of which the best is kept
 BATCH = 64  # candidates at a time
 AGAIN_KEYS = 2 * 10**12  # beyond the keys of all parts and joins
 FASTEST = 3.0  # metres a second between two waypoints; the demo set's runners reach it
 FARTHEST = 0.25  # metres that may be missing in the end
+NAMED = 3  # of the motions that miss more
 CLOSE = 0.02  # metres within which nothing is drawn again
 SPEED = 0.15  # the most by which a step grows or shrinks
 # units of the cost: metres and radians off, radians a second, share of the speed
@@ -190,15 +192,24 @@ class Arrival:
 def draw_routes(pipeline, texts, sampling, repeats, route):
     """Every prompt and repeat -> (entry of samples.json, feature rows, joints), as sample.py draws them.
 
-    route: list of Waypoint, number of candidates.
+    route: list of Waypoint, number of candidates. A motion that does not get there is left out; when all
+    are drawn, BadInput names the first few of these.
     """
-    points, candidates = route
+    (points, candidates), missed = route, []
     for i, prompt in enumerate(texts.prompts):
         for r in range(repeats):
             keys = [part_key(i, r * candidates + k) for k in range(candidates)]
             text, frames = texts.rows[i][None], STRIDE * int(texts.m_lens[i])
-            rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
+            try:
+                rows, one, arrival = draw_along(pipeline, text, points, frames, sampling, keys)
+            except BadInput as error:
+                missed.append(f"{prompt[:60]!r}, repeat {r}: {error}")
+                continue
             yield {"prompt": prompt, "sample": i, "repeat": r, "waypoints": asdict(arrival)}, rows, one
+    if missed:
+        more = f" (and {len(missed) - NAMED} more)" if len(missed) > NAMED else ""
+        total = repeats * len(texts.prompts)
+        raise BadInput(f"{len(missed)} of {total} motions left out: {'; '.join(missed[:NAMED])}{more}")
 
 
 @torch.no_grad()
