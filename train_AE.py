@@ -11,7 +11,7 @@ from itertools import chain
 
 import numpy as np
 
-from models.AE import STRIDE, AE_models, make_ae
+from models.AE import STRIDE, AE_models, make_ae, open_options
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name
@@ -108,9 +108,7 @@ def validate(ae, val_set, objective, loading, device):
 
 def refuse_ignored(design):
     """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself."""
-    entry = AE_models[design.model]
-    ours = [name for name in entry.func.options if name not in entry.keywords]
-    for name in {name for other in AE_models.values() for name in other.func.options}.difference(ours):
+    for name in set(chain(*map(open_options, AE_models))).difference(open_options(design.model)):
         if not np.array_equal(getattr(design, name), getattr(AutoencoderConfig, name)):
             raise BadInput(f"--{name} has no effect on {design.model}: leave it out, or take another --model")
 

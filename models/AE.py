@@ -346,12 +346,13 @@ AE_models = {
 AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_LEVELS.items()}
 
 
-def make_ae(model, dim=67, width=512, mask_padding=True, **flags):
-    """An entry of AE_models, with those of `flags` that its bottleneck has and that the entry leaves open."""
+def open_options(model):
+    """The flags of its bottleneck that an entry of AE_models leaves open."""
     entry = AE_models[model]
-    own = {
-        key: flags[key]
-        for key in entry.func.options
-        if key not in entry.keywords and flags.get(key) is not None
-    }
-    return entry(dim=dim, width=width, mask_padding=mask_padding, **own)
+    return [name for name in entry.func.options if name not in entry.keywords]
+
+
+def make_ae(model, dim=67, width=512, mask_padding=True, **flags):
+    """An entry of AE_models, with those of `flags` that it leaves open."""
+    own = {key: flags[key] for key in open_options(model) if flags.get(key) is not None}
+    return AE_models[model](dim=dim, width=width, mask_padding=mask_padding, **own)

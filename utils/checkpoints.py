@@ -317,9 +317,7 @@ def load_length_estimator(source, text_encoder, text_dim, device, bundled=None):
     if weights is None:
         path = Run.of(source, "length_estimator").finest
         if not path.is_file():
-            raise BadInput(
-                f"{path} does not exist: train_LengthEstimator.py makes it; or pass --motion_length"
-            )
+            raise BadInput(f"no {path}: train_LengthEstimator.py makes it; or pass --motion_length")
         state = load_state(path)
         weights, known = state.get("estimator", {}), State(state, path).part("config").text("text_encoder")
         if known not in (None, text_encoder):
