@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import bench_generate, gpu
+from benchmarks.training_reference import plain_products
+from models.sampling import SamplingConfig
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,18 @@ def test_a_difference_fails(result, name):
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
     assert not gpu.main(["--output", str(tmp_path / "gpu")])
     assert len(capsys.readouterr().out.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_layers_that_are_computed_together_are_in_the_account():
+    mardm, ae = bench_generate.build("XS", "FSQ", torch.device("cpu"))
+    sampling = SamplingConfig(time_steps=1, sampler="onestep", sampler_steps=1)
+    head, begin = mardm.head(sampling).net, mardm.input_process.poseEmbedding
+    with plain_products(), bench_generate.Account([mardm, ae], head, begin=begin) as account:
+        mardm.generate(ae, torch.randn(1, 512), torch.tensor([3]), sampling)
+    together = [block.adaLN_modulation[1] for block in (*head.res_blocks, head.final_layer)]
+    together += [layer for block in mardm.MARTransformer for layer in block.attn.children()]
+    assert account.rows == 3 and len(together) > 5
+    assert {layer for layer in together if isinstance(layer, torch.nn.Linear)} <= account.of_round.keys()
 
 
 def test_timings_run_small_and_a_failure_is_a_row(monkeypatch):
