@@ -77,7 +77,7 @@ for seed in 1 2; do
 done
 both_heads pooled_8000 XS 8000 --text_tokens off # released: scripts/release.py
 guidance
-# added after these. Size S, at the guidance of XS, the same rule for a difference: does the sign turn? Seeds 1 and 2 were run.
+# added after these. Size S, at the guidance of XS, the same rule for a difference: does the sign turn?
 for seed in 1 2 3; do
     for text in on off; do
         generator "tokens_S_${text}_$seed" S 1500 --text_tokens "$text" --seed "$seed"
