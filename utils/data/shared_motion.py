@@ -18,8 +18,9 @@ TOLERANCE = 1e-3  # m; sections of one recording agree to about 0.1 mm, frames o
 def pose_distances(joints, skeleton):
     """joints [T,J,3] in the skeleton's unit -> distances [T,15] float32 in metres."""
     ends = joints[:, [0, skeleton.head, *skeleton.wrists, skeleton.feet[1], skeleton.feet[3]]]
-    a, b = np.transpose(list(combinations(range(ends.shape[1]), 2)))
-    return np.linalg.norm(ends[:, a] - ends[:, b], axis=-1).astype(np.float32) * np.float32(skeleton.unit_m)
+    pairs = combinations(range(ends.shape[1]), 2)
+    apart = [np.linalg.norm(ends[:, a] - ends[:, b], axis=-1).astype(np.float32) for a, b in pairs]
+    return np.stack(apart, axis=1) * np.float32(skeleton.unit_m)
 
 
 def joints_in_root_frame(rows, skeleton):
@@ -27,11 +28,11 @@ def joints_in_root_frame(rows, skeleton):
 
     A clip's last frame has no row of its own; it follows from the velocities of the row before.
     """
-    rows, groups = np.asarray(rows, dtype=np.float64), feature_groups(len(skeleton))
+    rows, groups = np.asarray(rows), feature_groups(len(skeleton))
     joints = np.zeros((len(rows), len(skeleton), 3))
     joints[:, 0, 1] = rows[:, 3]
     joints[:, 1:] = rows[:, 4 : essential_dim(skeleton)].reshape(len(rows), -1, 3)
-    step = rows[-1:, groups["velocities"]]
+    step = np.float64(rows[-1:, groups["velocities"]])
     if step.size != joints[-1].size or not np.isfinite(step).all():
         return joints
     return np.concatenate([joints, joints[-1:] + step.reshape(1, -1, 3)])
