@@ -86,12 +86,12 @@ for seed in 1 2 3; do
 done
 # Other tokens beside `hears off`: continuous latents, and VQ with the ablation's 16,384 codes and commitment cost of 1.
 # Rules, set before the runs: budget, seeds and choice of the guidance as in `hears`, one autoencoder each; a difference
-# to the grid counts where its 95% interval over the paired seeds leaves 0 out.
+# to the grid counts where its 95% interval over the paired seeds leaves 0 out. VQ's best on val was 4; its seed 2 was not run.
 tokens() {
     for seed in 1 2 3; do
         generator "$1_$seed" XS 1500 --text_tokens off --seed "$seed"
         if [ "$seed" = 1 ]; then guidance; fi
-        for cfg in 1.5 2.5; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 2 --cfg "$cfg"; done
+        for cfg in 1.5 2.5 4; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 2 --cfg "$cfg"; done
     done
 }
 autoencoder AE_Model MARDM
