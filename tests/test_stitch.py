@@ -239,7 +239,10 @@ def test_calls_at_the_same_time_keep_each_others_entries(tmp_path):
     assert [(call["seed"], len(call["motions"])) for call in calls] == [(1, 3), (2, 3)]
     for seed in (3, 4):  # what another program wrote, or a slip of the hand, is kept beside it
         file.write_text('{"not": "ours"}')
-        sample.Record(file, seed=seed).write()
+        record = sample.Record(file, seed=seed)
+        record.write()  # nothing was made yet
+        assert file.read_text() == '{"not": "ours"}'
+        record.add({"files": ()})
         assert [call["seed"] for call in json.loads(file.read_text())] == [seed]
     kept = sorted(tmp_path.glob("samples.json.*"))
     assert [one.name for one in kept] == ["samples.json.unreadable", "samples.json.unreadable2"]

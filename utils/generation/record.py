@@ -30,6 +30,9 @@ class Record:
             self.write()
 
     def write(self):
+        """The entry as it is now, if it has a motion."""
+        if not self.call["motions"]:
+            return
         with alone(self.path.parent):
             calls = self._calls()
             place = calls.index(self.last) if self.last in calls else len(calls)
