@@ -265,11 +265,12 @@ class MARDM(nn.Module):
         guide, draw = head.guides(sampling), head.draw_with(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         at_once = len(head.noise_shape) == 1  # else each of many steps has noise of its own: gigabytes
-        starts = noise.rows(*places[:2], head.noise_shape).split(counts) if at_once else counts
+        starts = noise.rows(*places[:2], head.noise_shape).split(counts) if at_once else [None] * len(counts)
         for width, start, b, at, slot in zip(widths, starts, *(rows.split(counts) for rows in places)):
             if width == 0:
                 continue
-            start = start if at_once else noise.rows(b, at, head.noise_shape)
+            if start is None:
+                start = noise.rows(b, at, head.noise_shape)
             asked = at.new_zeros(len(x), width)
             asked[b, slot] = at
             z, z_null = (

@@ -348,29 +348,28 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
         settled(ONESTEP, mardm)
 
 
-def test_a_checkpoint_that_names_no_autoencoder_is_not_released(world, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "file, spoil, line",
+    [
+        ("MARDM/model/latest.tar", lambda state: state.pop("config"), "does not say which autoencoder"),
+        (
+            "length_estimator/model/finest.tar",
+            lambda state: state["config"].update(text_encoder="clip"),
+            "trained with clip, MARDM with minilm: run train_LengthEstimator.py",
+        ),
+    ],
+    ids=["a generator without its autoencoder, as MARDM's", "lengths of another text encoder"],
+)
+def test_what_does_not_belong_together_is_not_released(world, tmp_path, capsys, file, spoil, line):
     home = linked(world, tmp_path / "home")
-    file = home / "checkpoints/Demo/MARDM/model/latest.tar"
+    file = home / "checkpoints/Demo" / file
     state = load_state(file)
-    del state["config"]  # as those of MARDM
+    spoil(state)
     file.unlink()
     save_state(file, state)
     places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
     assert call(release.main, f"{places} --name MARDM --checkpoint latest --to half --to_ae half_AE") == 2
-    assert "does not say which autoencoder" in capsys.readouterr().err
-    assert not (home / "checkpoints/Demo/half").exists()
-
-
-def test_a_length_estimator_that_reads_other_text_is_not_released(world, tmp_path, capsys):
-    home = linked(world, tmp_path / "home")
-    file = home / "checkpoints/Demo/length_estimator/model/finest.tar"
-    state = load_state(file)
-    state["config"]["text_encoder"] = "clip"
-    file.unlink()
-    save_state(file, state)
-    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
-    assert call(release.main, f"{places} --name MARDM --checkpoint latest --to half --to_ae half_AE") == 2
-    assert "trained with clip, MARDM with minilm: run train_LengthEstimator.py" in capsys.readouterr().err
+    assert line in capsys.readouterr().err
     assert not (home / "checkpoints/Demo/half").exists()
 
 

@@ -113,7 +113,10 @@ class TextMotionEvaluator:
         """Strings -> unit vectors [B,C] on the CPU (published: C = 512), None without a contrast model."""
         if self.contrast is None:
             return None
-        embed = lambda some: self.contrast.encode_text(self.tokenize(some).to(self.device))  # noqa: E731
+
+        def embed(some):
+            return self.contrast.encode_text(self.tokenize(some).to(self.device))
+
         return self._once("contrast", captions, embed)
 
     def _once(self, tower, captions, embed):

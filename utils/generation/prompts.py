@@ -38,13 +38,9 @@ def read_prompts(text_prompt, text_path, motion_length):
 
 
 def prompt_lines(text):
-    """Lines of a text that are prompts -> [(number, clean line)]; "# " begins a comment."""
-    lines = [(n, line, clean_text(line)) for n, line in enumerate(text.splitlines(), start=1)]
-    return [
-        (n, clean)
-        for n, line, clean in lines
-        if clean and not (line.lstrip().startswith("# ") or clean.startswith("# "))
-    ]
+    """Lines of a text that are prompts -> [(number, clean line)]; "# ", or # alone, begins a comment."""
+    lines = ((n, clean_text(line)) for n, line in enumerate(text.splitlines(), start=1))
+    return [(n, line) for n, line in lines if line and not f"{line} ".startswith("# ")]
 
 
 def parse_prompt(line, default_frames, where):
