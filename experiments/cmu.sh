@@ -91,3 +91,13 @@ autoencoder AE_Model MARDM
 three_seeds continuous --text_tokens off
 autoencoder VQ_AE_Model VQ_MARDM --codebook_size 16384 --commitment_cost 1
 three_seeds vq --text_tokens off
+# Added after these, with their rules before their runs. Continuous latents for 8,000 steps, beside pooled_8000; guidance by
+# FID on val
+ae=AE_Model family=MARDM after=()
+generator continuous_8000 XS 8000 --text_tokens off
+guidance
+for cfg in 1.5 2.5 4; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 5 --cfg "$cfg"; done
+# A grid of eight coordinates of eight levels in place of six: does what the autoencoder smooths away come back? Three seeds
+# beside tokens_off. Trained for 8,000 steps if seed 1 has the lower FID on val than tokens_off_1, each at its best guidance
+autoencoder FSQ_AE_Model FSQ-MARDM --fsq_levels 8 8 8 8 8 8 8 8
+three_seeds finer --text_tokens off
