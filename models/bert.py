@@ -9,13 +9,33 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-LAYER = {  # PyTorch's names <- BERT's
-    "self_attn.out_proj": "attention.output.dense",
+from models.layers import Linear
+from models.Transformer import Attention
+
+LAYER = {  # our names <- BERT's
+    "attn.query": "attention.self.query",
+    "attn.key": "attention.self.key",
+    "attn.value": "attention.self.value",
+    "attn.proj": "attention.output.dense",
     "norm1": "attention.output.LayerNorm",
-    "linear1": "intermediate.dense",
-    "linear2": "output.dense",
+    "fc1": "intermediate.dense",
+    "fc2": "output.dense",
     "norm2": "output.LayerNorm",
 }
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each added and normalised afterwards."""
+
+    def __init__(self, dim, heads, hidden, eps):
+        super().__init__()
+        self.attn = Attention(dim, heads, dropout=0.0)
+        self.fc1, self.fc2 = Linear(dim, hidden), Linear(hidden, dim)
+        self.norm1, self.norm2 = nn.LayerNorm(dim, eps=eps), nn.LayerNorm(dim, eps=eps)
+
+    def forward(self, x, inside):
+        x = self.norm1(x + self.attn(x, inside))
+        return self.norm2(x + self.fc2(nn.functional.gelu(self.fc1(x))))
 
 
 class Bert(nn.Module):
@@ -28,23 +48,17 @@ class Bert(nn.Module):
         self.places = nn.Embedding(config["max_position_embeddings"], dim)
         self.kinds = nn.Embedding(config["type_vocab_size"], dim)
         self.norm = nn.LayerNorm(dim, eps=eps)
-        layer = nn.TransformerEncoderLayer(
-            dim,
-            config["num_attention_heads"],
-            config["intermediate_size"],
-            dropout=0.0,
-            activation=config["hidden_act"],
-            layer_norm_eps=eps,
-            batch_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, config["num_hidden_layers"], enable_nested_tensor=False)
+        shape = dim, config["num_attention_heads"], config["intermediate_size"], eps
+        self.layers = nn.ModuleList(Layer(*shape) for _ in range(config["num_hidden_layers"]))
 
     def forward(self, input_ids, attention_mask):
         """Both int64 [N,S] -> states, as `last_hidden_state` [N,S,E]."""
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         x = self.norm(self.words(input_ids) + self.kinds.weight[0] + self.places(places))
-        states = self.layers(x, src_key_padding_mask=attention_mask == 0)
-        return SimpleNamespace(last_hidden_state=states)
+        inside = attention_mask != 0
+        for layer in self.layers:
+            x = layer(x, inside)
+        return SimpleNamespace(last_hidden_state=x)
 
     def load(self, weights):
         """A state_dict with BERT's names; KeyError where one is missing. -> self"""
@@ -53,13 +67,11 @@ class Bert(nn.Module):
             state[f"{name}.weight"] = weights[f"embeddings.{theirs}_embeddings.weight"]
         for kind in ("weight", "bias"):
             state[f"norm.{kind}"] = weights[f"embeddings.LayerNorm.{kind}"]
-            for i in range(len(self.layers.layers)):
-                ours, theirs = f"layers.layers.{i}", f"encoder.layer.{i}"
-                attention = (
-                    weights[f"{theirs}.attention.self.{x}.{kind}"] for x in ("query", "key", "value")
-                )
-                state[f"{ours}.self_attn.in_proj_{kind}"] = torch.cat(list(attention))
-                state |= {f"{ours}.{to}.{kind}": weights[f"{theirs}.{of}.{kind}"] for to, of in LAYER.items()}
+            for i in range(len(self.layers)):
+                state |= {
+                    f"layers.{i}.{ours}.{kind}": weights[f"encoder.layer.{i}.{theirs}.{kind}"]
+                    for ours, theirs in LAYER.items()
+                }
         self.load_state_dict(state)
         return self
 
