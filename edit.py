@@ -13,9 +13,8 @@ from pathlib import Path
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
-from motion.bvh.writer import write_bvh
 from motion.captions import clean_text
-from motion.export import FORMATS, Names, export_motion, in_place
+from motion.export import FORMATS, Motion, Names, export_motion, in_place
 from motion.render.rendering import render_video
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
@@ -79,6 +78,9 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec, pipeline.mardm)
     reading = from_flags(Reading, args, fps=spec.fps, joint_map=read_joint_map(args.joint_map))
+    files = [args.source_motion or "", *(word.rpartition("@")[0] for word in args.keep_pose or ())]
+    if reading != Reading(spec.fps) and not any(map(is_bvh, files)):
+        raise BadInput("--joint_map, --unit, --up and --position_channels are for a .bvh: leave them out")
     plan, lines = read_plan(from_flags(EditConfig, args), spec, reading)
     print(*lines, sep="\n")
     text = pipeline.embed([prompt])
@@ -89,17 +91,14 @@ def main(argv=None):
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
     from_bvh = args.source_motion and is_bvh(args.source_motion)
-    formats = [name for name in args.export if name != "bvh" or not from_bvh]
+    formats = [*args.export, "bvh"] if from_bvh else args.export
     place = in_place if args.in_place else lambda joints: joints
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
     for r, (rows, joints, lines) in enumerate(edits):
         print(*lines, sep="\n")
         stem = names.stem(prompt, 0, r, len(joints))
         joints = place(joints)
-        if from_bvh:  # on the source's bones, so that kept frames are as they were
-            own = plan.kept if plan.kept.any() else slice(None)
-            write_bvh(stem.with_name(stem.name + ".bvh"), joints, spec.fps, spec.skeleton, own)
-        export_motion(stem, joints, prompt, spec.fps, spec.skeleton, formats, rows)
+        export_motion(stem, Motion(joints, prompt, spec.fps, spec.skeleton, rows, plan.own), formats)
         if "mp4" in formats and args.source_motion:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
             pair, titles = [place(plan.source.joints), joints], ["source", "edit"]

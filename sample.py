@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
-from motion.export import FORMATS, Names, export_motion, in_place
+from motion.export import FORMATS, Motion, Names, export_motion, in_place
 from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
@@ -166,16 +166,18 @@ def main(argv=None):
                 tqdm.write(str(Arrival(**made["waypoints"])))
             if args.fix_feet and not points:
                 # both sides of a loop's seam stay: each foot stands where it is there
-                seam = np.isin(np.arange(len(joints)), (0, len(joints) - 1)) if args.loop else None
+                seam = np.isin(np.arange(len(joints)), (0, len(rows) - 1, len(rows))) if args.loop else None
                 fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned=seam)
                 pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
                 skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
                 joints = fixed
             if args.in_place:
                 joints = in_place(joints)
+            joints, closing = (joints[:-1], joints[-1:]) if args.loop else (joints, None)
             stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(joints))
             caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
-            files = export_motion(stem, joints, caption, spec.fps, spec.skeleton, args.export, rows)
+            motion = Motion(joints, caption, spec.fps, spec.skeleton, rows, closing=closing)
+            files = export_motion(stem, motion, args.export)
             record.add(made | {"frames": len(joints), "files": [path.name for path in files.values()]})
     finally:
         record.write()  # also of an interrupted run

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from motion.files import whole_file
-from motion.skeletons import SMPL22, Skeleton
+from motion.skeletons import Skeleton
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
 LONGEST_SUFFIX = ".features.npy"
@@ -32,9 +32,16 @@ class Motion:
     fps: float
     skeleton: Skeleton
     features: np.ndarray | None = None  # [T,D] rows of the data set, e.g. 263 columns
+    own: np.ndarray | None = None  # bool [T], the frames whose bones a .bvh and a .glb have; None: all
+    closing: np.ndarray | None = None  # [1,J,3] of a loop: its first pose, where the next round begins
 
     def __len__(self):
         return len(self.joints)
+
+    @property
+    def keys(self):
+        """Joints of formats that interpolate: [T,J,3], of a loop [T+1,J,3], which close its last step."""
+        return self.joints if self.closing is None else np.concatenate([self.joints, self.closing])
 
     def save(self, path):
         """Write the format that the suffix names (see FORMATS) -> Path.
@@ -73,18 +80,15 @@ class Motion:
         return frame.replace("<iframe ", '<iframe width="100%" ', 1)
 
 
-def export_motion(
-    path_stem, joints, caption, fps, skeleton=SMPL22, formats=("npy", "mp4"), features=None
-) -> dict:
-    """Write one motion in each of `formats` to `path_stem` + suffix -> dict format: path.
+def export_motion(path_stem, motion, formats=("npy", "mp4")) -> dict:
+    """Write a Motion in each of `formats` to `path_stem` + suffix -> dict format: path.
 
     In the order of FORMATS, whatever order was asked for: the motion is on disk before anything is drawn.
     Raises ValueError, with nothing written, for joints that are no motion of the skeleton.
     """
-    check_formats(formats, has_features=features is not None)
-    skeleton.check(joints)
+    check_formats(formats, has_features=motion.features is not None)
+    motion.skeleton.check(motion.joints)
     path_stem = Path(path_stem)
-    motion = Motion(np.asarray(joints), caption, fps, skeleton, features)
     written = {}
     for name, (suffix, write) in FORMATS.items():
         if name in formats:
@@ -119,13 +123,13 @@ def _write_array(path, array):
 def _write_bvh(path, motion):
     from motion.bvh.writer import write_bvh
 
-    write_bvh(path, motion.joints, motion.fps, motion.skeleton)
+    write_bvh(path, motion.keys, motion.fps, motion.skeleton, motion.own)
 
 
 def _write_glb(path, motion):
     from motion.mannequin.gltf import write_glb
 
-    write_glb(path, motion.joints, motion.fps, motion.caption, motion.skeleton)
+    write_glb(path, motion.keys, motion.fps, motion.caption, motion.skeleton, motion.own)
 
 
 def _write_html(path, motion):

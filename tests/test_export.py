@@ -113,7 +113,7 @@ def test_two_runs_at_once_share_no_name(tmp_path):
 
 def test_every_format_arrives_under_its_name(tmp_path):
     motion, rows = joints(), np.ones((3, 263))
-    written = export_motion(tmp_path / "a.b", motion, "walk 1.5 m", 20, formats=tuple(FORMATS), features=rows)
+    written = export_motion(tmp_path / "a.b", Motion(motion, "walk 1.5 m", 20, SMPL22, rows), tuple(FORMATS))
     assert {name: path.name for name, path in written.items()} == {
         name: "a.b" + suffix for name, (suffix, _) in FORMATS.items()
     }
@@ -131,7 +131,7 @@ def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats)
 
     monkeypatch.setattr("motion.render.rendering.render_video", fails)
     with pytest.raises(RuntimeError, match="no video today"):
-        export_motion(tmp_path / "a", joints(), "walk", 20, formats=formats)
+        export_motion(tmp_path / "a", Motion(joints(), "walk", 20, SMPL22), formats)
     assert os.listdir(tmp_path) == ["a.npy"] and np.load(tmp_path / "a.npy").shape == (4, 22, 3)
 
 
@@ -148,5 +148,7 @@ def test_what_is_no_motion_is_written_in_no_format(tmp_path, motion, line):
         with pytest.raises(ValueError, match=line):
             Motion(motion, "walk", 20, SMPL22, np.ones((3, 263))).save(tmp_path / f"a{suffix}")
         with pytest.raises(ValueError, match=line):
-            export_motion(tmp_path / "a", motion, "walk", 20, SMPL22, ("npy", name), np.ones((3, 263)))
+            export_motion(
+                tmp_path / "a", Motion(motion, "walk", 20, SMPL22, np.ones((3, 263))), ("npy", name)
+            )
     assert not os.listdir(tmp_path)

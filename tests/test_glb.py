@@ -193,6 +193,8 @@ def test_the_body_moves_with_the_joints(glb, varying_walk):
     for side, wrist in zip(("left", "right"), SMPL22.wrists):
         apart = np.linalg.norm(vertices[:, groups[side]] - pose[:, None, wrist, :3, 3], axis=-1)
         assert (apart.min(axis=1) < 0.04).all()
+        rest = np.linalg.norm(reader.array(reader.file.meshes[0].primitives[0].attributes.POSITION), axis=1)
+        assert np.ptp(apart[:, rest[groups[side]].argsort()[-50:]], axis=0).max() < 0.02  # fingers stay
     lowest, toes = vertices[..., 1].min(axis=1), varying_walk[:, list(SMPL22.feet[1::2]), 1].min(axis=1)
     assert np.median(np.abs(lowest - toes)) < 0.03  # soles are on the floor; a hand may reach lower
 

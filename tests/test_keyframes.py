@@ -18,7 +18,7 @@ from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation.anchoring import align
 from utils.generation.edit_source import joints_of, read_source
-from utils.generation.keyframes import CLOSE, HELD, held, meet, read_keyframe, read_keyframes
+from utils.generation.keyframes import CLOSE, HELD, held, hurried, meet, read_keyframe, read_keyframes, still
 
 SPEC = DATASETS["t2m"]
 READING = Reading(20.0)
@@ -147,6 +147,27 @@ def test_edit_py_meets_poses_with_the_demo_weights(pose, tmp_path, capsys):
     assert len(said) == 2 and all(float(drawn) > 0.3 and float(end) == 0 for drawn, end in said)
     steps = np.linalg.norm(np.diff(joints, axis=0), axis=-1)  # a foot that kicks moves at 8 m/s
     assert steps.max() < 0.5, "a jump"
+
+
+def test_a_pose_of_varying_bones_keeps_its_height(tmp_path):
+    """Networks do not keep bones constant: where one shin is short in a frame, the body does not sink."""
+    joints = clip("walk")[:20].copy()
+    knee, foot = joints[10, 5], joints[10, [8, 11]]
+    joints[10, [8, 11]] = foot + 0.3 * (knee - foot[0])
+    np.save(tmp_path / "varied.npy", joints)
+    keyframe = read_keyframe(f"{tmp_path}/varied.npy@1:0.5", SPEC, READING, 40)
+    stood = still(keyframe, SPEC)
+    rows, _ = meet(stood.rows, stood, [keyframe], np.zeros(40, dtype=bool), SPEC)
+    assert rows[20, 3] == pytest.approx(keyframe.source.rows[20, 3], abs=0.005)
+
+
+def test_a_pose_near_a_kept_frame_or_another_is_said_to_hurry(pose):
+    far, near, next_ = (read_keyframe(f"{pose}@{at}", SPEC, READING, 80) for at in (0.6, 2, 2.2))
+    kept = np.zeros(80, dtype=bool)
+    assert not list(hurried((far, near), kept, 20.0))
+    kept[:8] = True
+    said = list(hurried((far, near, next_), kept, 20.0))
+    assert ["0.25 s" in said[0], "0.20 s" in said[1], len(said)] == [True, True, 2]
 
 
 def test_edit_py_puts_a_pose_between_kept_frames(pose, source, tmp_path, capsys):

@@ -6,7 +6,9 @@ import pytest
 import sample
 from models.sampling import SamplingConfig
 from motion.export import in_place
+from tests.test_glb import Reader
 from tests.tiny import with_demo
+from utils.data.bvh_dataset import Reading
 from utils.generation.loops import draw_loop
 
 
@@ -20,7 +22,9 @@ def local_steps(rows):
 def test_the_last_frame_flows_into_the_first(released, length, transition):
     text, sampling = released.embed(["a person walks forward"]), SamplingConfig(time_steps=4, cfg=2.5)
     rows, joints = draw_loop(released, text, length, sampling, transition, key=3)
-    assert rows.shape == (4 * length, 67) and joints.shape == (4 * length, 22, 3)
+    assert rows.shape == (4 * length, 67) and joints.shape == (4 * length + 1, 22, 3)
+    first, again = ((x - x[:, :1] * [1, 0, 1])[0] for x in (joints[:1], joints[-1:]))
+    assert np.allclose(first, again, atol=1e-5)  # the last key is the first pose, wherever it stands
     steps = local_steps(rows)
     assert np.isfinite(joints).all() and (length < 4 or steps[-1] <= 1.1 * steps[:-1].max())
     assert abs(rows[:, 0].sum()) < 1e-4  # it faces as at the start
@@ -36,6 +40,24 @@ def test_in_place_the_root_stays_and_poses_do_too():
     assert np.allclose(fixed[:, 0, [0, 2]], joints[0, 0, [0, 2]]) and np.array_equal(fixed[0], joints[0])
     assert np.allclose(fixed[..., 1], joints[..., 1])
     assert np.allclose(fixed - fixed[:, :1], joints - joints[:, :1])
+
+
+def test_files_that_are_interpolated_close_the_last_step(tmp_path):
+    """As players do it: the end of the last step is the first pose, where its time is n / fps."""
+    words = (
+        "--text_prompt a_person_walks_forward --motion_length 40 --loop --time_steps 3 --export npy bvh glb"
+    )
+    for place in ([], ["--in_place"]):
+        folder = with_demo(sample.main, [*words.split(), *place], tmp_path / f"out{len(place)}")
+        files = {path.suffix: path for path in folder.iterdir()}
+        joints, bvh = np.load(files[".npy"]), Reading(20.0).joints(files[".bvh"])
+        times, pose = Reader(files[".glb"]).pose()
+        assert len(joints) == 40 and len(bvh) == len(times) == 41 and times[-1] == 2
+        for shown in (bvh, pose[:, :, :3, 3]):
+            around = shown[[0, -1]] - shown[[0, -1], :1] * [1, 0, 1]
+            assert np.abs(around[1] - around[0]).max() < 0.01
+            steps = np.linalg.norm(np.diff(shown[:, 0], axis=0), axis=-1)
+            assert steps[-1] <= 1.5 * steps[:-1].max()
 
 
 def test_sample_py_writes_loops_in_place(tmp_path, capsys):

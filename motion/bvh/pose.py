@@ -24,15 +24,16 @@ TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
 BLOCK = 1000  # frames that are fitted at a time, each by itself: 134 kB of memory a frame
 
 
-def skeleton_pose(joints, skeleton, own=slice(None)):
+def skeleton_pose(joints, skeleton, own=None):
     """joints [T,J,3] -> offsets [J,3] of the rest pose, world rotations [T,J,3,3] from it to the joints.
 
-    own: the frames whose body it is, bool [T] or a slice.
+    own: the frames whose body it is, bool [T]; None: all.
 
     The rest pose is a T-pose with the neck's lean against the chest (the median of the clip, so a head that
     is bowed all the time counts as straight) and the pitch of standing feet: a tool that retargets relative
     to the rest pose then keeps head and feet level.
     """
+    own = slice(None) if own is None else own
     rest = rest_directions(joints[own], skeleton)
     children = [np.flatnonzero(np.equal(skeleton.parents, joint)) for joint in range(len(skeleton))]
     offsets = np.zeros((len(skeleton), 3))
@@ -109,7 +110,7 @@ def rest_directions(joints, skeleton):
     return rest
 
 
-def fit_bones(joints, skeleton, own=slice(None), rounds=3):
+def fit_bones(joints, skeleton, own=None, rounds=3):
     """joints [T,J,3] with bones of varying length -> the nearest [T,J,3] with constant ones; the root stays.
 
     own: the frames whose bones they are, see `skeleton_pose`.
@@ -145,7 +146,7 @@ def fit_bones(joints, skeleton, own=slice(None), rounds=3):
     return np.concatenate([fit(joints[block], world[block]) for block in blocks])
 
 
-def fitted_pose(joints, skeleton, own=slice(None)):
+def fitted_pose(joints, skeleton, own=None):
     """joints [T,J,3] with bones of varying length -> offsets [J,3] and world rotations [T,J,3,3], as
     `skeleton_pose` has them, of the nearest motion with constant ones; the root stays. own: see `fit_bones`.
     """

@@ -20,7 +20,7 @@ FAMILIAR = {
 }
 
 
-def write_bvh(path, joints, fps, skeleton=SMPL22, own=slice(None)):
+def write_bvh(path, joints, fps, skeleton=SMPL22, own=None):
     """joints [T,J,3] in the skeleton's unit -> a BVH file, whole or not at all.
 
     The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see

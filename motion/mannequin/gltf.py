@@ -24,13 +24,14 @@ COMPONENTS = {"float32": gltf.FLOAT, "uint16": gltf.UNSIGNED_SHORT, "uint8": glt
 SHAPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
 
-def write_glb(path, joints, fps, caption="", skeleton=SMPL22):
+def write_glb(path, joints, fps, caption="", skeleton=SMPL22, own=None):
     """joints [T,J,3] in the skeleton's unit -> a GLB file, whole or not at all.
 
-    The root is exact; other joints are as near as constant bones allow (see `motion.bvh.pose.fit_bones`).
+    The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see
+    `motion.bvh.pose.fit_bones`).
     """
     joints = np.asarray(joints, dtype=np.float64)
-    offsets, world = fitted_pose(joints, skeleton)
+    offsets, world = fitted_pose(joints, skeleton, own)
     scene = glb_scene(skeleton.unit_m * joints[:, 0], skeleton.unit_m * offsets, world, fps, skeleton)
     scene.animations[0].name = clean_text(caption) or "motion"
     blob = b"".join(scene.save_to_bytes())
@@ -69,14 +70,12 @@ def glb_scene(root, offsets, world, fps, skeleton):
 
 def _primitives(body, origin, store):
     """One primitive a material, all on the same vertices."""
-    shares = np.rint(255 * body.shares).astype(np.uint8)
+    alone = body.joints[:, 0] == body.joints[:, 1]  # one joint twice is not allowed
+    shares = np.where(alone, 255, np.rint(255 * body.shares)).astype(np.uint8)
     zero = np.zeros_like(shares)
     weights = np.stack([shares, 255 - shares, zero, zero], axis=1)
     owners = np.concatenate([body.joints, np.zeros_like(body.joints)], axis=1)
     owners = np.where(weights > 0, owners, 0).astype(np.uint8)
-    both = body.joints[:, 0] == body.joints[:, 1]  # one joint twice is not allowed
-    weights[both] = [255, 0, 0, 0]
-    owners[both, 1] = 0
     attributes = gltf.Attributes(
         POSITION=store.add(body.vertices + origin, gltf.ARRAY_BUFFER, bounds=True),
         NORMAL=store.add(body.normals, gltf.ARRAY_BUFFER),

@@ -79,7 +79,9 @@ class Reading:
 def reading_flags(group):
     """Add the flags of `Reading` to an argparse group."""
     group.add_argument(
-        "--joint_map", help='.json for an unknown rig: {"pelvis": "Hips", ...}, all 22 or a few'
+        "--joint_map",
+        help='.json for an unknown rig: {"pelvis": "Hips", ...}; all joints of a trunk, leg or arm of which '
+        "one name is unknown",
     )
     group.add_argument("--unit", choices=tuple(UNITS), help="of the files [from the body's height]")
     group.add_argument("--up", choices=("y", "z"), default="y", help="the axis that points up [%(default)s]")

@@ -12,7 +12,7 @@ import numpy as np
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
 from motion.captions import clean_text
-from motion.export import Names, export_motion, safe_caption
+from motion.export import Motion, Names, export_motion, safe_caption
 from motion.feet import fix_feet
 from motion.render.rendering import render_video
 from motion.render.viewer import write_html
@@ -202,22 +202,25 @@ class Backend:
         motions = [joints for _, joints, _ in edits]
         line = took(motions[0], spec.fps, time.perf_counter() - began)
         flags = {"--source_motion": source.name, "--text_prompt": request.prompts[0]}
-        return self._keep(request, motions, [line, notes[-1]], flags, text)
+        return self._keep(request, motions, [line, notes[-1]], flags, text, plan.own)
 
     def _sampling(self, request):
         settings = {"cfg": request.cfg, "time_steps": request.steps, "seed": request.seed}
         return settled(replace(self.sampling, **settings), self.pipeline.mardm)
 
-    def _keep(self, request, motions, notes, flags, text):
-        """Write the files of a result -> Result. notes: lines; flags: of its command, by name."""
+    def _keep(self, request, motions, notes, flags, text, own=None):
+        """Write the files of a result -> Result. notes: lines; flags: of its command, by name.
+
+        own: see `Motion`.
+        """
         self.remove_oldest()
         spec, caption = self.pipeline.spec, request.caption
         folder = Path(tempfile.mkdtemp(dir=self.folder, prefix="result_"))
         names, files = Names(folder), []
         for r, joints in enumerate(motions):
             stem = names.stem("story" if len(request.prompts) > 1 else caption, 0, r, len(joints))
-            formats = ("npy", "bvh", "glb")
-            files += export_motion(stem, joints, caption, spec.fps, spec.skeleton, formats).values()
+            motion = Motion(joints, caption, spec.fps, spec.skeleton, own=own)
+            files += export_motion(stem, motion, ("npy", "bvh", "glb")).values()
         if len(request.prompts) > 1:
             story = folder / "story.txt"
             lines = (f"{p}#{n or 'NA'}\n" for p, n in zip(request.prompts, request.frames))

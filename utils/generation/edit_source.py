@@ -17,6 +17,8 @@ from utils.motion_process import joints_to_features, recover_from_ric
 
 BONES = ("own", "humanml3d")
 MAX_SOURCE = 12_000  # frames
+OTHER_UP = {"y": "pass --up z if the file has Z up", "z": "leave --up out if the file has Y up"}
+Y_UP = "if it should not, turn it: joints have Y up"
 BONES_M = (0.5, 25)  # metres of all bones together; HumanML3D's body has 4.4
 
 
@@ -35,7 +37,8 @@ def is_bvh(path):
 def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRIDE):
     """A motion file -> Source. reading: how a .bvh is understood; flag: for errors. Raises BadInput."""
     where = f"{flag} {path}"
-    array = _read_bvh(path, spec, reading or Reading(spec.fps), where) if is_bvh(path) else load_array(path)
+    reading = reading or Reading(spec.fps)
+    array = _read_bvh(path, spec, reading, where) if is_bvh(path) else load_array(path)
     joints = len(spec.skeleton)
     if array.shape[1:] != (joints, 3) and (array.ndim != 2 or array.shape[1] < spec.dim):
         raise BadInput(
@@ -51,6 +54,9 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     missing = -frames % STRIDE
     if array.ndim == 3:
         _check_size(array, spec.skeleton, where, "pass another --unit, or none" if is_bvh(path) else None)
+        trunk = array[:, spec.skeleton.head] - array[:, 0]
+        if (trunk[:, 1] < np.linalg.norm(trunk, axis=-1) / 2).all():
+            print(f"{where}: the body lies in every frame; {OTHER_UP[reading.up] if is_bvh(path) else Y_UP}")
         step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # joints give one row less than they are
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
         rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
@@ -76,10 +82,6 @@ def _read_bvh(path, spec, reading, where):
         joints = reading.joints(path)
     except (ValueError, OSError) as error:
         raise BadInput(f"{where}: {error}") from None
-    trunk = joints[:, SMPL22.head] - joints[:, 0]
-    if (trunk[:, 1] < np.linalg.norm(trunk, axis=-1) / 2).all():
-        other = {"y": "pass --up z if the file has Z up", "z": "leave --up out if the file has Y up"}
-        print(f"{where}: the body lies in every frame; {other[reading.up]}")
     return joints
 
 

@@ -10,10 +10,11 @@ import torch
 from models.AE import STRIDE
 from motion.bvh.rigs import bone_lengths
 from motion.feet import fix_feet, stretches
+from motion.skeletons import SMPL22
 from utils.errors import BadInput
 from utils.generation.anchoring import align, anchor, on_bones
 from utils.generation.edit_source import Source, best_reproduced, bodies, joints_of, model_rows, read_source
-from utils.generation.keyframes import held, meet, read_keyframes, still
+from utils.generation.keyframes import held, hurried, meet, read_keyframes, still
 from utils.generation.windows import draw_hidden
 
 BATCH = 32  # edits at a time
@@ -65,6 +66,11 @@ class Plan:
         """bool [T], True on the frames that stay as they are."""
         return ~self.drawn.repeat_interleave(STRIDE)[: len(self.source.joints)].numpy()
 
+    @property
+    def own(self):
+        """The frames whose bones a file has (see `Motion`): with those, kept frames stay as they were."""
+        return self.kept if self.kept.any() else None
+
 
 def read_plan(asked, spec, reading):
     """EditConfig -> (Plan, lines for the user). reading: how a .bvh is understood. Raises BadInput."""
@@ -85,7 +91,8 @@ def read_plan(asked, spec, reading):
     spans = [(STRIDE * a, min(STRIDE * b, frames)) for a, b in stretches(drawn)]
     anew = ", ".join(f"frames {a} to {b} ({a / spec.fps:.2f} to {b / spec.fps:.2f} s)" for a, b in spans)
     lines.append(f"regenerated, in whole tokens of {STRIDE} frames: {anew}")
-    return Plan(source or still(keyframes[0], spec), drawn, keyframes, asked.bones), lines
+    plan = Plan(source or still(keyframes[0], spec), drawn, keyframes, asked.bones)
+    return plan, [*lines, *hurried(keyframes, plan.kept, spec.fps)]
 
 
 @torch.no_grad()
@@ -108,7 +115,7 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
         many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), -1, -1)
         for one in draw_hidden(pipeline, *many, hidden, sampling, some):
             (rows,), _ = pipeline.decode(one[None], lengths, sampling.snap != "off")
-            if body != "own":
+            if spec.skeleton is SMPL22:  # also of a body that is the source's own: generated bones vary
                 rows = on_bones(rows.astype(np.float64), own_bones)
             yield _place(rows, plan, spec)
 

@@ -66,9 +66,24 @@ def read_keyframes(words, spec, reading, frames, drawn):
     return tuple(keyframes)
 
 
+def hurried(keyframes, kept, fps):
+    """Lines on keyframes nearer than CLOSE frames to a kept frame, bool [T], or to the one before."""
+    fixed = list(np.flatnonzero(kept))
+    for keyframe in keyframes:
+        gap = min((abs(keyframe.frame - frame) for frame in fixed), default=CLOSE)
+        if gap < CLOSE:
+            yield (
+                f"--keep_pose {keyframe.name}: {gap / fps:.2f} s from a kept frame or another pose; "
+                f"with less than {CLOSE / fps:.2f} s the body jumps where the two differ"
+            )
+        fixed.append(keyframe.frame)
+
+
 def still(keyframe, spec):
     """A source for keyframes alone: the body of the first of them, standing in that pose."""
     rows = keyframe.source.rows.copy()
+    if spec.skeleton is SMPL22:  # generated bones vary: those of this frame need not be its file's
+        rows = on_bones(rows, bone_lengths(joints_of(rows, spec), SMPL22))
     rows[:] = rows[keyframe.frame]
     rows[:, :3] = 0
     return Source(joints_of(rows, spec)[: len(keyframe.source.joints)], rows)

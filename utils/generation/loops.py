@@ -15,7 +15,10 @@ TURN = np.radians(45)  # a motion that turns less than this in all is to face it
 
 
 def draw_loops(pipeline, texts, sampling, repeats, transition):
-    """Every prompt and repeat -> (entry of samples.json, feature rows, joints). transition: tokens."""
+    """Every prompt and repeat -> (entry of samples.json, feature rows, joints). transition: tokens.
+
+    Joints have one frame more than rows: see `draw_loop`.
+    """
     for i, prompt in enumerate(texts.prompts):
         for r in range(repeats):
             text, length = texts.rows[i][None], int(texts.m_lens[i])
@@ -25,7 +28,8 @@ def draw_loops(pipeline, texts, sampling, repeats, transition):
 
 @torch.no_grad()
 def draw_loop(pipeline, text, length, sampling, transition, key):
-    """text [1,E], length in tokens -> (rows [T,D], joints [T,J,3]) of a loop.
+    """text [1,E], length in tokens -> (rows [T,D], joints [T+1,J,3]) of a loop; joints end with the first
+    pose again, where the next round begins.
 
     The motion is drawn, rolled by half so that its end stands before its beginning, and `transition` tokens
     around the seam, at most a third of the motion, are drawn again without guidance, as joins are. The
@@ -50,4 +54,5 @@ def draw_loop(pipeline, text, length, sampling, transition, key):
     half_turn = float(rows[:, 0].sum())
     if abs(2 * half_turn) < TURN:
         rows[:, 0] -= half_turn / len(rows)
-    return rows, recover_from_ric(torch.from_numpy(rows), len(pipeline.spec.skeleton)).numpy()
+    closed = torch.from_numpy(np.concatenate([rows, rows[:1]]))
+    return rows, recover_from_ric(closed, len(pipeline.spec.skeleton)).numpy()
