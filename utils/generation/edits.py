@@ -18,6 +18,7 @@ from utils.generation.keyframes import held, hurried, meet, read_keyframes, stil
 from utils.generation.windows import draw_hidden
 
 BATCH = 32  # edits at a time
+BODIES = {"own": "of its source", "humanml3d": "of HumanML3D"}
 
 
 def parse_section(section, frames):
@@ -108,6 +109,9 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
         _, theirs = pipeline.autoencoder.ae.tokenize(model_rows(pipeline.autoencoder, rows))
         around = plan.drawn & held(keyframe.frame, len(hidden))
         tokens[:, around], hidden[around] = theirs[:, around], False
+    said = (
+        [f"--bones auto: the model sees the motion on the bones {BODIES[body]}"] if len(by_body) > 1 else []
+    )
     own_bones = bone_lengths(source.joints, spec.skeleton)
     lengths = torch.tensor([tokens.shape[1] * STRIDE], device=tokens.device)
     for first in range(0, repeats, BATCH):
@@ -117,7 +121,9 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
             (rows,), _ = pipeline.decode(one[None], lengths, sampling.snap != "off")
             if spec.skeleton is SMPL22:  # also of a body that is the source's own: generated bones vary
                 rows = on_bones(rows.astype(np.float64), own_bones)
-            yield _place(rows, plan, spec)
+            rows, joints, lines = _place(rows, plan, spec)
+            yield rows, joints, [*said, *lines]
+            said = []
 
 
 def _place(rows, plan, spec):

@@ -24,7 +24,10 @@ def read_prompts(text_prompt, text_path, motion_length):
     if 0 < motion_length < STRIDE:
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
-        return [_prompt(text_prompt, motion_length, "--text_prompt")]
+        prompt = _prompt(text_prompt, motion_length, "--text_prompt")
+        if found := re.search(r"#(\d+|NA)$", prompt.text):
+            print(f"warning: {found[0]} is read as words: --motion_length sets the frames of --text_prompt")
+        return [prompt]
     try:
         text = Path(text_path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
