@@ -1,9 +1,9 @@
 """Evaluate a trained autoencoder on the test split: how close is the reconstruction to the input?
 
 python evaluation_AE.py --name AE --model FSQ_AE_High --dataset_name t2m
-prints each measure with its 95% interval over --repeat_times choices of captions and pools, appends it to
-checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. Measures of motion alone are equal
-in all repeats (except with --protocol parent), since reconstruction is not random.
+prints each measure with its 95% interval over clips (diversity: over repeats), appends it to
+checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it. --repeat_times: choices of captions
+and pools; measures of motion alone are equal in all (except with --protocol parent).
 """
 
 import utils.environment  # noqa: F401  # isort: skip

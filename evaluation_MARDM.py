@@ -1,7 +1,7 @@
 """Evaluate a trained generator on the test split: one motion per caption and repeat, beside the real ones.
 
 python evaluation_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --model FSQ-MARDM-SiT-XL
-prints each measure with its 95% interval over --repeat_times, appends it to
+prints each measure with its 95% interval over clips (diversity, MultiModality: over repeats), appends it to
 checkpoints/<dataset>/<name>/eval/eval.log and writes eval.json beside it.
 """
 

@@ -3,7 +3,9 @@
 import importlib
 import json
 import math
+import re
 import shutil
+import subprocess
 from types import SimpleNamespace
 
 import numpy as np
@@ -148,6 +150,25 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
         "train_MARDM.py" in (tmp_path / "x_tables.md").read_text()
         and (tmp_path / "x_Demo_arms.png").is_file()
     )
+
+
+@pytest.mark.parametrize("words", ["--size small --list", "--size=tiny --list", "--list --size=reduced"])
+def test_a_list_of_commands_runs_and_writes_nothing(words, tmp_path):
+    """With a Python in whose place the commands are printed."""
+    for folder in ("experiments/ablation", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "scripts/setup.sh").write_text('python() { echo "$@"; }\nexec() { "$@"; exit; }\n')
+    command = ["bash", "experiments/ablation/run.sh"]
+    for more, lines in ((words.split(), 1), (words.replace("--list", "").split(), 2)):
+        said = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert len(said.stdout.splitlines()) == lines
+    assert re.search(r"small|tiny|reduced", words)[0] in said.stdout.splitlines()[-1]
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="holds no evaluated run"):
+        report.main(f"--size tiny --folder {tmp_path} --out {tmp_path}/x".split())
+    assert not list(tmp_path.iterdir())
 
 
 # claims

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 import plot_loss
-from utils.analysis.event_files import read_points, smooth
+from utils.analysis.event_files import event_folder, read_points, smooth
 from utils.cli import run
 
 LOSSES = np.linspace(2, 1, 30)
@@ -70,6 +70,11 @@ def test_a_restart_in_a_second_file_goes_on_in_the_same_curve(log_dir):
     second.rename(log_dir / "events.out.tfevents.9999999999.again")  # TensorBoard reads files in name order
     steps, values, _ = read_points(log_dir)["Train/loss"]
     assert list(steps) == [*range(0, 200, 10), 200, 210, 300] and list(values[-3:]) == [0.5] * 3
+
+
+def test_a_run_is_its_model_folder_also_beside_a_one_step_head(log_dir):
+    write_run(log_dir.parent / "onestep/model", LOSSES[:3])
+    assert event_folder(log_dir.parent) == log_dir
 
 
 def test_a_picture_of_the_loss_is_written(log_dir, tmp_path, monkeypatch):

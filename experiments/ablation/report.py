@@ -1,6 +1,6 @@
 """The ablation's runs -> one JSON, and from it alone a page, its tables and its figures.
 
-python -m experiments.ablation.report --size reduced --comparison fsq_ae_comparison.md
+python -m experiments.ablation.report --size small --out results/ablation --comparison fsq_ae_comparison.md
 python -m experiments.ablation.report --report results/ablation.json
 """
 
@@ -37,7 +37,7 @@ def flags():
     parser.add_argument("--size", choices=SIZES, default="reduced", help="[%(default)s]")
     parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
     parser.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
-    parser.add_argument("--out", type=Path, default=Path("results/ablation"), help="[%(default)s]")
+    parser.add_argument("--out", type=Path, help="files to write, without suffix [report, in --folder]")
     parser.add_argument("--summary", type=Path, help="markdown that opens the page [none]")
     parser.add_argument("--comparison", type=Path, help="file for the table of autoencoders [none]")
     return parser
@@ -45,12 +45,16 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    out = args.report.with_suffix("") if args.report else args.out
+    folder = args.folder or Path("checkpoints") / f"ablation_{args.size}"
+    out = args.report.with_suffix("") if args.report else args.out or folder / "report"
     if args.report:
         record = read(args.report)
     else:
-        folder = args.folder or Path("checkpoints") / f"ablation_{args.size}"
         sets = [collect(Plan(args.size, name, folder)) for name in SIZES[args.size].sets]
+        if not any(one["runs"] for one in sets):
+            raise BadInput(
+                f"{folder} holds no evaluated run of size {args.size}: see run.sh beside this program"
+            )
         record = {"size": args.size, "machine": machine(), "date": time.strftime("%Y-%m-%d"), "sets": sets}
         record["summary"] = args.summary.read_text(encoding="utf-8") if args.summary else ""
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Continuous, narrow, FSQ and VQ tokens, diffusion and classification, by the rules of RULES.md beside it, then the
-# report. What is done is kept, what was begun goes on; started twice, two processes share the work.
+# report, into checkpoints/ablation_<size>/report.md. What is done is kept, what was begun goes on; started twice, two processes share the work.
 #   bash experiments/ablation/run.sh [--size small | reduced | full] [--data FOLDER] [--only "fsq_*/*"]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/setup.sh
 
 size=reduced
-for word in "$@"; do if [[ $word =~ ^(full|reduced|small|tiny)$ ]]; then size=$word; fi; done
+for word in "$@"; do
+    case "$word" in
+        full | reduced | small | tiny | --size=*) size=${word#--size=} ;;
+        --list) exec python -m experiments.ablation.run "$@" ;; # which runs nothing: there is nothing to report
+    esac
+done
 python -m experiments.ablation.run "$@"
 python -m experiments.ablation.report --size "$size"

@@ -11,13 +11,14 @@ EVENT_FILES = "events.out.tfevents.*"
 
 
 def event_folder(log_dir):
-    """The one folder at or under `log_dir` that holds event files: a run may be named by its folder too."""
+    """The folder with event files that `log_dir` means: itself, a run's `model`, or the only one below it."""
     log_dir = Path(log_dir)
     if not log_dir.is_dir():
         raise BadInput(f"{log_dir}: no such folder; give a run's folder, e.g. checkpoints/t2m/AE/model")
     folders = sorted({file.parent for file in log_dir.rglob(EVENT_FILES)})
-    if log_dir in folders:
-        return log_dir
+    for folder in (log_dir, log_dir / "model"):  # a run's one-step head has its own, in onestep/model
+        if folder in folders:
+            return folder
     if not folders:
         raise BadInput(f"{log_dir}: no TensorBoard event files ({EVENT_FILES}) in it; train first")
     if len(folders) > 1:
