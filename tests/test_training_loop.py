@@ -158,6 +158,19 @@ def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_
     assert run.best.read_bytes() == kept
 
 
+def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
+    """Of a run that was begun otherwise, whose latest.tar was removed, or of another distillation's head."""
+    other, own = ({"config": {"seed": 1, "model": model}} for model in "AB")
+    run = Rehearsal(tmp_path, constants=other, max_iters=5).train({"fid": 0.1}).run
+    run.latest.unlink()
+    Rehearsal(tmp_path, constants=own, max_iters=2).train()
+    resumed = Rehearsal(tmp_path, constants=own, is_continue=True, max_iters=4)
+    assert resumed.loop.progress.best is None
+    resumed.train({"fid": 0.5})
+    assert load_state(run.best)["config"]["model"] == "B"
+    assert Rehearsal(tmp_path, constants=own, is_continue=True).loop.progress.best["fid"] == 0.5
+
+
 def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(BadInput, match="--is_continue: there is no .*latest.tar to go on from"):
         Rehearsal(tmp_path, is_continue=True)

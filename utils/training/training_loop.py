@@ -40,15 +40,7 @@ from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
     *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
-    *(
-        "lr",
-        "weight_decay",
-        "warm_up_iter",
-        "milestones",
-        "lr_decay",
-        "schedule",
-        "clip_norm",
-    ),  # from here on
+    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay", "schedule", "clip_norm"),  # from now on
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
@@ -293,7 +285,10 @@ class TrainingLoop:
         """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
         states, file = [latest], self.run.model / self.best.file
         if file.is_file():
-            states.append(State(load_state(file), file))
+            kept = State(load_state(file), file)
+            with contextlib.suppress(BadInput):  # what another run left there is not this run's best
+                self._compare(kept.part("config").fields)
+                states.append(kept)
         best = None
         for kept in (state.numbers("best") or {} for state in states):
             if kept.get(self.best.metric) is not None and self.best.better(kept, best):
