@@ -110,7 +110,7 @@ class AE(nn.Module):
         every step, so that a clip's replacements do not depend on its batch.
         """
         _, D, L = latents.shape
-        keys = keys.to(latents.device)
+        keys = keys.to(latents.device, non_blocking=True)
         if self.real_tokens is None:
             return normal(keys, REPLACEMENT, (L, D)).mT.to(latents.dtype)
         return self.real_tokens[integers(keys, REPLACEMENT, (L,), len(self.real_tokens))].mT.to(latents.dtype)
@@ -122,7 +122,8 @@ class AE(nn.Module):
 
     def _random_codes(self, latents, keys):
         """Indices [B,L] into the code book."""
-        return integers(keys.to(latents.device), REPLACEMENT, latents.shape[2:], self.codebook_size)
+        keys = keys.to(latents.device, non_blocking=True)
+        return integers(keys, REPLACEMENT, latents.shape[2:], self.codebook_size)
 
     def indices(self, targets):
         """Code indices [B,L] of targets, None where there is no code book."""
@@ -219,7 +220,7 @@ class VQ_AE(AE):
         z = self._latents(motion, m_lens).mT
         inside = None
         if m_lens is not None:
-            inside = lengths_to_mask((m_lens // STRIDE).to(z.device), z.shape[1])
+            inside = lengths_to_mask((m_lens // STRIDE).to(z.device, non_blocking=True), z.shape[1])
         z_q, index, loss = self.vq(z, inside)
         return self.decode(self.embed_codes(z_q), m_lens), loss, index
 

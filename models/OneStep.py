@@ -191,10 +191,11 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
     latents, device = latents.mT, latents.device
     inside = lengths_to_mask(m_lens, latents.shape[1])
     hidden = mardm._masks(inside, keys, room)[0]
-    (b, at), (inside, hidden) = hidden.nonzero(as_tuple=True), (mask.to(device) for mask in (inside, hidden))
+    on_host = inside, hidden, *hidden.nonzero(as_tuple=True), keys
+    inside, hidden, b, at, keys = (x.to(device, non_blocking=True) for x in on_host)
     x = torch.where(hidden[..., None], mardm.mask_latent, latents) * inside[..., None]
     both = mardm.encode_text(torch.cat([text, torch.zeros_like(text)]))
-    z, z_null = (rows[hidden] for rows in mardm._conditions(x, both, inside, None, guide=True))
+    z, z_null = (rows[b, at] for rows in mardm._conditions(x, both, inside, None, guide=True))
     low, high = scales
     w = low + (high - low) * uniform(keys[b], GUIDANCE, (1,), at)[:, 0]
     noise = normal(keys[b], NOISE, (draws, mardm.target_dim), at).transpose(0, 1)
