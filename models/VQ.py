@@ -34,7 +34,9 @@ class VectorQuantizer(nn.Module):
     def nearest(self, z):
         """[...,D] -> index of the nearest code, int64 [...]."""
         flat = z.detach().flatten(end_dim=-2).float()
-        index = torch.cdist(flat, self.codebook.detach().float()).argmin(dim=1)
+        # by differences on CUDA: its products are TF32, too coarse to tell near codes apart
+        mode = "donot_use_mm_for_euclid_dist" if z.is_cuda else "use_mm_for_euclid_dist_if_necessary"
+        index = torch.cdist(flat, self.codebook.detach().float(), compute_mode=mode).argmin(dim=1)
         return index.unflatten(0, z.shape[:-1])
 
     def lookup(self, index):
