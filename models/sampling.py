@@ -47,6 +47,8 @@ def settle(sampling, mardm):
     steps = sampling.sampler_steps or STEPS.get(sampler)
     if sampler == "dopri5" and steps:
         raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")
+    if sampler == "softmax" and steps:
+        raise ValueError("sampler softmax draws a token in one evaluation: leave --sampler_steps out")
     if sampler == "ddpm" and steps:
         loaded = len(mardm.DiffMLPs.sampling_schedule)
         if steps != loaded:
