@@ -10,9 +10,12 @@ from motion.feet import stretches
 CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
 
 
+MOST_REPEATS = 100_003  # of a sample, before their keys are those of the next one
+
+
 def part_key(sample, repeat):
     """Key of a motion's noise (MARDM.generate): sample k of a list and part k of a story have the same."""
-    return sample * 100_003 + repeat
+    return sample * MOST_REPEATS + repeat
 
 
 def window_around(first, last, open_until):
