@@ -41,6 +41,7 @@ class Purpose(IntEnum):
     BOOTSTRAP = 14
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
     STORIES = 16  # which captions are stitched
+    OWN_MOTIONS = 17  # guidance of what a one-step head generates at a step to learn from
 
 
 def seed_sequence(purpose, seed, *address):
