@@ -69,6 +69,20 @@ def dataset(normalizer):
     return TextMotionSet(tiny_clips(40), normalizer, seed=3407)
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_caption_is_read_without_its_motion(normalizer, crop):
+    def untouched(motion):
+        raise AssertionError("a motion was normalised")
+
+    clips = tiny_clips(20)
+    whole, bare = (TextMotionSet(clips, one, crop=crop, seed=3) for one in (normalizer, untouched))
+    for repeat in range(3):
+        expected = [whole[repeat, i][2] for i in range(20)]
+        assert [bare.caption(repeat, i) for i in range(20)] == expected and len(set(expected)) > 4
+        texts = EvaluationRun(None, bare, SPEC, torch.device("cpu")).captions(repeat)[1]
+        assert texts == [caption.text for caption in expected]
+
+
 @pytest.fixture(scope="module")
 def evaluator(normalizer):
     torch.manual_seed(0)

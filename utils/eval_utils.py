@@ -149,7 +149,7 @@ class EvaluationRun:
 
     def captions(self, repeat=0):
         """The captions of this repeat -> their tokens, their texts."""
-        chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
+        chosen = [self.dataset.caption(repeat, i) for i in range(len(self.dataset))]
         return [caption.tokens for caption in chosen], [caption.text for caption in chosen]
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):

@@ -173,7 +173,7 @@ def reachable(dataset, seed, repeats):
     equally near to it. The draws are those of `r_precision`. -> float"""
     said, hits = [{caption.text for caption in clip.captions} for clip in dataset.clips], []
     for repeat in range(repeats):
-        drawn = [dataset[(repeat, i)][2].text for i in range(len(dataset))]
+        drawn = [dataset.caption(repeat, i).text for i in range(len(dataset))]
         pools = metrics.draw_pools(len(dataset), counter_rng.rng(Purpose.EVALUATION, seed, repeat))
         for indices, scored in pools:
             alike = [sum(drawn[i] in said[j] for j in indices) for i in indices[:scored]]
