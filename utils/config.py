@@ -251,7 +251,7 @@ class DistillationConfig:
         type=number(float, 0, 1),
     )
     ema_decay: float = flag("largest decay of the averaged weights", 0.999, type=number(float, 0, 1))
-    teacher: dict | None = None  # the generator: name, model, file, step, sha256 of its weights
+    teacher: dict | None = None  # the generator: see Generator.tie
 
 
 @dataclass(frozen=True)
