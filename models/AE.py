@@ -202,9 +202,6 @@ class FSQ_AE(NarrowAE):
         return self.fsq(super()._targets(motion, m_lens))
 
 
-PATIENCE = 20  # steps without use after which a code restarts; tuned on val (results/ablation.md)
-
-
 class VQ_AE(AE):
     """Encoder -> nearest code of a learned code book -> decoder. Targets are code vectors."""
 
@@ -213,7 +210,7 @@ class VQ_AE(AE):
 
     def __init__(self, dim=67, width=512, codebook_size=512, commitment_cost=0.25, mask_padding=True):
         super().__init__(dim, width, mask_padding)
-        self.vq = VectorQuantizer(codebook_size, width, commitment_cost, PATIENCE)
+        self.vq = VectorQuantizer(codebook_size, width, commitment_cost)
         self.codebook_size, self.commitment_cost = codebook_size, commitment_cost
 
     def training_pass(self, motion, m_lens=None):

@@ -184,8 +184,8 @@ def test_a_killed_saves_remains_are_cleared(tmp_path):
     assert not list(run.model.glob(".part-*")) and run.latest.is_file()
 
 
-def test_pieces_change_nothing_but_rounding(tmp_path):
-    """Also the logged loss: the sum over all pieces over all that they count."""
+def test_micro_batches_change_nothing_but_rounding(tmp_path):
+    """Also the logged loss: the sum over all micro-batches over all that they count."""
     runs = [Rehearsal(tmp_path / str(n), grad_accum=n, max_iters=8).train() for n in (1, 3)]
     a, b = (run.net.weight.detach() for run in runs)
     assert not torch.equal(a, torch.zeros_like(a))
@@ -199,7 +199,7 @@ def test_pieces_change_nothing_but_rounding(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_batches):
-    """And pieces hold clips of like length, which costs less padding than the whole batch."""
+    """And micro-batches hold clips of like length, which costs less padding than the whole batch."""
     lengths, n, batch = SET.lengths, len(SET), 7
     alone = list(AddressedBatches(n, batch, (3, 2), start=1))
     shares = [

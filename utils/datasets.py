@@ -295,7 +295,7 @@ class AddressedBatches(Sampler):
     """Batches of (epoch, index) pairs, shuffled by address (seed, epoch), from batch `start` on. A sampler to
     resume with.
 
-    lengths [n]: within a batch the clips are sorted by them, so that a piece of a batch holds clips of like
+    lengths [n]: within a batch the clips are sorted by them, so that a micro-batch holds clips of like
     length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
     which clips make a batch.
     """
