@@ -16,7 +16,7 @@ from diffusions.samplers import guided, integrate
 from distill_MARDM import own_motions
 from models import onednn
 from models.counter_rng import Purpose, uniform
-from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, at_times
+from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, precompute_modulations
 from models.draws import CONDITION, SamplingNoise
 from models.masking import lengths_to_mask
 from models.OneStep import OBJECTIVES, FlowMapHead, HeadInputs, OneStepHead, hidden_inputs, ode_end
@@ -147,12 +147,12 @@ def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monke
     with InferenceWeights()([teacher.net], torch.float32):  # as motions are drawn
         found = teacher.sample(z[0], z[1], noise, sampling)
         assert len(calls) == 1
-        monkeypatch.setattr("models.DiffMLPs.at_times", lambda net, times, z: net)
+        monkeypatch.setattr("models.DiffMLPs.precompute_modulations", lambda net, times, z: net)
         expected = teacher.sample(z[0], z[1], noise, sampling)
     assert len(calls) > 5
     exact = {"rtol": 0, "atol": 0} if onednn.available() else {}
     torch.testing.assert_close(found, expected, **exact)
-    assert at_times(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
+    assert precompute_modulations(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
 
 
 def with_head(name, null=False, kind=OneStepHead):
