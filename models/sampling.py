@@ -16,7 +16,8 @@ class SamplingConfig:
 
     time_steps: int | None = None  # rounds; see `settle`, as for what else is None
     cfg: float = 4.5  # guidance scale, 1 = off
-    temperature: float = 1.0  # SiT, one-step: of the start noise; Softmax: divides the logits
+    # SiT, one-step: scales the start noise; DDPM: the noise of the steps; Softmax: divides the logits
+    temperature: float = 1.0
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "auto"  # see `settle`
     sampler_steps: int | None = None
@@ -28,8 +29,8 @@ class SamplingConfig:
 def settle(sampling, mardm):
     """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
     one-step head where it serves this guidance scale and number of steps, else the head's first sampler
-    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order as
-    above.
+    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order ONESTEP_ROUNDS
+    and ONESTEP_ORDER by the one-step head, else ROUNDS and ORDER.
 
     mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.
     """
