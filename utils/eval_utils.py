@@ -195,7 +195,7 @@ class EvaluationRun:
             rows = kept[half]
             return ratios(sums, rows) | distances(rows)
 
-        rng = counter_rng.rng(Purpose.BOOTSTRAP, self.config.seed)
+        rng = counter_rng.rng(Purpose.HALVES, self.config.seed)
         return metrics.half_width(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
 
     def multimodality(self, mardm, ae, sampling, repeat=0):
