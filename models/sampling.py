@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from diffusions.samplers import EVALUATIONS
+from models.counter_rng import SEED
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
 STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
@@ -23,7 +24,7 @@ class SamplingConfig:
     sampler_steps: int | None = None
     hard_pseudo_reorder: bool = False
     order: str | None = None  # in which tokens leave the mask; halton: those of a round evenly spread
-    seed: int = 3407
+    seed: int = SEED
 
 
 def settle(sampling, mardm):
