@@ -22,7 +22,7 @@ from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
-from utils.generation.draws import Texts, draw_each
+from utils.generation.independent import Texts, draw_each
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import read_prompts
 from utils.generation.record import Record, sha256

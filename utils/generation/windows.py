@@ -46,12 +46,12 @@ def windows(hidden):
 
 
 @torch.no_grad()
-def draw_hidden(pipeline, text, tokens, hidden, sampling, repeats):
-    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. repeats: n integers."""
+def draw_hidden(pipeline, text, tokens, hidden, sampling, keys):
+    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. keys: n integers."""
     tokens = tokens.clone()
     for k, (window, mask) in enumerate(windows(hidden)):
-        keys = [part_key(k, repeat) for repeat in repeats]
-        tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, keys)
+        own = [part_key(k, key) for key in keys]
+        tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, own)
     return tokens
 
 
