@@ -121,7 +121,7 @@ class Pipeline:
                 )
         shortest = -(-self.spec.min_frames // STRIDE)
         return torch.where(
-            asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed).cpu()
+            asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed)
         )
 
     @torch.no_grad()
