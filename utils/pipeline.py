@@ -120,9 +120,8 @@ class Pipeline:
                     self.source, self.text_encoder, text.shape[-1], self.device, self.bundled
                 )
         shortest = -(-self.spec.min_frames // STRIDE)
-        return torch.where(
-            asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed)
-        )
+        estimated = sample_lengths(self.estimator(pooled_text(text)), shortest, seed)
+        return torch.where(asked > 0, asked, estimated)
 
     @torch.no_grad()
     def draw(self, text, lengths, sampling, keys):
