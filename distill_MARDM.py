@@ -12,8 +12,6 @@ then uses. The distillation run itself is in checkpoints/<dataset>/<name>/oneste
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
-import torch
-
 from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys, uniform
 from models.DiffMLPs import DiffMLPs_DDPM
@@ -85,9 +83,15 @@ def conditions(mardm, ae, batch):
 def own_motions(mardm, ae, tokens, keys, share, sampling):
     """`tokens` with the latents of a share of the clips replaced by those of motions drawn for their text."""
     latents, text, m_lens = tokens
-    drawn = mardm.generate(ae, text, m_lens.to(latents.device), sampling, keys.tolist())
-    replaced = (uniform(keys, CONDITION, (1,)) < share).to(latents.device)
-    return torch.where(replaced[..., None], ae.embed_codes(drawn), latents), text, m_lens
+    (chosen,) = (uniform(keys, CONDITION, (1,))[:, 0] < share).nonzero(as_tuple=True)
+    if not len(chosen):
+        return tokens
+    own_keys, own_lens = keys[chosen].tolist(), m_lens[chosen].to(latents.device, non_blocking=True)
+    chosen = chosen.to(latents.device, non_blocking=True)
+    drawn = ae.embed_codes(mardm.generate(ae, text[chosen], own_lens, sampling, own_keys))
+    latents = latents.clone()
+    latents[chosen, :, : drawn.shape[-1]] = drawn
+    return latents, text, m_lens
 
 
 def distance(student, mardm, ae, rows, steps):
@@ -180,7 +184,7 @@ def main(argv=None):
                 keys = sample_keys(batch.index, Purpose.DISTILLATION, args.seed, step)
                 tokens = conditions(mardm, ae, batch)
                 if options.own_motions:
-                    scale = rng(Purpose.DISTILLATION, args.seed, step).uniform(*scales)
+                    scale = rng(Purpose.OWN_MOTIONS, args.seed, step).uniform(*scales)
                     sampling = SamplingConfig(cfg=float(scale), sampler="onestep", seed=args.seed)
                     tokens = own_motions(mardm, ae, tokens, keys, options.own_motions, sampling)
                 rows = hidden_inputs(mardm, tokens, keys, train_set.longest, options.draws, scales)

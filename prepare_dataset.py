@@ -20,6 +20,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from models.counter_rng import SEED
 from motion.synthetic.clips import DEMO_CLIPS
 from utils.cli import Parser, count, name, number, run
 from utils.config import add_flags, from_flags
@@ -136,7 +137,7 @@ def parse(argv=None):
     sub = commands.add_parser("demo", doc=demo.__doc__, help="procedural clips with captions, from a seed")
     set_flags(sub, "Demo", with_source=False)
     sub.add_argument("--clips", type=count(10, 10**5), default=DEMO_CLIPS, help="how many [%(default)s]")
-    sub.add_argument("--seed", type=count(), default=3407, help="every clip follows from it [%(default)s]")
+    sub.add_argument("--seed", type=count(), default=SEED, help="every clip follows from it [%(default)s]")
 
     sub = commands.add_parser("joints", doc=joints.__doc__, help="22-joint motion, packed in one file")
     set_flags(sub)
@@ -151,7 +152,7 @@ def parse(argv=None):
         metavar="N",
         help="new split: N or more test clips, of content-style pairs not in training [as labels.csv]",
     )
-    sub.add_argument("--seed", type=count(), default=3407, help="seed of --unseen_pairs [%(default)s]")
+    sub.add_argument("--seed", type=count(), default=SEED, help="seed of --unseen_pairs [%(default)s]")
 
     sub = commands.add_parser("bvh", doc=bvh.__doc__, help="a folder of BVH files with captions")
     set_flags(sub)

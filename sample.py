@@ -22,12 +22,13 @@ from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
-from utils.generation.draws import Texts, draw_each
+from utils.generation.independent import Texts, draw_each
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import read_prompts
 from utils.generation.record import Record, sha256
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import CANDIDATES, Arrival, draw_routes, frames_for, parse_waypoints
+from utils.generation.windows import MOST_REPEATS
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
 
@@ -112,6 +113,12 @@ def read_flags(argv):
     if args.in_place and args.waypoints is not None:
         raise BadInput("--in_place removes the movement that --waypoints asks for: leave one of them out")
     args.transition, args.candidates = args.transition or TRANSITION, args.candidates or CANDIDATES
+    drawings = args.repeat_times * args.candidates
+    if args.waypoints is not None and drawings > MOST_REPEATS:  # more would share the next prompt's noise
+        raise BadInput(
+            f"--repeat_times x --candidates are {drawings:,} drawings of a prompt, {MOST_REPEATS:,} are the "
+            "most: lower one of them"
+        )
     return args
 
 

@@ -23,7 +23,7 @@ from utils.evaluation.evaluator_training import (
     LOSSES,
     Contrast,
     Matching,
-    Words,
+    WordStates,
     mean_r_precision,
     reachable,
     validate,
@@ -104,7 +104,7 @@ def embedding_width(n_test):
 def train(model, run_config, training, loading, device, sets, constants):
     """Every epoch: train on sets[0], validate on sets[1], keep the best. model: a kind of evaluator."""
     train_set, val_set, _ = sets
-    epochs = max(int(training.epoch * model.share), 1)
+    epochs = max(int(training.epoch * model.epoch_share), 1)
     steps = loading.steps(train_set)
     training = replace(training, epoch=epochs)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -115,7 +115,7 @@ def train(model, run_config, training, loading, device, sets, constants):
         loading,
         Run.of(run_config),
         device,
-        parts={**model.parts, **model.more, "optimizer": optimizer, "scheduler": scheduler},
+        parts={**model.parts, **model.training_parts, "optimizer": optimizer, "scheduler": scheduler},
         constants=constants | model.constants,
         best=Best(tuple(model.parts), "finest.tar", "score", highest=True),
     )
@@ -173,17 +173,17 @@ def main(argv=None):
     dim = args.dim or (512 if published else embedding_width(len(clips[2])))
     hidden = args.hidden or ([512, 512, 1024] if published else [256] * 3 if texts else [128] * 3)
     captions = [caption for clip in clips[0] for caption in clip.captions]
-    words = word_vectors(args.glove_dir, {t.rpartition("/")[0] for c in captions for t in c.tokens})
+    vectors = word_vectors(args.glove_dir, {t.rpartition("/")[0] for c in captions for t in c.tokens})
     sizes = dict(zip(("movement", "text", "motion"), hidden)) | {"embedding": dim}
 
-    source = f"{words.source} word vectors" if texts is None else f"word states of {args.text}"
+    source = f"{vectors.source} word vectors" if texts is None else f"word states of {args.text}"
     print(f"embedding {dim} wide, {source}, {len(sets[0]):,} training clips")
 
     def matching():
         if texts is None:
-            return Matching(spec.dim, sizes, words, args.loss)
+            return Matching(spec.dim, sizes, vectors, args.loss)
         read = {"dim": spec.dim, "width": text_width, "hidden": hidden[0], "embedding": dim, "blocks": BLOCKS}
-        return Words(read, args.text)
+        return WordStates(read, args.text)
 
     makers = {
         MATCHING: matching,

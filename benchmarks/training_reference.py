@@ -11,7 +11,9 @@ from unittest.mock import patch
 import torch
 
 from models import onednn
+from models.draws import keyed_masks
 from models.masking import lengths_to_mask
+from models.words import drop_texts
 
 TEXT_TOKENS = 77  # CLIP pads every text to these
 
@@ -45,10 +47,12 @@ def repeat_then_gather_loss(mardm, latents, targets, text, m_lens, keys):
     """
     latents = latents.mT
     inside = lengths_to_mask(m_lens, latents.shape[1])
-    hidden, replaced, blank = mardm._masks(inside, keys, latents.shape[1])
+    hidden, replaced, blank = keyed_masks(inside, keys, latents.shape[1])
     x = torch.where(replaced[..., None], torch.randn_like(latents), latents)
     x = torch.where(blank[..., None], mardm.mask_latent, x) * inside[..., None]
-    z = mardm.transformer(x, mardm._drop_condition(text, keys), inside)
+    if mardm.training:
+        text = drop_texts(text, keys, mardm.cond_drop_prob, mardm.pooled_drop_prob)
+    z = mardm.transformer(x, text, inside)
 
     times = mardm.diffmlps_batch_mul
     rows = ((targets - mardm.target_mean) / mardm.target_std).flatten(0, 1).repeat(times, 1)

@@ -63,7 +63,8 @@ def diffuse(schedule, x0, t, noise):
     """x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) noise. x0, noise [N,D]; t int64 [N]."""
     alpha_bar = schedule.alphas_cumprod  # float64, which not every device has: rounded before it is moved
     signal, spread = (
-        scale.to(x0.dtype).to(x0.device)[t][:, None] for scale in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+        scale.to(x0.dtype).to(x0.device, non_blocking=True)[t][:, None]
+        for scale in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
     )
     return signal * x0 + spread * noise
 
@@ -72,7 +73,8 @@ def loss(net, schedule, x0, z, t=None, noise=None):
     """Mean squared error of the predicted noise, per row [N]. net(x [N,D], t [N], z [N,H]) -> [N,D]."""
     t = torch.randint(len(schedule), (len(x0),), device=x0.device) if t is None else t
     noise = torch.randn_like(x0) if noise is None else noise
-    predicted = net(diffuse(schedule, x0, t, noise), schedule.timestep_map.to(t.device)[t], z)
+    times = schedule.timestep_map.to(t.device, non_blocking=True)[t]
+    predicted = net(diffuse(schedule, x0, t, noise), times, z)
     return (predicted - noise).square().mean(dim=1)
 
 

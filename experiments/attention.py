@@ -290,6 +290,7 @@ def draw(rows, path):
 def main(argv=None):
     parser = Parser(__doc__)
     common_flags(parser)
+    parser.set_defaults(device="cpu")  # where the clips' tokens are kept
     parser.add_argument("--ae_names", nargs="+", required=True, help="trained autoencoders (needed)")
     parser.add_argument("--seeds", type=count(), nargs="+", default=[1, 2, 3, 4], help="[1 2 3 4]")
     parser.add_argument("--size", choices=SIZES, default="XS", help="of the generator [%(default)s]")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
+from models.counter_rng import SEED
 from motion.render.figure import bones
 from utils.analysis.output import check_picture, new_figure, save
 from utils.cli import Parser, count, number, run
@@ -30,7 +31,7 @@ def flags():
     parser.add_argument(
         "--moment", type=number(float, 0, 1), default=0.45, help="0 to 1 of the motion [%(default)s]"
     )
-    parser.add_argument("--seed", type=count(), default=3407, help="[%(default)s]")
+    parser.add_argument("--seed", type=count(), default=SEED, help="[%(default)s]")
     parser.add_argument("--output", type=Path, required=True, help=".png, .pdf or .svg")
     return parser
 

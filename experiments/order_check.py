@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.counter_rng import SEED
 from motion.synthetic import sequences
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.sequence_check import count as times_shown
@@ -116,7 +117,7 @@ def parse(argv):
     parser.add_argument("--cfg", type=number(float, 0, 100), help="guidance scale [the data set's]")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="[all]")
     parser.add_argument("--clips", type=count(2, 10**5), default=800, help="--real: demo clips [%(default)s]")
-    parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
+    parser.add_argument("--seed", type=count(), default=SEED, help="of clips or motions [%(default)s]")
     parser.add_argument(
         "--output", help="JSON file [order_check.json in the run's eval folder, or in results]"
     )

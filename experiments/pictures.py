@@ -8,6 +8,7 @@ A line of the file is a prompt, or prompt#frames.
 
 from pathlib import Path
 
+from models.counter_rng import SEED
 from motion.render.rendering import VIDEO_OPTIONS, contact_sheet, render_video
 from utils.cli import Parser, count, run
 from utils.errors import BadInput
@@ -20,7 +21,7 @@ def flags():
     parser.add_argument("--run", default="Demo/demo_MARDM", metavar="DATASET/NAME", help="[%(default)s]")
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
     parser.add_argument("--text_path", required=True, help="file of prompts")
-    parser.add_argument("--seed", type=count(), default=3407, help="[%(default)s]")
+    parser.add_argument("--seed", type=count(), default=SEED, help="[%(default)s]")
     parser.add_argument("--moments", type=count(2), default=8, help="of a row of a .png [%(default)s]")
     parser.add_argument("--panel", type=count(64), default=256, help="pixels of a side [%(default)s]")
     parser.add_argument("--output", type=Path, required=True, help=".gif, .mp4 or .png")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from models.counter_rng import SEED
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.geometry_check import describe, shows, split_label, swapped
 from utils.checkpoints import load_ae
@@ -126,7 +127,7 @@ def parse(argv):
     parser.add_argument(
         "--clips", type=count(42, 10**5), default=1500, help="demo clips to check [%(default)s]"
     )
-    parser.add_argument("--seed", type=count(), default=3407, help="of clips or motions [%(default)s]")
+    parser.add_argument("--seed", type=count(), default=SEED, help="of clips or motions [%(default)s]")
     parser.add_argument(
         "--output",
         help="JSON file [prompt_check.json in the run's eval folder; results/prompt_check_real.json]",

@@ -110,7 +110,7 @@ class AE(nn.Module):
         every step, so that a clip's replacements do not depend on its batch.
         """
         _, D, L = latents.shape
-        keys = keys.to(latents.device)
+        keys = keys.to(latents.device, non_blocking=True)
         if self.real_tokens is None:
             return normal(keys, REPLACEMENT, (L, D)).mT.to(latents.dtype)
         return self.real_tokens[integers(keys, REPLACEMENT, (L,), len(self.real_tokens))].mT.to(latents.dtype)
@@ -122,7 +122,8 @@ class AE(nn.Module):
 
     def _random_codes(self, latents, keys):
         """Indices [B,L] into the code book."""
-        return integers(keys.to(latents.device), REPLACEMENT, latents.shape[2:], self.codebook_size)
+        keys = keys.to(latents.device, non_blocking=True)
+        return integers(keys, REPLACEMENT, latents.shape[2:], self.codebook_size)
 
     def indices(self, targets):
         """Code indices [B,L] of targets, None where there is no code book."""
@@ -201,9 +202,6 @@ class FSQ_AE(NarrowAE):
         return self.fsq(super()._targets(motion, m_lens))
 
 
-PATIENCE = 20  # steps without use after which a code restarts; tuned on val (results/ablation.md)
-
-
 class VQ_AE(AE):
     """Encoder -> nearest code of a learned code book -> decoder. Targets are code vectors."""
 
@@ -212,14 +210,14 @@ class VQ_AE(AE):
 
     def __init__(self, dim=67, width=512, codebook_size=512, commitment_cost=0.25, mask_padding=True):
         super().__init__(dim, width, mask_padding)
-        self.vq = VectorQuantizer(codebook_size, width, commitment_cost, PATIENCE)
+        self.vq = VectorQuantizer(codebook_size, width, commitment_cost)
         self.codebook_size, self.commitment_cost = codebook_size, commitment_cost
 
     def training_pass(self, motion, m_lens=None):
         z = self._latents(motion, m_lens).mT
         inside = None
         if m_lens is not None:
-            inside = lengths_to_mask((m_lens // STRIDE).to(z.device), z.shape[1])
+            inside = lengths_to_mask((m_lens // STRIDE).to(z.device, non_blocking=True), z.shape[1])
         z_q, index, loss = self.vq(z, inside)
         return self.decode(self.embed_codes(z_q), m_lens), loss, index
 

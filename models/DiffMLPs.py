@@ -35,7 +35,7 @@ class DiffMLPs_SiT(Head):
         sampling: see `models.sampling.SamplingConfig`.
         """
         times = solver_times(sampling.sampler, sampling.sampler_steps, noise)
-        field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
+        field = guided(precompute_modulations(self.net, times, z), z, z_null, sampling.cfg)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
     def describe_sampling(self, sampling):
@@ -73,7 +73,7 @@ class DiffMLPs_DDPM(Head):
     def sample(self, z, z_null, noise, sampling):
         """As DiffMLPs_SiT.sample; sampling.temperature scales the noise of the steps."""
         times = self.sampling_schedule.timestep_map.flip(0).to(z.device)
-        field = guided(at_times(self.net, times, z), z, z_null, sampling.cfg)
+        field = guided(precompute_modulations(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling_schedule, noise[:, 0], noise[:, 1:], sampling.temperature)
 
     def describe_sampling(self, sampling):
@@ -88,23 +88,25 @@ def describe_steps(solver, steps, evaluations):
     return f"{solver}, {steps_taken}: {asked} a token"
 
 
-def at_times(net, times, z, most=512):
-    """`net` for a solver that calls it at these times [T], in this order, with the same conditions.
+def precompute_modulations(net, times, z, max_rows=512):
+    """`net` with the modulations of all `times` computed at once, for a solver that calls it at these times
+    in this order.
 
-    The modulations of all times are computed at the first call, so that 3/5 of the weights are read once and
-    not T times. That pays while reading weights takes the time: for more than `most` rows (T times those of
-    z) `net` itself is returned, as it is if compiled or if the times are not known (None).
+    times [T], z [N,H]: the same conditions at every call. They are computed at the first one, so that 3/5 of
+    the weights are read once and not T times. That pays while reading weights takes the time: for more than
+    `max_rows` (T times those of z) `net` itself is returned, as it is if compiled or if the times are not
+    known (None).
     """
-    if times is None or len(times) * len(z) > most or net._compiled_call_impl:
+    if times is None or len(times) * len(z) > max_rows or net._compiled_call_impl:
         return net
-    left = []
+    queue = []
 
     def prepared(x, t, z):
-        if not left:
+        if not queue:
             time = net.time_embed(times)[:, None]
             with autocast_to(net.precision, z):
-                left.extend(zip(*net.modulations(time, z)))
-        return net(x, t, z, left.pop(0))
+                queue.extend(zip(*net.modulations(time, z)))
+        return net(x, t, z, queue.pop(0))
 
     return prepared
 

@@ -37,15 +37,15 @@ class LengthEstimator(nn.Module):
         return self.output(text)
 
 
-def length_distribution(logits, min_tokens, max_tokens=MAX_TOKENS):
-    """softmax over the classes min_tokens..max_tokens, zero elsewhere. logits [B,C] -> [B,C] float64, on the
+def length_distribution(logits, min_tokens):
+    """softmax over the classes min_tokens..MAX_TOKENS, zero elsewhere. logits [B,C] -> [B,C] float64, on the
     host: Apple's GPUs have no float64.
     """
     n = logits.shape[1]
-    if min_tokens > min(max_tokens, n - 1):
-        raise ValueError(f"no length between {min_tokens} and {max_tokens} tokens among {n} classes")
+    if min_tokens > min(MAX_TOKENS, n - 1):
+        raise ValueError(f"no length between {min_tokens} and {MAX_TOKENS} tokens among {n} classes")
     classes = torch.arange(n)
-    illegal = (classes < min_tokens) | (classes > max_tokens)
+    illegal = (classes < min_tokens) | (classes > MAX_TOKENS)
     return logits.cpu().double().masked_fill(illegal, -torch.inf).softmax(dim=1)
 
 

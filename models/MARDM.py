@@ -18,9 +18,9 @@ from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, make_head
-from models.draws import CORRUPTION, MASK_RATIO, NOISE, ORDER, TIME, SamplingNoise, TrainingDraws
+from models.draws import NOISE, TIME, SamplingNoise, TrainingDraws, keyed_masks
 from models.layers import Linear
-from models.masking import by_round, lengths_to_mask, reveal_rounds, training_masks
+from models.masking import by_round, lengths_to_mask, reveal_rounds
 from models.options import SIZES, GeneratorOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
 from models.sampling import SamplingConfig, settle
@@ -135,13 +135,13 @@ class MARDM(nn.Module):
                 words = [(*block.cross.keys_values(states), present) for block in blocks]
             return TextConditions(modulations, words)
 
-    def transformer(self, latents, text, inside, order=None, asked=None):
+    def transformer(self, latents, text, inside, order=None, queries=None):
         """Latents [B,L,D], a text (zeros = unconditional) or its TextConditions, inside bool [B,L] ->
         conditions z [B,L,H].
 
         order [B,L]: sort the tokens by it before the blocks and put them back after. Attention is equivariant
-        to permutations, so this changes rounding only. asked int64 [B,R]: the tokens whose conditions are
-        wanted -> [B,R,H]; the last block leaves out the others.
+        to permutations, so this changes rounding only. queries int64 [B,R]: compute only these tokens'
+        outputs, which still attend to all -> [B,R,H].
         """
         text = text if isinstance(text, TextConditions) else self.encode_text(text)
         with autocast_to(self.precision, latents):
@@ -150,10 +150,10 @@ class MARDM(nn.Module):
             if order is not None:
                 index = order.argsort(dim=1)
                 x, inside, back = take(x, index), inside.gather(1, index), index.argsort(dim=1)
-                asked = back if asked is None else back.gather(1, asked)
+                queries = back if queries is None else back.gather(1, queries)
             for block, modulation, words in zip(self.MARTransformer, text.modulations, text.words):
-                wanted = asked if block is self.MARTransformer[-1] else None
-                x = block(x, modulation, inside, index, words, wanted)
+                last = block is self.MARTransformer[-1]
+                x = block(x, modulation, inside, index, words, queries if last else None)
         return x.to(latents.dtype)
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
@@ -171,7 +171,7 @@ class MARDM(nn.Module):
         B, L, _ = latents.shape
         keys = random_keys(B).to(m_lens.device) if draws.keys is None else draws.keys
         inside = lengths_to_mask(m_lens, L)
-        masks = draws.masks or self._masks(inside, keys, draws.room or L)
+        masks = draws.masks or keyed_masks(inside, keys, draws.room or L)
         on_host = inside, *masks[1:], *masks[0].nonzero(as_tuple=True), keys
         inside, replaced, blank, b, at, keys = (x.to(latents.device, non_blocking=True) for x in on_host)
 
@@ -180,7 +180,9 @@ class MARDM(nn.Module):
         x = torch.where(replaced[..., None], replacements, latents)
         x = torch.where(blank[..., None], self.mask_latent, x)
         x = x * inside[..., None]
-        z = self.transformer(x, self._drop_condition(text, keys), inside)
+        if self.training:
+            text = drop_texts(text, keys, self.cond_drop_prob, self.pooled_drop_prob)
+        z = self.transformer(x, text, inside)
 
         # Gather the hidden tokens first, then repeat them, each with its own time and noise.
         mul = self.diffmlps_batch_mul if self.DiffMLPs.noisy else 1
@@ -193,20 +195,6 @@ class MARDM(nn.Module):
         rows, z = rows.repeat(mul, 1), z[b, at].repeat(mul, 1)
         t = t.to(rows.dtype) if t.is_floating_point() else t
         return self.DiffMLPs.loss(rows, z, t, noise.to(rows.dtype)).sum(), len(rows)
-
-    @staticmethod
-    def _masks(inside, keys, room):
-        """`training_masks` as these keys draw them. keys on the device of `inside`."""
-        L = inside.shape[1]
-        u = uniform(keys, MASK_RATIO, (1,))[:, 0]
-        return training_masks(inside, u, uniform(keys, ORDER, (room,)), uniform(keys, CORRUPTION, (L,)))
-
-    def _drop_condition(self, text, keys=None):
-        """The text after `drop_texts` in training; unchanged otherwise."""
-        if not self.training:
-            return text
-        keys = random_keys(len(text)).to(text.device) if keys is None else keys
-        return drop_texts(text, keys, self.cond_drop_prob, self.pooled_drop_prob)
 
     @torch.no_grad()
     def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None):
@@ -271,11 +259,11 @@ class MARDM(nn.Module):
                 continue
             if start is None:
                 start = noise.rows(b, at, head.noise_shape)
-            asked = at.new_zeros(len(x), width)
-            asked[b, slot] = at
+            queries = at.new_zeros(len(x), width)
+            queries[b, slot] = at
             z, z_null = (
                 rows if rows is None else rows[b, slot]
-                for rows in self._conditions(x, text, inside, order, guide, asked)
+                for rows in self.conditions(x, text, inside, order, guide, queries)
             )
             drawn = draw(z, z_null, start.to(x.dtype))
             drawn = drawn * self.target_std + self.target_mean
@@ -287,16 +275,16 @@ class MARDM(nn.Module):
             targets = torch.where(hidden[..., None], tokenizer.quantize(targets), targets)
         return targets
 
-    def _conditions(self, x, text, inside, order, guide, asked=None):
-        """-> conditional and unconditional z [B,L,H], or [B,R,H] of those asked, from one call; the second is
+    def conditions(self, x, text, inside, order, guide, queries=None):
+        """-> conditional and unconditional z [B,L,H], or [B,R,H] of the queries, from one call; the second is
         None unless guided.
 
         text: a TextConditions, of 2 B texts if guided, the second half of them zeros.
         """
         if not guide:
-            return self.transformer(x, text, inside, order, asked), None
-        order, asked = (None if rows is None else rows.repeat(2, 1) for rows in (order, asked))
-        return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, asked).chunk(2)
+            return self.transformer(x, text, inside, order, queries), None
+        order, queries = (None if rows is None else rows.repeat(2, 1) for rows in (order, queries))
+        return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, queries).chunk(2)
 
     def describe_sampling(self, sampling):
         """Rounds, sampler and its evaluations of the head per token, as a line of text."""

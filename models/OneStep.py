@@ -17,7 +17,7 @@ from diffusions.samplers import guided, integrate
 from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
 from models.DiffMLPs import DiffMLPs_DDPM, describe_steps
-from models.draws import GUIDANCE, NOISE, TIME
+from models.draws import GUIDANCE, NOISE, TIME, keyed_masks
 from models.layers import Linear
 from models.masking import lengths_to_mask
 from models.precision import autocast_to
@@ -190,11 +190,12 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
     latents, text, m_lens = tokens
     latents, device = latents.mT, latents.device
     inside = lengths_to_mask(m_lens, latents.shape[1])
-    hidden = mardm._masks(inside, keys, room)[0]
-    (b, at), (inside, hidden) = hidden.nonzero(as_tuple=True), (mask.to(device) for mask in (inside, hidden))
+    hidden = keyed_masks(inside, keys, room)[0]
+    on_host = inside, hidden, *hidden.nonzero(as_tuple=True), keys
+    inside, hidden, b, at, keys = (x.to(device, non_blocking=True) for x in on_host)
     x = torch.where(hidden[..., None], mardm.mask_latent, latents) * inside[..., None]
     both = mardm.encode_text(torch.cat([text, torch.zeros_like(text)]))
-    z, z_null = (rows[hidden] for rows in mardm._conditions(x, both, inside, None, guide=True))
+    z, z_null = (rows[b, at] for rows in mardm.conditions(x, both, inside, None, guide=True))
     low, high = scales
     w = low + (high - low) * uniform(keys[b], GUIDANCE, (1,), at)[:, 0]
     noise = normal(keys[b], NOISE, (draws, mardm.target_dim), at).transpose(0, 1)

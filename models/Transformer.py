@@ -103,18 +103,18 @@ class Attention(nn.Module):
             query[:, columns] += gain * torch.block_diag(*turns)
             key[:, columns] += gain * torch.eye(d)
 
-    def forward(self, x, inside, positions=None, asked=None):
+    def forward(self, x, inside, positions=None, queries=None):
         """x [B,L,H], inside bool [B,L], positions int64 [B,L] (0, 1, ... if None) -> [B,L,H].
 
-        asked int64 [B,R]: the tokens whose results are wanted -> [B,R,H].
+        queries int64 [B,R]: compute only these tokens' outputs, which still attend to all -> [B,R,H].
         """
-        if asked is None:
+        if queries is None:
             q, k, v = side_by_side(x, self.query, self.key, self.value)
         else:
             k, v = side_by_side(x, self.key, self.value)
-            q = self.query(take(x, asked))
+            q = self.query(take(x, queries))
         q, k, v = (split_heads(rows, self.heads) for rows in (q, k, v))
-        mask, p = self._mask(inside, positions, asked, q.dtype), self.p if self.training else 0.0
+        mask, p = self._mask(inside, positions, queries, q.dtype), self.p if self.training else 0.0
         y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
 
@@ -125,20 +125,20 @@ class Attention(nn.Module):
         logits = q @ k.mT / q.shape[-1] ** 0.5 + (0 if bias is None else bias)
         return logits.float().masked_fill(~inside[:, None, None], -torch.inf).softmax(dim=-1)
 
-    def _mask(self, inside, positions, asked, dtype):
-        bias = self._bias(inside.shape[1], positions, asked)
+    def _mask(self, inside, positions, queries, dtype):
+        bias = self._bias(inside.shape[1], positions, queries)
         if bias is None:
             return inside[:, None, None]
         return bias.to(dtype).masked_fill(~inside[:, None, None], -torch.inf)
 
-    def _bias(self, L, positions, asked):
+    def _bias(self, L, positions, queries):
         """[B or 1,heads,L or R,L], or None without a relative bias."""
         if self.relative_bias is None:
             return None
         if positions is None:
             positions = torch.arange(L, device=self.relative_bias.device)[None]
-        queries = positions if asked is None else positions.expand(len(asked), -1).gather(1, asked)
-        offsets = positions[:, None] - queries[:, :, None]  # key minus query [B,R,L]
+        own = positions if queries is None else positions.expand(len(queries), -1).gather(1, queries)
+        offsets = positions[:, None] - own[:, :, None]  # key minus query [B,R,L]
         return self.relative_bias[:, offsets.clamp(-self.REACH, self.REACH) + self.REACH].transpose(0, 1)
 
 
@@ -192,13 +192,13 @@ class Block(nn.Module):
         self.adaLN_modulation = modulation(dim, 6)
         self.cross = CrossAttention(dim, heads, dropout) if words else None
 
-    def forward(self, x, modulation, inside, positions=None, words=None, asked=None):
+    def forward(self, x, modulation, inside, positions=None, words=None, queries=None):
         """x [B,L,H], modulation [B,1,6H] = adaLN_modulation(silu(condition)), inside bool [B,L], positions
-        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H], or [B,R,H] of the tokens `asked`.
+        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H], or [B,R,H] of the tokens `queries`.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
-        attended = self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions, asked=asked)
-        x = (x if asked is None else take(x, asked)) + gate1 * attended
+        attended = self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions, queries=queries)
+        x = (x if queries is None else take(x, queries)) + gate1 * attended
         if self.cross is not None:
             x = x + self.cross(x, words)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import embedding, mse_loss
 
+PATIENCE = 20  # steps without use after which a code restarts; tuned on val (results/ablation.md)
+
 
 class VectorQuantizer(nn.Module):
     """Replaces each vector by its nearest code.
@@ -16,7 +18,7 @@ class VectorQuantizer(nn.Module):
     training steps restart at vectors of the current one (`finish_step`).
     """
 
-    def __init__(self, num_embeddings=512, embedding_dim=512, commitment_cost=0.25, patience=100):
+    def __init__(self, num_embeddings=512, embedding_dim=512, commitment_cost=0.25, patience=PATIENCE):
         super().__init__()
         self.commitment_cost, self.patience = commitment_cost, patience
         self.codebook = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
@@ -24,7 +26,7 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("idle", torch.zeros(num_embeddings, dtype=torch.int64))  # steps since last used
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("used", torch.zeros(num_embeddings, dtype=torch.int64), persistent=False)
-        self.vectors = None  # of the last piece of the step under way [N,D]
+        self.vectors = None  # of the last micro-batch of the step under way [N,D]
         self.restarted = None  # bool [K]: the codes that the last step restarted
 
     @property
@@ -34,7 +36,9 @@ class VectorQuantizer(nn.Module):
     def nearest(self, z):
         """[...,D] -> index of the nearest code, int64 [...]."""
         flat = z.detach().flatten(end_dim=-2).float()
-        index = torch.cdist(flat, self.codebook.detach().float()).argmin(dim=1)
+        # by differences on CUDA: its products are TF32, too coarse to tell near codes apart
+        mode = "donot_use_mm_for_euclid_dist" if z.is_cuda else "use_mm_for_euclid_dist_if_necessary"
+        index = torch.cdist(flat, self.codebook.detach().float(), compute_mode=mode).argmin(dim=1)
         return index.unflatten(0, z.shape[:-1])
 
     def lookup(self, index):

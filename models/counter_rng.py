@@ -14,6 +14,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
+SEED = 3407  # of every command
 STEP = 0x9E3779B97F4A7C15 - 2**64  # 2^64 / golden ratio, odd; int64 products wrap
 
 
@@ -38,9 +39,10 @@ class Purpose(IntEnum):
     MULTIMODALITY = 9  # captions and pairs
     REFERENCE = 10  # clips scored as if generated: those of the training split, those with planted defects
     LABELS = 11  # what an oracle that knows the labels reaches
-    BOOTSTRAP = 14
+    HALVES = 14  # of the clips, for the delete-half jackknife
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
     STORIES = 16  # which captions are stitched
+    OWN_MOTIONS = 17  # guidance of what a one-step head generates at a step to learn from
 
 
 def seed_sequence(purpose, seed, *address):

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models.counter_rng import Purpose, bits, normal, sample_keys
+from models.counter_rng import Purpose, bits, normal, sample_keys, uniform
+from models.masking import training_masks
 
 # streams of a clip's key; 0 is `models.AE.REPLACEMENT`
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
@@ -47,6 +48,13 @@ class SamplingNoise:
     def rows(self, b, at, shape):
         """Standard normal float32 [N,*shape] for the tokens `at` [N] of the motions b [N]."""
         return normal(self.keys[b], NOISE, shape, at)
+
+
+def keyed_masks(inside, keys, room):
+    """`training_masks`, drawn from these keys [B], on the device of `inside`; room: as of TrainingDraws."""
+    u = uniform(keys, MASK_RATIO, (1,))[:, 0]
+    corruption = uniform(keys, CORRUPTION, inside.shape[1:])
+    return training_masks(inside, u, uniform(keys, ORDER, (room,)), corruption)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from diffusions.samplers import EVALUATIONS
+from models.counter_rng import SEED
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
 STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
@@ -16,20 +17,21 @@ class SamplingConfig:
 
     time_steps: int | None = None  # rounds; see `settle`, as for what else is None
     cfg: float = 4.5  # guidance scale, 1 = off
-    temperature: float = 1.0  # SiT, one-step: of the start noise; Softmax: divides the logits
+    # SiT, one-step: scales the start noise; DDPM: the noise of the steps; Softmax: divides the logits
+    temperature: float = 1.0
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
     sampler: str = "auto"  # see `settle`
     sampler_steps: int | None = None
     hard_pseudo_reorder: bool = False
     order: str | None = None  # in which tokens leave the mask; halton: those of a round evenly spread
-    seed: int = 3407
+    seed: int = SEED
 
 
 def settle(sampling, mardm):
     """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
     one-step head where it serves this guidance scale and number of steps, else the head's first sampler
-    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order as
-    above.
+    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order ONESTEP_ROUNDS
+    and ONESTEP_ORDER by the one-step head, else ROUNDS and ORDER.
 
     mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.
     """
@@ -47,6 +49,8 @@ def settle(sampling, mardm):
     steps = sampling.sampler_steps or STEPS.get(sampler)
     if sampler == "dopri5" and steps:
         raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")
+    if sampler == "softmax" and steps:
+        raise ValueError("sampler softmax draws a token in one evaluation: leave --sampler_steps out")
     if sampler == "ddpm" and steps:
         loaded = len(mardm.DiffMLPs.sampling_schedule)
         if steps != loaded:

@@ -8,6 +8,7 @@ import torch
 import models.AE
 from models.AE import FSQ_LEVELS, AE_models, make_ae
 from models.counter_rng import Purpose, sample_keys
+from utils.training.token_statistics import keep_real_tokens
 
 
 @pytest.fixture(params=["AE_Model", "Narrow_AE_Model", "FSQ_AE_High"])
@@ -139,6 +140,11 @@ def test_replacements_of_continuous_latents_are_real_tokens():
     assert (replaced.mT[:, :, None] == real).all(dim=-1).any(dim=-1).all()
     assert len(replaced.mT.flatten(0, 1).unique(dim=0)) > 8  # of 15
     assert torch.equal(ae.random_replacements(latents[:1, :, :5], keys[2:3])[0], replaced[2, :, :5])
+
+
+def test_no_clip_is_encoded_for_replacements_from_a_code_book():
+    for model in ("FSQ_AE_Small", "VQ_AE_Model"):
+        keep_real_tokens(make_ae(model, width=16), None, torch.device("cpu"))  # None: no clip is read
 
 
 def test_random_replacements_are_legal():

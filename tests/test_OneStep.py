@@ -13,9 +13,12 @@ import sample
 import train_MARDM
 from diffusions import ddpm
 from diffusions.samplers import guided, integrate
+from distill_MARDM import own_motions
 from models import onednn
-from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, at_times
-from models.draws import SamplingNoise
+from models.counter_rng import Purpose, uniform
+from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, precompute_modulations
+from models.draws import CONDITION, SamplingNoise
+from models.masking import lengths_to_mask
 from models.OneStep import OBJECTIVES, FlowMapHead, HeadInputs, OneStepHead, hidden_inputs, ode_end
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
@@ -144,12 +147,12 @@ def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monke
     with InferenceWeights()([teacher.net], torch.float32):  # as motions are drawn
         found = teacher.sample(z[0], z[1], noise, sampling)
         assert len(calls) == 1
-        monkeypatch.setattr("models.DiffMLPs.at_times", lambda net, times, z: net)
+        monkeypatch.setattr("models.DiffMLPs.precompute_modulations", lambda net, times, z: net)
         expected = teacher.sample(z[0], z[1], noise, sampling)
     assert len(calls) > 5
     exact = {"rtol": 0, "atol": 0} if onednn.available() else {}
     torch.testing.assert_close(found, expected, **exact)
-    assert at_times(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
+    assert precompute_modulations(teacher.net, torch.zeros(8), torch.zeros(65, H)) is teacher.net  # many rows
 
 
 def with_head(name, null=False, kind=OneStepHead):
@@ -238,6 +241,23 @@ def test_it_learns_where_its_teacher_ends(kind):
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
 
 
+def test_only_the_clips_that_are_replaced_are_generated(monkeypatch):
+    """As they would be among all of them."""
+    mardm, ae, text = with_head("FSQ-MARDM-SiT-XS")
+    text, m_lens, keys = text.repeat(4, 1), LENGTHS.repeat(4), torch.arange(16) * 2**40
+    latents, drawn, generate = torch.randn(16, 32, 9, dtype=torch.float64), [], mardm.generate
+    everything = ae.embed_codes(generate(ae, text, m_lens, ONESTEP, keys.tolist()))
+    replaced = uniform(keys, CONDITION, (1,))[:, 0] < 0.4
+    monkeypatch.setattr(mardm, "generate", lambda *given: drawn.extend(given[-1]) or generate(*given))
+    tokens, same_text, same_lens = own_motions(mardm, ae, (latents, text, m_lens), keys, 0.4, ONESTEP)
+    assert drawn == keys[replaced].tolist() and 0 < len(drawn) < 16
+    assert same_text is text and same_lens is m_lens
+    inside = lengths_to_mask(m_lens, 9)[:, None]
+    expected = torch.where(replaced[:, None, None], everything, latents)
+    torch.testing.assert_close(tokens * inside, expected * inside)
+    assert own_motions(mardm, ae, (latents, text, m_lens), keys, 0.0, ONESTEP)[0] is latents
+
+
 DISTILL = (
     "--batch_size 16 --epoch 3 --eval_every 1 --warm_up_iter 2 --log_every 2 --teacher_steps 2 --draws 2"
 )
@@ -304,11 +324,25 @@ def test_a_flow_map_is_made_kept_and_drawn_from(world, tmp_path, capsys, monkeyp
         assert f"onestep, {counted} a token" in capsys.readouterr().out
 
 
+def watched(draw, seen):
+    """`draw` of models/counter_rng.py, which adds the Purpose it is called with to `seen`."""
+
+    def wrapped(*address):
+        seen.update(part for part in address if isinstance(part, Purpose))
+        return draw(*address)
+
+    return wrapped
+
+
 def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, capsys, monkeypatch):
     home = linked(world, tmp_path / "home")
     run = home / "checkpoints/Demo/MARDM"
     line = f"--name MARDM {where(home)} {DISTILL} --own_motions 0.5"
+    purposes = {"rng": set(), "sample_keys": set()}
+    for name, seen in purposes.items():
+        monkeypatch.setattr(distill_MARDM, name, watched(getattr(distill_MARDM, name), seen))
     assert call(distill_MARDM.main, f"{line} --need_evaluation") == 0
+    assert purposes["rng"] and not set.intersection(*purposes.values())  # no two uses share a stream
     assert "other_grid_point" in capsys.readouterr().out
     pipeline = load("Demo/MARDM", str(home / "checkpoints"))
     assert pipeline.mardm.onestep.scales == (1.0, 4.0)

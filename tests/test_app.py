@@ -34,7 +34,7 @@ from utils.generation.app_backend import Backend, Request, check_edit, check_req
 from utils.generation.waypoints import parse_waypoints
 
 SPEC = DATASETS["t2m"]
-DRAWING = {"seed": 1, "cfg": 2.5, "steps": 4, "variations": 2}
+DRAWING = {"seed": 1, "cfg": 2.5, "rounds": 4, "variations": 2}
 GOOD = {"prompt": "walk", "estimate": False, "seconds": 4, "waypoints": ""} | DRAWING
 CHANGE = {"prompt": "jump", "which": 1, "sections": "8,24"} | DRAWING
 HOSTILE = '</title><script>document.title="hacked"</script><img src=x onerror="document.title=1"> ${1+1}'
@@ -86,7 +86,7 @@ def test_waypoints_make_a_motion_long_enough_and_are_bounded_as_on_the_command_l
     + [("estimate", x) for x in (None, 0, "no", [])]
     + [("seed", x) for x in (-1, 1.5, 10**400, None, "a", {})]
     + [("cfg", x) for x in (0, 11, "nan", None)]
-    + [("steps", x) for x in (0, 51, 2.5, "many")]
+    + [("rounds", x) for x in (0, 51, 2.5, "many")]
     + [("waypoints", x) for x in (7, ["0,1@2"], {})]
     + [("variations", x) for x in (0, 5, 10**9, float("inf"))],
 )
@@ -137,7 +137,7 @@ def test_a_result_is_the_files_of_each_variation_and_one_page(backend, tmp_path)
 
 
 def test_a_story_is_one_motion_and_its_command_makes_it_again(backend, demo_weights, tmp_path):
-    result = backend.generate(request(prompt="a person walks\na man #3 jumps#48\nsit", seconds=3, steps=3))
+    result = backend.generate(request(prompt="a person walks\na man #3 jumps#48\nsit", seconds=3, rounds=3))
     first, second = map(np.load, result.motions)
     assert first.shape == second.shape == (60 + 48 + 60, 22, 3) and not np.array_equal(first, second)
     assert result.frames == 168 and "168 frames" in result.line
@@ -147,7 +147,7 @@ def test_a_story_is_one_motion_and_its_command_makes_it_again(backend, demo_weig
 
 def test_waypoints_lead_where_they_say(backend, demo_weights, tmp_path):
     """The miniature weights go nowhere: to stay is the only way."""
-    asked = request(waypoints="0,0@2", variations=1, steps=3, estimate=True)
+    asked = request(waypoints="0,0@2", variations=1, rounds=3, estimate=True)
     result = backend.generate(asked)
     (motion,) = map(np.load, result.motions)
     assert len(motion) == 44 and "waypoints: " in result.line
@@ -169,8 +169,8 @@ def test_variations_that_miss_a_waypoint_are_left_out(backend, monkeypatch):
 
 
 def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weights, tmp_path):
-    result = backend.generate(request(prompt="walk", seconds=3, steps=3))
-    change = check_edit(result, CHANGE | {"which": 2, "sections": "8,24 48,60", "steps": 3})
+    result = backend.generate(request(prompt="walk", seconds=3, rounds=3))
+    change = check_edit(result, CHANGE | {"which": 2, "sections": "8,24 48,60", "rounds": 3})
     edited = backend.edit(result, change)
     before, kept = np.load(result.motions[1]), np.r_[0:8, 24:48]
     for after in map(np.load, edited.motions):
@@ -189,7 +189,7 @@ def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weight
     + [("sections", x) for x in ("", None, "1" * 201)],
 )
 def test_edits_are_bounded_on_the_server(backend, field, value):
-    result = backend.generate(request(seconds=2, steps=3))
+    result = backend.generate(request(seconds=2, rounds=3))
     with pytest.raises(BadInput, match=r"\.$"):
         check_edit(result, CHANGE | {field: value})
     with pytest.raises(BadInput, match="press Generate"):
@@ -202,7 +202,7 @@ def test_standing_feet_are_held_where_that_is_asked_for(backend, pipeline, tmp_p
     """The legs differ, the rest of the body does not; the command beside the motion asks for it too."""
     args = app.flags().parse_args(["--fix_feet"])
     firm = Backend(pipeline, backend.sampling, tmp_path, app.sample_flags(vars(args)), args.fix_feet)
-    asked = request(variations=1, steps=3)
+    asked = request(variations=1, rounds=3)
     plain, held = (np.load(one.generate(asked).files[0]) for one in (backend, firm))
     assert np.array_equal(plain[:, 12:], held[:, 12:]) and not np.array_equal(plain[:, :12], held[:, :12])
     assert (
@@ -233,7 +233,7 @@ def check_command(result, demo_weights, tmp_path):
 
 @pytest.mark.parametrize("prompt", ["a person walks", 'it\'s "quoted" & $HOME `ls` #40', "-jump"])
 def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_path, prompt):
-    result = backend.generate(request(prompt=prompt, estimate=True, seed=7, steps=3))
+    result = backend.generate(request(prompt=prompt, estimate=True, seed=7, rounds=3))
     check_command(result, demo_weights, tmp_path)
 
 

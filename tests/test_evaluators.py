@@ -27,7 +27,7 @@ from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
     Contrast,
     Matching,
-    Words,
+    WordStates,
     contrastive_margin,
     info_nce,
     mean_r_precision,
@@ -67,6 +67,20 @@ def normalizer():
 @pytest.fixture(scope="module")
 def dataset(normalizer):
     return TextMotionSet(tiny_clips(40), normalizer, seed=3407)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_caption_is_read_without_its_motion(normalizer, crop):
+    def untouched(motion):
+        raise AssertionError("a motion was normalised")
+
+    clips = tiny_clips(20)
+    whole, bare = (TextMotionSet(clips, one, crop=crop, seed=3) for one in (normalizer, untouched))
+    for repeat in range(3):
+        expected = [whole[repeat, i][2] for i in range(20)]
+        assert [bare.caption(repeat, i) for i in range(20)] == expected and len(set(expected)) > 4
+        texts = EvaluationRun(None, bare, SPEC, torch.device("cpu")).captions(repeat)[1]
+        assert texts == [caption.text for caption in expected]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +176,7 @@ def as_if_alone(embed, motion, m_lens):
 
 def test_the_contrast_model_does_not_see_padding():
     torch.manual_seed(0)
-    model = MotionCLIP(SPEC.dim, d_model=16, layers=2, heads=2, tokens=(9, 6), out=8).eval()
+    model = MotionCLIP(SPEC.dim, d_model=16, layers=2, heads=2, vocabulary_size=9, context=6, out=8).eval()
     motion, m_lens = torch.randn(3, 20, SPEC.dim), torch.tensor([20, 8, 12])
     together = as_if_alone(model.encode_motion, motion, m_lens)
     assert torch.allclose(together.norm(dim=1), torch.ones(3))
@@ -182,7 +196,7 @@ WORD_SIZES = {"dim": SPEC.dim, "width": 384, "hidden": 16, "embedding": 8, "bloc
 
 def test_towers_see_every_word_and_no_padding():
     torch.manual_seed(0)
-    model = Words(WORD_SIZES, "minilm").eval().model
+    model = WordStates(WORD_SIZES, "minilm").eval().model
     motion, m_lens = torch.randn(3, 40, SPEC.dim), torch.tensor([40, 24, 12])
     motion = motion * (torch.arange(40)[None, :, None] < m_lens[:, None, None])
     as_if_alone(model.embed_motion, motion, m_lens)
@@ -227,7 +241,7 @@ def test_evaluators_learn_what_is_planted(kind, normalizer):
     said = sorted({caption.text for clip in clips for caption in clip.captions})
     train_set = TextMotionSet(clips, normalizer, dict(zip(said, states(said))))
     if kind == "words":
-        model = Words({**WORD_SIZES, "hidden": 32}, "minilm")
+        model = WordStates({**WORD_SIZES, "hidden": 32}, "minilm")
     elif kind == "contrast":
         captions = [caption.text for clip in train_set.clips for caption in clip.captions]
         model = Contrast(SPEC.dim, captions, d_model=32, layers=1)
@@ -282,7 +296,7 @@ def test_a_saved_evaluator_gives_the_same_embeddings(tmp_path, normalizer, datas
 
 def test_a_saved_word_evaluator_gives_the_same_embeddings(tmp_path, monkeypatch, normalizer, dataset):
     torch.manual_seed(0)
-    model, run = Words(WORD_SIZES, "minilm").eval(), run_in(tmp_path)
+    model, run = WordStates(WORD_SIZES, "minilm").eval(), run_in(tmp_path)
     path, more = Run.of(run, MATCHING).model / "finest.tar", {"mean": normalizer.mean, "std": normalizer.std}
     save_state(path, model.state() | more | {"config": model.config})
     asked = []

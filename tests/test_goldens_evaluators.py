@@ -53,7 +53,7 @@ def evaluated(goldens):
     sizes = {name: dict(recorded["config"][name]) for name in classes}
     contrast = sizes["contrast"]
     assert contrast.pop("ff") == 2 * contrast["d_model"]
-    contrast["tokens"] = contrast.pop("vocab"), contrast.pop("context")
+    contrast["vocabulary_size"] = contrast.pop("vocab")
     networks = {name: cls(**sizes[name]).eval() for name, cls in classes.items()}
     for name, network in networks.items():
         key = "contrast_model" if name == "contrast" else f"{name}_encoder"

@@ -1,10 +1,12 @@
 """The rule that picks the default solver, and the report it stands in."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
 
+from experiments import attention
 from experiments.sampling import evaluations
 from experiments.sampling.report import Family, rounds_table, write_report
 from experiments.sampling.study import cells
@@ -130,6 +132,16 @@ def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
     assert call(evaluations.main, line) == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(BadInput, match="no records"):
         evaluations.read(tmp_path)
+
+
+def test_attention_is_measured_where_the_tokens_lie(monkeypatch):
+    """On the CPU, also where there is a GPU."""
+    asked = []
+    monkeypatch.setattr(attention, "start", lambda machine: asked.append(machine.device))
+    monkeypatch.setattr(attention, "Bench", lambda *_: sys.exit(9))
+    with pytest.raises(SystemExit):
+        attention.main(["--ae_names", "AE"])
+    assert asked == ["cpu"]
 
 
 def test_every_cell_of_the_study_is_one_that_a_generator_draws():

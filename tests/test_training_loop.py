@@ -158,6 +158,19 @@ def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_
     assert run.best.read_bytes() == kept
 
 
+def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
+    """Of a run that was begun otherwise, whose latest.tar was removed, or of another distillation's head."""
+    other, own = ({"config": {"seed": 1, "model": model}} for model in "AB")
+    run = Rehearsal(tmp_path, constants=other, max_iters=5).train({"fid": 0.1}).run
+    run.latest.unlink()
+    Rehearsal(tmp_path, constants=own, max_iters=2).train()
+    resumed = Rehearsal(tmp_path, constants=own, is_continue=True, max_iters=4)
+    assert resumed.loop.progress.best is None
+    resumed.train({"fid": 0.5})
+    assert load_state(run.best)["config"]["model"] == "B"
+    assert Rehearsal(tmp_path, constants=own, is_continue=True).loop.progress.best["fid"] == 0.5
+
+
 def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(BadInput, match="--is_continue: there is no .*latest.tar to go on from"):
         Rehearsal(tmp_path, is_continue=True)
@@ -171,8 +184,8 @@ def test_a_killed_saves_remains_are_cleared(tmp_path):
     assert not list(run.model.glob(".part-*")) and run.latest.is_file()
 
 
-def test_pieces_change_nothing_but_rounding(tmp_path):
-    """Also the logged loss: the sum over all pieces over all that they count."""
+def test_micro_batches_change_nothing_but_rounding(tmp_path):
+    """Also the logged loss: the sum over all micro-batches over all that they count."""
     runs = [Rehearsal(tmp_path / str(n), grad_accum=n, max_iters=8).train() for n in (1, 3)]
     a, b = (run.net.weight.detach() for run in runs)
     assert not torch.equal(a, torch.zeros_like(a))
@@ -186,7 +199,7 @@ def test_pieces_change_nothing_but_rounding(tmp_path):
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("micro_batches", [1, 4])
 def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_batches):
-    """And pieces hold clips of like length, which costs less padding than the whole batch."""
+    """And micro-batches hold clips of like length, which costs less padding than the whole batch."""
     lengths, n, batch = SET.lengths, len(SET), 7
     alone = list(AddressedBatches(n, batch, (3, 2), start=1))
     shares = [

@@ -6,7 +6,7 @@ import torch
 from models.AE import make_ae
 from models.MARDM import MARDM
 from models.sampling import SamplingConfig
-from models.words import TextReader
+from models.words import TextReader, drop_texts
 from tests.test_MARDM import awake
 
 SHAPE = {"kind": "FSQ", "size": "XS", "ae_dim": 32, "target_dim": 6, "text_dim": 16}
@@ -53,11 +53,9 @@ def test_words_are_heard_by_place_and_padding_is_not(mardm, given):
     assert torch.isfinite(nothing[0]).all()
 
 
-def test_guidance_drops_words_and_pooled_vector_together(mardm, given):
-    mardm.train()
+def test_guidance_drops_words_and_pooled_vector_together(given):
     text, keys = given[1][:1].abs().repeat(4000, 1, 1) + 1, torch.arange(4000) * 977
-    mardm.cond_drop_prob, mardm.pooled_drop_prob = 0.2, 0.4
-    left = mardm._drop_condition(text, keys) != 0
+    left = drop_texts(text, keys, 0.2, 0.4) != 0
     pooled, words = left[:, 0].all(dim=1), left[:, 1:].flatten(1)
     assert (words.all(dim=1) == words.any(dim=1)).all() and not (pooled & ~words.all(dim=1)).any()
     assert abs(words.float().mean() - 0.8) < 0.03 and abs(pooled.float().mean() - 0.8 * 0.6) < 0.03

@@ -325,7 +325,7 @@ def load_length_estimator(source, text_encoder, text_dim, device, bundled=None):
                 f"{path} was trained with the text encoder {known}, the generator with {text_encoder}: run "
                 f"train_LengthEstimator.py --text_encoder {text_encoder}, or pass --motion_length"
             )
-    estimator = LengthEstimator(text_dim, 50)
+    estimator = LengthEstimator(text_dim)
     load_into(estimator, weights, path)
     return estimator.to(device).eval().requires_grad_(False)
 

@@ -110,7 +110,7 @@ def command_line(module=None, argv=None):
     return shlex.join([*first, *map(str, sys.argv[1:] if argv is None else argv)])
 
 
-def record(config, folder):
+def write_opt_json(config, folder):
     """Write the command and what it was asked for (plain data) beside the run: opt.json."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,13 +129,13 @@ def run(main, argv=None):
         code = main(argv)
         sys.stdout.flush()  # into a full disk or a closed pipe, perhaps
     except BadInput as error:
-        code = refuse(error)
+        code = print_error(error)
     except KeyboardInterrupt as stop:
         print("interrupted", file=sys.stderr)
         code = 143 if isinstance(stop, Terminated) else 130
     except Exception as error:
         if line := system_error(error):
-            code = refuse(line)
+            code = print_error(line)
         else:
             traceback.print_exc()
             print("This is a defect of FSQ-MARDM: please report it with the lines above.", file=sys.stderr)
@@ -168,7 +168,7 @@ def hide_system_errors(thread):
         threading.__excepthook__(thread)
 
 
-def refuse(reason):
+def print_error(reason):
     """One line on the console. -> exit code 2"""
     reason = str(reason).strip()
     if "Original Traceback" in reason:  # it comes from a data loading process, wrapped

@@ -8,6 +8,7 @@ here alone. How motions are drawn is `models.sampling.SamplingConfig`.
 from dataclasses import MISSING, asdict, dataclass, field, fields
 
 from models.AE import AE_models
+from models.counter_rng import SEED
 from models.draws import REVEAL_ORDERS
 from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import MAX_FRAMES
@@ -19,6 +20,8 @@ from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
 from utils.cli import name as folder_name
+
+SHARE, WEIGHT = number(float, 0, 1), number(float, 0, 1e3)  # types of flags
 
 
 def flag(help, default=MISSING, **options):
@@ -55,9 +58,7 @@ def from_flags(cls, args, **more):
 
 def as_plain(*configs):
     """The fields of several configs in one dict of plain data, for a checkpoint."""
-    merged = {}
-    for config in configs:
-        merged |= asdict(config)
+    merged = {key: value for config in configs for key, value in asdict(config).items()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in merged.items()}
 
 
@@ -65,7 +66,7 @@ def as_plain(*configs):
 class MachineConfig:
     """Where a command computes, and the seed of all that it draws."""
 
-    seed: int = flag("every random draw follows from it", 3407, type=count())
+    seed: int = flag("every random draw follows from it", SEED, type=count())
     device: str = flag(
         "where to compute; auto: cuda where there is one, else cpu",
         "auto",
@@ -125,7 +126,7 @@ class LoaderConfig:
     """How batches are made. A step is one global batch, whatever the number of processes."""
 
     batch_size: int = flag("clips or windows per step, all processes together", type=count(1, 10**6))
-    seed: int = 3407
+    seed: int = SEED
     num_workers: int = flag("data loading processes of a training", 4, type=count(0, 256))
     grad_accum: int = flag(
         "parts, sorted by length, in which a process computes its share of a batch: less memory and padding, "
@@ -153,9 +154,9 @@ class AutoencoderConfig:
     )
     codebook_size: int = flag("codes of VQ_AE_Model", 512, type=count(2, 10**6))
     commitment_cost: float = flag(
-        "beta of VQ_AE_Model: how strongly the encoder is held to its codes", 0.25, type=number(float, 0, 1e3)
+        "beta of VQ_AE_Model: how strongly the encoder is held to its codes", 0.25, type=WEIGHT
     )
-    ema_decay: float = flag("largest decay of the averaged weights; 0: none", 0.999, type=number(float, 0, 1))
+    ema_decay: float = flag("largest decay of the averaged weights; 0: none", 0.999, type=SHARE)
 
 
 @dataclass(frozen=True)
@@ -166,15 +167,11 @@ class ReconstructionLoss:
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
     recons_loss: str = flag("reconstruction loss", "l1_smooth", choices=("l1_smooth", "mse"))
-    aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=number(float, 0, 1e3))
-    root_weight: float = flag("weight of the four root columns", 1.0, type=number(float, 0, 1e3))
-    velocity_weight: float = flag(
-        "weight of the joints' velocities in the world", 0.1, type=number(float, 0, 1e3)
-    )
+    aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=WEIGHT)
+    root_weight: float = flag("weight of the four root columns", 1.0, type=WEIGHT)
+    velocity_weight: float = flag("weight of the joints' velocities in the world", 0.1, type=WEIGHT)
     path_weight: float = flag(
-        "weight of the root's path: its place and heading from the first frame on",
-        0.05,
-        type=number(float, 0, 1e3),
+        "weight of the root's path: its place and heading from the first frame on", 0.05, type=WEIGHT
     )
     path_ramp: int = flag("steps over which path_weight rises to its value", 500, type=count())
 
@@ -186,14 +183,18 @@ class GeneratorConfig:
     text_encoder: str
     text_dim: int
     model: str = flag(f"KIND-HEAD-SIZE, one of {', '.join(MARDM_models)}", "MARDM-SiT-XL")
-    diffmlps_batch_mul: int = flag("noise draws per hidden token and step", 4, type=count(1, 64))
+    diffmlps_batch_mul: int = flag(
+        "noise draws per hidden token and step", GeneratorOptions.diffmlps_batch_mul, type=count(1, 64)
+    )
     ddpm_steps: int = flag(
         "steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling",
         50,
         type=count(2, 10**4),
     )
-    cond_drop_prob: float = flag("share of texts left out, for guidance", 0.1, type=number(float, 0, 1))
-    dropout: float = flag("dropout of the Transformer", 0.2, type=number(float, 0, 0.9))
+    cond_drop_prob: float = flag(
+        "share of texts left out, for guidance", GeneratorOptions.cond_drop_prob, type=SHARE
+    )
+    dropout: float = flag("dropout of the Transformer", GeneratorOptions.dropout, type=number(float, 0, 0.9))
     raw_targets: bool = flag("do not standardise the targets, as MARDM", False)
     attention: str = flag(
         "initialisation: heads at neighbouring tokens by a learned bias for each offset (relative_bias) or "
@@ -203,27 +204,31 @@ class GeneratorConfig:
     )
     text_tokens: str = flag(
         "on: the Transformer attends to the words of a text; off: to the pooled vector alone, as MARDM",
-        "off",
+        GeneratorOptions.text_tokens,
         choices=("on", "off"),
     )
-    head_width: int = flag("width of the head's network; 0: that of its size", 0, type=count(0, 8192))
+    head_width: int = flag(
+        "width of the head's network; 0: that of its size", GeneratorOptions.head_width, type=count(0, 8192)
+    )
     softmax_coordinates: str = flag(
         "Softmax head: the coordinates of a token are drawn independently, or each given those before it",
         GeneratorOptions.softmax_coordinates,
         choices=COORDINATES,
     )
-    text_refiner: int = flag("layers applied to the words before the Transformer", 1, type=count(0, 8))
+    text_refiner: int = flag(
+        "layers applied to the words before the Transformer", GeneratorOptions.text_refiner, type=count(0, 8)
+    )
     pooled_drop_prob: float = flag(
         "share of texts whose pooled vector is left out, so that only the words remain",
-        0.5,
-        type=number(float, 0, 1),
+        GeneratorOptions.pooled_drop_prob,
+        type=SHARE,
     )
     noise_replacements: bool = flag(
         "replace hidden continuous latents by noise, as MARDM, not by real tokens", False
     )
     max_motion_length: int = flag("longest motion, in frames", MAX_FRAMES, type=count(4, 10**4))
     unit_length: int = flag("frames per token, always 4", 4, type=count(4, 4))
-    ema_decay: float = flag("largest decay of the averaged weights", 0.9999, type=number(float, 0, 1))
+    ema_decay: float = flag("largest decay of the averaged weights", 0.9999, type=SHARE)
     autoencoder: dict | None = None  # the one whose tokens it learns: see TrainedAutoencoder.tie
 
 
@@ -240,18 +245,14 @@ class DistillationConfig:
     )
     draws: int = flag("noise draws per hidden token and step", 4, type=count(1, 8))
     teacher_steps: int = flag(
-        "midpoint steps of the teacher; a DDPM teacher takes --sampler_steps instead",
-        8,
-        type=count(1, 1000),
+        "midpoint steps of the teacher; a DDPM teacher takes --sampler_steps", 8, type=count(1, 1000)
     )
     null: bool = flag("the head also reads the unconditional z: two Transformer passes per round", False)
     own_motions: float = flag(
-        "share of clips replaced by what the student itself generates for their captions",
-        0.0,
-        type=number(float, 0, 1),
+        "share of clips replaced by what the student itself generates for their captions", 0.0, type=SHARE
     )
-    ema_decay: float = flag("largest decay of the averaged weights", 0.999, type=number(float, 0, 1))
-    teacher: dict | None = None  # the generator: name, model, file, step, sha256 of its weights
+    ema_decay: float = flag("largest decay of the averaged weights", 0.999, type=SHARE)
+    teacher: dict | None = None  # the generator: see Generator.tie
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ class TrainingConfig:
     milestones: tuple[int, ...] = flag(
         "steps at which the learning rate is multiplied by lr_decay", (), type=count(), nargs="*"
     )
-    lr_decay: float = flag("factor at each milestone", 0.1, type=number(float, 0, 1))
+    lr_decay: float = flag("factor at each milestone", 0.1, type=SHARE)
     schedule: str = flag(
         "learning rate after the warm-up: a cosine down to 0, or constant between the milestones",
         "milestones",
@@ -326,7 +327,7 @@ class SamplingFlags:
 class EvaluationConfig:
     """The rules of an evaluation."""
 
-    seed: int = 3407
+    seed: int = SEED
     repeat_times: int = flag("repeats of the evaluation", 20, type=count(1, 10**4))
     split: str = flag("clips to evaluate on; val to choose settings", "test", choices=("test", "val"))
     protocol: str = flag(

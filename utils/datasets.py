@@ -155,10 +155,16 @@ class Normalizer:
         return cls(*rows)
 
     def __call__(self, motion):
-        return (motion - self.mean.to(motion)) / self.std.to(motion)
+        mean, std = self._like(motion)
+        return (motion - mean) / std
 
     def inverse(self, motion):
-        return motion * self.std.to(motion) + self.mean.to(motion)
+        mean, std = self._like(motion)
+        return motion * std + mean
+
+    def _like(self, motion):
+        """Mean and std in its precision and on its device, without waiting for that."""
+        return (row.to(motion, non_blocking=True) for row in (self.mean, self.std))
 
 
 @dataclass
@@ -261,8 +267,7 @@ class TextMotionSet(Dataset):
     def __getitem__(self, address):
         epoch, index = address
         clip, motion = self.clips[index], self.clips[index].motion
-        draw = rng(Purpose.CROP, self.seed, epoch, index)
-        caption = clip.captions[draw.integers(len(clip.captions))]
+        caption, draw = self._draw_caption(epoch, index)
         frames = min(len(motion), self.max_frames) // STRIDE * STRIDE
         start = 0
         if self.crop:
@@ -270,6 +275,15 @@ class TextMotionSet(Dataset):
             start = int(draw.integers(len(motion) - frames + 1))
         text = None if self.embeddings is None else self.embeddings[caption.text]
         return self.normalizer(tensor(motion[start : start + frames])), clip.name, caption, text, index
+
+    def caption(self, epoch, index):
+        """The caption of `self[epoch, index]`, without its motion."""
+        return self._draw_caption(epoch, index)[0]
+
+    def _draw_caption(self, epoch, index):
+        """-> a caption of the clip, the generator of what else it draws"""
+        draw, captions = rng(Purpose.CROP, self.seed, epoch, index), self.clips[index].captions
+        return captions[draw.integers(len(captions))], draw
 
 
 def tensor(rows):
@@ -281,7 +295,7 @@ class AddressedBatches(Sampler):
     """Batches of (epoch, index) pairs, shuffled by address (seed, epoch), from batch `start` on. A sampler to
     resume with.
 
-    lengths [n]: within a batch the clips are sorted by them, so that a piece of a batch holds clips of like
+    lengths [n]: within a batch the clips are sorted by them, so that a micro-batch holds clips of like
     length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
     which clips make a batch.
     """
@@ -295,9 +309,7 @@ class AddressedBatches(Sampler):
         return max(math.ceil(self.n / self.batch_size) - self.start, 0)
 
     def __iter__(self):
-        order = np.arange(self.n)
-        if self.shuffle:
-            order = rng(Purpose.ORDER, *self.address).permutation(self.n)
+        order = rng(Purpose.ORDER, *self.address).permutation(self.n) if self.shuffle else np.arange(self.n)
         for first in range(self.start * self.batch_size, self.n, self.batch_size):
             rows = order[first : first + self.batch_size]
             if self.lengths is not None:

@@ -149,7 +149,7 @@ class EvaluationRun:
 
     def captions(self, repeat=0):
         """The captions of this repeat -> their tokens, their texts."""
-        chosen = [self.dataset[(repeat, i)][2] for i in range(len(self.dataset))]
+        chosen = [self.dataset.caption(repeat, i) for i in range(len(self.dataset))]
         return [caption.tokens for caption in chosen], [caption.text for caption in chosen]
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
@@ -161,7 +161,7 @@ class EvaluationRun:
         if pred is not real:
             values |= self._distances(real, pred)(rows)
         fixed = Metrics(**values, multimodality=multimodality, n_real=len(rows), n_pred=len(rows))
-        return replace(fixed, **self._drawn(pred, rows, repeat, rng))
+        return replace(fixed, **self._repeat_measures(pred, rows, repeat, rng))
 
     def repeats(self, produce, n, paired=False):
         """Metrics of `produce(repeat)` -> Motions in each of n repeats. -> Row
@@ -178,24 +178,25 @@ class EvaluationRun:
                 column.append(self.compare(self.real(repeat), produce(repeat), repeat, paired))
             else:
                 rows, rng = self._rows(repeat)
-                column.append(replace(first, **self._drawn(pred, rows, repeat, rng)))
+                column.append(replace(first, **self._repeat_measures(pred, rows, repeat, rng)))
         return Row(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
         """95% half widths over clips of what `compare` measures in repeat 0, but diversity; R-precision in
-        pools of its own. -> dict. A clip and its mirror image are drawn together.
+        pools drawn for this interval alone, not those of `compare`. -> dict. A clip and its mirror image are
+        drawn together.
         """
         kept, rng = self._rows(0)
         if len(kept) < 4:
             return {}
-        sums = self._kinematics(real, pred, paired) | self._answers(pred, kept, 0, rng)
+        sums = self._kinematics(real, pred, paired) | self._caption_matching(pred, kept, 0, rng)
         distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
 
         def measure(half):
             rows = kept[half]
             return ratios(sums, rows) | distances(rows)
 
-        rng = counter_rng.rng(Purpose.BOOTSTRAP, self.config.seed)
+        rng = counter_rng.rng(Purpose.HALVES, self.config.seed)
         return metrics.half_width(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
 
     def multimodality(self, mardm, ae, sampling, repeat=0):
@@ -268,15 +269,15 @@ class EvaluationRun:
                 self._groups = np.zeros(len(self.dataset), dtype=int)
         return self._groups
 
-    def _drawn(self, pred, rows, repeat, rng):
+    def _repeat_measures(self, pred, rows, repeat, rng):
         """The measures that depend on the captions, pools and pairs of a repeat."""
         values, n = {}, len(rows)
         if self.evaluator is not None and n > 1:
             pairs = metrics.draw_pairs(n, metrics.diversity_pairs(n), rng)
             values["diversity"] = metrics.diversity(pred.embeddings[rows], *pairs)
-        return values | ratios(self._answers(pred, rows, repeat, rng), rows)
+        return values | ratios(self._caption_matching(pred, rows, repeat, rng), rows)
 
-    def _answers(self, pred, rows, repeat, rng):
+    def _caption_matching(self, pred, rows, repeat, rng):
         """Per-clip (numerator, denominator) [N,2] of the measures of how well it matches its caption."""
         if self.evaluator is None:
             return {}

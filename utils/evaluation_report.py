@@ -53,17 +53,17 @@ MEASURES = {
 }
 
 
-def make_evaluation(run, config, autoencoder, clips, device, embeddings=None):
+def make_evaluation(run_config, config, autoencoder, clips, device, embeddings=None):
     """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun
 
     embeddings: of the captions, where motions are generated from them; that needs an evaluator (BadInput).
     """
     distributed.refuse_several("an evaluation")
     parent = config.protocol == "parent"
-    root = find_dataset(run.dataset_name, run.dataset_dir, trained_on=autoencoder.spec)[1]
+    root = find_dataset(run_config.dataset_name, run_config.dataset_dir, trained_on=autoencoder.spec)[1]
     files = {"eval_mean_std": config.eval_mean_std, "glove_dir": config.glove_dir}
     required = embeddings is not None
-    evaluator = TextMotionEvaluator.load(run, autoencoder.spec, device, **files, required=required)
+    evaluator = TextMotionEvaluator.load(run_config, autoencoder.spec, device, **files, required=required)
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)
     if parent and len(clips) < metrics.POOL:
@@ -164,7 +164,7 @@ def nearest_rows(distances, rng):
     return np.where(equals, rng.random(distances.shape), -1).argmax(axis=1)
 
 
-def label_ceiling(evaluation):
+def mean_label_ceiling(evaluation):
     """R-precision of an oracle that knows the labels, mean over 20 draws -> [3]; None without labels."""
     if evaluation.labels is None or len(evaluation.labels) < metrics.POOL:
         return None
@@ -217,7 +217,7 @@ class Report:
         if evaluation.evaluator is not None:
             width = evaluation.evaluator.width
             self.log(f"n = {n} real, {n} predicted clips; embedding {width} wide; protocol {config.protocol}")
-        ceiling = label_ceiling(evaluation)
+        ceiling = mean_label_ceiling(evaluation)
         if ceiling is not None:
             text = " / ".join(f"{value:.3f}" for value in ceiling)
             self.log(f"ceiling of an oracle that knows the labels, top 1/2/3: {text}")

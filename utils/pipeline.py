@@ -15,6 +15,7 @@ from numbers import Integral, Real
 import torch
 
 from models.AE import STRIDE
+from models.counter_rng import SEED
 from models.LengthEstimator import MAX_FRAMES, LengthEstimator, sample_lengths
 from models.MARDM import MARDM
 from models.sampling import SamplingConfig
@@ -119,9 +120,8 @@ class Pipeline:
                     self.source, self.text_encoder, text.shape[-1], self.device, self.bundled
                 )
         shortest = -(-self.spec.min_frames // STRIDE)
-        return torch.where(
-            asked > 0, asked, sample_lengths(self.estimator(pooled_text(text)), shortest, seed).cpu()
-        )
+        estimated = sample_lengths(self.estimator(pooled_text(text)), shortest, seed)
+        return torch.where(asked > 0, asked, estimated)
 
     @torch.no_grad()
     def draw(self, text, lengths, sampling, keys):
@@ -143,7 +143,7 @@ class Pipeline:
         ends = m_lens.tolist()
         return tuple([x[:n] for x, n in zip(rows.cpu().numpy(), ends)] for rows in (motion, joints))
 
-    def generate(self, prompts, seconds=None, seed=3407, cfg=None, **settings):
+    def generate(self, prompts, seconds=None, seed=SEED, cfg=None, **settings):
         """Motions for a list of prompts -> list of `motion.export.Motion`: .joints [n,J,3] in the skeleton's
         unit (metres), .features [n,D], .save("walk.bvh"), .show() in a notebook.
 

@@ -72,6 +72,7 @@ def captioned_sets(autoencoder, root, encoder_name, device, words, max_frames, s
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
         text, width = embed_captions([train_clips, val_clips], encoder_name, root, device, words)
     train_set = TextMotionSet(train_clips, normalizer, text, max_frames, crop=True, seed=seed)
+    # val has seed 0 in every run: the same captions, whatever the training draws
     return train_set, TextMotionSet(val_clips, normalizer, text, max_frames), width
 
 

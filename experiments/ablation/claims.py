@@ -87,16 +87,16 @@ def measured(record, name, metric="fid", evaluation="test_latest"):
     return Numbers({a: float(np.mean(values)) for a, values in found.items()}, clips)
 
 
-def growth(record, arm, snap="step", metric="fid", last=-1):
-    """Of the error from the first quarter of a story to another. -> Numbers"""
+def growth(record, arm, snap="step", metric="fid", quarter=-1):
+    """How much larger the error is in this quarter of a story than in its first. -> Numbers"""
     found, halves = {}, [0.0]
     for run, evaluations in record["runs"].items():
         match = re.fullmatch(rf"{arm}_(\d+)_\d+", run)
         if match and f"stories_{snap}" in evaluations:
-            first, other = (evaluations[f"stories_{snap}"]["quarters"][i] for i in (0, last))
+            first, other = (evaluations[f"stories_{snap}"]["quarters"][i] for i in (0, quarter))
             found.setdefault(int(match[1]), []).append(other[metric] - first[metric])
             halves.append(math.hypot(first["half_clips"][metric], other["half_clips"][metric]))
-    clips = max(halves) if last else 0.0
+    clips = max(halves) if quarter else 0.0
     return Numbers({a: float(np.mean(values)) for a, values in found.items()}, clips)
 
 

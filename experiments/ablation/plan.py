@@ -22,7 +22,7 @@ ARMS = {  # generator, its autoencoder, its own flags
     "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
     "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
 }
-TOLD = ("continuous", "narrow", "fsq")  # as stories
+STORY_ARMS = ("continuous", "narrow", "fsq")  # as stories
 DIFFUSION = ("continuous", "narrow", "fsq", "finer", "vq")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
 NARROWED = ("continuous", "narrow", "fsq", "vq")  # also with narrower heads
@@ -174,10 +174,11 @@ class Plan:
             for word in (f"--{key}", *map(str, value if isinstance(value, list) else [value]))
         ]
         here = (*self.common, "--name", run, "--model", model)
-        pace = f"--width {self.size.ae_width} --recipe mardm --root_weight 4 --batch_size {self.size.batch} "
-        pace += f"--max_iters {steps} --lr 1e-3 --warm_up_iter 100 --lr_decay 0.3 --seed {seed} "
-        pace += f"--milestones {steps * 13 // 20} {steps * 7 // 8}"
-        yield Job(run, "train", ("train_AE.py", *here, *flags, *pace.split()), ("prepare/evaluator",))
+        settings = f"--width {self.size.ae_width} --recipe mardm --root_weight 4 "
+        settings += f"--batch_size {self.size.batch} "
+        settings += f"--max_iters {steps} --lr 1e-3 --warm_up_iter 100 --lr_decay 0.3 --seed {seed} "
+        settings += f"--milestones {steps * 13 // 20} {steps * 7 // 8}"
+        yield Job(run, "train", ("train_AE.py", *here, *flags, *settings.split()), ("prepare/evaluator",))
         more = ("--baselines",) if run == REFERENCE else ()
         more += ("--repeat_times", str(self.size.repeats), "--record", "test")
         yield Job(run, "test", ("evaluation_AE.py", *here, *more), (f"{run}/train",))
@@ -189,11 +190,12 @@ class Plan:
     def training(self, arm, seeds, *flags, run=None, search=False):
         """seeds: of the autoencoder and the generator. Once searched, at the rate that was chosen."""
         run, steps = run or run_of(arm, seeds), self.size.steps
-        pace = f"--batch_size {self.size.batch} --max_iters {steps} --warm_up_iter 100 --lr_decay 0.3 "
-        pace += f"--milestones {steps * 2 // 3} {steps * 9 // 10} --seed {seeds[1]} --ema_decay 0.999 "
-        pace += "--dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation "
-        pace += f"--eval_every {self.size.eval_every}"
-        command = ("train_MARDM.py", *self.named(arm, run, seeds[0]), *ARMS[arm][2], *pace.split(), *flags)
+        settings = f"--batch_size {self.size.batch} --max_iters {steps} --warm_up_iter 100 --lr_decay 0.3 "
+        settings += f"--milestones {steps * 2 // 3} {steps * 9 // 10} --seed {seeds[1]} --ema_decay 0.999 "
+        settings += "--dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation "
+        settings += f"--eval_every {self.size.eval_every}"
+        flags = *ARMS[arm][2], *settings.split(), *flags
+        command = ("train_MARDM.py", *self.named(arm, run, seeds[0]), *flags)
         needs = f"{ARMS[arm][1]}_{seeds[0]}/train"
         return Job(run, "train", command, (needs,), "" if search else arm)
 
@@ -228,7 +230,7 @@ class Plan:
             run = run_of(f"{arm}_w{width}", seeds)
             yield self.training(arm, seeds, "--head_width", str(width), run=run)
             yield self.evaluation(arm, seeds, "test_latest", "--checkpoint", "latest", run=run)
-        for seeds, arm in product(self.seeds, TOLD):
+        for seeds, arm in product(self.seeds, STORY_ARMS):
             yield from self.stories(arm, seeds)
 
     def cheaper_drawing(self, arm, seeds):
@@ -238,8 +240,8 @@ class Plan:
             if arm == "fsq" or snap == "step":
                 flags = (*latest, "--snap", snap, "--sampler_steps", str(n))
                 yield self.evaluation(arm, seeds, f"snap_{snap}_{n}", *flags)
-        pace = f"--batch_size 4 --max_iters {self.size.distillation} --warm_up_iter 50 --teacher_steps 4"
-        command = ("distill_MARDM.py", *self.named(arm, run, seeds[0]), *latest, *pace.split())
+        settings = f"--batch_size 4 --max_iters {self.size.distillation} --warm_up_iter 50 --teacher_steps 4"
+        command = ("distill_MARDM.py", *self.named(arm, run, seeds[0]), *latest, *settings.split())
         yield Job(run, "distill", command, (f"{run}/train",))
         yield self.evaluation(arm, seeds, "onestep", *latest, "--sampler", "onestep", after="distill")
 

@@ -81,7 +81,7 @@ def main(argv=None):
                 "physical": np.nan if physical is None else physical,
             }
 
-        values, rng = measure(np.arange(len(at))), counter_rng.rng(Purpose.BOOTSTRAP, config.seed, quarter)
+        values, rng = measure(np.arange(len(at))), counter_rng.rng(Purpose.HALVES, config.seed, quarter)
         quarters.append(values | {"n": len(at), "half_clips": half_width(measure, np.arange(len(at)), rng)})
         print(f"quarter {quarter + 1}: {values}")
     record = {"command": command_line(), "flags": vars(args), "seconds": time.time() - begun}

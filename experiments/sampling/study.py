@@ -20,7 +20,6 @@ same noise for all solvers, so that a token that lands elsewhere does not move t
 
 import copy
 import fnmatch
-import functools
 import json
 import time
 from dataclasses import asdict, replace
@@ -181,7 +180,6 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     clips = load_clips(spec, root, config.split)
     embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
     evaluation = make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
-    evaluation.captions = functools.cache(evaluation.captions)
     base = SamplingConfig(time_steps=ROUNDS[0], cfg=spec.cfg, sampler="midpoint", sampler_steps=4)
     base = replace(base, order="random", seed=config.seed)
     real = evaluation.real()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from models.counter_rng import SEED
 from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
 from motion.files import whole_file
@@ -45,7 +46,7 @@ class BvhConfig:
         nargs=3,
         metavar=("TRAIN", "VAL", "TEST"),
     )
-    seed: int = flag("of the split", 3407, type=count())
+    seed: int = flag("of the split", SEED, type=count())
     num_workers: int = flag("processes [all cores]", os.cpu_count() or 1, type=count(1, 256))
 
 

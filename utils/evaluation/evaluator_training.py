@@ -54,10 +54,11 @@ def same_caption(captions, device):
 
 
 class Evaluator(nn.Module):
-    """`parts`: name in the checkpoint -> module; `more`: what a training needs besides; `constants`:
-    what the checkpoint holds besides weights."""
+    """`parts`: name in the checkpoint -> module; `training_parts`: what a training needs besides;
+    `constants`: what the checkpoint holds besides weights.
+    """
 
-    more = {}
+    training_parts = {}
 
     def after_step(self, step):
         pass
@@ -73,7 +74,7 @@ class Evaluator(nn.Module):
 class Matching(Evaluator):
     """The three networks whose Euclidean distances make FID, R-precision, Matching and Diversity."""
 
-    share = 1.0  # of the epochs
+    epoch_share = 1.0  # of the epochs
 
     def __init__(self, dim, sizes, words, loss):
         super().__init__()
@@ -95,10 +96,10 @@ class Matching(Evaluator):
         return self.distance_loss(distance, same_caption(batch.captions, distance.device))
 
 
-class Words(Evaluator):
+class WordStates(Evaluator):
     """The networks of `word_networks`: captions as word states of a frozen encoder, which batches bring."""
 
-    share = 1.0
+    epoch_share = 1.0
 
     def __init__(self, sizes, text_encoder):
         super().__init__()
@@ -106,7 +107,8 @@ class Words(Evaluator):
         self.ema = EMA(self.model, EMA_DECAY)
         self.averaged = self.ema.model  # judges: a small val split chooses among single epochs by chance
         self.config = {"sizes": sizes, "text_encoder": text_encoder}
-        self.parts, self.more, self.constants = {"word_matching": self.averaged}, {"trained": self.model}, {}
+        self.parts, self.constants = {"word_matching": self.averaged}, {}
+        self.training_parts = {"trained": self.model}
 
     def after_step(self, step):
         self.ema.update(self.model, step)
@@ -124,9 +126,9 @@ class Words(Evaluator):
 class Contrast(Evaluator):
     """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
 
-    share = 0.5  # of the epochs: steps are expensive, convergence is faster (dropout would double their time)
+    epoch_share = 0.5  # of the epochs: steps are expensive, convergence is faster
 
-    def __init__(self, dim, captions, d_model=64, layers=2, heads=4, dropout=0.0):
+    def __init__(self, dim, captions, d_model=64, layers=2, heads=4):
         super().__init__()
         words = [split_words(caption) for caption in captions]
         vocabulary = sorted({word for caption in words for word in caption})
@@ -136,9 +138,9 @@ class Contrast(Evaluator):
             d_model=d_model,
             layers=layers,
             heads=heads,
-            tokens=(self.tokenize.size, self.tokenize.context),
+            vocabulary_size=self.tokenize.size,
+            context=self.tokenize.context,
             out=d_model,
-            dropout=dropout,
         )
         self.config, self.parts = {"contrast_heads": heads}, {"contrast_model": self.model}
         self.constants = {"vocabulary": vocabulary}
@@ -169,11 +171,12 @@ def mean_r_precision(model, dataset, batch_size, seed, device, repeats):
 
 
 def reachable(dataset, seed, repeats):
-    """R-precision top-3 of an evaluator without error: the clips of a pool of which a caption was said are
-    equally near to it. The draws are those of `r_precision`. -> float"""
+    """R-precision top-3 of a perfect evaluator, which cannot tell apart the clips of a pool that share the
+    drawn caption. Same captions and pools as `mean_r_precision`. -> float
+    """
     said, hits = [{caption.text for caption in clip.captions} for clip in dataset.clips], []
     for repeat in range(repeats):
-        drawn = [dataset[(repeat, i)][2].text for i in range(len(dataset))]
+        drawn = [dataset.caption(repeat, i).text for i in range(len(dataset))]
         pools = metrics.draw_pools(len(dataset), counter_rng.rng(Purpose.EVALUATION, seed, repeat))
         for indices, scored in pools:
             alike = [sum(drawn[i] in said[j] for j in indices) for i in indices[:scored]]

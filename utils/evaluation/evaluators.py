@@ -45,12 +45,12 @@ class TextMotionEvaluator:
     known: dict = field(default_factory=dict)  # (tower, caption) -> its embedding
 
     @classmethod
-    def load(cls, run, spec, device, eval_mean_std=None, glove_dir="./glove", required=False):
-        """The data set's evaluator, with its contrast model where present. run: RunConfig.
+    def load(cls, run_config, spec, device, eval_mean_std=None, glove_dir="./glove", required=False):
+        """The data set's evaluator, with its contrast model where present.
 
         Where there is none: BadInput if it is required, else None.
         """
-        path = Run.of(run, MATCHING).model / "finest.tar"
+        path = Run.of(run_config, MATCHING).model / "finest.tar"
         if not path.is_file():
             if required:
                 raise BadInput(f"no evaluator for {spec.name} at {path}: train one with train_Evaluators.py")
@@ -65,9 +65,13 @@ class TextMotionEvaluator:
         for name, network in networks.items():
             load_into(network, state.fields[name], path)
             network.to(device).eval().requires_grad_(False)
-        own = Normalizer.load(eval_mean_std, spec.dim) if eval_mean_std else normalizer_of(run, spec, state)
+        own = (
+            Normalizer.load(eval_mean_std, spec.dim)
+            if eval_mean_std
+            else normalizer_of(run_config, spec, state)
+        )
         evaluator = kind(networks, own, words, test=state.numbers("test"))
-        evaluator._load_contrast(Run.of(run, CONTRAST).model / "finest.tar", spec, device)
+        evaluator._load_contrast(Run.of(run_config, CONTRAST).model / "finest.tar", spec, device)
         return evaluator
 
     def _load_contrast(self, path, spec, device):
@@ -76,12 +80,12 @@ class TextMotionEvaluator:
         state = State(load_state(path), path)
         weights, vocabulary = state.fields.get("contrast_model"), state.list_of("vocabulary", str)
         sizes = contrast_sizes(weights, path, heads=state.part("config").whole("contrast_heads", 1, 64, 8))
-        if not vocabulary and sizes["tokens"][1] != CLIP_TOKENS:
+        if not vocabulary and sizes["context"] != CLIP_TOKENS:
             raise BadInput(
                 f"{path} is no contrast evaluator: a vocabulary or {CLIP_TOKENS} positions expected"
             )
         try:
-            self.tokenize = WordTokens(vocabulary, sizes["tokens"][1]) if vocabulary else ClipTokens()
+            self.tokenize = WordTokens(vocabulary, sizes["context"]) if vocabulary else ClipTokens()
         except (OSError, ValueError) as error:
             print(f"CLIP score is left out: {path} needs CLIP's tokenizer ({str(error).splitlines()[0]})")
             return

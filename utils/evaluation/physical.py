@@ -11,11 +11,12 @@ from scipy.stats import wasserstein_distance
 
 HEADING_SIGMA = 5  # frames of smoothing
 WALKING = 0.5  # m/s of the real clip's root: above, the clip counts for the speed of walkers
-_OF_ENDS = ("speed", "speed_95", "acceleration", "jerk")
-_OF_ENDS += ("lateral", "up", "forward", "up_extent", "forward_extent")
-_ENDS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")  # KIT21: see Skeleton.feet
+_END_FEATURES = ("speed", "speed_95", "acceleration", "jerk")
+_END_FEATURES += ("lateral", "up", "forward", "up_extent", "forward_extent")
+# of KIT21: see Skeleton.feet
+_END_EFFECTORS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
 FEATURES = (
-    *(f"{end}_{name}" for name in _OF_ENDS for end in _ENDS),
+    *(f"{end}_{name}" for name in _END_FEATURES for end in _END_EFFECTORS),
     *("root_speed", "root_acceleration", "root_jerk"),
     *("skate", "path_displacement", "path_turning"),
 )

@@ -19,14 +19,14 @@ from motion.render.viewer import write_html
 from utils.data.bvh_dataset import Reading
 from utils.errors import BadInput
 from utils.flags import settled
-from utils.generation.draws import Texts, draw_each
 from utils.generation.edits import EditConfig, draw_edits, read_plan
+from utils.generation.independent import Texts, draw_each
 from utils.generation.prompts import parse_prompt, prompt_lines
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 
 PROMPT_LETTERS, STORY_LINES, OTHER_LETTERS = 1000, 6, 200
-STEPS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
+ROUNDS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
 CANDIDATES = 32  # for waypoints, of all variations together
 KEPT_RESULTS = 30
 NO_MOTION = "There is no motion, or it is no longer kept: press Generate first."
@@ -40,7 +40,7 @@ class Request:
     frames: tuple  # of each; 0 = estimated from the text
     seed: int
     cfg: float
-    steps: int
+    rounds: int
     variations: int
     waypoints: str = ""
     change: tuple = ()  # of an edit: the number of the variation that is changed, sections
@@ -111,7 +111,7 @@ def _drawing(fields):
     return {
         "seed": int(bounded(fields["seed"], "The seed", *SEED, whole=True)),
         "cfg": bounded(fields["cfg"], "The guidance", *GUIDANCE),
-        "steps": int(bounded(fields["steps"], "The number of rounds", *STEPS, whole=True)),
+        "rounds": int(bounded(fields["rounds"], "The number of rounds", *ROUNDS, whole=True)),
         "variations": int(bounded(fields["variations"], "The number of variations", *VARIATIONS, whole=True)),
     }
 
@@ -205,7 +205,7 @@ class Backend:
         return self._keep(request, motions, [line, notes[-1]], flags, text, plan.own)
 
     def _sampling(self, request):
-        settings = {"cfg": request.cfg, "time_steps": request.steps, "seed": request.seed}
+        settings = {"cfg": request.cfg, "time_steps": request.rounds, "seed": request.seed}
         return settled(replace(self.sampling, **settings), self.pipeline.mardm)
 
     def _keep(self, request, motions, notes, flags, text, own=None):
@@ -244,7 +244,7 @@ class Backend:
         flags |= {
             "--seed": request.seed,
             "--cfg": f"{request.cfg:g}",
-            "--time_steps": request.steps,
+            "--time_steps": request.rounds,
             "--repeat_times": request.variations,
         }
         words = [word for flag, value in flags.items() for word in spelled(flag, value)]

@@ -12,14 +12,14 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.app_backend import (
     GUIDANCE,
-    STEPS,
+    ROUNDS,
     VARIATIONS,
     check_edit,
     check_request,
     duration_range,
 )
 
-FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "steps", "variations", "waypoints", "weights")
+FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "rounds", "variations", "waypoints", "weights")
 CHANGE = ("prompt", "sections", "which", *FIELDS[3:7])
 WEIGHTS = {  # of the repository: what they are for
     "demo": "demo: a few actions, reliable",
@@ -51,7 +51,7 @@ def build(backends):
     """The page, not yet served. backends: by the name of their weights, the first one chosen."""
     first = next(iter(backends.values()))
     gr, sampling = gradio(first.folder), first.sampling
-    rounds = settled(sampling, first.pipeline.mardm).time_steps
+    usual_rounds = settled(sampling, first.pipeline.mardm).time_steps
     ranges = [duration_range(backend.pipeline.spec) for backend in backends.values()]
     shortest, longest = min(low for low, _ in ranges), max(high for _, high in ranges)
     step = max(STRIDE / backend.pipeline.spec.fps for backend in backends.values())
@@ -124,7 +124,9 @@ def build(backends):
                 with gr.Accordion("More", open=False):
                     seed = gr.Number(sampling.seed, label="Seed", precision=0)
                     cfg = gr.Slider(*GUIDANCE, sampling.cfg, step=0.1, label="Guidance (1 = off)")
-                    steps = gr.Slider(*STEPS, min(rounds, STEPS[1]), step=1, label="Unmasking rounds")
+                    rounds = gr.Slider(
+                        *ROUNDS, min(usual_rounds, ROUNDS[1]), step=1, label="Unmasking rounds"
+                    )
             with gr.Column(scale=5, min_width=320):
                 viewer = gr.HTML(WELCOME, elem_id="viewer", padding=False)
                 line = gr.Markdown()
@@ -146,7 +148,7 @@ def build(backends):
             lambda on: gr.update(visible=not on), estimate, seconds, queue=False, api_visibility="private"
         )
         alone = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "drawing"}
-        drawing, shown = [seed, cfg, steps, variations], [viewer, files, line, command, bar]
+        drawing, shown = [seed, cfg, rounds, variations], [viewer, files, line, command, bar]
         asked = [prompt, estimate, seconds, *drawing, waypoints, weights]
         gr.on([go.click, prompt.submit], generate, asked, shown, **alone)
         gr.on([redo.click, other.submit], change, [other, sections, which, *drawing], shown, **alone)

@@ -10,9 +10,12 @@ from motion.feet import stretches
 CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
 
 
+MOST_REPEATS = 100_003  # of a sample, before their keys are those of the next one
+
+
 def part_key(sample, repeat):
     """Key of a motion's noise (MARDM.generate): sample k of a list and part k of a story have the same."""
-    return sample * 100_003 + repeat
+    return sample * MOST_REPEATS + repeat
 
 
 def window_around(first, last, open_until):
@@ -43,12 +46,12 @@ def windows(hidden):
 
 
 @torch.no_grad()
-def draw_hidden(pipeline, text, tokens, hidden, sampling, repeats):
-    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. repeats: n integers."""
+def draw_hidden(pipeline, text, tokens, hidden, sampling, keys):
+    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. keys: n integers."""
     tokens = tokens.clone()
     for k, (window, mask) in enumerate(windows(hidden)):
-        keys = [part_key(k, repeat) for repeat in repeats]
-        tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, keys)
+        own = [part_key(k, key) for key in keys]
+        tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, own)
     return tokens
 
 

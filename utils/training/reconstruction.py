@@ -56,7 +56,9 @@ class Reconstruction:
     def _path_errors(self, real, recons):
         """Of place and heading of the root [B,T,3]."""
         unit = self.spec.skeleton.unit_m
-        scale = real.new_tensor([unit, unit, ARM]) / PATH_ERROR
+        scale = real.new_full((3,), unit)  # filled on the device: a copy of the host's numbers would wait
+        scale[2] = ARM
+        scale = scale / PATH_ERROR
         return smooth_l1_loss(*(root_path(x) * scale for x in (recons, real)), reduction="none")
 
 

@@ -26,7 +26,11 @@ def measure_targets(ae, train_set, loading, device):
 
 
 def keep_real_tokens(ae, train_set, device, clips=256):
-    """Random replacements of continuous latents are tokens of these many clips, spread over the set."""
+    """Random replacements of continuous latents are tokens of these many clips, spread over the set; those of
+    other autoencoders come from their code book.
+    """
+    if ae.codebook_size is not None:
+        return
     chosen = torch.linspace(0, len(train_set) - 1, min(clips, len(train_set))).long().tolist()
     batch = collate([train_set[0, i] for i in chosen])
     ae.keep_real_tokens(batch.motion.to(device), batch.m_lens)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from utils import distributed
 from utils.checkpoints import FORMAT, save_state
-from utils.cli import record
+from utils.cli import write_opt_json
 from utils.datasets import shared_loader
 from utils.errors import BadInput
 from utils.randomness import reseed
@@ -40,15 +40,7 @@ from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
     *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
-    *(
-        "lr",
-        "weight_decay",
-        "warm_up_iter",
-        "milestones",
-        "lr_decay",
-        "schedule",
-        "clip_norm",
-    ),  # from here on
+    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay", "schedule", "clip_norm"),  # from now on
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
@@ -90,7 +82,7 @@ class TrainingLoop:
         self.parts, self.best, self.constants = parts, best, {"format": FORMAT, **constants}
         if not training.is_continue and run.latest.is_file():
             remedy = "go on with --is_continue, choose another --name, or remove it"
-            distributed.on_main(refuse, f"{run.latest} exists: {remedy}")
+            distributed.on_main(raise_bad_input, f"{run.latest} exists: {remedy}")
         self.progress = self._restore() if training.is_continue else Progress()
         self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
@@ -99,7 +91,7 @@ class TrainingLoop:
         distributed.on_main(self._open)
 
     def _open(self):
-        record(self.constants.get("config", {}), self.run.root)
+        write_opt_json(self.constants.get("config", {}), self.run.root)
         for leftover in self.run.model.glob(".part-*"):  # of a save that was killed
             leftover.unlink()
         resumed = self.progress.total_it or None
@@ -238,7 +230,7 @@ class TrainingLoop:
         trouble = self.watch.look()
         if trouble:
             kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
-            distributed.on_main(refuse, f"{trouble}; {kept}; try a lower --lr")
+            distributed.on_main(raise_bad_input, f"{trouble}; {kept}; try a lower --lr")
 
     def _leave(self, number):
         self.save()
@@ -293,7 +285,10 @@ class TrainingLoop:
         """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
         states, file = [latest], self.run.model / self.best.file
         if file.is_file():
-            states.append(State(load_state(file), file))
+            kept = State(load_state(file), file)
+            with contextlib.suppress(BadInput):  # what another run left there is not this run's best
+                self._compare(kept.part("config").fields)
+                states.append(kept)
         best = None
         for kept in (state.numbers("best") or {} for state in states):
             if kept.get(self.best.metric) is not None and self.best.better(kept, best):
@@ -338,5 +333,5 @@ def read_back(run):
     raise BadInput(f"{trouble}; the save before it is whole (step {step}): {remedy}") from None
 
 
-def refuse(reason):
+def raise_bad_input(reason):
     raise BadInput(reason)

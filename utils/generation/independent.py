@@ -1,4 +1,4 @@
-"""Prompts that are drawn each by itself."""
+"""Motions of several prompts, each drawn on its own."""
 
 # N prompts, E text width
 
