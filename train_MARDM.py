@@ -28,6 +28,7 @@ from utils.config import (
     from_flags,
 )
 from utils.datasets import find_dataset, shared_loader
+from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
@@ -64,6 +65,24 @@ def flags():
     return parser
 
 
+def parse(argv):
+    """The flags; BadInput for one of another head, or of words where the text is pooled."""
+    args = flags().parse_args(argv)
+    check_name(args.model, MARDM_models, "--model")
+    words = args.text_tokens == "on"
+    heard = {
+        "ddpm_steps": "-DDPM-" in args.model,
+        "softmax_coordinates": "-Softmax-" in args.model,
+        "text_refiner": words,
+        "pooled_drop_prob": words,
+    }
+    for name in (name for name, used in heard.items() if not used):
+        if getattr(args, name) != getattr(GeneratorConfig, name):
+            text = f"--text_tokens {args.text_tokens}"
+            raise BadInput(f"--{name} has no effect on {args.model} with {text}: leave it out")
+    return args
+
+
 def tokenized(ae, batch, device):
     """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
     on_device = batch.to(device)
@@ -93,8 +112,7 @@ def validate(mardm, ae, val_set, loading, device):
 
 
 def main(argv=None):
-    args = flags().parse_args(argv)
-    check_name(args.model, MARDM_models, "--model")
+    args = parse(argv)
     source, machine = from_flags(WeightsConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     device = distributed.init_distributed(start(machine))

@@ -15,6 +15,7 @@ import evaluation_AE
 import evaluation_MARDM
 import sample
 import train_AE
+import train_Evaluators
 import train_MARDM
 from tests.conftest import ROOT
 from tests.tiny import PAIR, TRAIN_AE, TRAIN_MARDM, call, different_tensors, linked, where
@@ -135,6 +136,17 @@ BAD_INPUT = {
     ),
     "codes of no code book": (train_AE.main, "--model AE_Model --codebook_size 9", "--codebook_size has no"),
     "run that exists": (train_AE.main, TRAIN_AE, "--is_continue"),
+    "evaluator that exists": (train_Evaluators.main, "--epoch 1", "or remove "),
+    "steps of another head": (
+        train_MARDM.main,
+        f"{TRAIN_MARDM} --name new --ddpm_steps 9",
+        "--ddpm_steps has no effect on",
+    ),
+    "layers of no words": (
+        train_MARDM.main,
+        f"{TRAIN_MARDM} --name new --text_refiner 3",
+        "--text_tokens off: leave it out",
+    ),
     "missing checkpoint": (train_MARDM.main, f"{TRAIN_MARDM} --name new --ae_name nothing", "nothing"),
     "wrong generator": (train_MARDM.main, f"{TRAIN_MARDM} --name new --model MARDM-XXL", "MARDM-SiT-XL"),
     "generator of another family": (
@@ -169,6 +181,15 @@ def test_bad_input_gives_one_line_and_exit_2(world, tmp_path, capsys, case):
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error and mentions in error
     assert sorted(world.rglob("*")) == before, "something was half-written"
+
+
+def test_a_generator_is_not_trained_on_a_set_prepared_after_its_autoencoder(world, tmp_path, capsys):
+    home = tmp_path / "home"
+    shutil.copytree(world, home)
+    file = home / "datasets/Demo/Mean.npy"
+    np.save(file, np.load(file) + 0.1)
+    assert call(train_MARDM.main, f"{where(home)} {TRAIN_MARDM} --name new") == 2
+    assert "has other statistics" in capsys.readouterr().err and not (home / "checkpoints/Demo/new").exists()
 
 
 @pytest.mark.parametrize(

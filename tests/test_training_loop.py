@@ -1,5 +1,6 @@
 """The loop in trouble: what is not finite, full disks, damaged files, signals; and how a batch is split."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -17,6 +18,7 @@ from models.counter_rng import Purpose
 from models.counter_rng import rng as addressed
 from tests.conftest import ROOT
 from utils import distributed
+from utils.analysis.event_files import read_points
 from utils.checkpoints import Run
 from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.clips import Caption, Clip
@@ -159,11 +161,15 @@ def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_
 
 
 def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
-    """Of a run that was begun otherwise, whose latest.tar was removed, or of another distillation's head."""
+    """As the head of an older distillation, beside its teacher; in its own folder no run begins."""
     other, own = ({"config": {"seed": 1, "model": model}} for model in "AB")
     run = Rehearsal(tmp_path, constants=other, max_iters=5).train({"fid": 0.1}).run
     run.latest.unlink()
+    with pytest.raises(BadInput, match=f"net_best_fid.tar exists: .* or remove {run.root} to train anew"):
+        Rehearsal(tmp_path, constants=own, max_iters=2)
+    stale = run.best.rename(tmp_path / "stale.tar")
     Rehearsal(tmp_path, constants=own, max_iters=2).train()
+    stale.rename(run.best)
     resumed = Rehearsal(tmp_path, constants=own, is_continue=True, max_iters=4)
     assert resumed.loop.progress.best is None
     resumed.train({"fid": 0.5})
@@ -175,6 +181,22 @@ def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(BadInput, match="--is_continue: there is no .*latest.tar to go on from"):
         Rehearsal(tmp_path, is_continue=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_curves_of_an_attempt_that_was_killed_before_its_first_save_are_not_this_runs(tmp_path):
+    run = Rehearsal(tmp_path, log_every=1, max_iters=5).train().run
+    run.latest.unlink()
+    Rehearsal(tmp_path, log_every=1, max_iters=3).train()
+    steps, _, _ = read_points(run.model)["Train/loss"]
+    assert steps.tolist() == [1, 2, 3]
+
+
+def test_the_command_that_began_a_run_is_kept(tmp_path, monkeypatch):
+    for word, resumed in (("first", False), ("second", True), ("third", True)):
+        monkeypatch.setattr("sys.argv", ["train.py", word])
+        run = Rehearsal(tmp_path, is_continue=resumed, max_iters=2).train().run
+    record = json.loads((run.root / "opt.json").read_text())
+    assert record["command"].endswith("third") and record["begun_by"].endswith("first")
 
 
 def test_a_killed_saves_remains_are_cleared(tmp_path):

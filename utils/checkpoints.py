@@ -152,7 +152,7 @@ def _open_ae(state, source, device, model):
     model = model or stored or "AE_Model"
     check_name(model, AE_models, "--ae_model")
     if stored not in (None, model):
-        raise BadInput(f"{path} holds a {stored}, not a {model}: pass the one or the other --ae_name")
+        raise BadInput(f"{path} holds a {stored}, not a {model}: leave its model out, or name another run")
     weights = state.weights("ae", "an autoencoder")
     spec = _spec(source, config)
     ae = make_ae(

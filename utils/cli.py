@@ -110,11 +110,17 @@ def command_line(module=None, argv=None):
     return shlex.join([*first, *map(str, sys.argv[1:] if argv is None else argv)])
 
 
-def write_opt_json(config, folder):
-    """Write the command and what it was asked for (plain data) beside the run: opt.json."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "opt.json", json.dumps({"command": command_line(), "flags": config}, indent=1))
+def write_opt_json(config, folder, resumed=False):
+    """Write the command and what it was asked for (plain data) beside the run: opt.json. Of a resumed run it
+    also keeps the command that began it.
+    """
+    file, first = Path(folder) / "opt.json", command_line()
+    if resumed and file.is_file():
+        with contextlib.suppress(ValueError, AttributeError):  # edited by hand
+            before = json.loads(file.read_text(encoding="utf-8"))
+            first = before.get("begun_by", before.get("command", first))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps({"command": command_line(), "begun_by": first, "flags": config}, indent=1))
 
 
 def run(main, argv=None):

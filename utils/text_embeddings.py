@@ -15,7 +15,7 @@ from models.TextEncoder import TextEncoder
 from utils import distributed
 from utils.data.cache_file import read_cache, write_cache
 from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet
+from utils.datasets import Normalizer, TextMotionSet
 from utils.errors import BadInput
 
 
@@ -65,9 +65,16 @@ def embed_captions(clip_sets, encoder_name, root, device, words=False):
 def captioned_sets(autoencoder, root, encoder_name, device, words, max_frames, seed):
     """The clips that a generator on this autoencoder learns from, with embedded captions.
 
-    -> (train set, val set, text width)
+    -> (train set, val set, text width). BadInput where the set was prepared anew after the autoencoder.
     """
     spec, normalizer = autoencoder.spec, autoencoder.normalizer
+    own = Normalizer.load(root, spec.dim) if (Path(root) / "Mean.npy").is_file() else normalizer
+    pairs = (own.mean, normalizer.mean), (own.std, normalizer.std)
+    if not all(torch.allclose(*pair, rtol=1e-3, atol=1e-4) for pair in pairs):  # more than rounding
+        raise BadInput(
+            f"{root} has other statistics (Mean.npy, Std.npy) than {autoencoder.path} was trained on: train "
+            "the autoencoder anew, or bring its own data back"
+        )
     with distributed.main_first():
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
         text, width = embed_captions([train_clips, val_clips], encoder_name, root, device, words)

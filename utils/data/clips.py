@@ -88,7 +88,8 @@ def load_clips(spec, root, split, texts=True):
             clips.append(Clip(name, files.motion))
     skipped.report(f"{root}/{split}.txt")
     if not clips:
-        raise BadInput(f"{root}/{split}.txt: none of its {len(ids)} clips can be used")
+        trouble = f"none of its {len(ids)} clips can be used" if ids else "it is empty"
+        raise BadInput(f"{root}/{split}.txt: {trouble}")
     return clips
 
 

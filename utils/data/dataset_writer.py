@@ -137,7 +137,7 @@ class SetWriter:
 
     def _problem(self, clip):
         if not re.fullmatch(r"[^\s/\\#]{1,200}", clip.name) or clip.name.startswith("."):
-            return "name is no plain file name"
+            return "name is no plain file name (without blanks, / \\ # and a dot in front)"
         if clip.split not in SPLITS:
             return f"split is none of {', '.join(SPLITS)}"
         if len(clip.joints) - 1 < self.config.min_frames:
@@ -201,7 +201,7 @@ class SetWriter:
             minutes = frames[split] / self.config.fps / 60
             print(f"{self.where}: {split:5} {clips[split]:6} clips {frames[split]:8} rows {minutes:8.1f} min")
             if not clips[split]:
-                print(f"{self.where}: warning: nothing in {split}, which training and evaluation want")
+                print(f"{self.where}: warning: nothing in {split}, which training and evaluation need")
 
 
 def are_tokens(tokens):

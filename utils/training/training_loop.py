@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -80,9 +81,11 @@ class TrainingLoop:
     def __init__(self, training, loading, run, device, parts, constants, best):
         self.training, self.loading, self.run, self.device = training, loading, run, device
         self.parts, self.best, self.constants = parts, best, {"format": FORMAT, **constants}
-        if not training.is_continue and run.latest.is_file():
-            remedy = "go on with --is_continue, choose another --name, or remove it"
-            distributed.on_main(raise_bad_input, f"{run.latest} exists: {remedy}")
+        if not training.is_continue:
+            for file in filter(Path.is_file, (run.latest, run.model / best.file)):
+                if file.parent == run.model:  # the best of a distillation is the teacher's to replace
+                    remedy = f"go on with --is_continue, or remove {run.root} to train anew"
+                    distributed.on_main(raise_bad_input, f"{file} exists: {remedy}")
         self.progress = self._restore() if training.is_continue else Progress()
         self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
@@ -91,11 +94,11 @@ class TrainingLoop:
         distributed.on_main(self._open)
 
     def _open(self):
-        write_opt_json(self.constants.get("config", {}), self.run.root)
+        write_opt_json(self.constants.get("config", {}), self.run.root, resumed=self.training.is_continue)
         for leftover in self.run.model.glob(".part-*"):  # of a save that was killed
             leftover.unlink()
-        resumed = self.progress.total_it or None
-        self.writer = SummaryWriter(self.run.model, purge_step=resumed and resumed + 1)
+        # points of an earlier attempt, which was killed, are not this run's
+        self.writer = SummaryWriter(self.run.model, purge_step=self.progress.total_it + 1)
 
     def epochs(self):
         """Yields the numbers of the epochs still to run, from 1."""
@@ -275,7 +278,7 @@ class TrainingLoop:
             if not torch.equal(torch.as_tensor(state[key]), torch.as_tensor(self.constants[key])):
                 raise BadInput(
                     f"{latest} was trained on data with other statistics (Mean.npy, Std.npy) than these: "
-                    "continue it on its own data, or train anew under another --name"
+                    f"continue it on its own data, or remove {self.run.root} to train anew"
                 )
         self.constants |= {key: state[key] for key in ("target_stats",) if key in state}
         print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
@@ -303,8 +306,8 @@ class TrainingLoop:
                 asked, before = asked.get("sha256"), before.get("sha256")
             if key not in MAY_CHANGE and key in stored and before != asked:
                 raise BadInput(
-                    f"{self.run.latest} was trained with {key} {before}, not {asked}: "
-                    "continue it as it was begun, or train anew under another --name"
+                    f"{self.run.latest} was trained with {key} {before}, not {asked}: continue it with the "
+                    f"flags of its opt.json, or remove {self.run.root} to train anew"
                 )
 
     def _apply_rates(self):
