@@ -21,7 +21,7 @@ from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConf
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate, find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Metrics, interval
+from utils.eval_utils import EvaluationRun, Metrics, Row, interval
 from utils.evaluation import evaluators, glove
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
@@ -578,3 +578,10 @@ def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path
         torch.device("cpu"),
     )
     assert loaded.test == pytest.approx({"top1": 0.1, "top2": 0.2, "top3": 0.3, "reach": 0.9})
+
+
+def test_halves_that_are_all_alike_do_not_make_a_share_certain():
+    row = Row([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
+    halves = {name: half for name, (_, half) in row.interval().items()}
+    assert np.isnan(halves["precision"]) and halves["top1"] == halves["fid"] == 0
+    assert evaluation_report.as_record(row)["interval"]["precision"]["half_clips"] is None

@@ -91,8 +91,31 @@ def test_fid_within_groups_is_the_weighted_mean_of_large_groups():
     x, y = rows(70, 3, 1), rows(70, 3, 2, 1.2)
     groups = np.repeat(["a", "b", "c"], [20, 40, 10])
     a, b = metrics.fid(x[:20], y[:20]), metrics.fid(x[20:60], y[20:60])
-    assert metrics.fid_within(x, y, groups) == pytest.approx((a + 2 * b) / 3)
-    assert metrics.fid_within(x, y, groups, least=50) is None
+    large = metrics.large_groups(groups)
+    assert large.tolist() == ["a", "b"] and not len(metrics.large_groups(groups, least=50))
+    assert metrics.fid_within(x, y, groups, large) == pytest.approx((a + 2 * b) / 3)
+    assert metrics.fid_within(x, y, groups, []) is None
+    assert metrics.fid_within(x[19:], y[19:], groups[19:], large) is None
+
+
+def test_the_halves_of_fid_within_groups_are_of_the_groups_of_the_whole():
+    """So its half width is about that of fresh samples, also where a half has fewer than 20 clips of each."""
+    groups = np.repeat(np.arange(6), [35, 33, 31, 60, 34, 36])
+    large, rng = metrics.large_groups(groups), np.random.default_rng(0)
+
+    def sample():
+        return rng.normal(size=(len(groups), 4)), rng.normal(size=(len(groups), 4)) + 1
+
+    fresh = [metrics.fid_within(*sample(), groups, large) for _ in range(200)]
+
+    def half_width(x, y):
+        def measure(half):
+            return {"fid": metrics.fid_within(x[half], y[half], groups[half], large)}
+
+        return metrics.half_width(measure, np.arange(len(groups)), rng)["fid"]
+
+    widths = [half_width(*sample()) for _ in range(5)]
+    assert 0.8 < np.mean(widths) / (1.96 * np.std(fresh)) < 2
 
 
 def test_half_width_of_a_mean_is_the_textbooks():
@@ -124,20 +147,19 @@ def test_a_clip_and_its_mirror_image_are_one_observation():
 
 
 def test_what_some_halves_cannot_measure_has_no_half_width():
-    """One clip of ten walks; a group of 24 has the 20 clips that its FID needs in no half, or in some."""
+    """One clip of ten walks; a group of two has both in some halves only."""
     walking, x = np.arange(10) == 0, rows(40, 2, 4)
 
     def speed(half):
         return {"path_speed": 1.0} if walking[half].any() else {}
 
-    def within(half, size):
-        return {"fid_content": metrics.fid_within(x[half], x[half] + 1, (np.arange(40) < size)[half])}
+    def within(half):
+        return {"fid_content": metrics.fid_within(x[half], x[half] + 1, (np.arange(40) < 2)[half], [True])}
 
     for seed in range(3):
         half_width = partial(metrics.half_width, rng=np.random.default_rng(seed))
         assert math.isnan(half_width(speed, np.arange(10))["path_speed"])
-        for size in (24, 38):
-            assert math.isnan(half_width(partial(within, size=size), np.arange(40))["fid_content"])
+        assert math.isnan(half_width(within, np.arange(40))["fid_content"])
 
 
 def test_per_clip_hits_average_to_r_precision_and_dropped_clips_have_none():

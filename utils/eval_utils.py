@@ -29,6 +29,8 @@ from utils.statistics import student
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
 NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
 CLUSTER = 25  # clips in a cluster of captions, on average
+SHARES = {"precision", "recall", "coverage"}
+SHARES |= {f"{prefix}top{k}" for prefix in ("", "label_") for k in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,7 @@ class EvaluationRun:
         distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
 
         def measure(half):
-            rows = kept[half]
-            return ratios(sums, rows) | distances(rows)
+            return ratios(sums, kept[half]) | distances(kept[half])
 
         rng = counter_rng.rng(Purpose.HALVES, self.config.seed)
         return metrics.half_width(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
@@ -210,8 +211,8 @@ class EvaluationRun:
             # keys beyond those of `generated`, whatever the number of repeats
             keys = [(10**6 + repeat * MM_REPEATS + draw) * n + int(i) for i in chosen]
             motion = generate(mardm, ae, batch.text, batch.m_lens, sampling, keys)
-            rows = self.dataset.normalizer.inverse(motion)
-            embeddings.append(self.evaluator.embed_motion(rows, batch.m_lens))
+            motion = self.dataset.normalizer.inverse(motion)
+            embeddings.append(self.evaluator.embed_motion(motion, batch.m_lens))
         pairs = metrics.draw_pairs(MM_REPEATS, MM_PAIRS, rng)
         return metrics.multimodality(torch.stack(embeddings, dim=1), *pairs)
 
@@ -235,6 +236,7 @@ class EvaluationRun:
         """-> a function: rows -> distances of their two sets: embeddings, physical features, root paths."""
         x, y = real.embeddings, pred.embeddings
         apart = [metrics.distances(*pair) for pair in ((x, y), (x, x), (y, y))]
+        large = metrics.large_groups(self.groups())
 
         def of_rows(rows):
             groups, n = self.groups()[rows], len(rows)
@@ -246,7 +248,7 @@ class EvaluationRun:
             if n > NEIGHBOURS:
                 values |= metrics.neighbourhoods(*(d[rows][:, rows] for d in apart), NEIGHBOURS)
             if self.labels is not None:
-                values["fid_content"] = metrics.fid_within(x[rows], y[rows], groups)
+                values["fid_content"] = metrics.fid_within(x[rows], y[rows], groups, large)
             return values
 
         return of_rows
@@ -328,9 +330,15 @@ class Row:
     half_widths: dict = field(default_factory=dict)
 
     def interval(self):
-        """name -> (mean, half width): over clips where known, else over repeats, NaN for one repeat."""
-        over_repeats = interval(self.repeats)
-        return {name: (mean, self.half_widths.get(name, half)) for name, (mean, half) in over_repeats.items()}
+        """name -> (mean, half width): over clips where known, else over repeats. NaN for one repeat, and for
+        a share below 1 whose halves are all alike, which do not tell how uncertain it is.
+        """
+        result = {}
+        for name, (mean, half) in interval(self.repeats).items():
+            half = self.half_widths.get(name, half)
+            silent = name in SHARES and half == 0 and 0 < mean < 1
+            result[name] = mean, np.nan if silent else half
+        return result
 
 
 def interval(repeats):

@@ -213,7 +213,8 @@ class Report:
         """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Row."""
         self.log(table(rows))
         n, config = rows["real"].repeats[0].n_real, evaluation.config
-        self.log("+-: 95% over clips (delete-half jackknife); diversity and multimodality: over repeats")
+        self.log("+-: 95% over clips (delete-half jackknife; FID, KID, physical: at least that)")
+        self.log("diversity and multimodality: over repeats")
         if evaluation.evaluator is not None:
             width = evaluation.evaluator.width
             self.log(f"n = {n} real, {n} predicted clips; embedding {width} wide; protocol {config.protocol}")
@@ -240,6 +241,6 @@ def as_record(row):
         for name, (mean, half) in interval(row.repeats).items()
     }
     for name in intervals.keys() & row.half_widths.keys():
-        half = row.half_widths[name]
+        half = row.interval()[name][1]
         intervals[name]["half_clips"] = None if math.isnan(half) else half
     return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats]}

@@ -66,7 +66,8 @@ def neighbourhoods(between, within_real, within_pred, k=5):
     """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020). -> dict
 
     `distances` of N real rows to M predicted ones [N,M], among the real [N,N] and the predicted ones [M,M];
-    N, M > k. A ball reaches from each row to its k-th nearest of its set.
+    N, M > k. A ball reaches from each row to its k-th nearest of its set, which is not inside, as in Naeem's
+    program (in Kynkaanniemi's paper it is: that differs where more than k rows are equal).
     precision: share of pred within some real ball; recall: the reverse; density: real balls around a pred,
     mean over k (may exceed 1); coverage: share of real balls that hold a pred.
     """
@@ -84,14 +85,20 @@ def _radius(within, k):
     return within.kthvalue(k + 1, dim=1).values  # the first is the row itself
 
 
-def fid_within(real, pred, groups, least=20):
-    """Mean FID within groups [N] of at least `least` rows, weighted by their clips; None without one."""
+def large_groups(groups, least=20):
+    """Those of the groups [N] with at least `least` rows, in order."""
     names, counts = np.unique(groups, return_counts=True)
-    large = names[counts >= least]
-    if not len(large):
+    return names[counts >= least]
+
+
+def fid_within(real, pred, groups, chosen):
+    """Mean FID within the `chosen` ones of the groups [N], weighted by their clips; None where there is none,
+    or one has a single clip. Half of a set is measured in the groups of the whole.
+    """
+    members = [np.flatnonzero(groups == name) for name in chosen]
+    if not members or min(map(len, members)) < 2:
         return None
-    values = [fid(real[groups == name], pred[groups == name]) for name in large]
-    return float(np.average(values, weights=counts[counts >= least]))
+    return float(np.average([fid(real[m], pred[m]) for m in members], weights=[len(m) for m in members]))
 
 
 def half_width(measure, units, rng, draws=40):
@@ -99,9 +106,10 @@ def half_width(measure, units, rng, draws=40):
 
     measure(rows) -> dict of numbers; NaN for what cannot be measured on some half, of a small group say.
     units [N]: clips with the same number are drawn together (a clip and its mirror image are not two
-    observations). Halves drawn without replacement spread as much as fresh samples of N (delete-half
-    jackknife, Shao & Wu 1989); the duplicates of a bootstrap would inflate FID and shrink the distances to
-    neighbours.
+    observations). Halves drawn without replacement spread as much as fresh samples of N where a measure is
+    about a mean (delete-half jackknife, Shao & Wu 1989). FID, KID and the energy distance of near sets are
+    quadratic: their halves spread up to twice as much, and the interval is too wide, not too narrow. The
+    duplicates of a bootstrap would inflate FID and shrink the distances to neighbours.
     """
     names = np.unique(units)
     halves = (rng.permutation(names)[: len(names) // 2] for _ in range(draws))
