@@ -9,7 +9,9 @@ that is removed at the end.
 
 import utils.environment  # noqa: F401  # isort: skip
 import argparse
+import errno
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -45,11 +47,23 @@ def serve(page, host, port, wait=True):
             theme=look,
             css=(ASSETS / "page.css").read_text(encoding="utf-8"),
         )
-    except OSError as error:
-        raise BadInput(f"the page cannot open at {host}:{port} ({error}): pass another --port") from None
+    except OSError:
+        check_address(host, port)  # taken in the meantime
+        raise
     print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
     if wait:
         page.block_thread()
+
+
+def check_address(host, port):
+    """BadInput where nothing can listen there: before weights are loaded, and in place of Gradio's advice."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:  # also of a name that is no address
+        flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        reason = f"the page cannot open at {host}:{port} ({error.strerror}): pass another {flag}"
+        raise BadInput(reason) from None
 
 
 def flags():
@@ -65,6 +79,7 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
+    check_address(args.host, args.port)
     device = start(args)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the page takes a Ctrl-C for itself
     with tempfile.TemporaryDirectory(prefix="fsq_mardm_app_") as folder:

@@ -24,7 +24,7 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
 from utils.generation.independent import Texts, draw_each
 from utils.generation.loops import draw_loops
-from utils.generation.prompts import read_prompts
+from utils.generation.prompts import frames_as_words, read_prompts
 from utils.generation.record import Record, sha256
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import CANDIDATES, Arrival, draw_routes, frames_for, parse_waypoints
@@ -141,6 +141,8 @@ def main(argv=None):
     text = pipeline.embed(words)
     for line in pipeline.warnings(words, text):
         print(f"warning: {line}")
+    if args.text_prompt and (end := frames_as_words(prompts[0].text)):
+        print(f"warning: {end} is read as words: --motion_length sets the frames of --text_prompt")
     frames = [prompt.frames for prompt in prompts]
     points = parse_waypoints(args.waypoints, spec.fps) if args.waypoints is not None else None
     if points:

@@ -42,10 +42,8 @@ def settle(sampling, mardm):
     elif sampler == "onestep" and refusal:
         raise ValueError(f"sampler onestep: {refusal}")
     elif sampler not in ("onestep", *samplers):
-        raise ValueError(
-            f"sampler {sampler}: this generator's head does not have it, but {', '.join(samplers)}; "
-            "leave it at auto"
-        )
+        known = ", ".join(samplers if refusal else ("onestep", *samplers))
+        raise ValueError(f"sampler {sampler}: this generator does not have it, but {known}; leave it at auto")
     steps = sampling.sampler_steps or STEPS.get(sampler)
     if sampler == "dopri5" and steps:
         raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")

@@ -38,6 +38,9 @@ class Motion:
     def __len__(self):
         return len(self.joints)
 
+    def __repr__(self):
+        return f"Motion({self.caption!r}, {len(self)} frames, {self.fps:g} fps, {self.skeleton.name})"
+
     @property
     def keys(self):
         """Joints of formats that interpolate: [T,J,3], of a loop [T+1,J,3], which close its last step."""
@@ -52,7 +55,7 @@ class Motion:
         path = Path(path)
         # the longest suffix that fits: .features.npy before .npy
         name = max(
-            (name for name, (suffix, _) in FORMATS.items() if path.name.endswith(suffix)),
+            (name for name, (suffix, _) in FORMATS.items() if path.name.lower().endswith(suffix)),
             key=lambda name: len(FORMATS[name][0]),
             default=None,
         )

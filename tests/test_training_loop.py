@@ -165,7 +165,9 @@ def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
     other, own = ({"config": {"seed": 1, "model": model}} for model in "AB")
     run = Rehearsal(tmp_path, constants=other, max_iters=5).train({"fid": 0.1}).run
     run.latest.unlink()
-    with pytest.raises(BadInput, match=f"net_best_fid.tar exists: .* or remove {run.root} to train anew"):
+    with pytest.raises(
+        BadInput, match=f"net_best_fid.tar exists: choose another name, or remove {run.root} to train anew"
+    ):
         Rehearsal(tmp_path, constants=own, max_iters=2)
     stale = run.best.rename(tmp_path / "stale.tar")
     Rehearsal(tmp_path, constants=own, max_iters=2).train()

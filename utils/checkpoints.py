@@ -61,7 +61,8 @@ class Run:
             if file.is_file():
                 return file
         remedy = (
-            "train that run first, name another with --name or --ae_name, or use the demo weights with --demo"
+            "train that run first, or name another with --name or --ae_name; sample.py, edit.py, app.py and "
+            "evaluation_MARDM.py have released weights: --demo"
         )
         if any(CHECKOUT.joinpath(*file.parts[-4:]).is_file() for file in candidates):  # run from elsewhere
             remedy = f"there is one in the repository: go there, or pass --checkpoints_dir '{CHECKOUT}'"
@@ -152,7 +153,7 @@ def _open_ae(state, source, device, model):
     model = model or stored or "AE_Model"
     check_name(model, AE_models, "--ae_model")
     if stored not in (None, model):
-        raise BadInput(f"{path} holds a {stored}, not a {model}: leave its model out, or name another run")
+        raise BadInput(f"{path} holds a {stored}, not a {model}: leave --ae_model out, or name another run")
     weights = state.weights("ae", "an autoencoder")
     spec = _spec(source, config)
     ae = make_ae(

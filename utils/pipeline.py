@@ -243,7 +243,11 @@ def _device(wanted):
         device = torch.device(("cuda" if gpus else "cpu") if wanted == "auto" else wanted)
     except (RuntimeError, TypeError):
         raise BadInput(f"device is {wanted!r}, not one of auto, cpu, cuda, cuda:1, mps") from None
-    missing = {"cuda": (device.index or 0) >= gpus, "mps": not torch.backends.mps.is_available()}
-    if missing.get(device.type):
+    missing = {
+        "cpu": False,
+        "cuda": (device.index or 0) >= gpus,
+        "mps": not torch.backends.mps.is_available(),
+    }
+    if missing.get(device.type, True):
         raise BadInput(f"device is {wanted!r}: not available here; pass 'cpu' or 'auto'")
     return device

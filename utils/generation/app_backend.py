@@ -21,7 +21,7 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.edits import EditConfig, draw_edits, read_plan
 from utils.generation.independent import Texts, draw_each
-from utils.generation.prompts import parse_prompt, prompt_lines
+from utils.generation.prompts import frames_as_words, parse_prompt, prompt_lines
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 
@@ -29,6 +29,7 @@ PROMPT_LETTERS, STORY_LINES, OTHER_LETTERS = 1000, 6, 200
 ROUNDS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
 CANDIDATES = 32  # for waypoints, of all variations together
 KEPT_RESULTS = 30
+SOURCE = "source.npy"  # of an edit, beside its result
 NO_MOTION = "There is no motion, or it is no longer kept: press Generate first."
 
 
@@ -148,7 +149,7 @@ class Result:
     @property
     def motions(self):
         """The .npy of every variation."""
-        return [file for file in self.files if file.suffix == ".npy"]
+        return [file for file in self.files if file.suffix == ".npy" and file.name != SOURCE]
 
 
 @dataclass(frozen=True)
@@ -201,17 +202,16 @@ class Backend:
         edits = draw_edits(pipeline, text, plan, self._sampling(request), request.variations)
         motions = [joints for _, joints, _ in edits]
         line = took(motions[0], spec.fps, time.perf_counter() - began)
-        flags = {"--source_motion": source.name, "--text_prompt": request.prompts[0]}
-        return self._keep(request, motions, [line, notes[-1]], flags, text, plan.own)
+        flags = {"--source_motion": SOURCE, "--text_prompt": request.prompts[0]}
+        return self._keep(request, motions, [line, notes[-1]], flags, text, plan)
 
     def _sampling(self, request):
         settings = {"cfg": request.cfg, "time_steps": request.rounds, "seed": request.seed}
         return settled(replace(self.sampling, **settings), self.pipeline.mardm)
 
-    def _keep(self, request, motions, notes, flags, text, own=None):
-        """Write the files of a result -> Result. notes: lines; flags: of its command, by name.
-
-        own: see `Motion`.
+    def _keep(self, request, motions, notes, flags, text, plan=None):
+        """Write the files of a result -> Result. notes: lines; flags: of its command, by name; plan: of an
+        edit, whose source the command needs.
         """
         self.remove_oldest()
         spec, caption = self.pipeline.spec, request.caption
@@ -219,13 +219,18 @@ class Backend:
         names, files = Names(folder), []
         for r, joints in enumerate(motions):
             stem = names.stem("story" if len(request.prompts) > 1 else caption, 0, r, len(joints))
-            motion = Motion(joints, caption, spec.fps, spec.skeleton, own=own)
+            motion = Motion(joints, caption, spec.fps, spec.skeleton, own=plan and plan.own)
             files += export_motion(stem, motion, ("npy", "bvh", "glb")).values()
+        if plan:
+            Motion(plan.source.joints, caption, spec.fps, spec.skeleton).save(folder / SOURCE)
+            files.append(folder / SOURCE)
         if len(request.prompts) > 1:
             story = folder / "story.txt"
             lines = (f"{p}#{n or 'NA'}\n" for p, n in zip(request.prompts, request.frames))
             story.write_text("".join(lines), encoding="utf-8")
             files.append(story)
+        end = frames_as_words(caption) if len(request.prompts) == 1 else None
+        ends = [f"{end} is read as words: the length of a single prompt is set below it"] if end else []
         page = folder / f"{safe_caption(caption, 150, plain=True)}.html"
         write_html(page, motions, caption, spec.fps, spec.skeleton)
         return Result(
@@ -236,7 +241,7 @@ class Backend:
             len(motions[0]),
             "  \n".join(notes),
             self._command(request, flags),
-            tuple(self.pipeline.warnings(request.prompts, text)),
+            (*self.pipeline.warnings(request.prompts, text), *ends),
         )
 
     def _command(self, request, flags):

@@ -24,10 +24,7 @@ def read_prompts(text_prompt, text_path, motion_length):
     if 0 < motion_length < STRIDE:
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
-        prompt = _prompt(text_prompt, motion_length, "--text_prompt")
-        if found := re.search(r"#(\d+|NA)$", prompt.text):
-            print(f"warning: {found[0]} is read as words: --motion_length sets the frames of --text_prompt")
-        return [prompt]
+        return [_prompt(text_prompt, motion_length, "--text_prompt")]
     try:
         text = Path(text_path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -64,6 +61,12 @@ def _prompt(text, frames, where):
     if not text:
         raise BadInput(f"{where}: the prompt is empty")
     return Prompt(text, frames)
+
+
+def frames_as_words(text):
+    """The end of a single prompt that would be its number of frames in a list of prompts, or None."""
+    found = re.search(r"#(\d+|NA)$", text)
+    return found and found[0]
 
 
 def unknown_letters(texts):

@@ -84,8 +84,9 @@ class TrainingLoop:
         if not training.is_continue:
             for file in filter(Path.is_file, (run.latest, run.model / best.file)):
                 if file.parent == run.model:  # the best of a distillation is the teacher's to replace
-                    remedy = f"go on with --is_continue, or remove {run.root} to train anew"
-                    distributed.on_main(raise_bad_input, f"{file} exists: {remedy}")
+                    remedy = "go on with --is_continue" if file == run.latest else "choose another name"
+                    remedy = f"{file} exists: {remedy}, or remove {run.root} to train anew"
+                    distributed.on_main(raise_bad_input, remedy)
         self.progress = self._restore() if training.is_continue else Progress()
         self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
@@ -323,7 +324,7 @@ class TrainingLoop:
 def read_back(run):
     """latest.tar, every byte checked. Where it is damaged, the one before is offered if that is whole."""
     if not run.latest.is_file():
-        raise BadInput(f"--is_continue: there is no {run.latest} to go on from; leave the flag out to begin")
+        raise BadInput(f"--is_continue: there is no {run.latest} to go on from: train without the flag first")
     try:
         return load_state(run.latest)
     except BadInput as error:
