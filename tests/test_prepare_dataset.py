@@ -198,7 +198,8 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     ]
     prepare.write_set(good + bad, len(good) + len(bad), prepare.SetConfig("Own", tmp_path))
     text = capsys.readouterr().out
-    for line in ("in front): ../out", "positions: n", "test: s", "break: t", "each caption: p", "no caption: q"):
+    lines = ("in front): ../out", "positions: n", "test: s", "break: t", "each caption: p", "no caption: q")
+    for line in lines:
         assert line in text
     assert len((tmp_path / "Own/train.txt").read_text().split()) == 5
     assert not (tmp_path / "out.npy").exists()
