@@ -8,7 +8,7 @@ from models.counter_rng import SEED
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
 STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
 ROUNDS, ORDER = 18, "random"  # unless asked for, as MARDM draws
-ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # as good with a one-step head (results/sampling.md)
+ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # of a one-step head (results/sampling.md)
 
 
 @dataclass(frozen=True)

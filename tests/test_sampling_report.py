@@ -1,6 +1,7 @@
 """The rule that picks the default solver, and the report it stands in."""
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 
 from experiments import attention
 from experiments.sampling import evaluations
-from experiments.sampling.report import Family, rounds_table, write_report
+from experiments.sampling.report import TEACHER, Family, format_n, format_spread, rounds_table, write_report
 from experiments.sampling.study import cells
 from models.DiffMLPs import DiffMLPs_SiT
 from models.OneStep import OneStepHead
@@ -55,7 +56,7 @@ def record(run, repeats=5, family="FSQ", shift=0.0):
 
 
 def test_the_default_is_the_cheapest_within_the_interval():
-    family = Family([record(f"r{i}") for i in range(3)])
+    family = Family([record(f"r{i}", shift=i / 10) for i in range(3)])
     assert family.cheapest(8) == "midpoint-8" and family.cheapest(0) == "midpoint-4"
     assert family.as_good("euler-8/step", "dopri5/step") is False
     assert family.cheapest(9) == "heun-16"
@@ -71,6 +72,53 @@ def test_differences_leave_out_what_the_seeds_differ_by():
     assert family.summary("euler-8/step", "fid")[1] > 4
     mean, half = family.against("euler-8/step", "dopri5/step")
     assert mean == pytest.approx(0.3) and half < 1e-9
+
+
+def drawn(effects, cells, repeats=5):
+    """Runs whose FID is that of the cell plus an effect of the seed and a small one of the repeat."""
+    runs = []
+    for seed, effect in enumerate(effects):
+        one = {"run": f"r{seed}", "cells": {}}
+        for cell, (fid, slope) in cells.items():
+            fids = [fid + slope * effect + (n - 2) / 100 for n in range(repeats)]
+            one["cells"][cell] = {"repeats": {str(n): {"fid": x} for n, x in enumerate(fids)}}
+        runs.append(one)
+    return Family(runs)
+
+
+def t_of_three(spacing):
+    """Half width over three values a spacing (their standard deviation) apart: t of 2 degrees, closed."""
+    return 0.95 / math.sqrt(2 * 0.975 * 0.025) * spacing / math.sqrt(3)
+
+
+def test_intervals_are_over_seeds_not_over_their_repeats():
+    family = drawn((-1, 0, 1), {"a": (5, 1), "b": (6, 1.5)})
+    assert family.summary("a") == pytest.approx((5, t_of_three(1)))
+    assert family.against("b", "a") == pytest.approx((1, t_of_three(0.5)))
+    assert family.against("a", "a") is None and family.against("a", "c") is None
+    assert format_n(family.values("a")) == "3 x 5" and "(r)" not in format_spread(family.values("a"))
+
+
+def test_seeds_weigh_equally_whatever_their_repeats():
+    values = {("r0", "0"): 1.0, ("r1", "0"): 2.0, ("r1", "1"): 2.0, ("r2", "0"): 3.0}
+    assert format_spread(values) == f"2.000 ± {t_of_three(1):.3f}" and format_n(values) == "3 x 1-2"
+
+
+def test_the_interval_of_one_seed_is_over_its_repeats_and_says_so():
+    values = drawn((3,), {"a": (5, 1)}, repeats=3).values("a")
+    assert format_spread(values) == f"7.990 ± {t_of_three(0.01):.3f} (r)"
+    assert format_n(values) == "1 x 3" and format_spread({("r0", "0"): 2.0}) == "2.000"
+
+
+def test_the_rule_for_rounds_takes_the_interval_over_seeds():
+    """The teacher's FID spreads by the seed; half of its ± is 0.62, over fifteen repeats it would be 0.12."""
+    family = Family([with_rounds(f"r{i}", halton=5.4) for i in range(3)])
+    for shift, one in zip((-0.5, 0, 0.5), family.records):
+        for cell in (TEACHER, "rounds-9/halton/midpoint"):
+            for figures in one["cells"][cell]["repeats"].values():
+                figures["fid"] += shift
+    assert family.summary(TEACHER)[1] == pytest.approx(t_of_three(0.5))
+    assert family.holds("rounds-9/halton/midpoint") and not family.holds("rounds-9/random/midpoint")
 
 
 def test_converged_is_where_it_stays_near():
@@ -113,7 +161,7 @@ def test_fewer_rounds_hold_by_every_part_of_the_rule(runs, changes, holds):
 
 def test_the_report_names_the_choice(tmp_path):
     for i in range(3):
-        (tmp_path / f"r{i}.json").write_text(json.dumps(record(f"r{i}")))
+        (tmp_path / f"r{i}.json").write_text(json.dumps(record(f"r{i}", shift=i / 10)))
     write_report(tmp_path, tmp_path / "out" / "sampling.md")
     text = (tmp_path / "out" / "sampling.md").read_text()
     assert "**midpoint-8**" in text and "| euler | 8 |" in text and "+0.300" in text

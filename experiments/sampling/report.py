@@ -1,7 +1,8 @@
 """results/sampling.md and .png from the records of the study: tables, rule for the default, figure.
 
-Means and 95% intervals (Student's t) are over all repeats of all seeds of a family. The difference to dopri5
-is taken repeat by repeat (same weights, captions and noise), so that differences between seeds cancel.
+Repeats of one generator share its weights and are not independent: they are averaged first, and the 95%
+intervals (Student's t) are over the generator seeds; of one seed, over its repeats, marked "(r)". Differences
+are taken repeat by repeat (same weights, captions and noise), averaged within a seed likewise.
 """
 
 import json
@@ -21,16 +22,43 @@ FEWEST = 8  # evaluations that a default may have
 ENOUGH = 15  # repeats of dopri5 to compare with: five of three seeds
 NEAR = 0.05  # of dopri5's FID: a solver has converged
 ROUNDS_NEAR, TEACHER = 0.02, "rounds-18/random/midpoint"
-ROUNDS_RULE = f"""The rule: the fastest whose FID, repeat by repeat, exceeds that of 18 rounds of the teacher
-by less than {ROUNDS_NEAR:.0%} of it or half its interval, while top 1, foot skate and the root speed's
-distance from the real one are worse by no more than the teacher's intervals."""
+ROUNDS_RULE = f"""The rule: the fastest whose FID, paired, exceeds that of 18 rounds of the teacher by less
+than {ROUNDS_NEAR:.0%} of it or half of its ±, while top 1, foot skate and the root speed's distance from the
+real one are worse by no more than the teacher's ±; three seeds at least."""
 FAMILIES = {"FSQ": "FSQ", "continuous": "continuous latent", "VQ": "VQ"}
 SNAPS = {"step": "snapped as drawn", "end": "snapped once, before decoding", "off": "never snapped"}
 COLOURS = {"euler": "tab:orange", "midpoint": "tab:green", "heun": "tab:blue"}
 
 
-def format_pair(pair, digits=3, sign=""):
-    return "-" if pair is None else plus_minus(*pair, digits, sign)
+def by_seed(values):
+    """(run, repeat) -> value, as run -> its values."""
+    runs = {}
+    for (run, _), value in values.items():
+        runs.setdefault(run, []).append(value)
+    return runs
+
+
+def spread(values):
+    """(mean, half width of its interval) over seeds, of one seed over its repeats; None of nothing."""
+    runs = list(by_seed(values).values())
+    if len(runs) < 2:
+        return student(runs[0]) if runs else None
+    return student([sum(run) / len(run) for run in runs])
+
+
+def format_spread(values, digits=3, sign=""):
+    """The spread in print, "(r)" behind an interval that is not over seeds."""
+    if not values:
+        return "-"
+    return plus_minus(*spread(values), digits, sign) + (
+        " (r)" if len(by_seed(values)) == 1 < len(values) else ""
+    )
+
+
+def format_n(values):
+    """Seeds x repeats of each, such as "3 x 5"; "3 x 2-5" where they have unequal numbers."""
+    counts = sorted({len(run) for run in by_seed(values).values()})
+    return f"{len(by_seed(values))} x {'-'.join(map(str, counts[:1] + counts[1:][-1:]))}"
 
 
 class Family:
@@ -51,14 +79,16 @@ class Family:
 
     def summary(self, cell, measure="fid"):
         """(mean, half width of its interval) of a measure, None where it was not taken."""
-        values = self.values(cell, measure)
-        return student(list(values.values())) if values else None
+        return spread(self.values(cell, measure))
+
+    def differences(self, cell, other):
+        """(run, repeat) -> difference of two cells' FID, where both have it; none of a cell to itself."""
+        ours, theirs = self.values(cell), self.values(other)
+        return {key: x - theirs[key] for key, x in ours.items() if key in theirs and cell != other}
 
     def against(self, cell, other):
-        """Difference of two cells' FID over the repeats that both have, or None."""
-        ours, theirs = self.values(cell), self.values(other)
-        both = sorted(ours.keys() & theirs.keys())
-        return student([ours[key] - theirs[key] for key in both]) if both and cell != other else None
+        """(mean, half width of its interval) of the paired difference of two cells' FID, or None."""
+        return spread(self.differences(cell, other))
 
     def landing(self, solver, measure):
         """Mean over the runs of a solver's distance from the tight solution, or None."""
@@ -96,9 +126,9 @@ class Family:
 
     def holds(self, cell):
         """Whether a cell may take the place of TEACHER, by ROUNDS_RULE; three runs at least."""
-        if len({run for run, _ in self.values(cell)}) < 3 or not (away := self.against(cell, TEACHER)):
+        if len(by_seed(self.differences(cell, TEACHER))) < 3:
             return False
-        fid, half = self.summary(TEACHER)
+        away, (fid, half) = self.against(cell, TEACHER), self.summary(TEACHER)
         real = self.records[0]["root_speed"]
 
         def fault(cell, measure):
@@ -127,10 +157,10 @@ def solver_table(family, snap):
     for name, evaluations in family.solvers(snap).items():
         cell, reference = f"{name}/{snap}", f"dopri5/{snap}"
         row = [name.split("-")[0], f"{evaluations:.3g}"]
-        row += [format_pair(family.summary(cell, key)) for key in MEASURES]
-        row.append(format_pair(family.against(cell, reference), sign="+"))
+        row += [format_spread(family.values(cell, key)) for key in MEASURES]
+        row.append(format_spread(family.differences(cell, reference), sign="+"))
         row.append({None: "-", True: "yes", False: "no"}[family.as_good(cell, reference)])
-        row += [len(family.values(cell)), f"{family.summary(cell, 'seconds')[0]:.0f}"]
+        row += [format_n(family.values(cell)), f"{family.summary(cell, 'seconds')[0]:.0f}"]
         if landed:
             away = family.landing(name, "share" if grid else "rms")
             row.append(f"{away:.2%}" if grid else f"{away:.2e}")
@@ -148,8 +178,9 @@ def option_table(family):
     for cell, title in titles.items():
         if family.values(cell):
             row = [title, f"{family.summary(cell, 'evaluations')[0]:.3g}"]
-            row += [format_pair(family.summary(cell, measure)) for measure in MEASURES]
-            rows.append([*row, format_pair(family.against(cell, base), sign="+"), len(family.values(cell))])
+            row += [format_spread(family.values(cell, measure)) for measure in MEASURES]
+            row.append(format_spread(family.differences(cell, base), sign="+"))
+            rows.append([*row, format_n(family.values(cell))])
     header = ["setting", "evaluations", *MEASURES.values(), "FID less the first row's", "n"]
     return markdown(header, rows) if len(rows) > 1 else ""  # not the default alone
 
@@ -160,30 +191,21 @@ def rounds_table(family):
     for cell in filter(family.values, family.cells):
         if cell.startswith("rounds-"):
             rounds, order, head = cell.removeprefix("rounds-").split("/")
-            away, root = family.against(cell, TEACHER), family.summary(cell, "root_speed")
-            row = [head, order, rounds, *(format_pair(family.summary(cell, key)) for key in MEASURES)]
-            row += [
-                format_pair(root),
-                format_pair(away, sign="+"),
-                f"{family.summary(cell, 'seconds')[0]:.1f}",
-            ]
-            rows.append([*row, len(family.values(cell))])
-            found += [(family.summary(cell, "seconds")[0], cell)] if family.holds(cell) else []
+            seconds, holds = family.summary(cell, "seconds")[0], family.holds(cell)
+            row = [head, order, rounds]
+            row += [format_spread(family.values(cell, key)) for key in (*MEASURES, "root_speed")]
+            row.append(format_spread(family.differences(cell, TEACHER), sign="+"))
+            row += ["-" if cell == TEACHER else "yes" if holds else "no", f"{seconds:.1f}"]
+            rows.append([*row, format_n(family.values(cell))])
+            found += [(seconds, cell)] if holds else []
     if not rows:
         return ""
-    header = [
-        "head",
-        "order",
-        "rounds",
-        *MEASURES.values(),
-        "root speed",
-        "FID less the teacher's",
-        "s a repeat",
-        "n",
-    ]
-    chosen = f"`{min(found)[1]}`" if found else "the teacher's 18 rounds"
+    header = ["head", "order", "rounds", *MEASURES.values(), "root speed", "FID less the teacher's"]
+    chosen = "the teacher's 18 rounds"
+    if found:
+        chosen = f"`{min(found)[1]}`; {len(found)} of {len(rows) - 1} settings hold"
     rule = f"{ROUNDS_RULE} Here that is {chosen}."
-    return "\n\n".join([rule, markdown(header, rows)])
+    return "\n\n".join([rule, markdown([*header, "holds", "s a repeat", "n"], rows)])
 
 
 def verdict(family):
@@ -205,7 +227,7 @@ def convergence_table(families):
             title = FAMILIES[kind] + (f", {SNAPS[snap]}" if kind != "continuous" else "")
             needed = (family.converged(solver, snap) for solver in COLOURS)
             cells = [f"{n:.3g}" if n else "more than measured" for n in needed]
-            rows.append([title, *cells, len(family.values(f"dopri5/{snap}"))])
+            rows.append([title, *cells, format_n(family.values(f"dopri5/{snap}"))])
     return markdown(["targets", *COLOURS, "n"], rows)
 
 
@@ -229,7 +251,7 @@ def section(kind, family):
 def figure(families, path):
     """FID (left) and the distance to the tight solution (right) over evaluations, a row per family.
 
-    The bars are of the difference to dopri5, in which differences between seeds cancel; the band: dopri5.
+    The bars are of the difference to dopri5, in which what seeds add to both cancels; the band: dopri5.
     """
     fig = new_figure(9, 3.2 * len(families))
     axes = fig.subplots(len(families), 2, squeeze=False)
@@ -268,11 +290,12 @@ def figure(families, path):
 HEAD = """# Solvers, evaluations, rounds
 
 Written by `python -m experiments.sampling.study --report`; measured by the same program, whose help says how.
-± is the 95% interval of the mean over all repeats (n) of all seeds. *FID less dopri5's*: taken repeat by
-repeat, with the same weights, captions and noise. *Evaluations* are counted, per token and pass. *As good*:
-no measure is worse than the worse end of dopri5's interval. *Other grid point*, *error / std*: against a
-tight float64 solution with the same noise and the same tokens around; RMS in units of the targets' standard
-deviation."""
+± is the 95% interval of the mean over generator seeds (Student's t), repeats of a seed being averaged first;
+of one seed it is over its repeats and marked (r). *n*: seeds x repeats of each. *FID less dopri5's*: taken
+repeat by repeat, with the same weights, captions and noise, and averaged likewise. *Evaluations* are counted,
+per token and pass. *As good*: no measure is worse than the worse end of dopri5's interval. *Other grid
+point*, *error / std*: against a tight float64 solution with the same noise and the same tokens around; RMS in
+units of the targets' standard deviation."""
 
 
 def write_report(record_dir, output):
