@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from experiments.ablation import claims, report, stories
 from experiments.ablation import run as runner
@@ -184,18 +185,51 @@ def test_a_claim_in_closed_form():
     wider = Numbers(three.seeds, clips=2.0)
     assert wider.interval()[1] == pytest.approx(math.hypot(2.4841, 2), abs=1e-3)
     assert (wider - wider).clips == pytest.approx(2 * math.sqrt(2))
-    # noticed with 80%: (t.975 + t.8) standard errors
-    assert float(claim("x", three)["power"]) == pytest.approx((4.3027 + 1.0607) / math.sqrt(3), abs=1e-3)
+    # noticed with 80%: the noncentral t
+    assert float(claim("x", three)["power"]) == pytest.approx(3.264, abs=2e-3)
+    assert claim("x", Numbers({1: 0.0, 2: 1.0}))["power"] == "-"  # two seeds notice nothing
     assert claim("x", Numbers({}))["answer"] == "not run"
 
 
-def test_the_power_that_is_stated_is_that_of_the_test():
-    rng = np.random.default_rng(0)
-    size = (4.3027 + 1.0607) / math.sqrt(3)
-    answers = [
-        claim("x", Numbers(dict(enumerate(rng.normal(size, 1, 3)))), 0, True)["answer"] for _ in range(4000)
-    ]
-    assert answers.count("yes") / 4000 > 0.7 and answers.count("no") == 0
+@pytest.mark.parametrize("n, sd, clips", [(3, 1, 0), (4, 1, 0), (3, 0.072, 0.227), (4, 1, 2), (3, 0.01, 1)])
+def test_the_power_that_is_stated_is_that_of_the_test(n, sd, clips):
+    """Simulated: seeds scatter by sd, all of them move together with the clips."""
+    stated = float(claim("x", planted(n, sd, clips), digits=5)["power"])
+    if not clips:
+        t = scipy.stats.t.ppf(0.975, n - 1)
+        assert scipy.stats.nct.sf(t, n - 1, stated * math.sqrt(n) / sd) == pytest.approx(0.8, abs=1e-3)
+    rng, times = np.random.default_rng(0), 20000
+    seeds = rng.normal(stated, sd, (times, n)) + rng.normal(0, clips / 1.96, (times, 1))
+    halves = np.hypot(scipy.stats.t.ppf(0.975, n - 1) * seeds.std(1, ddof=1) / math.sqrt(n), clips)
+    assert np.mean(seeds.mean(1) > halves) == pytest.approx(0.8, abs=0.01)
+    answers = [claim("x", Numbers(dict(enumerate(x)), clips), 0, True)["answer"] for x in seeds[:20]]
+    assert answers == ["yes" if x.mean() > half else "open" for x, half in zip(seeds[:20], halves)]
+
+
+def planted(n, sd, clips):
+    """n seeds whose standard deviation is sd."""
+    values = np.arange(n) / np.std(np.arange(n), ddof=1) * sd
+    return Numbers(dict(enumerate(values.tolist())), clips)
+
+
+STEPS = {
+    "both reach it": ([1200, 1200, 600], [1800, 1800, 1200], "-600 ± 0", "yes"),
+    "fsq never": ([None, None, None], [1200, 1800, 1800], "> 800: not reached by fsq", "open"),
+    "the other never": ([600, 600, 600], [2400, None, 2400], "< -1800: not reached by narrow", "open"),
+    "neither": ([None, 600, 600], [None, None, 1200], "not reached by fsq, narrow", "open"),
+}
+
+
+@pytest.mark.parametrize("fsq, narrow, figure, answer", STEPS.values(), ids=STEPS)
+def test_an_fid_that_was_never_reached_has_no_interval(fsq, narrow, figure, answer):
+    runs = {
+        f"{arm}_{a}11": {"group": arm, "seed": a * 100 + 11, "steps": 2400, "steps_to_fid": x, "cv": 0.1}
+        for arm, steps in (("fsq", fsq), ("narrow", narrow))
+        for a, x in enumerate(steps, start=1)
+    }
+    first, found, _ = claims.h2({"training": {"runs": runs}}, 0.0)
+    assert (first["answer"], found["figure"], found["answer"]) == ("not run", figure, answer)
+    assert found["n"] == 3 and (found["power"] == "-") == (None in fsq + narrow)
 
 
 def test_the_power_of_the_ratio_of_variances_is_that_of_the_test():
