@@ -177,9 +177,28 @@ def test_an_edit_keeps_the_rest_of_the_variation_it_changes(backend, demo_weight
         assert after.shape == before.shape and np.abs(after - before)[kept].max() < 1e-3
         assert np.abs(after - before)[8:24].max() > 0.01
     assert len(edited.motions) == 2 and "regenerated" in edited.line
+    assert np.array_equal(np.load(edited.folder / "source.npy"), before)  # what its command needs is offered
+    assert edited.folder / "source.npy" in edited.files and "--source_motion source.npy" in edited.command
     check_command(edited, demo_weights, tmp_path)
     again = backend.edit(edited, check_edit(edited, CHANGE | {"prompt": "sit"}))
     assert np.abs(np.load(again.motions[0]) - np.load(edited.motions[0]))[24:].max() < 1e-3
+
+
+def test_a_length_in_a_single_prompt_is_said_to_be_words(backend):
+    warned = backend.generate(request(prompt="a person walks#60", seconds=2, rounds=3)).warnings
+    assert any(line.startswith("#60 is read as words") for line in warned)
+    story = backend.generate(request(prompt="walk#60\nsit#40", rounds=3)).warnings
+    assert not any("#60" in line for line in story)
+
+
+def test_an_address_that_is_taken_or_is_none_is_said_before_weights_are_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for host, port, flag in (
+            ("127.0.0.1", taken.getsockname()[1], "--port"),
+            ("1.2.3.4", 7860, "--host"),
+        ):
+            with pytest.raises(BadInput, match=f"cannot open at .*: pass another {flag}$"):
+                app.main(["--host", host, "--port", str(port), "--name", "no weights"])
 
 
 @pytest.mark.parametrize(
