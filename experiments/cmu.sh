@@ -99,6 +99,7 @@ guidance
 for cfg in 1.5 2.5 4; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 5 --cfg "$cfg"; done
 distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 3000 --warm_up_iter 50 --teacher_steps 4
 evaluate onestep_cfg2.5 --sampler onestep --repeat_times 5 --cfg 2.5
+evaluate midpoint_mm --sampler midpoint --repeat_times 1 --cal_mm
 # A grid of eight coordinates of eight levels in place of six: does what the autoencoder smooths away come back? Three seeds
 # beside tokens_off. Trained for 8,000 steps if seed 1 has the lower FID on val than tokens_off_1, each at its best guidance:
 # so it was, .082 against .093. To be released if by one evaluation on val, four repeats, its FID is lower than pooled_8000's,
