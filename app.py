@@ -62,8 +62,8 @@ def check_address(host, port):
         socket.create_server((host, port), family=family).close()
     except OSError as error:  # also of a name that is no address
         flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        reason = f"the page cannot open at {host}:{port} ({error.strerror}): pass another {flag}"
-        raise BadInput(reason) from None
+        reason = str(error.strerror).split(" (while")[0]
+        raise BadInput(f"the page cannot open at {host}:{port} ({reason}): pass another {flag}") from None
 
 
 def flags():

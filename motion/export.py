@@ -46,6 +46,11 @@ class Motion:
         """Joints of formats that interpolate: [T,J,3], of a loop [T+1,J,3], which close its last step."""
         return self.joints if self.closing is None else np.concatenate([self.joints, self.closing])
 
+    @property
+    def own_keys(self):
+        """`own` of `keys`: the closing pose is no frame of its own."""
+        return self.own if self.own is None or self.closing is None else np.append(self.own, False)
+
     def save(self, path):
         """Write the format that the suffix names (see FORMATS) -> Path.
 
@@ -126,13 +131,13 @@ def _write_array(path, array):
 def _write_bvh(path, motion):
     from motion.bvh.writer import write_bvh
 
-    write_bvh(path, motion.keys, motion.fps, motion.skeleton, motion.own)
+    write_bvh(path, motion.keys, motion.fps, motion.skeleton, motion.own_keys)
 
 
 def _write_glb(path, motion):
     from motion.mannequin.gltf import write_glb
 
-    write_glb(path, motion.keys, motion.fps, motion.caption, motion.skeleton, motion.own)
+    write_glb(path, motion.keys, motion.fps, motion.caption, motion.skeleton, motion.own_keys)
 
 
 def _write_html(path, motion):

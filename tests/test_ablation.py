@@ -160,7 +160,14 @@ def test_a_list_of_commands_runs_and_writes_nothing(words, tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "scripts/setup.sh").write_text('python() { echo "$@"; }\nexec() { "$@"; exit; }\n')
     command = ["bash", "experiments/ablation/run.sh"]
-    for more, lines in ((words.split(), 1), (words.replace("--list", "").split(), 2)):
+    size = re.search(r"small|tiny|reduced", words)[0]
+    without = words.replace("--list", "").split()
+    for more, lines, evaluated in ((words.split(), 1, True), (without, 1, False), (without, 2, True)):
+        record = tmp_path / f"checkpoints/ablation_{size}/Demo/run/eval/test.json"
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        if evaluated:
+            record.parent.mkdir(parents=True)
+            record.touch()
         said = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=True)
         assert len(said.stdout.splitlines()) == lines
     assert re.search(r"small|tiny|reduced", words)[0] in said.stdout.splitlines()[-1]

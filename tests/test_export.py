@@ -124,6 +124,14 @@ def test_every_format_arrives_under_its_name(tmp_path):
     assert written["mp4"].read_bytes()[4:8] == b"ftyp" and written["gif"].read_bytes()[:4] == b"GIF8"
 
 
+def test_a_loop_may_have_bones_of_its_own_frames(tmp_path):
+    motion = Motion(
+        joints(), "walk", 20, SMPL22, own=np.array([True, True, False, True]), closing=joints()[:1]
+    )
+    for suffix in (".bvh", ".glb"):
+        assert motion.save(tmp_path / f"a{suffix}").stat().st_size > 0
+
+
 @pytest.mark.parametrize("formats", [("npy", "mp4"), ("mp4", "npy")])
 def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats):
     def fails(*args):

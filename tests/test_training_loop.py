@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -177,6 +178,16 @@ def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
     resumed.train({"fid": 0.5})
     assert load_state(run.best)["config"]["model"] == "B"
     assert Rehearsal(tmp_path, constants=own, is_continue=True).loop.progress.best["fid"] == 0.5
+
+
+def test_a_run_that_was_killed_after_its_first_best_weights_goes_on(tmp_path, monkeypatch):
+    """They come from the first epoch on, the save that is due later: best weights alone would be refused."""
+    rehearsal = Rehearsal(tmp_path)
+    monkeypatch.setattr(rehearsal.loop, "epochs", lambda: islice(TrainingLoop.epochs(rehearsal.loop), 1))
+    run = rehearsal.train({"fid": 0.5}).run
+    assert run.best.is_file()
+    resumed = Rehearsal(tmp_path, is_continue=True)
+    assert resumed.loop.progress.total_it == 5 and resumed.loop.progress.best["fid"] == 0.5
 
 
 def test_going_on_without_a_run_says_so_and_leaves_nothing(tmp_path):

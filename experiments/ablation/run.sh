@@ -6,12 +6,18 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/setup.sh
 
-size=reduced
+size=reduced folder="" before=""
 for word in "$@"; do
+    if [ "$before" = --folder ]; then folder=$word; fi
+    before=$word
     case "$word" in
+        --folder=*) folder=${word#--folder=} ;;
         full | reduced | small | tiny | --size=*) size=${word#--size=} ;;
         --list) exec python -m experiments.ablation.run "$@" ;; # which runs nothing: there is nothing to report
     esac
 done
 python -m experiments.ablation.run "$@"
-python -m experiments.ablation.report --size "$size"
+folder=${folder:-checkpoints/ablation_$size}
+if compgen -G "$folder/*/*/eval/*.json" >/dev/null; then # with --only there may be nothing evaluated yet
+    python -m experiments.ablation.report --size "$size" --folder "$folder"
+fi

@@ -180,6 +180,8 @@ class TrainingLoop:
             self._check()
             self.scalars(group, metrics)
             if self.best.better(metrics, progress.best):
+                if not self.saved:  # best weights alone would be taken for those of another run
+                    self.save()
                 progress.best = {**metrics, "ep": progress.ep, "total_it": progress.total_it}
                 distributed.on_main(self._write, self.run.model / self.best.file, self.best.parts)
         if self.done or progress.ep >= self.training.epoch or self._due():
