@@ -114,7 +114,8 @@ def table(rows, names):
         cells, values = [], row.interval()
         for name in names:
             mean, half = values.get(name, (math.nan, 0))
-            text = "-" if math.isnan(mean) else f"{mean:.3g} ± {half:.2g}"
+            spread = "n/a" if math.isnan(half) else f"{half:.2g}"
+            text = "-" if math.isnan(mean) else f"{mean:.3g} ± {spread}"
             planted = title in (*DEFECTS, COLLAPSE)
             noticed = planted and is_noticed(name, mean, half, reference[name][0], real.get(name, [0])[0])
             cells.append(f"**{text}**" if noticed else text)
