@@ -86,7 +86,7 @@ for seed in 1 2 3; do
     done
 done
 # Other tokens beside tokens_off: continuous latents, and VQ with the ablation's 16,384 codes and commitment cost of 1. Best
-# on val: 2.5 and 4. Run beside tokens_off anew, without the test split at 4 where that is not the best; VQ's seed 2 was not run.
+# on val: 2.5 and 4. Run beside tokens_off anew, without the test split at 4 where that is not the best.
 autoencoder AE_Model MARDM
 three_seeds continuous --text_tokens off
 autoencoder VQ_AE_Model VQ_MARDM --codebook_size 16384 --commitment_cost 1
