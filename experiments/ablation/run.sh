@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Continuous, narrow, FSQ and VQ tokens, diffusion and classification, by the rules of RULES.md beside it, then the
-# report, into checkpoints/ablation_<size>/report.md. What is done is kept, what was begun goes on; started twice, two processes share the work.
+# report, into checkpoints/ablation_<size>/report.md. What is done is kept, what was begun goes on; started twice, two
+# processes share the work.
 #   bash experiments/ablation/run.sh [--size small | reduced | full] [--data FOLDER] [--only "fsq_*/*"]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
