@@ -240,7 +240,8 @@ def as_record(row):
         name: {"mean": mean, "half": None if math.isnan(half) else half}
         for name, (mean, half) in interval(row.repeats).items()
     }
+    over_clips = row.interval()
     for name in intervals.keys() & row.half_widths.keys():
-        half = row.interval()[name][1]
+        half = over_clips[name][1]
         intervals[name]["half_clips"] = None if math.isnan(half) else half
     return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats]}
