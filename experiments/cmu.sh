@@ -107,7 +107,7 @@ evaluate midpoint_mm --sampler midpoint --repeat_times 1 --cal_mm
 autoencoder FSQ_AE_Model FSQ-MARDM --fsq_levels 8 8 8 8 8 8 8 8
 both_heads finer_8000 XS 8000 --text_tokens off
 three_seeds finer --text_tokens off # the test split at 4 of seed 1 alone
-# Added after these, with its rules before its runs. Autoencoders of 18,000 steps, 1.6 epochs of windows, in place of 6,000,
+# Added after these, with its rules before its runs. Autoencoders of 18,000 steps, 2.7 epochs of windows, in place of 6,000,
 # at the same rate: does what both grids smooth away (a third of the jitter) come back, and does their loss on val still fall?
 # XS for 8,000 steps on each. To be released by the rule above, against the released weights evaluated anew by the same
 # evaluator: one evaluation on val, four repeats, FID lower, root speed nearer to real motion, feet slide no more than a

@@ -344,9 +344,12 @@ WORKERS = weakref.WeakSet()  # data loading processes of ours; a host program ha
 
 @atexit.register  # before multiprocessing's own: that sends SIGTERM, which they block, and waits for ever
 def end_loaders():
-    for process in WORKERS:
-        if process.is_alive():
-            process.kill()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
+    left = [process for process in WORKERS if process.is_alive()]
+    for process in left:
+        process.kill()
+    for process in left:
+        process.join()
 
 
 def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):
