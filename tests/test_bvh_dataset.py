@@ -323,6 +323,21 @@ def test_caption_files_in_both_forms(tmp_path):
     assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("a,walks, then sits", "c.csv:2: more than 2 cells: put a text with a comma in double quotes"),
+        ('a,"walks\nb,sits', "c.csv:3: .* with matching quotes"),
+    ],
+)
+def test_a_table_whose_quotes_are_missing_loses_no_words(tmp_path, rows, message):
+    (tmp_path / "c.csv").write_text(f"name,caption\n{rows}\n")
+    with pytest.raises(BadInput, match=message):
+        words.read_captions(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text('name,caption\na,"walks, then 5\'11"" sits",,\n')  # empty cells: harmless
+    assert words.read_captions(tmp_path / "c.csv")["a"].captions == ("walks, then 5'11\" sits",)
+
+
 def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     text = '{"name": "a", "captions": ["one\u2028two\x85three"]}\r\n\r\n{"name": "b", "captions": ["four"]}'
     (tmp_path / "c.jsonl").write_bytes(text.encode())
