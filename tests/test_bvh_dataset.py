@@ -345,6 +345,35 @@ def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
 
 
+def read_one(tmp_path, **fields):
+    (tmp_path / "c.jsonl").write_text(json.dumps({"name": "a", "captions": ["walks"]} | fields))
+    return words.read_captions(tmp_path / "c.jsonl")["a"]
+
+
+def test_a_line_of_humanml3d_s_texts_is_read_as_one(tmp_path):
+    line = "a man  walks #1#a/DET man/NOUN walk/VERB#{}#{}"
+    said = read_one(tmp_path, captions=[line.replace(" #1", "").format("0.0", "nan"), "sits #1"])
+    assert said.captions == ("a man walks", "sits 1")
+    assert said.tokens == (("a/DET", "man/NOUN", "walk/VERB"), ("sit/VERB", "1/NUM"))
+    with pytest.raises(BadInput, match="c.jsonl:1: a caption of seconds 1 to 2.5: cut the motion there"):
+        read_one(tmp_path, captions=[line.replace(" #1", "").format("1.0", "2.5")])
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"tokens": 5}, "a list of words for each"),
+        ({"tokens": ["walk/VERB"]}, "a list of words for each"),
+        ({"tokens": [[5]]}, "a list of words for each"),
+        ({"captions": ["walks \ud83d"]}, "half a character"),
+        ({"content": "\ud83d"}, "half a character"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_with_its_line(tmp_path, fields, message):
+    with pytest.raises(BadInput, match=f"c.jsonl:1: .*{message}"):
+        read_one(tmp_path, **fields)
+
+
 def test_accents_match_however_a_system_spells_them(tmp_path, samples):
     """A folder from a Mac, captions written elsewhere; what differs in nothing else is refused."""
     file = next(iter(sorted(samples.glob("*.bvh"))))
