@@ -247,6 +247,8 @@ def test_a_body_of_no_size_is_refused():
         ("turns counter-clockwise", "turns clockwise"),
         ("Counter clockwise, then ANTI-CLOCKWISE", "Clockwise, then CLOCKWISE"),
         ("spins clockwise", "spins counterclockwise"),
+        ("spins clock wise and back", "spins counterclockwise and back"),
+        ("Counter clock-wise, then anti-clock-wise", "Clockwise, then clockwise"),
         ("stands upright and leaves right away", "stands upright and leaves right away"),
         ("all right, raises his right hand", "all right, raises his left hand"),
         ("steps to the leftmost", "steps to the rightmost"),
@@ -286,6 +288,8 @@ def test_swapping_sides_twice_changes_nothing(parts):
         ("turn/VERB left/ADV right/ADV away/ADV", "turn/VERB right/ADV right/ADV away/ADV"),
         ("spin/VERB counter/NOUN clockwise/ADV left/ADJ", "spin/VERB clockwise/ADV right/ADJ"),
         ("spin/VERB anticlockwise/ADV", "spin/VERB clockwise/ADV"),
+        ("spin/VERB clock/NOUN wise/ADJ", "spin/VERB counterclockwise/ADJ"),
+        ("left-handed/ADJ counter-clockwise/ADV turn/NOUN", "right-handed/ADJ clockwise/ADV turn/NOUN"),
         ("stop/VERB right/ADV after/ADP the/DET right/ADJ", "stop/VERB right/ADV after/ADP the/DET left/ADJ"),
     ],
 )

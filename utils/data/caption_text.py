@@ -169,6 +169,7 @@ def _mirrored_words(words):
 
 def swap_sides(text):
     """A caption as it is true of the mirror image."""
+    text = re.sub(r"\b((counter|anti)?clock)[\s-]+(wise)\b", r"\1\3", text, flags=re.I)
     parts = re.split(r"([^\W_]+)", text)  # words at the odd places
     parts[1::2] = _mirrored_words(parts[1::2])
     for i in range(1, len(parts), 2):
@@ -179,8 +180,11 @@ def swap_sides(text):
 
 def swap_token_sides(tokens):
     """word/POS tokens of the mirror image; "counter/X clockwise/Y" becomes the one token "clockwise/Y"."""
-    pairs = [token.rpartition("/") for token in tokens]
+    line = re.sub(r"\b((counter|anti)?clock)/\S+ (wise)/", r"\1\3/", " ".join(tokens), flags=re.I)
+    pairs = [token.rpartition("/") for token in line.split()]
     words = _mirrored_words([word for word, _, _ in pairs])
+    # a word like "left-handed" is one token
+    words = [swap_sides(word) if "-" in word else word for word in words]
     return tuple(f"{word}/{kind}" for word, (_, _, kind) in zip(words, pairs) if word)
 
 
