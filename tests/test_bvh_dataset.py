@@ -18,7 +18,15 @@ from motion.skeletons import SMPL22, mirror_joints
 from tests.bodies import packed_clips
 from utils.data import bandai_namco
 from utils.data import caption_text as words
-from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
+from utils.data.bvh_dataset import (
+    Reading,
+    assign_splits,
+    clip_name,
+    convert,
+    described_files,
+    drop_short,
+    find_bvh,
+)
 from utils.data.caption_text import Described
 from utils.data.clips import SPLITS, Skipped, load_clips
 from utils.data.shared_motion import joints_in_root_frame
@@ -95,6 +103,12 @@ def test_a_run_goes_on_where_it_stopped_and_notices_a_change(tmp_path, samples, 
     files["a"].write_text(files["a"].read_text() + "\n")
     again = convert(files, Reading(), tmp_path / "work", 1, None)
     assert again["a"] != first["a"] and again["b"] == first["b"]
+
+
+def test_a_run_whose_files_another_has_tidied_away_says_so(tmp_path):
+    with pytest.raises(BadInput, match="another run has finished the same set"):
+        drop_short({"a": tmp_path / "gone.npy"}, 24, Skipped())
+    prepare_dataset.remove(tmp_path / "gone")
 
 
 def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, samples, capsys):
