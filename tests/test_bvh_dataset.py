@@ -1,9 +1,13 @@
 """BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -16,6 +20,7 @@ import prepare_dataset
 from motion.bvh import read_bvh, rigs
 from motion.skeletons import SMPL22, mirror_joints
 from tests.bodies import packed_clips
+from tests.conftest import ROOT
 from utils.data import bandai_namco
 from utils.data import caption_text as words
 from utils.data.bvh_dataset import (
@@ -153,6 +158,29 @@ def test_a_file_too_large_for_the_memory_is_skipped_and_a_killed_process_has_a_r
     with pytest.raises(BrokenProcessPool) as caught:
         convert(files | {"killed": killed}, Costly(), tmp_path / "work", 1, skipped)
     assert "pass fewer --num_workers" in system_error(caught.value)
+
+
+WAITS = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from utils.data.bvh_dataset import Reading, convert
+multiprocessing.set_start_method("fork")
+Reading.joints = lambda self, path: (print(os.getpid(), flush=True), time.sleep(600))
+convert({"a": Path(sys.argv[1])}, Reading(), Path(sys.argv[1]).with_name("work"), 1, None)
+"""
+
+
+def test_the_processes_of_a_killed_run_end_with_it(tmp_path):
+    (tmp_path / "a.bvh").touch()
+    command = [sys.executable, "-c", WAITS, str(tmp_path / "a.bvh")]
+    main = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    worker = int(main.stdout.readline())
+    main.kill()
+    try:
+        main.communicate(timeout=30)  # until no process holds the pipe
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 def both_sides(pattern, joints, sides=("Left", "Right")):

@@ -1,8 +1,10 @@
 """Convert a folder of BVH files with captions to raw clips: in parallel, resumable, skips with reasons."""
 
 import hashlib
+import multiprocessing
 import os
 import re
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +137,7 @@ def convert(files, reading, work, workers, skipped):
     Path(work).mkdir(parents=True, exist_ok=True)
     jobs = [(name, path, reading, Path(work)) for name, path in files.items()]
     kept = {}
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         done = pool.map(_convert_one, jobs, chunksize=max(1, min(16, len(jobs) // (8 * workers))))
         try:
             for name, file, problem in tqdm(done, total=len(jobs), desc="BVH", unit="file"):
@@ -147,6 +149,18 @@ def convert(files, reading, work, workers, skipped):
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return kept
+
+
+def end_with_parent():
+    """In a process of the pool: end when the main process is gone. One that is killed cannot say so, and they
+    would wait for work for ever.
+    """
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _convert_one(job):
