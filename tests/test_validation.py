@@ -10,7 +10,7 @@ from test_motion_process import walk
 from test_prepare_dataset import prepare_joints, write_packed
 
 import prepare_dataset
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from utils.data.dataset_writer import RawClip, SetConfig, write_set
 from utils.datasets import DATASETS
 from utils.errors import BadInput
@@ -117,6 +117,20 @@ def test_motion_that_stands_in_two_splits(tmp_path, capsys):
     assert re.search(
         r"warn  motion of test that is also in train +2 of 2 clips, 1 with half .*: c4, c5", table
     )
+
+
+def test_a_mirrored_clip_whose_original_is_in_train(tmp_path, capsys):
+    clips = [walk(SMPL22, seed, 60) for seed in range(4)]
+    clips[3] = mirror_joints(clips[0], SMPL22)
+    raw = [
+        RawClip(f"c{i}", joints, ("a person walks",), (("walk/VERB",),), split)
+        for i, (joints, split) in enumerate(zip(clips, ["train", "train", "val", "test"]))
+    ]
+    write_set(raw, 4, SetConfig("Own", tmp_path))
+    check(tmp_path / "Own")
+    table = capsys.readouterr().out
+    assert re.search(r"ok    mirror image of val in train +none", table)
+    assert re.search(r"warn  mirror image of test in train +1: c3", table)
 
 
 def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, capsys):

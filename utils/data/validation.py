@@ -10,7 +10,7 @@ from tqdm import tqdm
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
-from utils.data.shared_motion import joints_in_root_frame, pose_distances, shared_frames
+from utils.data.shared_motion import MIRRORED, joints_in_root_frame, pose_distances, shared_frames
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.plain import read_csv
@@ -178,6 +178,8 @@ def _check_shared_motion(poses, findings):
         detail = f"{len(shares)} of {len(poses[split])} clips, {half} with half of their frames or more"
         detail += f": {first(sorted(shares, key=shares.get, reverse=True))}" if shares else ""
         findings.add(WARN if shares else OK, f"motion of {split} that is also in train", detail)
+        others = {name: pose[:, MIRRORED] for name, pose in poses[split].items() if name not in shares}
+        findings.expect(shared_frames(others, poses["train"]), f"mirror image of {split} in train")
 
 
 def _check_statistics(spec, root, train, findings):
