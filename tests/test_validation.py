@@ -160,6 +160,22 @@ def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
     assert "warn  head above the root" in (out := capsys.readouterr().out) and "--up z" in out
 
 
+def test_people_who_walk_backwards_show_exchanged_sides(tmp_path, capsys):
+    """Motion from a left-handed program: x the other way, names as they were."""
+    clips = [walk(SMPL22, seed, 60) for seed in range(3)]
+    for name, sign in ("Right", 1), ("Wrong", -1):
+        raw = [
+            RawClip(f"c{i}", joints * [sign, 1, 1], ("a person walks",), (("walk/VERB",),), split)
+            for i, (joints, split) in enumerate(zip(clips, ("train", "val", "test")))
+        ]
+        write_set(raw, 3, SetConfig(name, tmp_path))
+        check(tmp_path / name, name)
+        out = capsys.readouterr().out
+        level = {"Right": "ok  ", "Wrong": "warn"}[name]
+        assert re.search(rf"{level}  toes ahead of the ankles +-?0\.\d\d m", out)
+    assert "are left and right exchanged?" in out
+
+
 @pytest.mark.parametrize("metres", [0.01, 0.3048, 1000.0], ids=["cm", "feet", "metres for mm"])
 def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys, metres):
     """A set of adults, whose pelvis is 0.9 m high, in a unit of so many metres."""

@@ -205,3 +205,17 @@ def _check_statistics(spec, root, train, findings):
     above = float(true_mean[3 * spec.skeleton.head + 2]) * spec.skeleton.unit_m - height
     lying = "" if above > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
     findings.add(WARN if lying else OK, "head above the root", f"{above:.2f} m{lying}")
+    _check_toes(spec.skeleton, true_mean, findings)
+
+
+def _check_toes(skeleton, mean, findings):
+    """People face where their toes point, unless left and right are exchanged: the heading follows from them.
+
+    Published features of KIT-ML have the two exchanged, so nothing is said of that skeleton.
+    """
+    if skeleton.facing[1] != skeleton.hips[0]:
+        return
+    pairs = zip(skeleton.feet[::2], skeleton.feet[1::2])  # ankle and toe of either side
+    ahead = float(np.mean([mean[3 * toe + 3] - mean[3 * ankle + 3] for ankle, toe in pairs]))
+    wrong = "" if ahead >= 0 else ": is an axis the other way round, or are left and right exchanged?"
+    findings.add(WARN if wrong else OK, "toes ahead of the ankles", f"{ahead * skeleton.unit_m:.2f} m{wrong}")
