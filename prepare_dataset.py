@@ -16,6 +16,7 @@ HumanML3D and KIT-ML.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
+import contextlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def bvh(config, files, reading):
     splits = bvh_dataset.assign_splits(described, kept, files.split, files.seed)
     clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton)
     write_set(with_twins(clips) if files.mirror else clips, len(kept) * (1 + files.mirror), config)
-    shutil.rmtree(work)
+    remove(work)
 
 
 def cmu(config, files, mirrored_splits):
@@ -85,7 +86,13 @@ def cmu(config, files, mirrored_splits):
     total = len(clips) + sum(clip.split in mirrored_splits for clip in clips)
     write_set(with_twins(clips, mirrored_splits), total, config, {"report.csv": report_csv(report)})
     print_verdicts(report)
-    shutil.rmtree(work)
+    remove(work)
+
+
+def remove(work):
+    """Remove the converted files, unless another run has done so."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(work)
 
 
 def check(name, dataset_dir):

@@ -1,9 +1,13 @@
 """BVH folders -> data sets: real files, rigs by name, words and their mirror image, splits, broken files."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -16,9 +20,18 @@ import prepare_dataset
 from motion.bvh import read_bvh, rigs
 from motion.skeletons import SMPL22, mirror_joints
 from tests.bodies import packed_clips
+from tests.conftest import ROOT
 from utils.data import bandai_namco
 from utils.data import caption_text as words
-from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
+from utils.data.bvh_dataset import (
+    Reading,
+    assign_splits,
+    clip_name,
+    convert,
+    described_files,
+    drop_short,
+    find_bvh,
+)
 from utils.data.caption_text import Described
 from utils.data.clips import SPLITS, Skipped, load_clips
 from utils.data.shared_motion import joints_in_root_frame
@@ -97,6 +110,12 @@ def test_a_run_goes_on_where_it_stopped_and_notices_a_change(tmp_path, samples, 
     assert again["a"] != first["a"] and again["b"] == first["b"]
 
 
+def test_a_run_whose_files_another_has_tidied_away_says_so(tmp_path):
+    with pytest.raises(BadInput, match="another run has finished the same set"):
+        drop_short({"a": tmp_path / "gone.npy"}, 24, Skipped())
+    prepare_dataset.remove(tmp_path / "gone")
+
+
 def test_broken_files_are_counted_and_named_and_the_rest_is_used(tmp_path, samples, capsys):
     folder = tmp_path / "in" / "deep er"
     folder.mkdir(parents=True)
@@ -139,6 +158,29 @@ def test_a_file_too_large_for_the_memory_is_skipped_and_a_killed_process_has_a_r
     with pytest.raises(BrokenProcessPool) as caught:
         convert(files | {"killed": killed}, Costly(), tmp_path / "work", 1, skipped)
     assert "pass fewer --num_workers" in system_error(caught.value)
+
+
+WAITS = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+from utils.data.bvh_dataset import Reading, convert
+multiprocessing.set_start_method("fork")
+Reading.joints = lambda self, path: (print(os.getpid(), flush=True), time.sleep(600))
+convert({"a": Path(sys.argv[1])}, Reading(), Path(sys.argv[1]).with_name("work"), 1, None)
+"""
+
+
+def test_the_processes_of_a_killed_run_end_with_it(tmp_path):
+    (tmp_path / "a.bvh").touch()
+    command = [sys.executable, "-c", WAITS, str(tmp_path / "a.bvh")]
+    main = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    worker = int(main.stdout.readline())
+    main.kill()
+    try:
+        main.communicate(timeout=30)  # until no process holds the pipe
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
 
 
 def both_sides(pattern, joints, sides=("Left", "Right")):
@@ -247,6 +289,8 @@ def test_a_body_of_no_size_is_refused():
         ("turns counter-clockwise", "turns clockwise"),
         ("Counter clockwise, then ANTI-CLOCKWISE", "Clockwise, then CLOCKWISE"),
         ("spins clockwise", "spins counterclockwise"),
+        ("spins clock wise and back", "spins counterclockwise and back"),
+        ("Counter clock-wise, then anti-clock-wise", "Clockwise, then clockwise"),
         ("stands upright and leaves right away", "stands upright and leaves right away"),
         ("all right, raises his right hand", "all right, raises his left hand"),
         ("steps to the leftmost", "steps to the rightmost"),
@@ -286,6 +330,8 @@ def test_swapping_sides_twice_changes_nothing(parts):
         ("turn/VERB left/ADV right/ADV away/ADV", "turn/VERB right/ADV right/ADV away/ADV"),
         ("spin/VERB counter/NOUN clockwise/ADV left/ADJ", "spin/VERB clockwise/ADV right/ADJ"),
         ("spin/VERB anticlockwise/ADV", "spin/VERB clockwise/ADV"),
+        ("spin/VERB clock/NOUN wise/ADJ", "spin/VERB counterclockwise/ADJ"),
+        ("left-handed/ADJ counter-clockwise/ADV turn/NOUN", "right-handed/ADJ clockwise/ADV turn/NOUN"),
         ("stop/VERB right/ADV after/ADP the/DET right/ADJ", "stop/VERB right/ADV after/ADP the/DET left/ADJ"),
     ],
 )
@@ -323,11 +369,55 @@ def test_caption_files_in_both_forms(tmp_path):
     assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
+@pytest.mark.parametrize(
+    "rows, message",
+    [
+        ("a,walks, then sits", "c.csv:2: more than 2 cells: put a text with a comma in double quotes"),
+        ('a,"walks\nb,sits', "c.csv:3: .* with matching quotes"),
+    ],
+)
+def test_a_table_whose_quotes_are_missing_loses_no_words(tmp_path, rows, message):
+    (tmp_path / "c.csv").write_text(f"name,caption\n{rows}\n")
+    with pytest.raises(BadInput, match=message):
+        words.read_captions(tmp_path / "c.csv")
+    (tmp_path / "c.csv").write_text('name,caption\na,"walks, then 5\'11"" sits",,\n')  # empty cells: harmless
+    assert words.read_captions(tmp_path / "c.csv")["a"].captions == ("walks, then 5'11\" sits",)
+
+
 def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     text = '{"name": "a", "captions": ["one\u2028two\x85three"]}\r\n\r\n{"name": "b", "captions": ["four"]}'
     (tmp_path / "c.jsonl").write_bytes(text.encode())
     described = words.read_captions(tmp_path / "c.jsonl")
     assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
+
+
+def read_one(tmp_path, **fields):
+    (tmp_path / "c.jsonl").write_text(json.dumps({"name": "a", "captions": ["walks"]} | fields))
+    return words.read_captions(tmp_path / "c.jsonl")["a"]
+
+
+def test_a_line_of_humanml3d_s_texts_is_read_as_one(tmp_path):
+    line = "a man  walks #1#a/DET man/NOUN walk/VERB#{}#{}"
+    said = read_one(tmp_path, captions=[line.replace(" #1", "").format("0.0", "nan"), "sits #1"])
+    assert said.captions == ("a man walks", "sits 1")
+    assert said.tokens == (("a/DET", "man/NOUN", "walk/VERB"), ("sit/VERB", "1/NUM"))
+    with pytest.raises(BadInput, match="c.jsonl:1: a caption of seconds 1 to 2.5: cut the motion there"):
+        read_one(tmp_path, captions=[line.replace(" #1", "").format("1.0", "2.5")])
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"tokens": 5}, "a list of words for each"),
+        ({"tokens": ["walk/VERB"]}, "a list of words for each"),
+        ({"tokens": [[5]]}, "a list of words for each"),
+        ({"captions": ["walks \ud83d"]}, "half a character"),
+        ({"content": "\ud83d"}, "half a character"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_with_its_line(tmp_path, fields, message):
+    with pytest.raises(BadInput, match=f"c.jsonl:1: .*{message}"):
+        read_one(tmp_path, **fields)
 
 
 def test_accents_match_however_a_system_spells_them(tmp_path, samples):

@@ -190,6 +190,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     nan[3, 4, 1] = np.nan
     bad = [
         replace(good[0], name="../out"),
+        replace(good[0], name="歩" * 80),
         replace(good[0], name="n", joints=nan),
         replace(good[0], name="s", split="dev"),
         replace(good[0], name="t", captions=("a # b",)),
@@ -200,6 +201,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     text = capsys.readouterr().out
     for line in (
         "in front): ../out",
+        "shorten it: 歩",
         "positions: n",
         "test: s",
         "break: t",

@@ -10,7 +10,7 @@ from test_motion_process import walk
 from test_prepare_dataset import prepare_joints, write_packed
 
 import prepare_dataset
-from motion.skeletons import SMPL22
+from motion.skeletons import SMPL22, mirror_joints
 from utils.data.dataset_writer import RawClip, SetConfig, write_set
 from utils.datasets import DATASETS
 from utils.errors import BadInput
@@ -119,6 +119,20 @@ def test_motion_that_stands_in_two_splits(tmp_path, capsys):
     )
 
 
+def test_a_mirrored_clip_whose_original_is_in_train(tmp_path, capsys):
+    clips = [walk(SMPL22, seed, 60) for seed in range(4)]
+    clips[3] = mirror_joints(clips[0], SMPL22)
+    raw = [
+        RawClip(f"c{i}", joints, ("a person walks",), (("walk/VERB",),), split)
+        for i, (joints, split) in enumerate(zip(clips, ["train", "train", "val", "test"]))
+    ]
+    write_set(raw, 4, SetConfig("Own", tmp_path))
+    check(tmp_path / "Own")
+    table = capsys.readouterr().out
+    assert re.search(r"ok    mirror image of val in train +none", table)
+    assert re.search(r"warn  mirror image of test in train +1: c3", table)
+
+
 def test_humanml3d_is_held_against_its_published_counts_and_known_files(own, capsys):
     root = own.with_name(DATASETS["t2m"].folder)
     own.rename(root)
@@ -144,6 +158,22 @@ def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
         np.save(file, lay(np.load(file)))
     check(own)
     assert "warn  head above the root" in (out := capsys.readouterr().out) and "--up z" in out
+
+
+def test_people_who_walk_backwards_show_exchanged_sides(tmp_path, capsys):
+    """Motion from a left-handed program: x the other way, names as they were."""
+    clips = [walk(SMPL22, seed, 60) for seed in range(3)]
+    for name, sign in ("Right", 1), ("Wrong", -1):
+        raw = [
+            RawClip(f"c{i}", joints * [sign, 1, 1], ("a person walks",), (("walk/VERB",),), split)
+            for i, (joints, split) in enumerate(zip(clips, ("train", "val", "test")))
+        ]
+        write_set(raw, 3, SetConfig(name, tmp_path))
+        check(tmp_path / name, name)
+        out = capsys.readouterr().out
+        level = {"Right": "ok  ", "Wrong": "warn"}[name]
+        assert re.search(rf"{level}  toes ahead of the ankles +-?0\.\d\d m", out)
+    assert "are left and right exchanged?" in out
 
 
 @pytest.mark.parametrize("metres", [0.01, 0.3048, 1000.0], ids=["cm", "feet", "metres for mm"])

@@ -39,8 +39,20 @@ def parse_json(text):
 
 
 def read_csv(file):
-    """Rows as dicts by the column names of the first line; a missing cell is "". Raises BadInput."""
+    """Rows as dicts by the column names of the first line; a missing cell is "". Raises BadInput.
+
+    A cell too many is refused: it is the rest of a text with a comma and no quotes, which would be lost.
+    """
+    table = csv.DictReader(io.StringIO(read_utf8(file), newline=""), restval="", strict=True)
+    rows = []
     try:
-        return list(csv.DictReader(io.StringIO(read_utf8(file), newline=""), restval=""))
+        for row in table:
+            if any(row.pop(None, ())):
+                columns = len(table.fieldnames)
+                remedy = 'put a text with a comma in double quotes ("a, b")'
+                raise BadInput(f"{file}:{table.reader.line_num}: more than {columns} cells: {remedy}")
+            rows.append(row)
     except csv.Error as error:
-        raise BadInput(f"{file}: no table of comma-separated values: {error}") from None
+        where = f"{file}:{table.reader.line_num}"
+        raise BadInput(f"{where}: no table of comma-separated values with matching quotes: {error}") from None
+    return rows

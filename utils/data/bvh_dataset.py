@@ -1,8 +1,10 @@
 """Convert a folder of BVH files with captions to raw clips: in parallel, resumable, skips with reasons."""
 
 import hashlib
+import multiprocessing
 import os
 import re
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +137,7 @@ def convert(files, reading, work, workers, skipped):
     Path(work).mkdir(parents=True, exist_ok=True)
     jobs = [(name, path, reading, Path(work)) for name, path in files.items()]
     kept = {}
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         done = pool.map(_convert_one, jobs, chunksize=max(1, min(16, len(jobs) // (8 * workers))))
         try:
             for name, file, problem in tqdm(done, total=len(jobs), desc="BVH", unit="file"):
@@ -147,6 +149,18 @@ def convert(files, reading, work, workers, skipped):
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return kept
+
+
+def end_with_parent():
+    """In a process of the pool: end when the main process is gone. One that is killed cannot say so, and they
+    would wait for work for ever.
+    """
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _convert_one(job):
@@ -166,11 +180,21 @@ def _convert_one(job):
     return name, target, None
 
 
+def load_converted(file, mmap_mode=None):
+    """Joints [T,22,3] that `convert` wrote. Raises BadInput where another run has tidied them away."""
+    try:
+        return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+    except FileNotFoundError:
+        raise BadInput(
+            f"{file} is gone: another run has finished the same set meanwhile; keep that one, or run again"
+        ) from None
+
+
 def drop_short(kept, min_frames, skipped):
     """Drop clips shorter than min_frames rows before splitting."""
     long = {}
     for name, file in kept.items():
-        if len(np.load(file, mmap_mode="r", allow_pickle=False)) > min_frames:
+        if len(load_converted(file, mmap_mode="r")) > min_frames:
             long[name] = file
         else:
             skipped.add(f"shorter than {min_frames} feature rows", name)
@@ -211,10 +235,10 @@ def raw_clips(described, kept, splits, skeleton):
     if skeleton == "humanml3d":
         lengths = np.array(HUMANML3D_BONES)
     elif skeleton == "uniform" and kept:
-        every = [bone_lengths(np.load(file, allow_pickle=False), SMPL22) for file in kept.values()]
+        every = [bone_lengths(load_converted(file), SMPL22) for file in kept.values()]
         lengths = np.median(every, axis=0)
     for name, file in kept.items():
-        joints = np.load(file, allow_pickle=False).astype(np.float64)
+        joints = load_converted(file).astype(np.float64)
         if lengths is not None:
             joints = with_bone_lengths(joints, lengths, SMPL22)
         it = described[name]

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
+from utils.data.clips import parse_caption
 from utils.errors import BadInput
 from utils.plain import composed, parse_json, read_csv, read_utf8
 
@@ -168,6 +169,7 @@ def _mirrored_words(words):
 
 def swap_sides(text):
     """A caption as it is true of the mirror image."""
+    text = re.sub(r"\b((counter|anti)?clock)[\s-]+(wise)\b", r"\1\3", text, flags=re.I)
     parts = re.split(r"([^\W_]+)", text)  # words at the odd places
     parts[1::2] = _mirrored_words(parts[1::2])
     for i in range(1, len(parts), 2):
@@ -178,8 +180,11 @@ def swap_sides(text):
 
 def swap_token_sides(tokens):
     """word/POS tokens of the mirror image; "counter/X clockwise/Y" becomes the one token "clockwise/Y"."""
-    pairs = [token.rpartition("/") for token in tokens]
+    line = re.sub(r"\b((counter|anti)?clock)/\S+ (wise)/", r"\1\3/", " ".join(tokens), flags=re.I)
+    pairs = [token.rpartition("/") for token in line.split()]
     words = _mirrored_words([word for word, _, _ in pairs])
+    # a word like "left-handed" is one token
+    words = [swap_sides(word) if "-" in word else word for word in words]
     return tuple(f"{word}/{kind}" for word, (_, _, kind) in zip(words, pairs) if word)
 
 
@@ -235,13 +240,30 @@ def _describe(row):
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(name, str) or not captions or not all(isinstance(text, str) for text in captions):
         raise ValueError("needs name (or file) and captions (or caption)")
-    captions = tuple(re.sub(r"[\s#]+", " ", text).strip() for text in captions)
+    captions, own = zip(*map(_caption, captions))
     if not all(captions):
         raise ValueError("a caption is empty")
-    tokens = row.get("tokens") or [tag(text) for text in captions]
+    tokens = row.get("tokens") or [words or tag(text) for text, words in zip(captions, own)]
     tokens = [tokens.split()] if isinstance(tokens, str) else tokens
-    if not all(isinstance(word, str) for words in tokens for word in words):
-        raise ValueError("tokens are not lists of words")
+    if not all(map(_is_list_of_texts, tokens if isinstance(tokens, list) else [tokens])):
+        raise ValueError("tokens are not a list of words for each caption")
     name = composed(re.sub(r"\.bvh$", "", name.replace("\\", "/"), flags=re.I))
-    labels = (str(row.get(key) or "") for key in ("split", "content", "style"))
+    labels = [str(row.get(key) or "") for key in ("split", "content", "style")]
+    if half := re.search("[\ud800-\udfff]", " ".join([*captions, *sum(map(list, tokens), []), *labels])):
+        raise ValueError(f"half a character, {half[0]!r}: a cut emoji perhaps, remove it")
     return name, Described(captions, tuple(map(tuple, tokens)), *labels)
+
+
+def _is_list_of_texts(words):
+    return isinstance(words, (list, tuple)) and all(isinstance(word, str) for word in words)
+
+
+def _caption(text):
+    """A caption, or a line of HumanML3D's texts -> the caption, its tokens, () where it has none."""
+    try:
+        line, start, end = parse_caption(text)
+    except ValueError:
+        return re.sub(r"[\s#]+", " ", text).strip(), ()
+    if end:
+        raise ValueError(f"a caption of seconds {start:g} to {end:g}: cut the motion there, write #0.0#0.0")
+    return re.sub(r"\s+", " ", line.text), line.tokens

@@ -18,7 +18,7 @@ import numpy as np
 from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, bone_lengths, with_bone_lengths
 from motion.skeletons import SMPL22
-from utils.data.bvh_dataset import Reading, convert, find_bvh
+from utils.data.bvh_dataset import Reading, convert, find_bvh, load_converted
 from utils.data.clips import SPLITS, Skipped, parse_caption
 from utils.data.dataset_writer import RawClip, are_tokens
 from utils.data.shared_motion import pose_distances, shared_frames
@@ -206,7 +206,7 @@ def read_trials(files, wanted, work):
         raise BadInput(f"{files.bvh} holds no file SS_TT.bvh of a trial in HumanML3D's index")
     skipped = Skipped()
     converted = convert(paths, TrialReading(), work, files.num_workers, skipped)
-    trials = {trial: np.load(file, mmap_mode="r", allow_pickle=False) for trial, file in converted.items()}
+    trials = {trial: load_converted(file, mmap_mode="r") for trial, file in converted.items()}
     return trials, {trial: reason for reason, names in skipped.names.items() for trial in names}
 
 

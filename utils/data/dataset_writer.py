@@ -136,7 +136,9 @@ class SetWriter:
             self._write(part)
 
     def _problem(self, clip):
-        if not re.fullmatch(r"[^\s/\\#]{1,200}", clip.name) or clip.name.startswith("."):
+        if len(clip.name.encode(errors="replace")) > 200:  # a file system has 255 for M<name>_p1.npy
+            return "name is longer than 200 bytes, folders counted: shorten it"
+        if not re.fullmatch(r"[^\s/\\#]+", clip.name) or clip.name.startswith("."):
             return "name is no plain file name (without blanks, / \\ # and a dot in front)"
         if clip.split not in SPLITS:
             return f"split is none of {', '.join(SPLITS)}"

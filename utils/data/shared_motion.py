@@ -12,14 +12,16 @@ from scipy.spatial import cKDTree
 
 from utils.motion_process import essential_dim, feature_groups
 
+PAIRS = tuple(combinations(range(6), 2))  # of root, head, left and right wrist, two toes
+_SWAPPED = (0, 1, 3, 2, 5, 4)
+MIRRORED = [PAIRS.index(tuple(sorted((_SWAPPED[a], _SWAPPED[b])))) for a, b in PAIRS]  # of the mirror image
 TOLERANCE = 1e-3  # m; sections of one recording agree to about 0.1 mm, frames of two hardly ever to 1
 
 
 def pose_distances(joints, skeleton):
     """joints [T,J,3] in the skeleton's unit -> distances [T,15] float32 in metres."""
     ends = joints[:, [0, skeleton.head, *skeleton.wrists, skeleton.feet[1], skeleton.feet[3]]]
-    pairs = combinations(range(ends.shape[1]), 2)
-    apart = [np.linalg.norm(ends[:, a] - ends[:, b], axis=-1).astype(np.float32) for a, b in pairs]
+    apart = [np.linalg.norm(ends[:, a] - ends[:, b], axis=-1).astype(np.float32) for a, b in PAIRS]
     return np.stack(apart, axis=1) * np.float32(skeleton.unit_m)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
-from utils.data.shared_motion import joints_in_root_frame, pose_distances, shared_frames
+from utils.data.shared_motion import MIRRORED, joints_in_root_frame, pose_distances, shared_frames
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.plain import read_csv
@@ -178,6 +178,8 @@ def _check_shared_motion(poses, findings):
         detail = f"{len(shares)} of {len(poses[split])} clips, {half} with half of their frames or more"
         detail += f": {first(sorted(shares, key=shares.get, reverse=True))}" if shares else ""
         findings.add(WARN if shares else OK, f"motion of {split} that is also in train", detail)
+        others = {name: pose[:, MIRRORED] for name, pose in poses[split].items() if name not in shares}
+        findings.expect(shared_frames(others, poses["train"]), f"mirror image of {split} in train")
 
 
 def _check_statistics(spec, root, train, findings):
@@ -203,3 +205,17 @@ def _check_statistics(spec, root, train, findings):
     above = float(true_mean[3 * spec.skeleton.head + 2]) * spec.skeleton.unit_m - height
     lying = "" if above > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
     findings.add(WARN if lying else OK, "head above the root", f"{above:.2f} m{lying}")
+    _check_toes(spec.skeleton, true_mean, findings)
+
+
+def _check_toes(skeleton, mean, findings):
+    """People face where their toes point, unless left and right are exchanged: the heading follows from them.
+
+    Published features of KIT-ML have the two exchanged, so nothing is said of that skeleton.
+    """
+    if skeleton.facing[1] != skeleton.hips[0]:
+        return
+    pairs = zip(skeleton.feet[::2], skeleton.feet[1::2])  # ankle and toe of either side
+    ahead = float(np.mean([mean[3 * toe + 3] - mean[3 * ankle + 3] for ankle, toe in pairs]))
+    wrong = "" if ahead >= 0 else ": is an axis the other way round, or are left and right exchanged?"
+    findings.add(WARN if wrong else OK, "toes ahead of the ankles", f"{ahead * skeleton.unit_m:.2f} m{wrong}")
