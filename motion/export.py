@@ -164,15 +164,16 @@ FORMATS = {  # data before pictures
 
 
 def safe_caption(text, max_bytes=NAME_BYTES, plain=True):
-    """Text as a part of a file name: no separators, control characters or leading dots, at most `max_bytes`.
+    """Text as a part of a file name: no separators, control characters, leading dots or letters that the
+    locale's file names lack, at most `max_bytes`.
 
     plain: also without a leading "-" (programs read it as an option) and what Windows, FFmpeg and scp refuse.
     """
-    kept = []
+    kept, files = [], sys.getfilesystemencoding()
     for character in text:
         if character in SEPARATORS:
             kept.append("_")
-        elif unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        elif unicodedata.category(character) in ("Cc", "Zl", "Zp") or not character.encode(files, "ignore"):
             kept.append(" ")
         elif character not in DIRECTION_MARKS and not (plain and character in FORBIDDEN):
             kept.append(character)

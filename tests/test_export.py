@@ -71,6 +71,11 @@ def test_a_name_never_begins_with_a_dot(text, name):
     assert safe_caption(text) == name
 
 
+def test_a_name_lacks_what_the_file_names_of_the_locale_lack(monkeypatch):
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "latin-1")
+    assert safe_caption("走 é walks 走走") == "é walks"
+
+
 def test_two_prompts_never_get_the_same_name(tmp_path):
     names = Names(tmp_path)
     twins = [

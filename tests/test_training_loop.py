@@ -251,17 +251,21 @@ def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_b
     assert sum(len(batch) for batch in alone) == n - batch
 
 
-def test_loading_processes_outlive_a_signal_to_all():
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])  # spawn: macOS
+def test_loading_processes_outlive_a_signal_to_all(method, monkeypatch):
     """As a scheduler or a terminal sends it. The run has a step to finish, and to save."""
+    monkeypatch.setattr(multiprocessing.context._default_context, "_actual_context", None)
+    multiprocessing.set_start_method(method)
     args = Namespace(**FLAGS | {"num_workers": 2})
     others = set(multiprocessing.active_children())
     steps = iter(shared_loader(SET, args, CPU, shuffle=True))
-    next(steps)
+    if method == "forkserver":  # whose workers block them once they run
+        next(steps)
     workers = set(multiprocessing.active_children()) - others
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
-    assert len(workers) == 2 and len(list(steps)) == 4
+    assert len(workers) == 2 and len(list(steps)) == (4 if method == "forkserver" else 5)
     del steps
     assert not workers & set(multiprocessing.active_children())
 

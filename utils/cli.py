@@ -129,7 +129,8 @@ def run(main, argv=None):
     """
     threading.excepthook = hide_system_errors
     before = on_sigterm(terminate)
-    if getattr(sys.stdout, "errors", None) == "strict":  # it may lack a prompt's letters, or a folder's bytes
+    # it may lack a prompt's letters, or a folder's bytes; the second is that of the locale C
+    if getattr(sys.stdout, "errors", None) in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main(argv)
