@@ -427,7 +427,8 @@ def type_and_generate(browser, text, selector="textarea", button="Generate"):
     press(browser, button)
     quoted = json.dumps(before)
     browser.wait(f"(document.querySelector('#viewer iframe')?.srcdoc ?? '') !== {quoted}", seconds=120)
-    browser.js("document.querySelector('#viewer').scrollIntoView()")
+    box = "document.querySelector('#viewer iframe').getBoundingClientRect()"
+    browser.wait(f"(r => r.bottom > 200 && r.top < innerHeight - 200)({box})")  # the page scrolls to it
 
 
 @contextlib.contextmanager
