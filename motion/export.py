@@ -84,7 +84,8 @@ class Motion:
     def _repr_html_(self):
         from motion.render.viewer import viewer_frame, viewer_page
 
-        frame = viewer_frame(viewer_page(self.joints, self.caption, self.fps, self.skeleton))
+        closed = self.closing is not None
+        frame = viewer_frame(viewer_page(self.keys, self.caption, self.fps, self.skeleton, closed))
         return frame.replace("<iframe ", '<iframe width="100%" ', 1)
 
 
@@ -143,7 +144,8 @@ def _write_glb(path, motion):
 def _write_html(path, motion):
     from motion.render.viewer import write_html
 
-    write_html(path, motion.joints, motion.caption, motion.fps, motion.skeleton)
+    closed = motion.closing is not None
+    write_html(path, motion.keys, motion.caption, motion.fps, motion.skeleton, closed)
 
 
 def _write_video(path, motion):

@@ -427,7 +427,8 @@ def type_and_generate(browser, text, selector="textarea", button="Generate"):
     press(browser, button)
     quoted = json.dumps(before)
     browser.wait(f"(document.querySelector('#viewer iframe')?.srcdoc ?? '') !== {quoted}", seconds=120)
-    browser.js("document.querySelector('#viewer').scrollIntoView()")
+    box = "document.querySelector('#viewer iframe').getBoundingClientRect()"
+    browser.wait(f"(r => r.bottom > 200 && r.top < innerHeight - 200)({box})")  # the page scrolls to it
 
 
 @contextlib.contextmanager
@@ -522,6 +523,10 @@ def test_a_way_a_change_and_a_story(tmp_path, width):
         drag(browser, "#timeline [data-frames]", (0.3, 0.5), (0.5, 0.5), (0.6, 0.5))
         frames = int(browser.js("document.querySelector('#timeline [data-frames]').dataset.frames"))
         assert value(browser, "stretch") == f"{round(0.3 * frames)},{round(0.6 * frames)}"
+        mark = "(s => s.left + ' ' + s.width)(document.querySelector('#timeline i').style)"
+        for text, at in ((value(browser, "stretch"), browser.js(mark)), ("0.4,0.6", "40% 20%")):
+            type_into(browser, "#stretch textarea, #stretch input", text)
+            browser.wait(f"{mark} === {at!r}")
         part = "#change textarea, #change input"
         type_and_generate(browser, "someone waves with the right hand", part, "Regenerate this section")
         browser.wait("document.body.textContent.includes('regenerated')")

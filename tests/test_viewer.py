@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from motion.bvh.pose import fit_bones
+from motion.export import Motion
 from motion.render.viewer import quantise, safe_json, write_html
 from motion.skeletons import KIT21, SMPL22
 from tests.bodies import rest_pose
@@ -198,6 +199,37 @@ def test_a_motion_that_is_over_stays_and_fades(viewer):
     faded = viewer.canvas(1)
     assert drawn(last, BLUE) > 300 and drawn(viewer.canvas(0), BLUE) > 300
     assert drawn(faded, BLUE) == 0 and (faded[..., 3] > 0).sum() > 0.9 * (last[..., 3] > 0).sum()
+
+
+@needs_browser
+def test_nobody_fades_before_the_motion_is_over(browser, tmp_path):
+    """Also between the last frame and the first of the next round."""
+    browser.open(write_html(tmp_path / "a.html", swinging(40), "walk", 20))
+    browser.scrub(39)
+    last = browser.canvas()
+    browser.js("change({ frame: 39.5 })")
+    browser.settle()
+    assert np.array_equal(browser.canvas(), last)
+
+
+@needs_browser
+def test_a_loop_plays_its_last_step(browser, tmp_path):
+    loop = swinging(41, metres=0.0)
+    loop[40] = loop[0]
+    path = Motion(loop[:40], "a loop", 20, SMPL22, closing=loop[40:]).save(tmp_path / "a.html")
+    assert page_data(path)["motions"][0]["frames"] == 40
+    browser.open(path)
+    browser.key("End")
+    assert clock(browser).startswith("frame 40/40")
+    browser.js("change({ frame: 39.5 })")
+    between = np.array(browser.js("poseAt(motions[0], state.frame)"))
+    assert np.abs(between - (loop[39] + loop[0]) / 2).max() < 1e-3
+    turns = "new Int16Array(bytesOf(motions[0].body.turns).buffer)"
+    first, half, end = (
+        np.array(browser.js(f"[...boneRows(DATA.mannequin, motions[0], {turns}, {frame}, [0, 0, 0])]"))
+        for frame in (0, 39.5, 39)
+    )
+    assert np.abs(half - end).max() > 1e-3 < np.abs(half - first).max()
 
 
 @needs_browser

@@ -30,16 +30,19 @@ FINEST = 0.0005  # metres; what one step of the 16 bits stands for, unless a mot
 STEPS = 32767
 
 
-def write_html(path, motions, captions, fps=20, skeleton=SMPL22):
+def write_html(path, motions, captions, fps=20, skeleton=SMPL22, closed=False):
     """Write the page of `viewer_page` -> path."""
-    page = viewer_page(motions, captions, fps, skeleton)
+    page = viewer_page(motions, captions, fps, skeleton, closed)
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return Path(path)
 
 
-def viewer_page(motions, captions, fps=20, skeleton=SMPL22):
-    """The HTML text. motions: one [T,J,3] or a list, side by side; captions: one or one each."""
+def viewer_page(motions, captions, fps=20, skeleton=SMPL22, closed=False):
+    """The HTML text. motions: one [T,J,3] or a list, side by side; captions: one or one each.
+
+    closed: loops, each of which ends with the pose that begins its next round; that is no frame of its own.
+    """
     motions = in_metres(motions, skeleton)
     captions = [captions] * len(motions) if isinstance(captions, str) else list(captions)
     if len(captions) != len(motions):
@@ -47,7 +50,7 @@ def viewer_page(motions, captions, fps=20, skeleton=SMPL22):
     return fill(
         (ASSETS / "viewer.html").read_text(encoding="utf-8"),
         title=html.escape(clean_text(captions[0])[:100] or "Motion"),
-        data=safe_json(scene(motions, captions, fps, skeleton)),
+        data=safe_json(scene(motions, captions, fps, skeleton, closed)),
         **_with_hash("style", "viewer.css"),
         **_with_hash("script", "mannequin.js", "viewer.js"),
     )
@@ -90,7 +93,7 @@ def time_line(frames, fps):
     return f'<div data-frames="{frames}" role="slider" aria-label="Time line"><i></i>{ticks}</div>'
 
 
-def scene(motions, captions, fps, skeleton):
+def scene(motions, captions, fps, skeleton, closed=False):
     """Data of the page as a plain dict: motions in metres, the skeleton, both cameras."""
     still, still_targets = stand_still(motions)
     walk, walk_targets = walk_along(motions, fps)
@@ -114,7 +117,7 @@ def scene(motions, captions, fps, skeleton):
         "motions": [
             {
                 "caption": clean_text(caption),
-                "frames": len(motion),
+                "frames": len(motion) - closed,
                 "still": stays[0].round(3).tolist(),
                 "targets": goes.round(3).tolist(),
                 "body": body,

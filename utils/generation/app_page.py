@@ -34,6 +34,8 @@ EXAMPLES = (
     "a person walks forward\nsomeone waves with the left hand\na man turns right",
 )
 PACE = {"pace": 0.9, "first": 1.0}  # metres a second between clicks on the floor; seconds to start walking
+# the motion, which on a phone is a screen away from the buttons
+INTO_VIEW = "() => document.querySelector('#viewer').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 WELCOME = "<p style='text-align: center; padding: 6em 1em'>The motion appears here.</p>"
 
 
@@ -150,8 +152,10 @@ def build(backends):
         alone = {"preprocess": False, "concurrency_limit": 1, "concurrency_id": "drawing"}
         drawing, shown = [seed, cfg, rounds, variations], [viewer, files, line, command, bar]
         asked = [prompt, estimate, seconds, *drawing, waypoints, weights]
-        gr.on([go.click, prompt.submit], generate, asked, shown, **alone)
-        gr.on([redo.click, other.submit], change, [other, sections, which, *drawing], shown, **alone)
+        made = gr.on([go.click, prompt.submit], generate, asked, shown, **alone)
+        redone = gr.on([redo.click, other.submit], change, [other, sections, which, *drawing], shown, **alone)
+        for event in made, redone:
+            event.success(None, js=INTO_VIEW, api_visibility="private")
         mp4.click(video, None, files, **alone)
     return page
 

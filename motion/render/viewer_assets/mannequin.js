@@ -154,8 +154,8 @@ function link(gl, bones) {
 const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
 /** The matrices that take vertices (in steps of body.unit) to their place at a frame, three rows a bone. */
-function boneRows({ parents }, { body, frames }, turns, frame, root) {
-  const last = frames - 1;
+function boneRows({ parents }, { body, keys }, turns, frame, root) {
+  const last = keys - 1;
   const first = Math.min(Math.floor(frame), last);
   const next = Math.min(first + 1, last);
   const mix = Math.min(frame, last) - first;

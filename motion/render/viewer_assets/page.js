@@ -49,7 +49,8 @@ function timeline(element, _, watch) {
   };
   const draw = () => {
     const frames = Number(bar()?.dataset.frames);
-    const [first, last] = (field(id)?.value ?? "").split(",").map(Number);
+    const text = field(id)?.value ?? "";
+    const [first, last] = text.split(",").map((bound) => Number(bound) * (text.includes(".") ? frames : 1)); // or fractions
     if (!frames) return;
     const chosen = last > first;
     const mark = bar().querySelector("i").style;

@@ -20,12 +20,12 @@ function decode(motion) {
   const numbers = new DataView(bytes.buffer);
   const positions = new Float32Array(bytes.length / 2);
   for (let i = 0; i < positions.length; i++) positions[i] = numbers.getInt16(2 * i, true) * motion.unit;
-  return { ...motion, positions };
+  return { ...motion, positions, keys: positions.length / (3 * DATA.joints) }; // of a loop one more than frames
 }
 
 /** Joints at a frame, between two frames by linear interpolation -> array of [x, y, z]. */
 function poseAt(motion, frame) {
-  const last = motion.frames - 1;
+  const last = motion.keys - 1;
   const first = Math.min(Math.floor(frame), last);
   const next = Math.min(first + 1, last);
   const mix = Math.min(frame, last) - first;
@@ -191,7 +191,7 @@ function draw(panel) {
   if (hasBody()) mannequin.shadow(...skinned, Number(colours.shade));
   else drawShadow(pen, project, parts);
   if (state.path) drawPath(pen, project, motion, Math.min(state.frame, motion.frames - 1));
-  pen.globalAlpha = state.frame > motion.frames - 1 ? 0.4 : 1; // over: the last pose stays, faded
+  pen.globalAlpha = state.frame >= motion.frames ? 0.4 : 1; // over: the last pose stays, faded
   if (hasBody()) mannequin.body(...skinned, PAINTS.map((name) => rgb(colours[name])));
   else drawBody(pen, project, parts);
   pen.globalAlpha = 1;
