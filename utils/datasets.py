@@ -5,11 +5,7 @@ pairs, and whatever a clip draws (its caption, its crop) comes from (seed, epoch
 state.
 """
 
-import atexit
 import math
-import multiprocessing
-import signal
-import weakref
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property, partial
@@ -27,6 +23,7 @@ from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
 from utils.data.clips import MAX_ROWS
 from utils.data.feature_cache import as_float32, load_array
+from utils.data.loader_processes import Loader
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, essential_dim
 from utils.plain import is_number, parse_json
@@ -321,35 +318,6 @@ def loader(dataset, batch_size, epoch=0, num_workers=0):
     """The batches of one epoch, in order; every clip counts, the last batch may be smaller."""
     batches = AddressedBatches(len(dataset), batch_size, (0, epoch), shuffle=False)
     return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
-
-
-class Loader(DataLoader):
-    """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the one that saves still needs its
-    workers. So these start with both signals blocked; they exit when the main process tells them to, or dies.
-    `end_loaders` kills those that a crash left behind.
-    """
-
-    def __iter__(self):
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        others = set(multiprocessing.active_children())
-        try:
-            return super().__iter__()
-        finally:
-            WORKERS.update(set(multiprocessing.active_children()) - others)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-WORKERS = weakref.WeakSet()  # data loading processes of ours; a host program has others
-
-
-@atexit.register  # before multiprocessing's own: that sends SIGTERM, which they block, and waits for ever
-def end_loaders():
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
-    left = [process for process in WORKERS if process.is_alive()]
-    for process in left:
-        process.kill()
-    for process in left:
-        process.join()
 
 
 def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):

@@ -1,0 +1,37 @@
+"""A DataLoader whose worker processes outlive the signals that end a run, and never the run itself."""
+
+import atexit
+import multiprocessing
+import signal
+import weakref
+
+from torch.utils.data import DataLoader
+
+
+class Loader(DataLoader):
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the one that saves still needs its
+    workers. So these start with both signals blocked; they exit when the main process tells them to, or dies.
+    `end_loaders` kills those that a crash left behind.
+    """
+
+    def __iter__(self):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        others = set(multiprocessing.active_children())
+        try:
+            return super().__iter__()
+        finally:
+            WORKERS.update(set(multiprocessing.active_children()) - others)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+WORKERS = weakref.WeakSet()  # data loading processes of ours; a host program has others
+
+
+@atexit.register  # before multiprocessing's own: that sends SIGTERM, which they block, and waits for ever
+def end_loaders():
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
+    left = [process for process in WORKERS if process.is_alive()]
+    for process in left:
+        process.kill()
+    for process in left:
+        process.join()
