@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+import evaluation_AE
+import evaluation_MARDM
+import train_LengthEstimator
+from tests.tiny import call, where
 from utils.data.clips import read_split
 from utils.datasets import Normalizer, find_dataset
 from utils.errors import BadInput
@@ -46,3 +50,26 @@ def test_a_missing_file_of_a_set_comes_with_where_to_look(tmp_path):
         Normalizer.load(tmp_path / "set", 67)
     with pytest.raises(BadInput, match="val.txt does not exist: datasets/README.md"):
         read_split(tmp_path / "set", "val")
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "reason"),
+    [
+        (evaluation_AE, "--name MARDM", "has no key 'ae': not a checkpoint of an autoencoder"),
+        (evaluation_MARDM, "--name AE", "has no key 'ema_mardm': not a checkpoint of a generator"),
+        (evaluation_AE, "--name AE --model FSQ_AE_Medium", "leave its flag out, or name another run"),
+    ],
+)
+def test_another_kind_of_run_is_named_by_what_it_holds(world, capsys, script, flags, reason):
+    """Not by a flag that was never passed, or that the script does not have."""
+    assert call(script.main, f"{flags} {where(world)}") == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_published_length_estimator_is_kept_and_no_other_name_is_offered(tmp_path, world, capsys):
+    file = tmp_path / "Demo/length_estimator/model/finest.tar"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"published")
+    assert call(train_LengthEstimator.main, f"--max_iters 1 {where(world, tmp_path)}") == 2
+    assert "finest.tar exists: keep it, or remove" in capsys.readouterr().err
+    assert file.read_bytes() == b"published"
