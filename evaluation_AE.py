@@ -82,7 +82,8 @@ def main(argv=None):
         fid = format_interval(values["fid"])
         report.log(f"Reconstruction FID = {fid} (n={n} real, {n} reconstructed, {repeats} repeats)")
     else:
-        report.log(f"Reconstruction FID = not measured: no evaluator for {args.dataset_name} (n={n})")
+        reason = "two clips are needed" if evaluation.evaluator else f"no evaluator for {args.dataset_name}"
+        report.log(f"Reconstruction FID = not measured: {reason} (n={n})")
 
 
 if __name__ == "__main__":

@@ -150,11 +150,11 @@ def load_ae(source, device, name=None, model=None):
 def _open_ae(state, source, device, model):
     config, path = state.part("config"), state.path
     stored = config.text("model")
+    weights = state.weights("ae", "an autoencoder")
     model = model or stored or "AE_Model"
     check_name(model, AE_models, "--ae_model")
     if stored not in (None, model):
-        raise BadInput(f"{path} holds a {stored}, not a {model}: leave --ae_model out, or name another run")
-    weights = state.weights("ae", "an autoencoder")
+        raise BadInput(f"{path} holds a {stored}, not a {model}: leave its flag out, or name another run")
     spec = _spec(source, config)
     ae = make_ae(
         model,
@@ -229,12 +229,12 @@ def load_generator(source, device, autoencoder=None):
     state = State(load_state(path), path)
     config = state.part("config")
     model = source.model or config.text("model") or "MARDM-SiT-XL"  # MARDM's files do not say what they hold
+    weights = state.weights("mardm" if source.no_ema else "ema_mardm", "a generator")
     check_name(model, MARDM_models, "--model")
     held = config.text("model", model)
     if held != model:
         raise BadInput(f"{path} holds a {held}, not a {model}: leave --model out, or pass --model {held}")
     config.text("text_encoder")  # whoever reads it later finds a name
-    weights = state.weights("mardm" if source.no_ema else "ema_mardm", "a generator")
 
     autoencoder = autoencoder or _own_ae(config, source, device)
     mardm = make_mardm(

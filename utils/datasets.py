@@ -23,7 +23,8 @@ from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
 from utils import distributed
 from utils.data.clips import MAX_ROWS
 from utils.data.feature_cache import as_float32, load_array
-from utils.data.loader import Loader, block_stops
+from utils.data.loader_processes import Loader, block_stops
+from utils.data.set_files import expect_file, no_spec, refuse_nested, refuse_other_skeleton
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, essential_dim
 from utils.plain import is_number, parse_json
@@ -100,6 +101,7 @@ def find_dataset(name, dataset_dir, trained_on=None):
         raise BadInput(
             f"data set {root} does not exist: see datasets/README.md, or try prepare_dataset.py demo"
         )
+    refuse_nested(root)
     spec = DATASETS.get(name) or _read_spec(name, root / "spec.json")
     if trained_on and trained_on.facing != spec.facing:
         raise BadInput(
@@ -123,7 +125,7 @@ def _read_spec(name, file):
             facing=fields.get("facing", "published"),  # of sets prepared before there was a choice
         )
     except FileNotFoundError:
-        raise BadInput(f"{file} is missing: prepare the set again with prepare_dataset.py") from None
+        raise no_spec(file, {spec.folder: spec.name for spec in DATASETS.values()}) from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{file} is not a data set's spec ({error!r}): prepare the set again") from None
 
@@ -143,9 +145,11 @@ class Normalizer:
         if not (folder / names[0]).is_file() and (folder / "eval_mean.npy").is_file():
             names = ("eval_mean.npy", "eval_std.npy")
         for file in (folder / name for name in names):
+            expect_file(file)
             row = as_float32(load_array(file))
             if row.ndim != 1 or len(row) < dim or not np.isfinite(row).all():
                 raise BadInput(f"{file}: expected at least {dim} finite numbers, found shape {row.shape}")
+            refuse_other_skeleton(file, len(row), dim)
             rows.append(row[:dim])
         if (rows[1] < MIN_STD).any():
             raise BadInput(f"{folder / names[1]}: every entry must be positive, {MIN_STD:g} at least")

@@ -29,6 +29,7 @@ from utils.statistics import student
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
 NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
 CLUSTER = 25  # clips in a cluster of captions, on average
+OVER_REPEATS = {"diversity", "multimodality"}  # whose intervals are not over clips
 SHARES = {"precision", "recall", "coverage"}
 SHARES |= {f"{prefix}top{k}" for prefix in ("", "label_") for k in (1, 2, 3)}
 
@@ -189,8 +190,8 @@ class EvaluationRun:
         drawn together.
         """
         kept, rng = self._rows(0)
-        if len(kept) < 4:
-            return {}
+        if len(kept) < 4:  # too few to halve; repeats of the same clips say nothing of the clips
+            return {one.name: np.nan for one in fields(Metrics) if one.name not in OVER_REPEATS}
         sums = self._kinematics(real, pred, paired) | self._caption_matching(pred, kept, 0, rng)
         distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
 

@@ -218,6 +218,8 @@ class Report:
         if evaluation.evaluator is not None:
             width = evaluation.evaluator.width
             self.log(f"n = {n} real, {n} predicted clips; embedding {width} wide; protocol {config.protocol}")
+            if n < metrics.POOL:
+                self.log(f"R-precision is left out: it needs {metrics.POOL} clips")
         ceiling = mean_label_ceiling(evaluation)
         if ceiling is not None:
             text = " / ".join(f"{value:.3f}" for value in ceiling)

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.AE import STRIDE
 from utils.data.feature_cache import read_clips
+from utils.data.set_files import expect_file
 from utils.errors import BadInput
 from utils.plain import read_utf8
 
@@ -62,6 +63,7 @@ class Skipped:
 def read_split(root, split):
     """The ids of <root>/<split>.txt, in order, each once. Raises BadInput."""
     file = Path(root) / f"{split}.txt"
+    expect_file(file)
     ids = read_utf8(file).split()
     twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:

@@ -204,5 +204,6 @@ def _words(state, glove_dir):
     if has_published(glove_dir):
         return WordVectors.published(glove_dir)
     raise BadInput(
-        f"{state.path} was trained on the word vectors {glove_dir}/our_vab_*: fetch them, or pass --glove_dir"
+        f"{state.path} was trained on the word vectors {glove_dir}/our_vab_*: "
+        "bash scripts/download.sh glove fetches them"
     )

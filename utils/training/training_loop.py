@@ -84,7 +84,8 @@ class TrainingLoop:
         if not training.is_continue:
             for file in filter(Path.is_file, (run.latest, run.model / best.file)):
                 if file.parent == run.model:  # the best of a distillation is the teacher's to replace
-                    remedy = "go on with --is_continue" if file == run.latest else "choose another name"
+                    remedy = "choose another name" if file == run.best else "keep it"
+                    remedy = "go on with --is_continue" if file == run.latest else remedy
                     remedy = f"{file} exists: {remedy}, or remove {run.root} to train anew"
                     distributed.on_main(raise_bad_input, remedy)
         self.progress = self._restore() if training.is_continue else Progress()

@@ -1,4 +1,4 @@
-"""A DataLoader whose processes outlive a signal to the whole run, but not the run."""
+"""A DataLoader whose worker processes outlive a signal to the whole run, but never the run itself."""
 
 import atexit
 import multiprocessing
