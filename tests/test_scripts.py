@@ -134,6 +134,11 @@ BAD_INPUT = {
         "--model FSQ_AE_High --fsq_levels 4 4 4",
         "--fsq_levels has no effect on FSQ_AE_High",
     ),
+    "a grid of too many codes": (
+        train_AE.main,
+        f"--fsq_levels{' 8' * 10} --name new",
+        "--fsq_levels: 1,073,741,824 codes, more than 100,000,000: take fewer or smaller levels",
+    ),
     "codes of no code book": (train_AE.main, "--model AE_Model --codebook_size 9", "--codebook_size has no"),
     "run that exists": (train_AE.main, TRAIN_AE, "--is_continue"),
     "evaluator that exists": (train_Evaluators.main, "--epoch 1", "or remove "),
