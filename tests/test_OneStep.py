@@ -70,6 +70,12 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
         torch.testing.assert_close(found, expected)
 
 
+def test_a_head_that_reads_the_unconditional_z_hears_it(teacher):
+    head, asked = awake(OneStepHead.from_teacher(teacher, null=True)), rows(2.0)
+    drawn, other = (head(asked.noise, asked.z, asked.w, asked.z_null + n) for n in (0, 1))
+    assert (drawn - other).abs().max() > 1e-6
+
+
 @pytest.mark.parametrize("kind", OBJECTIVES.values())
 def test_a_draw_is_the_head_at_this_scale_and_temperature(teacher, kind):
     student, asked = awake(kind.from_teacher(teacher)), rows(2.0)
