@@ -7,11 +7,13 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 """
 
 import utils.environment  # noqa: F401  # isort: skip
+import math
 from itertools import chain
 
 import numpy as np
 
 from models.AE import STRIDE, AE_models, make_ae, open_options
+from models.FSQ import MOST_CODES
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.checkpoints import Run, check_name
@@ -106,11 +108,16 @@ def validate(ae, val_set, objective, loading, device):
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
-def refuse_ignored(design):
-    """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself."""
+def check_design(design):
+    """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself; and for a
+    grid of too many codes.
+    """
     for name in set(chain(*map(open_options, AE_models))).difference(open_options(design.model)):
         if not np.array_equal(getattr(design, name), getattr(AutoencoderConfig, name)):
             raise BadInput(f"--{name} has no effect on {design.model}: leave it out, or take another --model")
+    n = math.prod(design.fsq_levels)
+    if n > MOST_CODES:
+        raise BadInput(f"--fsq_levels: {n:,} codes, more than {MOST_CODES:,}: take fewer or smaller levels")
 
 
 def main(argv=None):
@@ -119,7 +126,7 @@ def main(argv=None):
     run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     design, weights = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
-    refuse_ignored(design)
+    check_design(design)
     device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)

@@ -49,9 +49,11 @@ class AE(nn.Module):
         return self.embed_codes(self._targets(motion, m_lens))
 
     def decode(self, latents, m_lens=None):
-        """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames."""
+        """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames, of which whole tokens count."""
+        frames = latents.shape[-1] * STRIDE
+        m_lens = None if m_lens is None else m_lens // STRIDE * STRIDE
         with autocast_to(self.precision, latents):
-            motion = self.decoder(latents, self._ends(m_lens, latents.shape[-1] * STRIDE, latents.device)).mT
+            motion = self.decoder(latents, self._ends(m_lens, frames, latents.device)).mT
         return motion.to(latents.dtype)
 
     def forward(self, motion, m_lens=None):
@@ -257,11 +259,14 @@ class Chain(nn.Sequential):
 
 
 def cut(x, ends):
-    """Zero x [B,C,t] past each end; the clip of n of T frames has n t / T of the t positions here."""
+    """Zero x [B,C,t] past each end; a position here stands for 1, 2 or 4 of the T frames, so the clip of n
+    frames has n, n // 2 or n // 4 of them. T / t says which, also where T is no multiple of 4.
+    """
     if ends is None:
         return x
     m_lens, frames = ends
-    return zero_past(x, m_lens * x.shape[-1] // frames, dim=2)
+    per_position = 4 if frames >= 4 * x.shape[-1] else 2 if frames >= 2 * x.shape[-1] else 1
+    return zero_past(x, m_lens // per_position, dim=2)
 
 
 class ResBlock(nn.Module):

@@ -67,6 +67,20 @@ def test_a_padded_clip_comes_out_as_if_it_were_alone(ae):
         assert (motion[0, 40:] == 0).all()
 
 
+@pytest.mark.parametrize("longest", [24, 25, 26, 27])
+def test_so_does_one_whose_length_is_no_multiple_of_four(ae, longest):
+    """In a batch of any length: its last frames are seen, and it gets back its whole tokens."""
+    x = torch.randn(2, longest, 67)
+    for n in (5, 10, 15, 23):
+        batch, alone = x.clone(), x[:1, :n]
+        batch[0, n:] = 5
+        m_lens, whole = torch.tensor([n, longest]), n // 4 * 4
+        with torch.no_grad():
+            targets, alone_targets = (ae.tokenize(*given)[1] for given in ((batch, m_lens), (alone,)))
+            torch.testing.assert_close(targets[:1, : n // 4], alone_targets, atol=1e-5, rtol=0)
+            torch.testing.assert_close(ae(batch, m_lens)[:1, :whole], ae(alone), atol=1e-5, rtol=0)
+
+
 def test_whole_clips_come_out_as_without_lengths(ae):
     """Bit for bit, so that it may be left out where lengths on the host say so."""
     motion, whole = torch.randn(3, 32, 67), torch.full((3,), 32)

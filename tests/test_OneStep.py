@@ -19,7 +19,15 @@ from models.counter_rng import Purpose, uniform
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, precompute_modulations
 from models.draws import CONDITION, SamplingNoise
 from models.masking import lengths_to_mask
-from models.OneStep import OBJECTIVES, FlowMapHead, HeadInputs, OneStepHead, hidden_inputs, ode_end
+from models.OneStep import (
+    OBJECTIVES,
+    TIME_STEP,
+    FlowMapHead,
+    HeadInputs,
+    OneStepHead,
+    hidden_inputs,
+    ode_end,
+)
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, settle
 from scripts import release
@@ -60,6 +68,12 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
         else:
             expected = integrate(guided(teacher.net, asked.z, None, 1), x, "euler", 1)
         torch.testing.assert_close(found, expected)
+
+
+def test_a_head_that_reads_the_unconditional_z_hears_it(teacher):
+    head, asked = awake(OneStepHead.from_teacher(teacher, null=True)), rows(2.0)
+    drawn, other = (head(asked.noise, asked.z, asked.w, asked.z_null + n) for n in (0, 1))
+    assert (drawn - other).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES.values())
@@ -109,6 +123,27 @@ def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
         for n in (1, 2, 4):
             drawn = exact.draw_with(replace(ONESTEP, sampler_steps=n))(asked.z, None, x)
             torch.testing.assert_close(drawn, 0.5 * x)
+
+
+class QuadraticMap(FlowMapHead):
+    """X_{s,t}(x) = x + (t - s)(s + 2 t), wrong for any teacher: each part of the loss shows."""
+
+    def velocity(self, x, s, t, z, w, z_null=None):
+        return (s + 2 * t)[:, None] + 0 * x
+
+
+def test_the_loss_of_a_flow_map_in_closed_form():
+    """At the map's own image y of its own image of noise; the teacher's velocity is guided."""
+    asked, head = rows(2.0), QuadraticMap(D, H, 1, 8)
+    asked = HeadInputs(*(part.double() for part in vars(asked).values()))
+    s, t = (time[:, None] for time in asked.times.unbind(dim=1))
+    t = t.clamp(TIME_STEP, 1 - TIME_STEP)
+    y = asked.noise + 2 * s**2 + (t - s) * (s + 2 * t) + 2 * TIME_STEP**2
+    b = y + 2 * asked.z[:, :D] - asked.z_null[:, :D]  # null + 2 (conditional - null)
+    still, moving = 3 * t - b, 4 * t - s - b
+    expected = 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
+    teacher = SimpleNamespace(net=lambda x, t, z: x + z[:, :D])
+    torch.testing.assert_close(head.loss(teacher, asked, 1), expected)
 
 
 @pytest.mark.parametrize("w", [1.0, 2.5])

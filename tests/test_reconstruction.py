@@ -64,6 +64,16 @@ def test_velocities_see_noise_in_metres_a_second_and_no_constant_error():
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_root_weighs_as_it_is_asked_to_and_the_joints_as_ever():
+    for weight in (0.0, 1.0, 3.0):
+        one = 0.5**2 / 2 / 67  # of 67 columns one is 0.5 off
+        assert float(loss_of(drift(1, 0.5), root_weight=weight)) == pytest.approx(weight * one)
+        joint = drift(4, 0.5)
+        assert float(loss_of(joint, root_weight=weight)) == pytest.approx(one)
+        both = loss_of(joint, root_weight=weight, aux_loss_joints=2.0)
+        assert float(both) == pytest.approx(one + 2 * 0.5**2 / 2 / 63)
+
+
 def test_the_cosine_ends_at_zero_whichever_ends_first():
     for training in (
         TrainingConfig(epoch=3, lr=1.0, warm_up_iter=2, schedule="cosine"),

@@ -105,6 +105,21 @@ def test_resume_is_exact_also_in_mid_epoch(world, workers, tmp_path):
     assert different_tensors(tmp_path / latest, world / "checkpoints" / latest) == []
 
 
+def test_a_clip_is_masked_anew_in_every_step_and_alike_in_every_validation(world, tmp_path, monkeypatch):
+    shutil.copytree(world / "checkpoints/Demo/AE", tmp_path / "Demo/AE")
+    keys, masked_loss = {True: [], False: []}, train_MARDM.masked_loss
+
+    def noted(mardm, ae, tokens, own, room):
+        keys[mardm.training] += own.tolist()
+        return masked_loss(mardm, ae, tokens, own, room)
+
+    monkeypatch.setattr(train_MARDM, "masked_loss", noted)
+    assert call(train_MARDM.main, f"{where(world, tmp_path)} {TRAIN_MARDM} --name MARDM") == 0
+    assert len(set(keys[True])) == len(keys[True]) > 40  # two epochs
+    half = len(keys[False]) // 2
+    assert keys[False][:half] == keys[False][half:] and len(set(keys[False])) == half > 0
+
+
 def test_broken_clips_are_skipped_counted_and_listed(world, tmp_path, capsys):
     shutil.copytree(world / "datasets", tmp_path, dirs_exist_ok=True)
     root = tmp_path / "Demo"
@@ -133,6 +148,11 @@ BAD_INPUT = {
         train_AE.main,
         "--model FSQ_AE_High --fsq_levels 4 4 4",
         "--fsq_levels has no effect on FSQ_AE_High",
+    ),
+    "a grid of too many codes": (
+        train_AE.main,
+        f"--fsq_levels{' 8' * 10} --name new",
+        "--fsq_levels: 1,073,741,824 codes, more than 100,000,000: take fewer or smaller levels",
     ),
     "codes of no code book": (train_AE.main, "--model AE_Model --codebook_size 9", "--codebook_size has no"),
     "run that exists": (train_AE.main, TRAIN_AE, "--is_continue"),
