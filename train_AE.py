@@ -9,8 +9,6 @@ python train_AE.py --name AE --dataset_name Demo --model FSQ_AE_High --width 128
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
-import numpy as np
-
 from models.AE import STRIDE, AE_models, make_ae, open_options
 from models.masking import lengths_to_mask
 from utils import distributed
@@ -29,10 +27,9 @@ from utils.config import (
 )
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
-from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, speed_up
+from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up
 from utils.randomness import reseed
 from utils.training.reconstruction import Reconstruction
 from utils.training.train_utils import (
@@ -76,11 +73,15 @@ def flags():
 
 
 def parse(argv):
-    """The flags, over the defaults of their --recipe."""
+    """The flags, over the defaults of their --recipe; BadInput for one that the autoencoder does not use."""
     parser = flags()
     recipe = parser.parse_args(argv).recipe
     parser.set_defaults(**RECIPES.get(recipe, {}))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_name(args.model, AE_models, "--model")
+    of_others = set(chain(*map(open_options, AE_models))).difference(open_options(args.model))
+    refuse_ignored(args, AutoencoderConfig, sorted(of_others), args.model)
+    return args
 
 
 def train_step(ae, batch, objective, usage, step=None):
@@ -106,20 +107,11 @@ def validate(ae, val_set, objective, loading, device):
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
-def refuse_ignored(design):
-    """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself."""
-    for name in set(chain(*map(open_options, AE_models))).difference(open_options(design.model)):
-        if not np.array_equal(getattr(design, name), getattr(AutoencoderConfig, name)):
-            raise BadInput(f"--{name} has no effect on {design.model}: leave it out, or take another --model")
-
-
 def main(argv=None):
     args = parse(argv)
-    check_name(args.model, AE_models, "--model")
     run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     design, weights = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
-    refuse_ignored(design)
     device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
