@@ -33,7 +33,8 @@ from utils.config import (
     as_plain,
     from_flags,
 )
-from utils.datasets import find_dataset, shared_loader
+from utils.data.batches import shared_loader
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator

@@ -25,8 +25,9 @@ from utils.config import (
     as_plain,
     from_flags,
 )
+from utils.data.batches import shared_loader
 from utils.data.clips import load_clips
-from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
+from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up

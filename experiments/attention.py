@@ -43,8 +43,9 @@ from utils.analysis.output import legend, markdown, new_figure, plus_minus, save
 from utils.checkpoints import Run, load_ae, make_mardm
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, TrainingConfig, WeightsConfig, from_flags
+from utils.data.batches import collate
 from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, collate, find_dataset
+from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.evaluation.physical import FEATURES, WALKING
 from utils.evaluation_report import make_evaluation

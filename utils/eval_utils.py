@@ -19,7 +19,8 @@ from models.counter_rng import Purpose
 from models.LengthEstimator import MAX_FRAMES
 from utils import distributed, metrics
 from utils.config import EvaluationConfig
-from utils.datasets import DatasetSpec, TextMotionSet, collate
+from utils.data.batches import collate
+from utils.datasets import DatasetSpec, TextMotionSet
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation.motions import Motions, kinematics
 from utils.evaluation.physical import energy_distance, path_distances

@@ -16,8 +16,9 @@ from models.counter_rng import Purpose
 from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
+from utils.data.batches import collate
 from utils.data.clips import load_clips
-from utils.datasets import collate, find_dataset
+from utils.datasets import find_dataset
 from utils.evaluation.motions import Motions
 from utils.evaluation.physical import energy_distance
 from utils.evaluation_report import make_evaluation

@@ -38,8 +38,9 @@ from models.masking import lengths_to_mask, reveal_rounds
 from models.sampling import SamplingConfig
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
+from utils.data.batches import collate
 from utils.data.clips import load_clips
-from utils.datasets import collate, find_dataset
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.evaluation_report import make_evaluation
 from utils.flags import common_flags, evaluation_flags

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from models.AE import STRIDE
 from models.masking import lengths_to_mask
 from utils import distributed
-from utils.datasets import collate, shared_loader
+from utils.data.batches import collate, shared_loader
 
 
 def measure_targets(ae, train_set, loading, device):

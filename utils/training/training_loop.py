@@ -30,7 +30,7 @@ from tqdm import tqdm
 from utils import distributed
 from utils.checkpoints import FORMAT, save_state
 from utils.cli import write_opt_json
-from utils.datasets import shared_loader
+from utils.data.batches import shared_loader
 from utils.errors import BadInput
 from utils.randomness import reseed
 from utils.safe_load import State, load_state
