@@ -21,10 +21,9 @@ from utils.data import caption_text as words
 from utils.data.bvh_dataset import Reading, assign_splits, clip_name, convert, described_files, find_bvh
 from utils.data.caption_text import Described
 from utils.data.clips import SPLITS, Skipped, load_clips
-from utils.data.shared_motion import joints_in_root_frame
 from utils.datasets import find_dataset
 from utils.errors import BadInput, system_error
-from utils.motion_process import joints_to_features, place
+from utils.motion_process import joints_in_root_frame, joints_to_features, place
 
 
 @pytest.fixture(scope="module")

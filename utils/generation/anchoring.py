@@ -14,7 +14,7 @@ from motion.bvh.rigs import with_bone_lengths
 from motion.feet import stretches
 from motion.rotations import unit
 from motion.skeletons import SMPL22
-from utils.data.shared_motion import joints_in_root_frame
+from utils.motion_process import joints_in_root_frame, with_pose
 
 BLEND = 12  # frames of a section at either end over which its pose comes away from that of the kept frames
 CREEP = 0.005  # metres a frame: the share in a correction of a body that stands
@@ -70,7 +70,7 @@ def _with_lengths(rows, lengths, skeleton):
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         moved[:, joint] = moved[:, parent] + bones[:, joint - 1] * lengths[:, joint - 1, None]
     moved[..., 1] += (joints[:, feet, 1].min(axis=1) - moved[:, feet, 1].min(axis=1))[:, None]
-    return np.concatenate([rows[:, :3], moved[:, 0, 1:2], moved[:, 1:].reshape(len(rows), -1)], axis=1)
+    return with_pose(rows, moved)
 
 
 def _faded(apart, frames):
