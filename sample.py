@@ -94,16 +94,7 @@ def flags():
     return parser
 
 
-def list_of_actions(pipeline):
-    """A line for each label of the training set; for each caption that is known where there are none."""
-    known = pipeline.captions
-    if not known:
-        raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
-    actions = [f"{label:24} {caption}" for label, caption in known.actions.items()]
-    return "\n".join(actions or known.texts)
-
-
-def read_flags(argv):
+def parse(argv):
     """The flags; BadInput for those that have nothing to do, and for those that undo each other."""
     args = flags().parse_args(argv)
     if args.transition and not (args.stitch or args.loop):
@@ -122,8 +113,17 @@ def read_flags(argv):
     return args
 
 
+def list_of_actions(pipeline):
+    """A line for each label of the training set; for each caption that is known where there are none."""
+    known = pipeline.captions
+    if not known:
+        raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
+    actions = [f"{label:24} {caption}" for label, caption in known.actions.items()]
+    return "\n".join(actions or known.texts)
+
+
 def main(argv=None):
-    args = read_flags(argv)
+    args = parse(argv)
     if args.list_actions:
         pipeline = Pipeline.open(from_flags(WeightsConfig, args), start(args))
         print(list_of_actions(pipeline))
