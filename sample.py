@@ -122,6 +122,14 @@ def list_of_actions(pipeline):
     return "\n".join(actions or known.texts)
 
 
+def hold_feet(joints, spec, pinned):
+    """joints [T,J,3] with standing feet held in place, and the foot skate before and after."""
+    fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned)
+    return fixed, [
+        foot_skate([x * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps) for x in (joints, fixed)
+    ]
+
+
 def main(argv=None):
     args = parse(argv)
     if args.list_actions:
@@ -159,14 +167,15 @@ def main(argv=None):
         text_encoder=pipeline.text_encoder,
         sha256={str(path): sha256(path) for path in pipeline.paths},
     )
-    if args.loop:
-        total, draw, option = args.repeat_times * len(prompts), draw_loops, args.transition // STRIDE
-    elif args.stitch:
-        total, draw, option = args.repeat_times, draw_stories, args.transition // STRIDE
-    else:
-        total, draw, option = args.repeat_times * len(prompts), draw_each, args.batch_size
     if points:
         draw, option = draw_routes, (points, args.candidates)
+    elif args.stitch:
+        draw, option = draw_stories, args.transition // STRIDE
+    elif args.loop:
+        draw, option = draw_loops, args.transition // STRIDE
+    else:
+        draw, option = draw_each, args.batch_size
+    total = args.repeat_times * (1 if args.stitch else len(prompts))
     drawn = draw(pipeline, texts, sampling, args.repeat_times, option)
     skates = []
     try:
@@ -176,10 +185,8 @@ def main(argv=None):
             if args.fix_feet and not points:
                 # both sides of a loop's seam stay: each foot stands where it is there
                 seam = np.isin(np.arange(len(joints)), (0, len(rows) - 1, len(rows))) if args.loop else None
-                fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned=seam)
-                pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
-                skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
-                joints = fixed
+                joints, skate = hold_feet(joints, spec, seam)
+                skates.append(skate)
             if args.in_place:
                 joints = in_place(joints)
             joints, closing = (joints[:-1], joints[-1:]) if args.loop else (joints, None)
