@@ -1,4 +1,4 @@
-"""Draw hidden tokens of a motion of any length, in windows that the generator can take."""
+"""Inpaint tokens of a motion of any length, in windows as long as the generator can take."""
 
 # n motions, L tokens, d target width, E text width
 
@@ -8,9 +8,7 @@ from models.LengthEstimator import MAX_TOKENS
 from motion.feet import stretches
 
 CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
-
-
-MOST_REPEATS = 100_003  # of a sample, before their keys are those of the next one
+MOST_REPEATS = 100_003  # of a sample: more would have the keys of the next one
 
 
 def part_key(sample, repeat):
