@@ -86,7 +86,7 @@ def parse(argv):
 
 
 def train_step(ae, batch, objective, usage, step=None):
-    """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames.
+    """-> (training loss, the same without the bottleneck's own loss), both means [] over real frames.
 
     batch: on the host, where its lengths say whether there is padding to mask. objective: a Reconstruction.
     """

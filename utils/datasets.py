@@ -34,7 +34,7 @@ def whole(value):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """All that the code ever asks of a data set."""
+    """The properties of a data set, all that the code knows about it."""
 
     name: str  # what --dataset_name says, and the folder under checkpoints/
     folder: str  # the folder under --dataset_dir

@@ -1,4 +1,4 @@
-"""Evaluator embeddings and joint positions of a set, in dataset order, and the `Metrics` of two sets.
+"""Evaluation: embeddings and joints of a set of motions, in dataset order, and the `Metrics` of two sets.
 
 Randomness is addressed. The caption of a clip follows from (seed, repeat, clip), pools and pairs from (seed,
 repeat), a generated motion's noise from (seed, repeat, clip): batch size and order change nothing.
@@ -73,10 +73,10 @@ class Metrics:
 
 @dataclass
 class EvaluationRun:
-    """An evaluator, the set of clips that are asked for, and the rules.
+    """Evaluates motions made for the captions of a set of clips, beside its real ones.
 
     labels: (content, style) per clip, or None. Protocol "parent": random crops, and clips beyond the last
-    whole pool are left out, others at each repeat.
+    whole pool are left out, different ones in each repeat.
     """
 
     evaluator: TextMotionEvaluator | None
@@ -185,9 +185,9 @@ class EvaluationRun:
         return Row(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
-        """95% half widths over clips of what `compare` measures in repeat 0, but diversity; R-precision in
-        pools drawn for this interval alone, not those of `compare`. -> dict. A clip and its mirror image are
-        drawn together.
+        """95% half widths over clips of what `compare` measures in repeat 0, without diversity. -> dict
+
+        R-precision is measured in pools of its own. A clip and its mirror image are drawn together.
         """
         kept, rng = self._rows(0)
         if len(kept) < 4:
@@ -218,7 +218,7 @@ class EvaluationRun:
         return metrics.multimodality(torch.stack(embeddings, dim=1), *pairs)
 
     def _rows(self, repeat):
-        """The rows that count, all of them but under MARDM's protocol, and this repeat's generator."""
+        """Numbers of the clips that count (under protocol "parent" not all) and this repeat's generator."""
         rng, n = counter_rng.rng(Purpose.EVALUATION, self.config.seed, repeat), len(self.dataset)
         kept = n - n % metrics.POOL if self.config.protocol == "parent" else n
         return (np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])), rng
