@@ -1,4 +1,4 @@
-"""Which start of attention survives training at a high rate? Seeds x starts x kinds of tokens, side by side.
+"""Which initialisation ("start") of attention survives a high learning rate? Seeds x starts x kinds of token.
 
   python -m experiments.attention --dataset_name BandaiNamco --ae_names AE_Model FSQ_AE_High VQ_4096
   python -m experiments.attention ... --seeds 2 3 4 --steps 125 --attention_only    short runs

@@ -102,10 +102,10 @@ def read_labels(root, clips):
 def reference_rows(evaluation, root):
     """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Row
 
-    "random train": any clip. "same content", "content + style": one with these labels of the clip that is
-    asked for (of its content where the style is not in training). "nearest length": the same, of the nearest
-    length: what a generator reaches whose motion is real and of the right kind. "retrieval": for the captions
-    of each repeat, which the row is scored by, the clips of the nearest captions in the evaluator's space.
+    "random train": any clip. "same content", "content + style": one with these labels of the test clip (with
+    its content alone where training lacks the style). "nearest length": of these the one nearest in length;
+    a generator of real motion of the right kind would reach this. "retrieval": the clip whose caption is
+    nearest, in the evaluator's space, to that of the test clip in the same repeat.
     """
     clips = load_clips(evaluation.spec, root, "train")
     train_set = TextMotionSet(clips, evaluation.dataset.normalizer, seed=evaluation.config.seed)

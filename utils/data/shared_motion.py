@@ -1,4 +1,4 @@
-"""Find motion that stands in two splits, whatever its clips are called and wherever they start.
+"""Find motion that occurs in two splits, whatever its clips are called and wherever they start.
 
 A frame is described by the distances between root, head, wrists and toes, which do not change with heading,
 place and floor: two sections of one recording differ in these. Frames whose distances agree to a millimetre
