@@ -20,6 +20,7 @@ from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Row, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.plain import read_csv
+from utils.text_embeddings import embed_captions
 
 REFERENCE_DRAWS = 20
 COLUMN = 22
@@ -72,6 +73,16 @@ def make_evaluation(run_config, config, autoencoder, clips, device, embeddings=N
         )
     dataset = TextMotionSet(clips, autoencoder.normalizer, embeddings, crop=parent, seed=config.seed)
     return EvaluationRun(evaluator, dataset, autoencoder.spec, device, config, read_labels(root, clips))
+
+
+def make_generator_evaluation(run_config, config, pipeline):
+    """`make_evaluation` of a Pipeline, on the clips of the config's split with their captions embedded."""
+    root = find_dataset(run_config.dataset_name, run_config.dataset_dir)[1]
+    clips, device = load_clips(pipeline.spec, root, config.split), pipeline.device
+    words = pipeline.mardm.words
+    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, words)
+    pipeline.check_text(width)
+    return make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
 
 
 def warn_of_a_weak_evaluator(evaluator):
