@@ -53,9 +53,7 @@ class Run:
     distillation = property(lambda self: Run(self.root / "onestep"))  # in which that head is trained
 
     def choose(self, which, mardm="latest"):
-        """The file that --checkpoint {best,latest,parent} means; mardm: the stem of the one that MARDM takes
-        ("parent"). Raises BadInput where there is none.
-        """
+        """The file that --checkpoint {best,latest,parent} means (mardm: "parent"); BadInput without one."""
         if which == "parent":
             which = {"latest": "latest", "net_best_fid": "best"}[mardm]
         candidates = [self.best, self.latest] if which == "best" else [getattr(self, which)]
