@@ -45,8 +45,8 @@ def windows(hidden):
 
 @torch.no_grad()
 def draw_hidden(pipeline, text, tokens, hidden, sampling, keys):
-    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. keys: n integers."""
-    tokens = tokens.clone()
+    """tokens [1,L,d] -> [n,L,d]: for each of n keys those of `hidden`, bool [L], drawn from text [1,E]."""
+    text, tokens = text.expand(len(keys), *text.shape[1:]), tokens.expand(len(keys), -1, -1).clone()
     for k, (window, mask) in enumerate(windows(hidden)):
         own = [part_key(k, key) for key in keys]
         tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, own)
