@@ -39,19 +39,6 @@ from utils.statistics import split_seed
 from utils.training.train_utils import CodeUsage
 
 
-def main(argv=None):
-    args = parse(argv)
-    device = start(args)
-    record = {"command": command_line()}
-    source = from_flags(WeightsConfig, args, name="")
-    models = dict(zip(args.ae_names, args.ae_models or [None] * len(args.ae_names)))
-    record |= analyse(source, device, models, args.split, args.samples, args.seed)
-    print(table(record))
-    write_text(args.json, json.dumps(record))
-    draw(record, args.output)
-    print(f"figure: {args.output}, numbers: {args.json}")
-
-
 def parse(argv):
     parser = Parser(__doc__)
     common_flags(parser)
@@ -130,6 +117,19 @@ def describe(one, model, decoding, tokens):
             torch.bincount(digits[:, k], minlength=n).tolist() for k, n in enumerate(ae.fsq.levels)
         ]
     return facts
+
+
+def main(argv=None):
+    args = parse(argv)
+    device = start(args)
+    record = {"command": command_line()}
+    source = from_flags(WeightsConfig, args, name="")
+    models = dict(zip(args.ae_names, args.ae_models or [None] * len(args.ae_names)))
+    record |= analyse(source, device, models, args.split, args.samples, args.seed)
+    print(table(record))
+    write_text(args.json, json.dumps(record))
+    draw(record, args.output)
+    print(f"figure: {args.output}, numbers: {args.json}")
 
 
 if __name__ == "__main__":

@@ -24,23 +24,6 @@ from utils.errors import BadInput
 from utils.statistics import split_seed
 
 
-def main(argv=None):
-    args = parse(argv)
-    runs = {name: read_points(folder) for name, folder in zip(args.names, args.log_dirs)}
-    known = sorted({tag for curves in runs.values() for tag in curves})
-    if args.metric not in known:
-        raise BadInput(f"--metric {args.metric}: no such scalar; there are {', '.join(known)}")
-    record = {"command": command_line()}
-    record |= examine(runs, args.metric, args.fid_at, args.top3_at)
-    print(table(record))
-    if args.table:
-        write_text(args.table, table(record) + "\n")
-    if args.json:
-        write_text(args.json, json.dumps(record))
-    draw(record, args.output, args.smooth)
-    print(f"figure: {args.output}")
-
-
 def parse(argv):
     parser = Parser(__doc__)
     parser.add_argument("--log_dirs", type=Path, nargs="+", required=True, help="folders of the runs")
@@ -87,6 +70,23 @@ def examine(runs, metric="Train/loss", fid_at=None, top3_at=None):
         }
         results[name] = facts
     return {"metric": metric, "fid_at": fid_at, "top3_at": top3_at, "runs": results}
+
+
+def main(argv=None):
+    args = parse(argv)
+    runs = {name: read_points(folder) for name, folder in zip(args.names, args.log_dirs)}
+    known = sorted({tag for curves in runs.values() for tag in curves})
+    if args.metric not in known:
+        raise BadInput(f"--metric {args.metric}: no such scalar; there are {', '.join(known)}")
+    record = {"command": command_line()}
+    record |= examine(runs, args.metric, args.fid_at, args.top3_at)
+    print(table(record))
+    if args.table:
+        write_text(args.table, table(record) + "\n")
+    if args.json:
+        write_text(args.json, json.dumps(record))
+    draw(record, args.output, args.smooth)
+    print(f"figure: {args.output}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,52 @@ WAITING = 16  # requests in the queue; more are refused
 VISITS = 32  # whose state is kept; Gradio keeps 10,000, of 0.6 MB each, and every request of a program is one
 
 
+def flags():
+    parser = Parser(__doc__)
+    generator_flags(parser)
+    parser.set_defaults(**DEMO, device="cpu")
+    group = parser.add_argument_group("the page")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
+    group.add_argument("--port", type=count(1, 65535), default=7860, help="port to listen on [%(default)s]")
+    group.add_argument("--fix_feet", action="store_true", help="hold standing feet in place")
+    return parser
+
+
+def offered(values):
+    """The flags, and where they name released weights those of the others that are there, by their names."""
+    named = {key: values[key] for key in DEMO}
+    if named not in RELEASED.values():
+        return {values["name"]: values}
+    names = sorted(RELEASED, key=lambda name: RELEASED[name] != named)  # the one that was asked for first
+    there = [name for name in names if Path(values["checkpoints_dir"], *RELEASED[name].values()).is_dir()]
+    return {name: values | RELEASED[name] for name in there or names[:1]}
+
+
+def sample_flags(values):
+    """The flags, from app.py's by name, with which sample.py draws the same way; the page adds its own."""
+    parser = Parser("")
+    generator_flags(parser)
+    words, skipped = [], {"seed", "cfg", "time_steps", "device"}
+    for name, released in RELEASED.items():
+        if released.items() <= values.items():
+            words, skipped = ["--weights", name], skipped | released.keys()
+    for key, default in vars(parser.parse_args([])).items():
+        if key not in skipped and values[key] != default:
+            words += [f"--{key}"] if values[key] is True else [f"--{key}", str(values[key])]
+    return words
+
+
+def check_address(host, port):
+    """BadInput where nothing can listen there: before weights are loaded, and in place of Gradio's advice."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:  # also of a name that is no address
+        flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        reason = str(error.strerror).split(" (while")[0]
+        raise BadInput(f"the page cannot open at {host}:{port} ({reason}): pass another {flag}") from None
+
+
 def serve(page, host, port, wait=True):
     """Opens the page to browsers, until Ctrl-C if `wait`."""
     gr = gradio(page.GRADIO_CACHE)
@@ -55,28 +101,6 @@ def serve(page, host, port, wait=True):
         page.block_thread()
 
 
-def check_address(host, port):
-    """BadInput where nothing can listen there: before weights are loaded, and in place of Gradio's advice."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:  # also of a name that is no address
-        flag = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
-        reason = str(error.strerror).split(" (while")[0]
-        raise BadInput(f"the page cannot open at {host}:{port} ({reason}): pass another {flag}") from None
-
-
-def flags():
-    parser = Parser(__doc__)
-    generator_flags(parser)
-    parser.set_defaults(**DEMO, device="cpu")
-    group = parser.add_argument_group("the page")
-    group.add_argument("--host", default="127.0.0.1", help="address to listen on [%(default)s]")
-    group.add_argument("--port", type=count(1, 65535), default=7860, help="port to listen on [%(default)s]")
-    group.add_argument("--fix_feet", action="store_true", help="hold standing feet in place")
-    return parser
-
-
 def main(argv=None):
     args = flags().parse_args(argv)
     check_address(args.host, args.port)
@@ -91,30 +115,6 @@ def main(argv=None):
             backends[name] = Backend(pipeline, sampling, Path(folder), command, args.fix_feet)
             pipeline.embed([EXAMPLES[0]])  # a missing encoder ends the program, not the first request
         serve(build(backends), args.host, args.port)
-
-
-def offered(values):
-    """The flags, and where they name released weights those of the others that are there, by their names."""
-    named = {key: values[key] for key in DEMO}
-    if named not in RELEASED.values():
-        return {values["name"]: values}
-    names = sorted(RELEASED, key=lambda name: RELEASED[name] != named)  # the one that was asked for first
-    there = [name for name in names if Path(values["checkpoints_dir"], *RELEASED[name].values()).is_dir()]
-    return {name: values | RELEASED[name] for name in there or names[:1]}
-
-
-def sample_flags(values):
-    """The flags, from app.py's by name, with which sample.py draws the same way; the page adds its own."""
-    parser = Parser("")
-    generator_flags(parser)
-    words, skipped = [], {"seed", "cfg", "time_steps", "device"}
-    for name, released in RELEASED.items():
-        if released.items() <= values.items():
-            words, skipped = ["--weights", name], skipped | released.keys()
-    for key, default in vars(parser.parse_args([])).items():
-        if key not in skipped and values[key] != default:
-            words += [f"--{key}"] if values[key] is True else [f"--{key}", str(values[key])]
-    return words
 
 
 if __name__ == "__main__":

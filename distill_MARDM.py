@@ -33,7 +33,8 @@ from utils.config import (
     as_plain,
     from_flags,
 )
-from utils.datasets import find_dataset, shared_loader
+from utils.data.batches import shared_loader
+from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
@@ -74,14 +75,14 @@ def flags():
 
 
 def conditions(mardm, ae, batch):
-    """What the Transformer reads of a batch on the host, as hidden_inputs takes it."""
+    """A batch on the host -> latents and text on the device, m_lens in tokens: inputs of hidden_inputs."""
     on_device = batch.to(mardm.target_mean.device)
     latents, _ = ae.tokenize(on_device.motion, batch.m_lens)
     return latents, on_device.text, batch.m_lens // STRIDE
 
 
 def own_motions(mardm, ae, tokens, keys, share, sampling):
-    """`tokens` with the latents of a share of the clips replaced by those of motions drawn for their text."""
+    """`tokens` with a share of the clips replaced by motions that the student generates for their texts."""
     latents, text, m_lens = tokens
     (chosen,) = (uniform(keys, CONDITION, (1,))[:, 0] < share).nonzero(as_tuple=True)
     if not len(chosen):
@@ -95,8 +96,9 @@ def own_motions(mardm, ae, tokens, keys, share, sampling):
 
 
 def distance(student, mardm, ae, rows, steps):
-    """Of student and teacher for the same rows: sums over all draws of the mean squared error and, where
-    there is a grid, of the share of coordinates on another grid point; and how many draws these are.
+    """Of student and teacher for the same rows -> sums over all draws, the number of draws.
+
+    loss: mean squared error; other_grid_point: share of coordinates on another grid point, of a grid.
     """
     end = ode_end(mardm.DiffMLPs, rows, steps)
     drawn = student(rows.noise, rows.z, rows.w, rows.z_null)

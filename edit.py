@@ -81,8 +81,8 @@ def main(argv=None):
     files = [args.source_motion or "", *(word.rpartition("@")[0] for word in args.keep_pose or ())]
     if reading != Reading(spec.fps) and not any(map(is_bvh, files)):
         raise BadInput("--joint_map, --unit, --up and --position_channels are for a .bvh: leave them out")
-    plan, lines = read_plan(from_flags(EditConfig, args), spec, reading)
-    print(*lines, sep="\n")
+    plan, notes = read_plan(from_flags(EditConfig, args), spec, reading)
+    print(*notes, sep="\n")
     text = pipeline.embed([prompt])
     for line in pipeline.warnings([prompt], text):
         print(f"warning: {line}")
@@ -92,16 +92,17 @@ def main(argv=None):
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
     from_bvh = args.source_motion and is_bvh(args.source_motion)
     formats = [*args.export, "bvh"] if from_bvh else args.export
-    place = in_place if args.in_place else lambda joints: joints
+    move = in_place if args.in_place else lambda joints: joints
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
-    for r, (rows, joints, lines) in enumerate(edits):
-        print(*lines, sep="\n")
+    for r, (rows, joints, notes) in enumerate(edits):
+        for note in notes:  # none of an edit that keeps nothing
+            print(note)
         stem = names.stem(prompt, 0, r, len(joints))
-        joints = place(joints)
+        joints = move(joints)
         export_motion(stem, Motion(joints, prompt, spec.fps, spec.skeleton, rows, plan.own), formats)
         if "mp4" in formats and args.source_motion:
             beside = stem.with_name(stem.name + "_beside_source.mp4")
-            pair, titles = [place(plan.source.joints), joints], ["source", "edit"]
+            pair, titles = [move(plan.source.joints), joints], ["source", "edit"]
             render_video(beside, pair, spec.skeleton, spec.fps, prompt, titles=titles)
     print(f"{args.repeat_times} edits in {folder}")
 

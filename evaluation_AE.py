@@ -16,8 +16,9 @@ from models.masking import lengths_to_mask
 from utils.checkpoints import Run, load_ae
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
+from utils.data.batches import loader
 from utils.data.clips import load_clips
-from utils.datasets import find_dataset, loader
+from utils.datasets import find_dataset
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import common_flags, evaluation_flags, weights_flags
 from utils.training.train_utils import CodeUsage

@@ -12,13 +12,11 @@ from functools import partial
 from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
-from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.eval_utils import Row
-from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
+from utils.evaluation_report import Report, format_interval, make_generator_evaluation, reference_rows
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.pipeline import Pipeline
-from utils.text_embeddings import embed_captions
 
 
 def flags():
@@ -47,17 +45,12 @@ def main(argv=None):
     device = start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    source = from_flags(WeightsConfig, args)
-    pipeline = Pipeline.open(source, device)
-    autoencoder, mardm, spec = pipeline.autoencoder, pipeline.mardm, pipeline.spec
-    ae = autoencoder.ae
-    sampling = sampling_config(args, spec, mardm)
-    clips = load_clips(spec, root, config.split)
-    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, mardm.words)
-    pipeline.check_text(width)
-    evaluation = make_evaluation(this_run, config, autoencoder, clips, device, embeddings)
+    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
+    mardm, ae = pipeline.mardm, pipeline.autoencoder.ae
+    sampling = sampling_config(args, pipeline.spec, mardm)
+    evaluation = make_generator_evaluation(this_run, config, pipeline)
     report = Report(Run.of(this_run).eval, vars(args))
-    report.log(f"Evaluating {args.name}: cfg {sampling.cfg}, tokens of {autoencoder.model}")
+    report.log(f"Evaluating {args.name}: cfg {sampling.cfg}, tokens of {pipeline.autoencoder.model}")
     report.log(mardm.describe_sampling(sampling))
 
     repeats, generated = config.repeat_times, Row([])

@@ -17,19 +17,6 @@ from utils.cli import Parser, number, run
 from utils.errors import BadInput
 
 
-def main(argv=None):
-    args = parse(argv)
-    runs = {name: read_points(folder) for name, folder in zip(args.names, args.log_dirs)}
-    if not args.all:
-        draw(args.output, args.metric, runs, args.smooth)
-        print(f"{args.metric}: {args.output}")
-        return
-    tags = sorted({tag for scalars in runs.values() for tag in scalars})
-    for tag in tags:
-        draw(args.output_dir / f"{safe_caption(tag, plain=True)}.png", tag, runs, args.smooth)
-    print(f"{len(tags)} curves: {args.output_dir}")
-
-
 def parse(argv):
     parser = Parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
@@ -83,6 +70,19 @@ def draw(path, tag, runs, weight):
     axes.set_title(tag + (f", smoothed {weight:g}" if weight else ""))
     axes.legend()
     save(figure, path)
+
+
+def main(argv=None):
+    args = parse(argv)
+    runs = {name: read_points(folder) for name, folder in zip(args.names, args.log_dirs)}
+    if not args.all:
+        draw(args.output, args.metric, runs, args.smooth)
+        print(f"{args.metric}: {args.output}")
+        return
+    tags = sorted({tag for scalars in runs.values() for tag in scalars})
+    for tag in tags:
+        draw(args.output_dir / f"{safe_caption(tag, plain=True)}.png", tag, runs, args.smooth)
+    print(f"{len(tags)} curves: {args.output_dir}")
 
 
 if __name__ == "__main__":

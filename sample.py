@@ -94,16 +94,7 @@ def flags():
     return parser
 
 
-def list_of_actions(pipeline):
-    """A line for each label of the training set; for each caption that is known where there are none."""
-    known = pipeline.captions
-    if not known:
-        raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
-    actions = [f"{label:24} {caption}" for label, caption in known.actions.items()]
-    return "\n".join(actions or known.texts)
-
-
-def read_flags(argv):
+def parse(argv):
     """The flags; BadInput for those that have nothing to do, and for those that undo each other."""
     args = flags().parse_args(argv)
     if args.transition and not (args.stitch or args.loop):
@@ -122,8 +113,25 @@ def read_flags(argv):
     return args
 
 
+def list_of_actions(pipeline):
+    """A line for each label of the training set; for each caption that is known where there are none."""
+    known = pipeline.captions
+    if not known:
+        raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
+    actions = [f"{label:24} {caption}" for label, caption in known.actions.items()]
+    return "\n".join(actions or known.texts)
+
+
+def hold_feet(joints, spec, pinned):
+    """joints [T,J,3] with standing feet held in place, and the foot skate before and after."""
+    fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned)
+    return fixed, [
+        foot_skate([x * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps) for x in (joints, fixed)
+    ]
+
+
 def main(argv=None):
-    args = read_flags(argv)
+    args = parse(argv)
     if args.list_actions:
         pipeline = Pipeline.open(from_flags(WeightsConfig, args), start(args))
         print(list_of_actions(pipeline))
@@ -159,14 +167,15 @@ def main(argv=None):
         text_encoder=pipeline.text_encoder,
         sha256={str(path): sha256(path) for path in pipeline.paths},
     )
-    if args.loop:
-        total, draw, option = args.repeat_times * len(prompts), draw_loops, args.transition // STRIDE
-    elif args.stitch:
-        total, draw, option = args.repeat_times, draw_stories, args.transition // STRIDE
-    else:
-        total, draw, option = args.repeat_times * len(prompts), draw_each, args.batch_size
     if points:
         draw, option = draw_routes, (points, args.candidates)
+    elif args.stitch:
+        draw, option = draw_stories, args.transition // STRIDE
+    elif args.loop:
+        draw, option = draw_loops, args.transition // STRIDE
+    else:
+        draw, option = draw_each, args.batch_size
+    total = args.repeat_times * (1 if args.stitch else len(prompts))
     drawn = draw(pipeline, texts, sampling, args.repeat_times, option)
     skates = []
     try:
@@ -176,10 +185,8 @@ def main(argv=None):
             if args.fix_feet and not points:
                 # both sides of a loop's seam stay: each foot stands where it is there
                 seam = np.isin(np.arange(len(joints)), (0, len(rows) - 1, len(rows))) if args.loop else None
-                fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned=seam)
-                pair = [[x * spec.skeleton.unit_m] for x in (joints, fixed)]
-                skates.append([foot_skate(x, spec.skeleton.feet, spec.fps) for x in pair])
-                joints = fixed
+                joints, skate = hold_feet(joints, spec, seam)
+                skates.append(skate)
             if args.in_place:
                 joints = in_place(joints)
             joints, closing = (joints[:-1], joints[-1:]) if args.loop else (joints, None)

@@ -10,8 +10,6 @@ import utils.environment  # noqa: F401  # isort: skip
 import math
 from itertools import chain
 
-import numpy as np
-
 from models.AE import STRIDE, AE_models, make_ae, open_options
 from models.FSQ import MOST_CODES
 from models.masking import lengths_to_mask
@@ -29,12 +27,13 @@ from utils.config import (
     as_plain,
     from_flags,
 )
+from utils.data.batches import shared_loader
 from utils.data.clips import load_clips
-from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset, shared_loader
+from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, speed_up
+from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up
 from utils.randomness import reseed
 from utils.training.reconstruction import Reconstruction
 from utils.training.train_utils import (
@@ -78,15 +77,26 @@ def flags():
 
 
 def parse(argv):
-    """The flags, over the defaults of their --recipe."""
+    """The flags, over the defaults of their --recipe; BadInput for one that the autoencoder does not use, or
+    a grid of too many codes.
+    """
     parser = flags()
     recipe = parser.parse_args(argv).recipe
     parser.set_defaults(**RECIPES.get(recipe, {}))
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_name(args.model, AE_models, "--model")
+    of_others = set(chain(*map(open_options, AE_models))).difference(open_options(args.model))
+    refuse_ignored(args, AutoencoderConfig, sorted(of_others), args.model)
+    codes = math.prod(args.fsq_levels)
+    if codes > MOST_CODES:
+        raise BadInput(
+            f"--fsq_levels: {codes:,} codes, more than {MOST_CODES:,}: take fewer or smaller levels"
+        )
+    return args
 
 
 def train_step(ae, batch, objective, usage, step=None):
-    """-> (what is trained, its part without the bottleneck's own loss), means [] over real frames.
+    """-> (training loss, the same without the bottleneck's own loss), both means [] over real frames.
 
     batch: on the host, where its lengths say whether there is padding to mask. objective: a Reconstruction.
     """
@@ -108,25 +118,11 @@ def validate(ae, val_set, objective, loading, device):
     return means.pop() | (usage.report() if ae.codebook_size else {})
 
 
-def check_design(design):
-    """BadInput for a flag of another bottleneck, or one that the entry of AE_models sets itself; and for a
-    grid of too many codes.
-    """
-    for name in set(chain(*map(open_options, AE_models))).difference(open_options(design.model)):
-        if not np.array_equal(getattr(design, name), getattr(AutoencoderConfig, name)):
-            raise BadInput(f"--{name} has no effect on {design.model}: leave it out, or take another --model")
-    n = math.prod(design.fsq_levels)
-    if n > MOST_CODES:
-        raise BadInput(f"--fsq_levels: {n:,} codes, more than {MOST_CODES:,}: take fewer or smaller levels")
-
-
 def main(argv=None):
     args = parse(argv)
-    check_name(args.model, AE_models, "--model")
     run_config, machine = from_flags(RunConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     design, weights = from_flags(AutoencoderConfig, args), from_flags(ReconstructionLoss, args)
-    check_design(design)
     device = distributed.init_distributed(start(machine))
 
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)

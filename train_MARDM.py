@@ -27,11 +27,11 @@ from utils.config import (
     as_plain,
     from_flags,
 )
-from utils.datasets import find_dataset, shared_loader
-from utils.errors import BadInput
+from utils.data.batches import shared_loader
+from utils.datasets import find_dataset
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
+from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.text_embeddings import captioned_sets
 from utils.training.monitoring import neighbour_attention
@@ -66,20 +66,17 @@ def flags():
 
 
 def parse(argv):
-    """The flags; BadInput for one of another head, or of words where the text is pooled."""
+    """The flags; BadInput for one of another head, or one on words where the text is pooled."""
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
-    words = args.text_tokens == "on"
-    heard = {
+    used = {
         "ddpm_steps": "-DDPM-" in args.model,
         "softmax_coordinates": "-Softmax-" in args.model,
-        "text_refiner": words,
-        "pooled_drop_prob": words,
+        "text_refiner": args.text_tokens == "on",
+        "pooled_drop_prob": args.text_tokens == "on",
     }
-    for name in (name for name, used in heard.items() if not used):
-        if getattr(args, name) != getattr(GeneratorConfig, name):
-            text = f"--text_tokens {args.text_tokens}"
-            raise BadInput(f"--{name} has no effect on {args.model} with {text}: leave it out")
+    chosen = f"{args.model} with --text_tokens {args.text_tokens}"
+    refuse_ignored(args, GeneratorConfig, [name for name in used if not used[name]], chosen)
     return args
 
 

@@ -40,8 +40,9 @@ from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models
 from utils.cli import Parser, count, number, run
 from utils.config import ReconstructionLoss, SpeedConfig, TrainingConfig, add_flags, flag, from_flags
+from utils.data.batches import Batch, loader
 from utils.data.clips import Caption, Clip
-from utils.datasets import DATASETS, Batch, Normalizer, TextMotionSet, WindowSet, loader
+from utils.datasets import DATASETS, Normalizer, TextMotionSet, WindowSet
 from utils.distributed import pool_gradients
 from utils.flags import speed_up
 from utils.randomness import reseed

@@ -1,4 +1,4 @@
-"""Which start of attention survives training at a high rate? Seeds x starts x kinds of tokens, side by side.
+"""Which initialisation ("start") of attention survives a high learning rate? Seeds x starts x kinds of token.
 
   python -m experiments.attention --dataset_name BandaiNamco --ae_names AE_Model FSQ_AE_High VQ_4096
   python -m experiments.attention ... --seeds 2 3 4 --steps 125 --attention_only    short runs
@@ -39,12 +39,13 @@ from models.draws import TrainingDraws
 from models.masking import lengths_to_mask
 from models.options import SIZES
 from models.sampling import SamplingConfig
-from utils.analysis.output import legend, markdown, new_figure, plus_minus, save
+from utils.analysis.output import legend, markdown, new_figure, plus_minus, save, write_below
 from utils.checkpoints import Run, load_ae, make_mardm
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, TrainingConfig, WeightsConfig, from_flags
+from utils.data.batches import collate
 from utils.data.clips import load_clips
-from utils.datasets import TextMotionSet, collate, find_dataset
+from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.evaluation.physical import FEATURES, WALKING
 from utils.evaluation_report import make_evaluation
@@ -211,7 +212,7 @@ class Bench:
 
 
 def pairs(rows, key):
-    """(today's, new) values of runs that differ in the start alone."""
+    """(neighbours, relative_bias) values of each two runs that differ in the initialisation alone."""
     of = {
         (row["tokens"], row["seed"], row["steps"], row["attention"]): row[key] for row in rows if key in row
     }
@@ -221,7 +222,7 @@ def pairs(rows, key):
 
 
 def difference(rows, key):
-    """(mean, half width) of log(new / today's) over pairs."""
+    """(mean, half width) of log(relative_bias / neighbours) over pairs."""
     return student([np.log(new / old) for old, new in pairs(rows, key)])
 
 
@@ -287,7 +288,7 @@ def draw(rows, path):
     save(figure, path)
 
 
-def main(argv=None):
+def flags():
     parser = Parser(__doc__)
     common_flags(parser)
     parser.set_defaults(device="cpu")  # where the clips' tokens are kept
@@ -298,7 +299,11 @@ def main(argv=None):
     parser.add_argument("--attention_only", action="store_true", help="generate nothing [off]")
     parser.add_argument("--report", action="store_true", help="only what is recorded, of any seed and steps")
     parser.add_argument("--output", type=Path, default=Path("results/attention"), help="stem [%(default)s]")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
     device, base = start(args), from_flags(RunConfig, args, name="")
     if args.report:
         folders = [Run.of(replace(base, name=name)).eval / "attention" for name in args.ae_names]
@@ -312,13 +317,11 @@ def main(argv=None):
         ]
     if not rows:
         raise BadInput("--report: nothing is recorded yet")
-    stem = args.output
+    stem, text = args.output, report(rows)
     write_text(stem.with_suffix(".json"), json.dumps(rows, indent=1) + "\n")
-    page = stem.with_suffix(".md")
-    prose = page.read_text(encoding="utf-8").partition(MARKER)[0] if page.is_file() else ""
-    write_text(page, f"{prose}{MARKER}\n{report(rows)}\n![attention over training]({stem.name}.png)\n")
+    write_below(stem.with_suffix(".md"), MARKER, f"{text}\n![attention over training]({stem.name}.png)\n")
     draw(rows, stem.with_suffix(".png"))
-    print(report(rows))
+    print(text)
 
 
 if __name__ == "__main__":

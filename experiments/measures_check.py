@@ -17,8 +17,8 @@ from scipy.ndimage import gaussian_filter1d
 from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
-from motion.files import write_text
 from motion.skeletons import mirror_joints
+from utils.analysis.output import write_below
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import load_clips
@@ -123,12 +123,16 @@ def table(rows, names):
     return "\n".join(lines) + "\n"
 
 
-def main(argv=None):
+def flags():
     parser = Parser(__doc__)
     common_flags(parser)
     parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
     parser.add_argument("--output", type=Path, default="results/measures.md", help="[%(default)s]")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv=None):
+    args = flags().parse_args(argv)
     device, config = start(args), from_flags(EvaluationConfig, args)
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)
     run_config = from_flags(RunConfig, args, name="")
@@ -146,8 +150,7 @@ def main(argv=None):
         rows[name] = Row([evaluation.compare(real, motions)], evaluation.half_widths(real, motions))
     tables = "\n".join(table(rows, names) for names in TABLES)
     print(tables)
-    prose = args.output.read_text(encoding="utf-8").partition(MARKER)[0] if args.output.is_file() else ""
-    write_text(args.output, f"{prose}{MARKER}\n{tables}")
+    write_below(args.output, MARKER, tables)
 
 
 if __name__ == "__main__":

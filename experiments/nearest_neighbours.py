@@ -57,12 +57,12 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     begun, device = time.time(), start(args)
-    pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
+    source = from_flags(WeightsConfig, args)
+    pipeline = Pipeline.open(source, device)
     autoencoder, mardm, encoder = pipeline.autoencoder, pipeline.mardm, pipeline.text_encoder
     spec, root = autoencoder.spec, find_dataset(args.dataset_name, args.dataset_dir)[1]
-    evaluator = TextMotionEvaluator.load(
-        args, spec, device, args.eval_mean_std, args.glove_dir, required=True
-    )
+    files = args.eval_mean_std, args.glove_dir
+    evaluator = TextMotionEvaluator.load(source, spec, device, *files, required=True)
 
     def examine(clips, embeddings=None):
         dataset = TextMotionSet(clips, autoencoder.normalizer, embeddings)
@@ -98,7 +98,7 @@ def main(argv=None):
             print(f"{space}, {name}: median {row['median']:.3g}, {nearer}, near-copies {copies}")
         if rows["copies"]["share"] < POWER:
             print(f"{space}: flags {rows['copies']['share']:.0%} of copied training clips, too few to tell")
-    folder = Run.of(args).eval
+    folder = Run.of(source).eval
     write_text(args.json or folder / "memorisation.json", json.dumps(record))
     draw(record, args.output or folder / "memorisation.png")
 

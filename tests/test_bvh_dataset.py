@@ -34,10 +34,9 @@ from utils.data.bvh_dataset import (
 )
 from utils.data.caption_text import Described
 from utils.data.clips import SPLITS, Skipped, load_clips
-from utils.data.shared_motion import joints_in_root_frame
 from utils.datasets import find_dataset
 from utils.errors import BadInput, system_error
-from utils.motion_process import joints_to_features, place
+from utils.motion_process import joints_in_root_frame, joints_to_features, place
 
 
 @pytest.fixture(scope="module")

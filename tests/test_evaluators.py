@@ -18,8 +18,9 @@ from tests.tiny import call, where
 from utils import evaluation_report
 from utils.checkpoints import Run, save_state
 from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
+from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
-from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, collate, find_dataset
+from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Metrics, Row, interval
 from utils.evaluation import evaluators, glove

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -178,6 +179,8 @@ def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
             assert all(stage["fid"]["mean"] > reconstructed["fid"]["mean"] for stage in generated), kind
     line = f"{ROOT / 'results/bandai_namco'} --output {tmp_path / 'a.png'}"
     assert call(evaluations.main, line) == 0 and (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    shutil.copytree(ROOT / "results/bandai_namco", tmp_path / "by_midpoint")
+    assert evaluations.read(tmp_path / "by_midpoint") == found
     with pytest.raises(BadInput, match="no records"):
         evaluations.read(tmp_path)
 

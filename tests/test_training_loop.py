@@ -22,14 +22,9 @@ from utils import distributed
 from utils.analysis.event_files import read_points
 from utils.checkpoints import Run
 from utils.config import LoaderConfig, TrainingConfig, from_flags
+from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
-from utils.datasets import (
-    AddressedBatches,
-    Normalizer,
-    TextMotionSet,
-    in_micro_batches,
-    shared_loader,
-)
+from utils.datasets import Normalizer, TextMotionSet
 from utils.errors import BadInput
 from utils.safe_load import load_state
 from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, learning_rate

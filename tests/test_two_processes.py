@@ -9,7 +9,7 @@ import torch
 
 import train_AE
 import train_MARDM
-import utils.datasets
+import utils.data.batches
 from tests.tiny import PAIR, SERVER, where
 from utils import distributed
 from utils.training import token_statistics
@@ -25,7 +25,7 @@ def worker(folder, rank, processes, port, dtype, commands):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
     torch.set_default_dtype(dtype)
-    collate, finish = utils.datasets.collate, TrainingLoop.finish_epoch
+    collate, finish = utils.data.batches.collate, TrainingLoop.finish_epoch
 
     def in_default_dtype(samples):
         return collate(samples)._each(lambda x: x.to(dtype) if x.is_floating_point() else x)
@@ -35,7 +35,7 @@ def worker(folder, rank, processes, port, dtype, commands):
         state = {name: part.state_dict() for name, part in loop.parts.items()} | {"metrics": metrics}
         torch.save(state, f"{folder}/{loop.run.root.name}-{distributed.rank()}.pt")
 
-    utils.datasets.collate = token_statistics.collate = in_default_dtype
+    utils.data.batches.collate = token_statistics.collate = in_default_dtype
     TrainingLoop.finish_epoch = finish_and_keep
     for main, line in commands:
         main(line.split())

@@ -50,10 +50,10 @@ def test_waypoints_are_read():
 
 def test_no_drawing_has_the_noise_of_another_prompts():
     words = ["--text_prompt", "walk", "--repeat_times", "1563"]
-    sample.read_flags(words)  # of each only one is drawn
-    assert sample.read_flags([*words, "--waypoints", "0,1@2", "--candidates", "63"]).candidates == 63
+    sample.parse(words)  # of each only one is drawn
+    assert sample.parse([*words, "--waypoints", "0,1@2", "--candidates", "63"]).candidates == 63
     with pytest.raises(BadInput, match="100,032 drawings of a prompt, 100,003 are the most: lower one"):
-        sample.read_flags([*words, "--waypoints", "0,1@2"])  # 64 candidates
+        sample.parse([*words, "--waypoints", "0,1@2"])  # 64 candidates
 
 
 @pytest.mark.parametrize("text", ["-1,2@3", "-.5,2@3"])

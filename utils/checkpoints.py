@@ -53,7 +53,7 @@ class Run:
     distillation = property(lambda self: Run(self.root / "onestep"))  # in which that head is trained
 
     def choose(self, which, mardm="latest"):
-        """The file that --checkpoint {best,latest,parent} means. Raises BadInput where there is none."""
+        """The file that --checkpoint {best,latest,parent} means (mardm: "parent"); BadInput without one."""
         if which == "parent":
             which = {"latest": "latest", "net_best_fid": "best"}[mardm]
         candidates = [self.best, self.latest] if which == "best" else [getattr(self, which)]
@@ -93,7 +93,7 @@ CONSTANT = "position_enc.pe"  # ends the names of tables that every model makes 
 
 
 def learned(state_dict):
-    """A state_dict without what is no weight."""
+    """A state_dict without the constant tables."""
     return {name: tensor for name, tensor in state_dict.items() if not name.endswith(CONSTANT)}
 
 
@@ -109,7 +109,7 @@ def weights_hash(state_dict):
 
 
 def file_and_hash(owner, weights):
-    """What stands in a checkpoint of the autoencoder or generator that it belongs to, and of its weights."""
+    """How a checkpoint refers to the autoencoder or generator that it depends on."""
     return {
         "name": owner.path.parent.parent.name,
         "model": owner.model,
@@ -131,7 +131,7 @@ class TrainedAutoencoder:
     step: int
 
     def tie(self):
-        """What a generator keeps of the autoencoder whose tokens it learns."""
+        """The reference that a generator on its tokens keeps in its checkpoint."""
         return file_and_hash(self, self.ae.state_dict()) | {"step": self.step}
 
 
@@ -178,8 +178,8 @@ def _open_ae(state, source, device, model):
 
 
 def _own_ae(config, source, device):
-    """The autoencoder of which a generator's checkpoint holds the hash. Training it on moves its files, so
-    the hash is looked for in each of them. Raises BadInput where none bears it.
+    """The autoencoder whose hash a generator's checkpoint holds. If it was trained further, these weights may
+    be in another of its files, so each is tried. Raises BadInput where none matches.
     """
     tie = config.part("autoencoder")
     if tie.text("sha256") is None:  # MARDM's checkpoints, and ours of before
@@ -215,7 +215,7 @@ class Generator:
     captions: State  # what they were trained on, see utils.generation.known_captions; may be empty
 
     def tie(self):
-        """What a one-step head keeps of the generator that it is distilled from."""
+        """The reference that a one-step head distilled from it keeps in its checkpoint."""
         weights = {k: v for k, v in self.mardm.state_dict().items() if not k.startswith("onestep.")}
         return file_and_hash(self, weights)
 

@@ -1,4 +1,4 @@
-"""Parser, checked types, device and record of a run, and the one door through which a script runs."""
+"""What every script shares: its parser, checked types of flags, seed and device, and `run`, around main."""
 
 import argparse
 import contextlib
@@ -33,8 +33,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors are one line and exit with 2; --help shows the script's docstring as it stands and every
-    default.
+    """An argparse parser whose errors are one line with exit code 2, and whose --help shows the script's
+    docstring verbatim and every default.
     """
 
     def __init__(self, doc, **kwargs):
@@ -82,7 +82,7 @@ def name(text):
 
 
 def start(machine):
-    """Seed, precision and device of a command. machine: a MachineConfig; -> torch.device"""
+    """Seed the generators, set TF32 and determinism. machine: a MachineConfig -> the torch.device to use."""
     reseed(machine.seed)
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
         backend.allow_tf32 = not machine.no_tf32
@@ -96,7 +96,7 @@ def start(machine):
 
 
 def deterministic(on):
-    """Kernels whose sums have one order. Where PyTorch has none it warns, and the run goes on."""
+    """Use kernels that sum in a fixed order, or stop doing so. Where PyTorch has none, it only warns."""
     if on or torch.are_deterministic_algorithms_enabled():  # the call imports a compiler: a second
         torch.use_deterministic_algorithms(on, warn_only=True)
     if on:
@@ -111,8 +111,8 @@ def command_line(module=None, argv=None):
 
 
 def write_opt_json(config, folder, resumed=False):
-    """Write the command and what it was asked for (plain data) beside the run: opt.json. Of a resumed run it
-    also keeps the command that began it.
+    """Write the command and its config (plain data) to opt.json in the run's folder. Of a resumed run, also
+    the command that began it.
     """
     file, first = Path(folder) / "opt.json", command_line()
     if resumed and file.is_file():
@@ -124,8 +124,8 @@ def write_opt_json(config, folder, resumed=False):
 
 
 def run(main, argv=None):
-    """Run a script's main and exit: 0 done, 2 bad input (one line), 1 our fault, 130/143 interrupted (a
-    training saves first).
+    """Run a script's main and exit: 0 done, 1 a defect of ours (traceback), 2 bad input (one line), 130 or
+    143 interrupted (a training saves first).
     """
     threading.excepthook = hide_system_errors
     before = on_sigterm(terminate)
@@ -153,7 +153,7 @@ def run(main, argv=None):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, answered as Ctrl-C is: what was begun is tidied up."""
+    """SIGTERM, handled like Ctrl-C, so that cleanup runs."""
 
 
 def terminate(*_):
@@ -161,15 +161,15 @@ def terminate(*_):
 
 
 def on_sigterm(handler):
-    """-> the handler before. Trainings have their own meanwhile; only the main thread may set one."""
+    """Install a SIGTERM handler -> the one before. Only the main thread may; in others nothing happens."""
     if threading.current_thread() is not threading.main_thread():
         return handler
     return signal.signal(signal.SIGTERM, handler) or signal.SIG_DFL
 
 
 def hide_system_errors(thread):
-    """A thread's error, shown where our code is wrong. A disk full under TensorBoard's thread meets `run`
-    too, at the next value that is written.
+    """Show a thread's error only if our code is at fault. A full disk in TensorBoard's thread also reaches
+    `run`, with the next value that is written.
     """
     if not system_error(thread.exc_value):
         threading.__excepthook__(thread)

@@ -1,8 +1,8 @@
-"""What a command was asked for, as values: made once from its flags, checked once, kept in checkpoints.
+"""The settings of every command as dataclasses: made from its flags once, in `main`, and kept in checkpoints.
 
-A script's `main` turns its flags into these and hands them on; nothing below a `main` sees an argparse
-namespace. A field made by `flag` is a command line flag as well (`add_flags`): its default and its help stand
-here alone. How motions are drawn is `models.sampling.SamplingConfig`.
+Nothing below a `main` sees an argparse namespace. A field made by `flag` is a command line flag as well
+(`add_flags`): its default and its help are written here alone. How motions are sampled is a
+`models.sampling.SamplingConfig`.
 """
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -64,7 +64,7 @@ def as_plain(*configs):
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """Where a command computes, and the seed of all that it draws."""
+    """The device of a command, its precision, and the seed of all its random draws."""
 
     seed: int = flag("every random draw follows from it", SEED, type=count())
     device: str = flag(
@@ -78,7 +78,7 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run and its data lie."""
+    """The name of a run and the folders of runs and data sets."""
 
     name: str = flag("name of this run", type=folder_name)
     dataset_name: str = flag("t2m, kit or a set of your own", "t2m", type=folder_name)
@@ -142,7 +142,7 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """What an autoencoder is. The last three matter to the bottleneck that has them."""
+    """The design of an autoencoder; fsq_levels, codebook_size, commitment_cost are of one bottleneck each."""
 
     model: str = flag(f"one of {', '.join(AE_models)}", "FSQ_AE_Model")
     width: int = flag("channels of the networks", 512, type=count(8, 4096))
@@ -178,7 +178,7 @@ class ReconstructionLoss:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What a generator is, and how its texts and targets are treated in training."""
+    """The design of a generator, and how its texts and targets are treated in training."""
 
     text_encoder: str
     text_dim: int
@@ -281,7 +281,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SamplingFlags:
-    """How motions are drawn, as asked for; None: what the data set or the head says (sampling_config)."""
+    """How to sample motions; None: as the data set or the head says (sampling_config)."""
 
     time_steps: int | None = flag(
         f"unmasking rounds [{ONESTEP_ROUNDS} by a one-step head, else {ROUNDS}]", None, type=count(1, 1000)

@@ -1,29 +1,26 @@
-"""Data sets in HumanML3D's layout: what a set is (`DatasetSpec`), its clips, and batches of them.
+"""Data sets in HumanML3D's layout: what a set is (`DatasetSpec`), its statistics, its clips as samples.
 
-The layout is described in datasets/README.md. Randomness has an address: a sampler hands out (epoch, index)
-pairs, and whatever a clip draws (its caption, its crop) comes from (seed, epoch, clip), never from a worker's
-state.
+The layout is described in datasets/README.md, batches are made in utils/data/batches.py. A clip is asked for
+as (epoch, index), and whatever it draws (its caption, its crop) follows from (seed, epoch, clip), never from
+a worker's state.
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from models.AE import STRIDE
 from models.counter_rng import Purpose, rng
 from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import KIT21, SKELETONS, SMPL22, Skeleton
-from utils import distributed
 from utils.data.clips import MAX_ROWS
 from utils.data.feature_cache import as_float32, load_array
-from utils.data.loader_processes import Loader, block_stops
 from utils.data.set_files import expect_file, no_spec, refuse_nested, refuse_other_skeleton
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, essential_dim
@@ -38,7 +35,7 @@ def whole(value):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """All that the code ever asks of a data set."""
+    """The properties of a data set, all that the code knows about it."""
 
     name: str  # what --dataset_name says, and the folder under checkpoints/
     folder: str  # the folder under --dataset_dir
@@ -168,60 +165,6 @@ class Normalizer:
         return (row.to(motion, non_blocking=True) for row in (self.mean, self.std))
 
 
-@dataclass
-class Batch:
-    """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or, with words,
-    [B,1+W,E], or None; B strings; index [B], the clips' numbers in their set.
-    """
-
-    motion: torch.Tensor
-    m_lens: torch.Tensor
-    names: list
-    captions: list
-    tokens: list
-    text: torch.Tensor | None
-    index: torch.Tensor
-
-    def __len__(self):
-        return len(self.names)
-
-    def to(self, device):
-        return self._each(lambda x: x.to(device, non_blocking=True))
-
-    def pin_memory(self):
-        """Asked for by the loader, so that `to` need not wait."""
-        return self._each(torch.Tensor.pin_memory)
-
-    def _each(self, move):
-        return replace(self, **{key: move(x) for key, x in vars(self).items() if torch.is_tensor(x)})
-
-
-def collate(samples):
-    """B samples (motion [T_i,dim], name, caption, text, index) -> Batch, padded to the longest.
-
-    text: [E], or with words [1+W_i,E], or None.
-    """
-    motions, names, captions, texts, index = zip(*samples)
-    return Batch(
-        motion=pad_sequence(motions, batch_first=True),
-        m_lens=torch.tensor([len(motion) for motion in motions]),
-        names=list(names),
-        captions=[caption.text if caption else "" for caption in captions],
-        tokens=[list(caption.tokens) if caption else [] for caption in captions],
-        text=None if texts[0] is None else pad_sequence(texts, batch_first=True),
-        index=torch.tensor(index),
-    )
-
-
-def in_micro_batches(samples, micro_batches):
-    """The samples of a step, sorted by length -> at most `micro_batches` Batches, none of them empty."""
-    return [
-        collate([samples[i] for i in rows])
-        for rows in np.array_split(np.arange(len(samples)), micro_batches)
-        if len(rows)
-    ]
-
-
 class WindowSet(Dataset):
     """Every window of `window` frames of every clip; a shorter clip gives one, of its own length."""
 
@@ -290,58 +233,3 @@ class TextMotionSet(Dataset):
 def tensor(rows):
     """A copy of rows that may lie in a file, read-only."""
     return torch.from_numpy(np.array(rows))
-
-
-class AddressedBatches(Sampler):
-    """Batches of (epoch, index) pairs, shuffled by address (seed, epoch), from batch `start` on. A sampler to
-    resume with.
-
-    lengths [n]: within a batch the clips are sorted by them, so that a micro-batch holds clips of like
-    length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
-    which clips make a batch.
-    """
-
-    def __init__(self, n, batch_size, address, start=0, shuffle=True, lengths=None, shard=slice(None)):
-        self.n, self.batch_size, self.address = n, batch_size, address
-        self.start, self.shuffle = start, shuffle
-        self.lengths, self.shard = lengths, shard
-
-    def __len__(self):
-        return max(math.ceil(self.n / self.batch_size) - self.start, 0)
-
-    def __iter__(self):
-        order = rng(Purpose.ORDER, *self.address).permutation(self.n) if self.shuffle else np.arange(self.n)
-        for first in range(self.start * self.batch_size, self.n, self.batch_size):
-            rows = order[first : first + self.batch_size]
-            if self.lengths is not None:
-                rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            yield [(self.address[1], int(i)) for i in rows[self.shard]]
-
-
-def loader(dataset, batch_size, epoch=0, num_workers=0):
-    """The batches of one epoch, in order; every clip counts, the last batch may be smaller."""
-    batches = AddressedBatches(len(dataset), batch_size, (0, epoch), shuffle=False)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=num_workers)
-
-
-def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):
-    """The batches of one epoch for one of several processes, each a list of its micro-batches of the global
-    batch. loading: a LoaderConfig.
-    """
-    batches = AddressedBatches(
-        len(dataset),
-        loading.batch_size,
-        (loading.seed, epoch),
-        start,
-        shuffle,
-        lengths=getattr(dataset, "lengths", None),
-        shard=distributed.shard(),
-    )
-    return Loader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=partial(in_micro_batches, micro_batches=loading.grad_accum),
-        num_workers=loading.num_workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=block_stops,
-    )

@@ -1,8 +1,8 @@
-"""Several processes as one training: who this one is; sums, lists and decisions over all of them.
+"""Several processes as one training: this one's rank and share; sums, lists and decisions over all of them.
 
-`torchrun` starts the processes, `init_distributed` joins them. Nothing wraps models or loaders: a step here
-is a sum over the global batch over its global count. A single process runs the same code; every function
-below then returns what it was given. All processes see the same folders and call these functions alike.
+`torchrun` starts the processes, `init_distributed` joins them. Nothing wraps models or loaders: gradients are
+summed over the global batch and divided by its global count. A single process runs the same code; every
+function below then returns what it was given. All processes see the same folders and make the same calls.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Whose fault an error is: what was given, the machine, or our code."""
+"""Errors by their cause: the input (BadInput), the machine (system_error), or our code (all others)."""
 
 import errno
 
@@ -27,7 +27,7 @@ SPENT = {  # what PyTorch and Python say, as plain RuntimeErrors, when the machi
 
 
 def system_error(error):
-    """An error that the machine's owner can mend -> one line that says how; None where our code is wrong."""
+    """One line for an error that the user's machine caused (disk, memory); None where our code is wrong."""
     if isinstance(error, Unwritten):
         return str(error)
     if isinstance(error, OSError) and error.strerror and error.errno not in OURS:

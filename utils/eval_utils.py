@@ -1,4 +1,4 @@
-"""Evaluator embeddings and joint positions of a set, in dataset order, and the `Metrics` of two sets.
+"""Evaluation: embeddings and joints of a set of motions, in dataset order, and the `Metrics` of two sets.
 
 Randomness is addressed. The caption of a clip follows from (seed, repeat, clip), pools and pairs from (seed,
 repeat), a generated motion's noise from (seed, repeat, clip): batch size and order change nothing.
@@ -19,7 +19,8 @@ from models.counter_rng import Purpose
 from models.LengthEstimator import MAX_FRAMES
 from utils import distributed, metrics
 from utils.config import EvaluationConfig
-from utils.datasets import DatasetSpec, TextMotionSet, collate
+from utils.data.batches import collate
+from utils.datasets import DatasetSpec, TextMotionSet
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation.motions import Motions, kinematics
 from utils.evaluation.physical import energy_distance, path_distances
@@ -73,10 +74,10 @@ class Metrics:
 
 @dataclass
 class EvaluationRun:
-    """An evaluator, the set of clips that are asked for, and the rules.
+    """Evaluates motions made for the captions of a set of clips, beside its real ones.
 
     labels: (content, style) per clip, or None. Protocol "parent": random crops, and clips beyond the last
-    whole pool are left out, others at each repeat.
+    whole pool are left out, different ones in each repeat.
     """
 
     evaluator: TextMotionEvaluator | None
@@ -185,9 +186,9 @@ class EvaluationRun:
         return Row(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
-        """95% half widths over clips of what `compare` measures in repeat 0, but diversity; R-precision in
-        pools drawn for this interval alone, not those of `compare`. -> dict. A clip and its mirror image are
-        drawn together.
+        """95% half widths over clips of what `compare` measures in repeat 0, without diversity. -> dict
+
+        R-precision is measured in pools of its own. A clip and its mirror image are drawn together.
         """
         kept, rng = self._rows(0)
         if len(kept) < 4:  # too few to halve; repeats of the same clips say nothing of the clips
@@ -218,7 +219,7 @@ class EvaluationRun:
         return metrics.multimodality(torch.stack(embeddings, dim=1), *pairs)
 
     def _rows(self, repeat):
-        """The rows that count, all of them but under MARDM's protocol, and this repeat's generator."""
+        """Numbers of the clips that count (under protocol "parent" not all) and this repeat's generator."""
         rng, n = counter_rng.rng(Purpose.EVALUATION, self.config.seed, repeat), len(self.dataset)
         kept = n - n % metrics.POOL if self.config.protocol == "parent" else n
         return (np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])), rng

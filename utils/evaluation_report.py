@@ -20,6 +20,7 @@ from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun, Row, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.plain import read_csv
+from utils.text_embeddings import embed_captions
 
 REFERENCE_DRAWS = 20
 COLUMN = 22
@@ -74,6 +75,16 @@ def make_evaluation(run_config, config, autoencoder, clips, device, embeddings=N
     return EvaluationRun(evaluator, dataset, autoencoder.spec, device, config, read_labels(root, clips))
 
 
+def make_generator_evaluation(run_config, config, pipeline):
+    """`make_evaluation` of a Pipeline, on the clips of the config's split with their captions embedded."""
+    root = find_dataset(run_config.dataset_name, run_config.dataset_dir)[1]
+    clips, device = load_clips(pipeline.spec, root, config.split), pipeline.device
+    words = pipeline.mardm.words
+    embeddings, width = embed_captions([clips], pipeline.text_encoder, root, device, words)
+    pipeline.check_text(width)
+    return make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
+
+
 def warn_of_a_weak_evaluator(evaluator):
     if evaluator.test is None:
         return
@@ -102,10 +113,10 @@ def read_labels(root, clips):
 def reference_rows(evaluation, root):
     """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Row
 
-    "random train": any clip. "same content", "content + style": one with these labels of the clip that is
-    asked for (of its content where the style is not in training). "nearest length": the same, of the nearest
-    length: what a generator reaches whose motion is real and of the right kind. "retrieval": for the captions
-    of each repeat, which the row is scored by, the clips of the nearest captions in the evaluator's space.
+    "random train": any clip. "same content", "content + style": one with these labels of the test clip (with
+    its content alone where training lacks the style). "nearest length": of these the one nearest in length;
+    a generator of real motion of the right kind would reach this. "retrieval": the clip whose caption is
+    nearest, in the evaluator's space, to that of the test clip in the same repeat.
     """
     clips = load_clips(evaluation.spec, root, "train")
     train_set = TextMotionSet(clips, evaluation.dataset.normalizer, seed=evaluation.config.seed)

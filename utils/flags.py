@@ -2,6 +2,7 @@
 
 import argparse
 
+import numpy as np
 import torch
 
 from models.sampling import SamplingConfig, settle
@@ -32,6 +33,16 @@ def common_flags(parser, run_name=None):
     """Where a run lies and where it computes; --name where there is a run to name."""
     skip = ("batch_size", "grad_accum") if run_name else ("name", "batch_size", "grad_accum")
     add_flags(parser, "run", RunConfig, MachineConfig, LoaderConfig, skip=skip, name=run_name)
+
+
+def refuse_ignored(args, config, names, chosen):
+    """BadInput for a flag that the user set although what was chosen does not use it.
+
+    names: the unused flags, fields of the class `config`, which has the defaults; chosen: for the message.
+    """
+    for name in names:
+        if not np.array_equal(getattr(args, name), getattr(config, name)):  # lists here, tuples there
+            raise BadInput(f"--{name} has no effect on {chosen}: leave it out")
 
 
 def weights_flags(parser, *only, **defaults):

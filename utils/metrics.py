@@ -65,11 +65,11 @@ def kid(real, pred):
 def neighbourhoods(between, within_real, within_pred, k=5):
     """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020). -> dict
 
-    `distances` of N real rows to M predicted ones [N,M], among the real [N,N] and the predicted ones [M,M];
-    N, M > k. A ball reaches from each row to its k-th nearest of its set, which is not inside, as in Naeem's
-    program (in Kynkaanniemi's paper it is: that differs where more than k rows are equal).
-    precision: share of pred within some real ball; recall: the reverse; density: real balls around a pred,
-    mean over k (may exceed 1); coverage: share of real balls that hold a pred.
+    between: `distances` of N real rows to M predicted ones [N,M]; within_real [N,N], within_pred [M,M]; N and
+    M > k. The ball around a row is open and reaches to its k-th nearest neighbour in its own set, as in
+    Naeem's program (Kynkaanniemi's is closed, which differs where more than k rows are equal).
+    precision: share of pred in some real ball; recall: share of real in some predicted ball; density: mean
+    number of real balls that hold a pred, over k (may exceed 1); coverage: share of real balls that hold one.
     """
     inside_real = between < _radius(within_real, k)[:, None]  # [N,M]
     inside_pred = between < _radius(within_pred, k)[None]
@@ -92,8 +92,9 @@ def large_groups(groups, least=20):
 
 
 def fid_within(real, pred, groups, chosen):
-    """Mean FID within the `chosen` ones of the groups [N], weighted by their clips; None where there is none,
-    or one has a single clip. Half of a set is measured in the groups of the whole.
+    """Mean FID within groups, weighted by their clips; None without a group, or if one has a single clip.
+
+    groups [N]: the group of each row; chosen: those to measure, of the whole set even where half is measured.
     """
     members = [np.flatnonzero(groups == name) for name in chosen]
     if not members or min(map(len, members)) < 2:

@@ -146,6 +146,19 @@ def recover_from_ric(data, joints_num):
     return torch.cat([root[..., None, :], others], dim=-2)
 
 
+def joints_in_root_frame(rows, skeleton):
+    """Rows [T,>=4+3(J-1)] -> joints [T,J,3] float64 in the root's frame; the root stands over 0, 0."""
+    joints = np.zeros((len(rows), len(skeleton), 3))
+    joints[:, 0, 1] = rows[:, 3]
+    joints[:, 1:] = rows[:, 4 : essential_dim(skeleton)].reshape(len(rows), -1, 3)
+    return joints
+
+
+def with_pose(rows, joints):
+    """Essential rows [T,D] with the pose of joints [T,J,3] in the root's frame; turns and steps stay."""
+    return np.concatenate([rows[:, :3], joints[:, 0, 1:2], joints[:, 1:].reshape(len(rows), -1)], axis=1)
+
+
 def _rows(joints, theta, skeleton, rest):
     """Full rows of a placed clip joints [T,J,3], theta [T]; `rest` says which frames become rows.
 

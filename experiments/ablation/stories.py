@@ -16,16 +16,14 @@ from models.counter_rng import Purpose
 from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
-from utils.data.clips import load_clips
-from utils.datasets import collate, find_dataset
+from utils.data.batches import collate
 from utils.evaluation.motions import Motions
 from utils.evaluation.physical import energy_distance
-from utils.evaluation_report import make_evaluation
+from utils.evaluation_report import make_generator_evaluation
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.generation.stitch import draw_story
 from utils.metrics import fid, half_width
 from utils.pipeline import Pipeline
-from utils.text_embeddings import embed_captions
 
 QUARTERS, TRANSITION = 4, 2  # tokens, as sample.py
 
@@ -55,16 +53,13 @@ def main(argv=None):
     begun, device = time.time(), start(args)
     config, this_run = from_flags(EvaluationConfig, args), from_flags(RunConfig, args)
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
-    root = find_dataset(args.dataset_name, args.dataset_dir)[1]
-    clips = load_clips(pipeline.spec, root, config.split)
-    text = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
-    evaluation = make_evaluation(this_run, config, pipeline.autoencoder, clips, device, text)
-    sampling = sampling_config(args, pipeline.spec, pipeline.mardm)
+    evaluation = make_generator_evaluation(this_run, config, pipeline)
+    sampling, n_clips = sampling_config(args, pipeline.spec, pipeline.mardm), len(evaluation.dataset)
 
     asked, made = [], []
     for story in range(args.stories):
         rng = counter_rng.rng(Purpose.STORIES, config.seed, story)
-        asked.append(rng.choice(len(clips), args.prompts, replace=len(clips) < args.prompts))
+        asked.append(rng.choice(n_clips, args.prompts, replace=n_clips < args.prompts))
         made.append(draw_parts(pipeline, evaluation, asked[-1], sampling, story))
     asked, pred = np.concatenate(asked), Motions.concatenate(made)
     real, groups = evaluation.real().take(asked), evaluation.groups()[asked]

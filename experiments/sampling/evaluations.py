@@ -28,10 +28,8 @@ def read(folder):
     found = {}
     for kind in TARGETS:
         for file in sorted(folder.glob(f"{kind}_*_midpoint.json")):
-            full, one = (
-                json.loads(Path(name).read_text("utf-8"))["rows"]
-                for name in (file, str(file).replace("midpoint", "onestep"))
-            )
+            names = file.name, file.name.replace("midpoint", "onestep")
+            full, one = (json.loads((folder / name).read_text("utf-8"))["rows"] for name in names)
             rows = full["reconstruction"], full["generated"], one["generated"]
             found.setdefault(kind, []).append([row["interval"] for row in rows])
     if not found:

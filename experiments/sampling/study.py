@@ -38,13 +38,11 @@ from models.masking import lengths_to_mask, reveal_rounds
 from models.sampling import SamplingConfig
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, from_flags
-from utils.data.clips import load_clips
-from utils.datasets import collate, find_dataset
+from utils.data.batches import collate
 from utils.errors import BadInput
-from utils.evaluation_report import make_evaluation
+from utils.evaluation_report import make_generator_evaluation
 from utils.flags import common_flags, evaluation_flags
 from utils.pipeline import load
-from utils.text_embeddings import embed_captions
 
 SNAPS = ("step", "end", "off")
 ROUNDS = (18, 12, 9, 6, 4)
@@ -175,12 +173,8 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     """All cells of one run whose names match one of the patterns."""
     name, dataset_name = run_config.name, run_config.dataset_name
     pipeline = load(f"{dataset_name}/{name}", run_config.checkpoints_dir, str(device), checkpoint)
-    mardm, spec = pipeline.mardm, pipeline.spec
-    root = find_dataset(dataset_name, run_config.dataset_dir)[1]
-    clips = load_clips(spec, root, config.split)
-    embeddings = embed_captions([clips], pipeline.text_encoder, root, device, pipeline.mardm.words)[0]
-    evaluation = make_evaluation(run_config, config, pipeline.autoencoder, clips, device, embeddings)
-    base = SamplingConfig(time_steps=ROUNDS[0], cfg=spec.cfg, sampler="midpoint", sampler_steps=4)
+    mardm, evaluation = pipeline.mardm, make_generator_evaluation(run_config, config, pipeline)
+    base = SamplingConfig(time_steps=ROUNDS[0], cfg=pipeline.spec.cfg, sampler="midpoint", sampler_steps=4)
     base = replace(base, order="random", seed=config.seed)
     real = evaluation.real()
     facts = {
@@ -189,7 +183,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
         "model": pipeline.model,
         "dataset": dataset_name,
         "split": config.split,
-        "clips": len(clips),
+        "clips": len(evaluation.dataset),
         "batch_size": config.batch_size,
         "checkpoint": checkpoint,
         "default": asdict(base),

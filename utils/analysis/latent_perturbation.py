@@ -13,7 +13,7 @@ from torch import nn
 
 from models.AE import STRIDE
 from models.FSQ import FSQ
-from utils.datasets import collate
+from utils.data.batches import collate
 from utils.motion_process import recover_root
 from utils.statistics import spearman, student
 

@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from motion.files import whole_file
+from motion.files import whole_file, write_text
 from utils.errors import BadInput
 
 
@@ -12,6 +12,12 @@ def markdown(header, rows):
     """Markdown table of strings or numbers."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write_below(path, marker, text):
+    """Write text below a marker in a page: what stood there goes, what somebody wrote above it stays."""
+    above = path.read_text(encoding="utf-8").partition(marker)[0] if path.is_file() else ""
+    write_text(path, f"{above}{marker}\n{text}")
 
 
 def plus_minus(mean, half, digits, sign=""):

@@ -9,7 +9,7 @@ from multiprocessing import resource_tracker
 from torch.utils.data import DataLoader
 
 
-class Loader(DataLoader):
+class SignalSafeLoader(DataLoader):
     """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the one that saves still needs its
     workers. So these start with both signals blocked; they exit when the main process tells them to, or dies.
     `end_loaders` kills those that a crash left behind.

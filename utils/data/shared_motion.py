@@ -1,4 +1,4 @@
-"""Find motion that stands in two splits, whatever its clips are called and wherever they start.
+"""Find motion that occurs in two splits, whatever its clips are called and wherever they start.
 
 A frame is described by the distances between root, head, wrists and toes, which do not change with heading,
 place and floor: two sections of one recording differ in these. Frames whose distances agree to a millimetre
@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from utils.motion_process import essential_dim, feature_groups
+from utils.motion_process import feature_groups, joints_in_root_frame
 
 PAIRS = tuple(combinations(range(6), 2))  # of root, head, left and right wrist, two toes
 _SWAPPED = (0, 1, 3, 2, 5, 4)
@@ -25,16 +25,13 @@ def pose_distances(joints, skeleton):
     return np.stack(apart, axis=1) * np.float32(skeleton.unit_m)
 
 
-def joints_in_root_frame(rows, skeleton):
-    """Feature rows [T,D] -> joints in the root's frame: [T,J,3], or of full rows [T+1,J,3].
+def clip_joints(rows, skeleton):
+    """Every frame of a clip as joints in the root's frame: of full rows [T,D] -> [T+1,J,3], else [T,J,3].
 
     A clip's last frame has no row of its own; it follows from the velocities of the row before.
     """
-    rows, groups = np.asarray(rows), feature_groups(len(skeleton))
-    joints = np.zeros((len(rows), len(skeleton), 3))
-    joints[:, 0, 1] = rows[:, 3]
-    joints[:, 1:] = rows[:, 4 : essential_dim(skeleton)].reshape(len(rows), -1, 3)
-    step = np.float64(rows[-1:, groups["velocities"]])
+    joints = joints_in_root_frame(rows, skeleton)
+    step = np.float64(rows[-1:, feature_groups(len(skeleton))["velocities"]])
     if step.size != joints[-1].size or not np.isfinite(step).all():
         return joints
     return np.concatenate([joints, joints[-1:] + step.reshape(1, -1, 3)])

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
-from utils.data.shared_motion import MIRRORED, joints_in_root_frame, pose_distances, shared_frames
+from utils.data.shared_motion import MIRRORED, clip_joints, pose_distances, shared_frames
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.plain import read_csv
@@ -112,7 +112,7 @@ def _look_at_clips(spec, root, ids):
             offending[problem].append(name)
             continue
         if len(motion):
-            poses[split][name] = pose_distances(joints_in_root_frame(motion, spec.skeleton), spec.skeleton)
+            poses[split][name] = pose_distances(clip_joints(motion, spec.skeleton), spec.skeleton)
         problems = _text_problems(spec, root / "texts" / f"{name}.txt", len(motion))
         for problem, where in problems:
             offending[problem].append(where)

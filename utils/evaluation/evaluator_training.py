@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from models import counter_rng
 from models.counter_rng import Purpose
 from utils import metrics
-from utils.datasets import loader
+from utils.data.batches import loader
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluators import embed_rows
 from utils.evaluation.glove import WordTokens, split_words

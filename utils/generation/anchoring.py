@@ -14,9 +14,9 @@ from motion.bvh.rigs import with_bone_lengths
 from motion.feet import stretches
 from motion.rotations import unit
 from motion.skeletons import SMPL22
-from utils.data.shared_motion import joints_in_root_frame
+from utils.motion_process import joints_in_root_frame, with_pose
 
-BLEND = 12  # frames of a section at either end over which its pose comes away from that of the kept frames
+BLEND = 12  # frames at either end of a section over which its pose departs from that of the kept frames
 CREEP = 0.005  # metres a frame: the share in a correction of a body that stands
 
 
@@ -31,13 +31,13 @@ class Bend:
 
 
 def anchor(drawn, source, kept, skeleton):
-    """Rows of a drawn motion with the source's own where frames are kept. -> (rows [T,D], list of Bend)
+    """Join a drawn motion with the kept frames of its source -> (rows [T,D], list of Bend)
 
-    drawn, source [T,D], kept bool [T]. A section between kept frames begins and ends at the source's places
-    and headings: what its own path lacks is spread over it, most where the body moves and nothing at either
+    drawn, source [T,D], kept bool [T]. A section between kept frames begins and ends at the source's
+    positions and headings: the difference is spread over it, most where the body moves and nothing at either
     end. Its pose starts from that of the kept frame before and returns to that of the one after, over BLEND
-    frames. So do the lengths of its bones, each for itself: places on the way from pose to pose would change
-    a forearm by as much as its length.
+    frames. Bone lengths are blended apart from the joints: interpolating joint positions alone would change
+    a forearm by up to its length.
     """
     drawn, source, kept = np.asarray(drawn, np.float64), np.asarray(source, np.float64), np.asarray(kept)
     rows, bends = np.where(kept[:, None], source, drawn), []
@@ -70,13 +70,12 @@ def _with_lengths(rows, lengths, skeleton):
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         moved[:, joint] = moved[:, parent] + bones[:, joint - 1] * lengths[:, joint - 1, None]
     moved[..., 1] += (joints[:, feet, 1].min(axis=1) - moved[:, feet, 1].min(axis=1))[:, None]
-    return np.concatenate([rows[:, :3], moved[:, 0, 1:2], moved[:, 1:].reshape(len(rows), -1)], axis=1)
+    return with_pose(rows, moved)
 
 
 def _faded(apart, frames):
-    """A difference that goes on from `apart`, its last 1 or 2 frames [.,D], to 0 -> [frames,D].
-
-    A cubic Hermite curve from its last value and speed to rest.
+    """Fade a difference out -> [frames,D]: a cubic Hermite curve from the value and speed of its last frames,
+    `apart` [1 or 2,D], to 0 at rest.
     """
     n = min(BLEND, frames + 1)
     s = np.minimum(np.arange(1, frames + 1) / n, 1)[:, None]
@@ -85,7 +84,7 @@ def _faded(apart, frames):
 
 
 def _bend(rows, source):
-    """Change the turns and steps of rows [n,D], in place, so that they lead where the source's lead."""
+    """Change the turns and steps of rows [n,D], in place, to end where the source ends. -> metres, degrees"""
     n = len(rows)
     weight = (np.hypot(rows[:, 1], rows[:, 2]) + CREEP) * np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
     weight /= weight.sum()

@@ -116,8 +116,7 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
     lengths = torch.tensor([tokens.shape[1] * STRIDE], device=tokens.device)
     for first in range(0, repeats, BATCH):
         some = range(first, min(first + BATCH, repeats))
-        many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), -1, -1)
-        for one in draw_hidden(pipeline, *many, hidden, sampling, some):
+        for one in draw_hidden(pipeline, text, tokens, hidden, sampling, some):
             (rows,), _ = pipeline.decode(one[None], lengths, sampling.snap != "off")
             if spec.skeleton is SMPL22:  # also of a body that is the source's own: generated bones vary
                 rows = on_bones(rows.astype(np.float64), own_bones)

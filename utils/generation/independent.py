@@ -1,4 +1,4 @@
-"""Motions of several prompts, each drawn on its own."""
+"""Motions of several prompts, each independent of the others."""
 
 # N prompts, E text width
 
@@ -11,7 +11,7 @@ from utils.generation.windows import part_key
 
 @dataclass(frozen=True)
 class Texts:
-    """N prompts, with what the models make of them."""
+    """N prompts with their embeddings and lengths."""
 
     prompts: list  # of str
     rows: torch.Tensor  # [N,E]

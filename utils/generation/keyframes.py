@@ -14,10 +14,10 @@ import torch
 from models.AE import STRIDE
 from motion.bvh.rigs import bone_lengths
 from motion.skeletons import SMPL22
-from utils.data.shared_motion import joints_in_root_frame
 from utils.errors import BadInput
 from utils.generation.anchoring import on_bones
 from utils.generation.edit_source import Source, joints_of, read_source
+from utils.motion_process import joints_in_root_frame, with_pose
 
 HELD = 4  # frames on either side of a keyframe whose tokens are those of its file
 CLOSE = 10  # frames on either side over which the rest of the way to a pose is gone
@@ -127,7 +127,7 @@ def meet(rows, source, keyframes, kept, spec):
     closed[:, 0] += faded(goal[:, 0] - body[frames, 0])
     for joint, parent in enumerate(parents, start=1):
         closed[:, joint] = closed[:, parent] + bones[:, joint - 1]
-    result = np.concatenate([rows[:, :3], closed[:, 0, 1:2], closed[:, 1:].reshape(len(rows), -1)], axis=1)
+    result = with_pose(rows, closed)
     shown = joints_in_root_frame(result, skeleton)
     off = [100 * skeleton.unit_m * np.linalg.norm(x[frames] - goal, axis=-1) for x in (body, shown)]
     return result, [

@@ -12,7 +12,8 @@ from utils.safe_load import sound
 # demo set (python -m experiments.known_prompts) 15 of 15 rewordings of known actions lie above it, 30 of 30
 # prompts of other things below.
 FAR = {"minilm": 0.65}
-MOST = 1200  # captions that travel with the weights: 384 float16 numbers each, 0.9 MB
+MOST = 1200  # captions kept with the weights: 384 float16 numbers each, 0.9 MB
+MOST_ACTIONS = 200
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,15 @@ class KnownCaptions:
     def of(cls, clips, labels, encode):
         """Of training clips; labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
 
-        The shortest captions where there are more than travel: they name single actions. Actions where there
-        are at most 200; where there are more, without the sequences of the demo set ("walk+hop").
+        Of more than MOST captions the shortest, which name single actions. Actions are the labels of the set,
+        if need be without the sequences of the demo set ("walk+hop"); none where they are still too many.
         """
         captions = {caption.text for clip in clips for caption in clip.captions}
         texts = sorted(captions, key=lambda text: (len(text), text))[:MOST]
         actions = {label: clip.captions[0].text for (label, _), clip in zip(labels or (), clips)}
-        if len(actions) > 200:
+        if len(actions) > MOST_ACTIONS:
             actions = {label: caption for label, caption in actions.items() if "+" not in label}
-        actions = dict(sorted(actions.items())) if len(actions) <= 200 else {}
+        actions = dict(sorted(actions.items())) if len(actions) <= MOST_ACTIONS else {}
         return cls(texts, torch.nn.functional.normalize(encode(texts).cpu().float()), actions)
 
     def as_dict(self):

@@ -1,7 +1,7 @@
-"""Prompts become one long motion: each part is drawn on its own, then every join as an in-between.
+"""Several prompts as one long motion: each part is generated on its own, then every join by inpainting.
 
-Joins are drawn as tokens, and the autoencoder decodes the whole row at once, so that pose and speed run on
-through every join. Outside of them a story is its parts as they are alone: each turns and walks as far.
+Joins are inpainted as tokens, and the autoencoder decodes the whole sequence at once, so that pose and speed
+are continuous through every join. Outside the joins each part turns and walks as far as it does alone.
 """
 
 # K parts, L tokens, E text width, n frames, J joints, D essential columns
@@ -22,7 +22,7 @@ TRANSITION = 8  # frames around a join that are drawn anew
 
 
 def draw_stories(pipeline, texts, sampling, repeats, transition):
-    """Every repeat one motion of all prompts -> as draws.draw_each. transition: tokens."""
+    """One motion of all prompts for each repeat -> as `independent.draw_each`. transition: tokens."""
     parts = [{"prompt": p, "frames": STRIDE * int(n)} for p, n in zip(texts.prompts, texts.m_lens)]
     for r in range(repeats):
         rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
@@ -60,10 +60,11 @@ def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
 
 
 def in_a_row(parts, skeleton):
-    """Rows [n_k,D] of K motions -> [n,D]: each begins as the body faces, whose last frame is before it.
+    """Rows [n_k,D] of K motions one after the other -> [n,D], turned so that the body faces the same way on
+    both sides of every seam.
 
-    A row's heading is smoothed over about two seconds (`motion_process.headings`): at either end of a short
-    turn the body is up to 15 degrees ahead of it or behind, and these degrees are part of the turn.
+    The body, not the rows' heading: that is smoothed over about two seconds (`motion_process.headings`), so
+    at either end of a short turn the body is up to 15 degrees ahead of it or behind.
     """
     rows, seam = np.concatenate(parts).astype(np.float64), 0
     for before, after in zip(parts, parts[1:]):
@@ -74,7 +75,7 @@ def in_a_row(parts, skeleton):
 
 
 def _facing(rows, skeleton):
-    """Where hips and shoulders face, mean of rows [n,D], as an angle about +Y from the rows' heading."""
+    """Mean facing of hips and shoulders in rows [n,D]: an angle about +Y, relative to the rows' heading."""
     joints = np.pad(rows[:, 4:].reshape(len(rows), -1, 3), [(0, 0), (1, 0), (0, 0)])  # the root comes first
     x, _, z = faces(joints, skeleton).sum(axis=0)
     return np.arctan2(x, z)
@@ -94,7 +95,7 @@ def draw_parts(pipeline, text, lengths, sampling, repeat):
 
 
 def seams(lengths, transition):
-    """Tokens to draw anew around every seam: lengths [K] tokens -> K-1 pairs (first, last), last exclusive.
+    """Tokens to inpaint around every seam: lengths [K] tokens -> K-1 pairs (first, last), last exclusive.
 
     `transition` of them, but at most a third of either part, so that something of each stays.
     """
@@ -107,9 +108,9 @@ def seams(lengths, transition):
 
 
 def joins(spans, total):
-    """How to draw the spans of `seams` -> list of (window, mask): slice of the story, bool mask in it.
+    """Windows for the spans of `seams` -> list of (slice of the story, bool mask in it of the span).
 
-    A window ends where the next span begins: what lies ahead of that is not final.
+    A window ends where the next span begins: tokens from there on are yet to be inpainted.
     """
     starts = [first for first, _ in spans[1:]] + [total]
     return [window_around(*span, open_until) for span, open_until in zip(spans, starts)]

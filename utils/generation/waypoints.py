@@ -226,16 +226,12 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
         many = text.expand(len(some), *text.shape[1:])
         return pipeline.mardm.generate(pipeline.autoencoder.ae, many, m_lens, sampling, some)
 
-    def draw_again(some, tokens, hidden):
-        many = text.expand(len(some), *text.shape[1:]), tokens.expand(len(some), *tokens.shape)
-        return draw_hidden(pipeline, *many, hidden, sampling, [AGAIN_KEYS + key for key in some])
-
     tokens = torch.cat([draw(some) for some in batches])
     first, best = _best(pipeline, tokens, points, sampling)
     result = first
     if first.off.max() > CLOSE:
-        hidden, tokens = _worst_stretch(first, points, length), tokens[best]
-        again = [draw_again(some, tokens, hidden) for some in batches]
+        known = pipeline, text, tokens[best, None], _worst_stretch(first, points, length), sampling
+        again = [draw_hidden(*known, [AGAIN_KEYS + key for key in some]) for some in batches]
         redrawn, _ = _best(pipeline, torch.cat(again), points, sampling)
         result = min(first, redrawn, key=lambda motion: motion.cost)
     if result.off.max() > FARTHEST:

@@ -1,4 +1,4 @@
-"""Draw hidden tokens of a motion of any length, in windows that the generator can take."""
+"""Inpaint tokens of a motion of any length, in windows as long as the generator can take."""
 
 # n motions, L tokens, d target width, E text width
 
@@ -8,9 +8,7 @@ from models.LengthEstimator import MAX_TOKENS
 from motion.feet import stretches
 
 CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
-
-
-MOST_REPEATS = 100_003  # of a sample, before their keys are those of the next one
+MOST_REPEATS = 100_003  # of a sample: more would have the keys of the next one
 
 
 def part_key(sample, repeat):
@@ -47,8 +45,8 @@ def windows(hidden):
 
 @torch.no_grad()
 def draw_hidden(pipeline, text, tokens, hidden, sampling, keys):
-    """tokens [n,L,d] with those of `hidden`, bool [L], drawn anew from text [n,E]. keys: n integers."""
-    tokens = tokens.clone()
+    """tokens [1,L,d] -> [n,L,d]: for each of n keys those of `hidden`, bool [L], drawn from text [1,E]."""
+    text, tokens = text.expand(len(keys), *text.shape[1:]), tokens.expand(len(keys), -1, -1).clone()
     for k, (window, mask) in enumerate(windows(hidden)):
         own = [part_key(k, key) for key in keys]
         tokens[:, window] = draw_in_window(pipeline, text, tokens[:, window], mask, sampling, own)

@@ -12,9 +12,9 @@ from utils import distributed
 
 
 class Watch:
-    """Loss and gradient norm of each step since the last look, with the names of its clips.
+    """Finds the first step whose loss or gradient norm is not finite, and names its clips.
 
-    They stay on the device, so that no step waits for it; a look reads them all at once.
+    Values stay on the device, so that no step waits for it; `look` reads all since the last look at once.
     """
 
     def __init__(self):

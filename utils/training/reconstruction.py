@@ -1,7 +1,7 @@
 """What stage 1 minimises: errors of the rows, of the joints' steps and of the root's path.
 
-Rows hold steps and turns of the root. An error that keeps its sign is small in them, yet leads the path
-astray; noise from frame to frame is small in them, yet makes feet slide. So both are weighed where they show.
+Rows hold the root's velocities. A small constant error in them adds up to a large one of the path, and small
+noise from frame to frame makes feet slide. So the loss also measures the path and the joints' velocities.
 B motions, T frames, J joints.
 """
 
@@ -63,9 +63,9 @@ class Reconstruction:
 
 
 def per_frame(errors, inside, m_lens):
-    """The sum of errors [B,t,...] where `inside`, over the real frames and the errors of one.
+    """Mean of errors [B,t,...] where `inside`: their sum over the real frames and the errors in one frame.
 
-    Also where t = T - 1: batches weigh by their frames, so that parts of a batch add up to the whole.
+    By all real frames also where t = T - 1: batches are weighted by frames, so micro-batches add up exactly.
     """
     return (errors * inside).sum() / (m_lens.sum() * errors[0, 0].numel())
 

@@ -1,4 +1,4 @@
-"""What a generator's training needs to know of the training set's tokens before it begins."""
+"""Statistics of the training set's tokens, taken before a generator's training begins."""
 
 from itertools import chain
 
@@ -8,7 +8,7 @@ from tqdm import tqdm
 from models.AE import STRIDE
 from models.masking import lengths_to_mask
 from utils import distributed
-from utils.datasets import collate, shared_loader
+from utils.data.batches import collate, shared_loader
 
 
 def measure_targets(ae, train_set, loading, device):
@@ -26,8 +26,8 @@ def measure_targets(ae, train_set, loading, device):
 
 
 def keep_real_tokens(ae, train_set, device, clips=256):
-    """Random replacements of continuous latents are tokens of these many clips, spread over the set; those of
-    other autoencoders come from their code book.
+    """Let the autoencoder keep the tokens of so many clips, spread over the set, as random replacements of
+    hidden latents. Only of continuous latents: others draw replacements from their code book.
     """
     if ae.codebook_size is not None:
         return

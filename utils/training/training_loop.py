@@ -30,14 +30,14 @@ from tqdm import tqdm
 from utils import distributed
 from utils.checkpoints import FORMAT, save_state
 from utils.cli import write_opt_json
-from utils.datasets import shared_loader
+from utils.data.batches import shared_loader
 from utils.errors import BadInput
 from utils.randomness import reseed
 from utils.safe_load import State, load_state
 from utils.training.monitoring import Meter, Watch
 from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of
 
-# What a run may be continued with although it was begun otherwise: nothing learned so far depends on it.
+# Settings that a resumed run may change: nothing learned so far depends on them.
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
     *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
@@ -52,7 +52,7 @@ class Progress:
     total_it: int = 0  # finished steps
     batch: int = 0  # finished batches of the epoch under way
     best: dict | None = None  # metrics of the best evaluation so far
-    seconds: float = 0.0  # spent in steps, over all sittings
+    seconds: float = 0.0  # spent in steps, before and after interruptions
 
 
 @dataclass(frozen=True)
