@@ -116,3 +116,7 @@ autoencoder FSQ_AE_High_long FSQ-MARDM --max_iters 18000
 both_heads longer_ae_8000 XS 8000 --text_tokens off
 autoencoder FSQ_AE_Model_long FSQ-MARDM --fsq_levels 8 8 8 8 8 8 8 8 --max_iters 18000
 both_heads longer_finer_8000 XS 8000 --text_tokens off
+# So it was not: FID on val .085 and .079 (released .076). A longer trained autoencoder, and a worse generator? Three seeds of
+# 1,500 steps beside tokens_off, by the rules above
+ae=FSQ_AE_High_long model=FSQ_AE_High family=FSQ-MARDM after=()
+three_seeds longer_ae --text_tokens off
