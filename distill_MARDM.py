@@ -20,7 +20,7 @@ from models.LengthEstimator import MAX_FRAMES
 from models.OneStep import OBJECTIVES, hidden_inputs, ode_end
 from models.sampling import SamplingConfig
 from utils import distributed
-from utils.checkpoints import Run, load_generator
+from utils.checkpoints import load_generator
 from utils.cli import Parser, count, number, run, start
 from utils.config import (
     DistillationConfig,
@@ -40,6 +40,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.text_embeddings import captioned_sets, check_width
 from utils.training.train_utils import (
     EMA,

@@ -9,7 +9,6 @@ import utils.environment  # noqa: F401  # isort: skip
 from dataclasses import asdict
 from functools import partial
 
-from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.datasets import find_dataset
@@ -17,6 +16,7 @@ from utils.eval_utils import Row
 from utils.evaluation_report import Report, format_interval, make_generator_evaluation, reference_rows
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.pipeline import Pipeline
+from utils.runs import Run
 
 
 def flags():

@@ -14,7 +14,7 @@ from models.MARDM import MARDM_models
 from models.options import GeneratorOptions
 from models.sampling import SamplingConfig
 from utils import distributed
-from utils.checkpoints import Run, check_name, load_ae, make_mardm
+from utils.checkpoints import check_name, load_ae, make_mardm
 from utils.cli import Parser, count, run, start
 from utils.config import (
     EvaluationConfig,
@@ -33,6 +33,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.text_embeddings import captioned_sets
 from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens, measure_targets

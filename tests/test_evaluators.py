@@ -16,7 +16,6 @@ from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
 from utils import evaluation_report
-from utils.checkpoints import Run, save_state
 from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
 from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
@@ -37,6 +36,7 @@ from utils.evaluation.evaluator_training import (
 )
 from utils.evaluation.evaluators import CONTRAST, MATCHING, TextMotionEvaluator, embed_rows
 from utils.evaluation.glove import WordTokens, WordVectors
+from utils.runs import Run, save_state
 
 SIZES = {"movement": 16, "text": 16, "motion": 16, "embedding": 8}
 SPEC = DatasetSpec("Tiny", "Tiny", SMPL22, 20.0, 24)
