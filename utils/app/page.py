@@ -8,9 +8,7 @@ from math import floor
 
 from models.AE import STRIDE
 from motion.render.viewer import floor_plan, page_script, time_line, viewer_frame
-from utils.errors import BadInput
-from utils.flags import settled
-from utils.generation.app_backend import (
+from utils.app.backend import (
     GUIDANCE,
     ROUNDS,
     VARIATIONS,
@@ -18,6 +16,8 @@ from utils.generation.app_backend import (
     check_request,
     duration_range,
 )
+from utils.errors import BadInput
+from utils.flags import settled
 
 FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "rounds", "variations", "waypoints", "weights")
 CHANGE = ("prompt", "sections", "which", *FIELDS[3:7])
