@@ -21,7 +21,7 @@ from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Metrics, Row, interval
+from utils.eval_utils import EvaluationRun, Metrics, Scores, interval
 from utils.evaluation import evaluators, glove
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
@@ -582,7 +582,7 @@ def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path
 
 
 def test_halves_that_are_all_alike_do_not_make_a_share_certain():
-    row = Row([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
-    halves = {name: half for name, (_, half) in row.interval().items()}
+    scores = Scores([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
+    halves = {name: half for name, (_, half) in scores.interval().items()}
     assert np.isnan(halves["precision"]) and halves["top1"] == halves["fid"] == 0
-    assert evaluation_report.as_record(row)["interval"]["precision"]["half_clips"] is None
+    assert evaluation_report.as_record(scores)["interval"]["precision"]["half_clips"] is None
