@@ -45,6 +45,7 @@ from utils.training.train_utils import (
     format_scalars,
     inference,
     learning_rate,
+    parameter_count,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -155,7 +156,7 @@ def main(argv=None):
         constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
         best=Best(parts=("ae",)),
     )
-    size = sum(p.numel() for p in ae.parameters())
+    size = parameter_count(ae)
     print(f"{args.model}: {size:,} parameters, {ae.codebook_size or 'no'} codes; {len(train_set):,} windows")
 
     for epoch in loop.epochs():

@@ -7,7 +7,6 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
-from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
 from models.draws import TrainingDraws
 from models.MARDM import MARDM_models
@@ -44,6 +43,8 @@ from utils.training.train_utils import (
     format_scalars,
     inference,
     learning_rate,
+    parameter_count,
+    tokenized,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -79,12 +80,6 @@ def parse(argv):
     chosen = f"{args.model} with --text_tokens {args.text_tokens}"
     refuse_ignored(args, GeneratorConfig, [name for name in used if not used[name]], chosen)
     return args
-
-
-def tokenized(ae, batch, device):
-    """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
-    on_device = batch.to(device)
-    return *ae.tokenize(on_device.motion, batch.m_lens), on_device.text, batch.m_lens // STRIDE
 
 
 def masked_loss(mardm, ae, tokens, keys, room):
@@ -155,7 +150,7 @@ def main(argv=None):
     )
     for model in (mardm, ema.model):  # a resumed run keeps those it began with
         model.set_target_stats(**loop.constants["target_stats"])
-    size = sum(p.numel() for p in mardm.parameters())
+    size = parameter_count(mardm)
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
 
     for epoch in loop.epochs():
