@@ -17,12 +17,12 @@ import tempfile
 from pathlib import Path
 
 from motion.render.viewer import ASSETS
+from utils.app.backend import Backend
+from utils.app.page import EXAMPLES, build, gradio
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import DEMO, RELEASED, generator_flags, sampling_config
-from utils.generation.app_backend import Backend
-from utils.generation.app_page import EXAMPLES, build, gradio
 from utils.pipeline import Pipeline
 
 WAITING = 16  # requests in the queue; more are refused

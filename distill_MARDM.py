@@ -12,7 +12,6 @@ then uses. The distillation run itself is in checkpoints/<dataset>/<name>/oneste
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
-from models.AE import STRIDE
 from models.counter_rng import Purpose, rng, sample_keys, uniform
 from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
@@ -20,7 +19,7 @@ from models.LengthEstimator import MAX_FRAMES
 from models.OneStep import OBJECTIVES, hidden_inputs, ode_end
 from models.sampling import SamplingConfig
 from utils import distributed
-from utils.checkpoints import Run, load_generator
+from utils.checkpoints import load_generator
 from utils.cli import Parser, count, number, run, start
 from utils.config import (
     DistillationConfig,
@@ -40,6 +39,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.text_embeddings import captioned_sets, check_width
 from utils.training.train_utils import (
     EMA,
@@ -48,6 +48,8 @@ from utils.training.train_utils import (
     format_scalars,
     inference,
     learning_rate,
+    parameter_count,
+    tokenized,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -72,13 +74,6 @@ def flags():
         "--eval_every", type=count(1), default=10, help="epochs between validations [%(default)s]"
     )
     return parser
-
-
-def conditions(mardm, ae, batch):
-    """A batch on the host -> latents and text on the device, m_lens in tokens: inputs of hidden_inputs."""
-    on_device = batch.to(mardm.target_mean.device)
-    latents, _ = ae.tokenize(on_device.motion, batch.m_lens)
-    return latents, on_device.text, batch.m_lens // STRIDE
 
 
 def own_motions(mardm, ae, tokens, keys, share, sampling):
@@ -117,7 +112,8 @@ def validate(student, mardm, ae, val_set, loading, options):
     with inference(student):
         for batch in chain.from_iterable(shared_loader(val_set, loading, device)):
             keys = sample_keys(batch.index, Purpose.VALIDATION, loading.seed)
-            tokens = conditions(mardm, ae, batch)
+            latents, _, text, m_lens = tokenized(ae, batch, device)
+            tokens = latents, text, m_lens
             rows = hidden_inputs(mardm, tokens, keys, val_set.longest, options.draws, options.cfg_range)
             sums, n = distance(student, mardm, ae, rows, options.teacher_steps)
             means.add(n, **sums)
@@ -176,15 +172,15 @@ def main(argv=None):
         constants={"config": config | {"dataset": spec.as_dict(), "model": teacher.model}},
         best=Best(parts=("ema_onestep",), file=Run.of(source).onestep.resolve(), metric="rmse"),
     )
-    size = sum(p.numel() for p in student.parameters())
-    print(f"one-step head: {size:,} parameters")
+    print(f"one-step head: {parameter_count(student):,} parameters")
 
     for epoch in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
                 step = loop.progress.total_it
                 keys = sample_keys(batch.index, Purpose.DISTILLATION, args.seed, step)
-                tokens = conditions(mardm, ae, batch)
+                latents, _, text, m_lens = tokenized(ae, batch, device)
+                tokens = latents, text, m_lens
                 if options.own_motions:
                     scale = rng(Purpose.OWN_MOTIONS, args.seed, step).uniform(*scales)
                     sampling = SamplingConfig(cfg=float(scale), sampler="onestep", seed=args.seed)

@@ -13,7 +13,7 @@ import torch
 
 from models.AE import STRIDE, AE_models
 from models.masking import lengths_to_mask
-from utils.checkpoints import Run, load_ae
+from utils.checkpoints import load_ae
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.batches import loader
@@ -21,7 +21,8 @@ from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.evaluation_report import Report, format_interval, make_evaluation, reference_rows
 from utils.flags import common_flags, evaluation_flags, weights_flags
-from utils.training.train_utils import CodeUsage
+from utils.runs import Run
+from utils.training.train_utils import CodeUsage, parameter_count
 
 FACTS = {"fsq_levels": "FSQ levels", "fsq_dim": "FSQ dim", "codebook_size": "Codebook size"}
 
@@ -73,7 +74,7 @@ def main(argv=None):
     }
     if config.baselines and evaluation.evaluator is not None:
         rows |= reference_rows(evaluation, root)
-    facts = {"parameters": sum(p.numel() for p in ae.parameters())}
+    facts = {"parameters": parameter_count(ae)}
     if ae.codebook_size:
         facts["codes"] = code_usage(ae, evaluation)
         report.log("codes of this split: " + "  ".join(f"{k} {v:.4g}" for k, v in facts["codes"].items()))

@@ -9,14 +9,14 @@ import utils.environment  # noqa: F401  # isort: skip
 from dataclasses import asdict
 from functools import partial
 
-from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.datasets import find_dataset
-from utils.eval_utils import Row
+from utils.eval_utils import Scores
 from utils.evaluation_report import Report, format_interval, make_generator_evaluation, reference_rows
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.pipeline import Pipeline
+from utils.runs import Run
 
 
 def flags():
@@ -53,7 +53,7 @@ def main(argv=None):
     report.log(f"Evaluating {args.name}: cfg {sampling.cfg}, tokens of {pipeline.autoencoder.model}")
     report.log(mardm.describe_sampling(sampling))
 
-    repeats, generated = config.repeat_times, Row([])
+    repeats, generated = config.repeat_times, Scores([])
     for repeat in range(repeats):
         motions = evaluation.generated(mardm, ae, sampling, repeat)
         spread = evaluation.multimodality(mardm, ae, sampling, repeat) if args.cal_mm else None

@@ -22,10 +22,10 @@ from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, sampling_config
-from utils.generation.independent import Texts, draw_each
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import frames_as_words, read_prompts
 from utils.generation.record import Record, sha256
+from utils.generation.single_motions import Texts, draw_each
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import CANDIDATES, Arrival, draw_routes, frames_for, parse_waypoints
 from utils.generation.windows import MOST_REPEATS

@@ -14,7 +14,7 @@ from models.AE import STRIDE, AE_models, make_ae, open_options
 from models.FSQ import MOST_CODES
 from models.masking import lengths_to_mask
 from utils import distributed
-from utils.checkpoints import Run, check_name
+from utils.checkpoints import check_name
 from utils.cli import Parser, run, start
 from utils.config import (
     AutoencoderConfig,
@@ -35,6 +35,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.training.reconstruction import Reconstruction
 from utils.training.train_utils import (
     EMA,
@@ -44,6 +45,7 @@ from utils.training.train_utils import (
     format_scalars,
     inference,
     learning_rate,
+    parameter_count,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -154,7 +156,7 @@ def main(argv=None):
         constants={"config": config, "mean": normalizer.mean, "std": normalizer.std},
         best=Best(parts=("ae",)),
     )
-    size = sum(p.numel() for p in ae.parameters())
+    size = parameter_count(ae)
     print(f"{args.model}: {size:,} parameters, {ae.codebook_size or 'no'} codes; {len(train_set):,} windows")
 
     for epoch in loop.epochs():

@@ -13,7 +13,6 @@ import torch
 
 from models.TextEncoder import TEXT_ENCODERS
 from utils import distributed, metrics
-from utils.checkpoints import Run, load_state, save_state
 from utils.cli import Parser, count, run, start
 from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
 from utils.data.clips import load_clips
@@ -32,6 +31,8 @@ from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
 from utils.flags import common_flags, optimizer_flags
 from utils.randomness import reseed
+from utils.runs import Run, save_state
+from utils.safe_load import load_state
 from utils.text_embeddings import embed_captions
 from utils.training.train_utils import learning_rate
 from utils.training.training_loop import Best, TrainingLoop

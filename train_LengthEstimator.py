@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES, LengthEstimator, length_distribution
 from utils import distributed
-from utils.checkpoints import Run
 from utils.cli import Parser, run, start
 from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
 from utils.data.clips import Clip, load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset
 from utils.flags import common_flags, optimizer_flags, weights_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.text_embeddings import embed_captions
 from utils.training.train_utils import adamw, format_scalars, inference, learning_rate
 from utils.training.training_loop import Best, TrainingLoop

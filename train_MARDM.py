@@ -7,14 +7,13 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
-from models.AE import STRIDE
 from models.counter_rng import Purpose, sample_keys
 from models.draws import TrainingDraws
 from models.MARDM import MARDM_models
 from models.options import GeneratorOptions
 from models.sampling import SamplingConfig
 from utils import distributed
-from utils.checkpoints import Run, check_name, load_ae, make_mardm
+from utils.checkpoints import check_name, load_ae, make_mardm
 from utils.cli import Parser, count, run, start
 from utils.config import (
     EvaluationConfig,
@@ -33,6 +32,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.text_embeddings import captioned_sets
 from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens, measure_targets
@@ -43,6 +43,8 @@ from utils.training.train_utils import (
     format_scalars,
     inference,
     learning_rate,
+    parameter_count,
+    tokenized,
 )
 from utils.training.training_loop import Best, TrainingLoop
 
@@ -78,12 +80,6 @@ def parse(argv):
     chosen = f"{args.model} with --text_tokens {args.text_tokens}"
     refuse_ignored(args, GeneratorConfig, [name for name in used if not used[name]], chosen)
     return args
-
-
-def tokenized(ae, batch, device):
-    """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
-    on_device = batch.to(device)
-    return *ae.tokenize(on_device.motion, batch.m_lens), on_device.text, batch.m_lens // STRIDE
 
 
 def masked_loss(mardm, ae, tokens, keys, room):
@@ -154,7 +150,7 @@ def main(argv=None):
     )
     for model in (mardm, ema.model):  # a resumed run keeps those it began with
         model.set_target_stats(**loop.constants["target_stats"])
-    size = sum(p.numel() for p in mardm.parameters())
+    size = parameter_count(mardm)
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
 
     for epoch in loop.epochs():

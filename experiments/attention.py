@@ -40,7 +40,7 @@ from models.masking import lengths_to_mask
 from models.options import SIZES
 from models.sampling import SamplingConfig
 from utils.analysis.output import legend, markdown, new_figure, plus_minus, save, write_below
-from utils.checkpoints import Run, load_ae, make_mardm
+from utils.checkpoints import load_ae, make_mardm
 from utils.cli import Parser, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, TrainingConfig, WeightsConfig, from_flags
 from utils.data.batches import collate
@@ -51,6 +51,7 @@ from utils.evaluation.physical import FEATURES, WALKING
 from utils.evaluation_report import make_evaluation
 from utils.flags import common_flags
 from utils.randomness import reseed
+from utils.runs import Run
 from utils.statistics import student
 from utils.text_embeddings import embed_captions
 from utils.training.monitoring import neighbour_attention

@@ -24,7 +24,7 @@ from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset, tensor
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Row
+from utils.eval_utils import EvaluationRun, Scores
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation_report import MEASURES, read_labels, reference_rows
 from utils.flags import common_flags
@@ -106,7 +106,7 @@ def is_noticed(name, value, half, reference, real):
 
 
 def table(rows, names):
-    """name -> Row, as Markdown: these measures, mean ± half width."""
+    """name -> Scores, as Markdown: these measures, mean ± half width."""
     real, reference = rows["real"].interval(), rows[REFERENCE].interval()
     titles = " | ".join(MEASURES[name].strip() for name in names)
     lines = [f"| | {titles} |", "|---" * (len(names) + 1) + "|"]
@@ -147,7 +147,7 @@ def main(argv=None):
     sets = {name: plant(evaluation, defect) for name, defect in DEFECTS.items()}
     sets[COLLAPSE] = one_clip_per_label(evaluation, root)
     for name, motions in sets.items():
-        rows[name] = Row([evaluation.compare(real, motions)], evaluation.half_widths(real, motions))
+        rows[name] = Scores([evaluation.compare(real, motions)], evaluation.half_widths(real, motions))
     tables = "\n".join(table(rows, names) for names in TABLES)
     print(tables)
     write_below(args.output, MARKER, tables)

@@ -23,7 +23,6 @@ from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
 from utils.analysis.output import new_figure, save
-from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
 from utils.data.clips import load_clips
@@ -33,6 +32,7 @@ from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import generator_flags, sampling_config
 from utils.metrics import distances, kid
 from utils.pipeline import Pipeline
+from utils.runs import Run
 from utils.statistics import wilson
 from utils.text_embeddings import embed_captions
 

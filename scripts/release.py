@@ -10,13 +10,14 @@ A one-step head goes with them, as onestep.tar. Scripts load them like any other
 
 import torch
 
-from utils.checkpoints import Run, learned, load_state, save_state, weights_hash
 from utils.cli import Parser, name, run
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.evaluation_report import read_labels
 from utils.generation.known_captions import KnownCaptions
+from utils.runs import Run, learned, save_state, weights_hash
+from utils.safe_load import load_state
 from utils.text_embeddings import embed_prompts
 
 KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config

@@ -34,12 +34,14 @@ from scripts import release
 from tests.test_draw_law import HOW, LENGTHS, both, build
 from tests.test_MARDM import awake
 from tests.tiny import PAIR, call, different_tensors, linked, where
-from utils.checkpoints import load_generator, load_state, save_state
+from utils.checkpoints import load_generator
 from utils.config import WeightsConfig
 from utils.datasets import DatasetSpec, find_dataset
 from utils.errors import BadInput
 from utils.flags import settled
 from utils.pipeline import load
+from utils.runs import save_state
+from utils.safe_load import load_state
 from utils.training.training_loop import TrainingLoop
 
 N, K, D, H = 5, 3, 4, 16

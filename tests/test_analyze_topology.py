@@ -13,8 +13,8 @@ import analyze_topology
 import prepare_dataset
 from models.AE import FSQ_AE, VQ_AE, Decoder, make_ae
 from utils.analysis import latent_perturbation as topology
-from utils.checkpoints import FORMAT, Run, save_state
 from utils.datasets import Normalizer, find_dataset
+from utils.runs import FORMAT, Run, save_state
 
 DIM = 4 + 3 * 2  # three joints
 LEVELS = (8, 5, 3)

@@ -26,11 +26,10 @@ from motion.render.viewer import viewer_frame
 from tests.browser import Browser, needs_browser
 from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE
+from utils.app.backend import Backend, Request, check_edit, check_request
 from utils.datasets import DATASETS
 from utils.errors import BadInput
-from utils.generation import app_backend
 from utils.generation import waypoints as routes
-from utils.generation.app_backend import Backend, Request, check_edit, check_request
 from utils.generation.waypoints import parse_waypoints
 
 SPEC = DATASETS["t2m"]
@@ -257,7 +256,7 @@ def test_the_command_beside_a_motion_makes_it_again(backend, demo_weights, tmp_p
 
 
 def test_old_results_go_and_say_so(backend, tmp_path, monkeypatch):
-    monkeypatch.setattr(app_backend, "KEPT_RESULTS", 3)
+    monkeypatch.setattr("utils.app.backend.KEPT_RESULTS", 3)
     results = []
     for seed in range(5):
         results.append(backend.generate(request(seconds=2, variations=1, seed=seed)))

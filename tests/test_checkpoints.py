@@ -11,11 +11,12 @@ import sample
 from models.Transformer import PositionalEncoding
 from tests.tiny import MODEL
 from utils import checkpoints
-from utils.checkpoints import CONSTANT, Run, load_generator, save_state, weights_hash
+from utils.checkpoints import load_generator
 from utils.config import RunConfig, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import RELEASED
 from utils.pipeline import load
+from utils.runs import CONSTANT, Run, save_state, weights_hash
 from utils.safe_load import load_state
 
 CPU = torch.device("cpu")

@@ -16,13 +16,12 @@ from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
 from utils import evaluation_report
-from utils.checkpoints import Run, save_state
 from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
 from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
 from utils.datasets import DatasetSpec, Normalizer, TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Metrics, Row, interval
+from utils.eval_utils import EvaluationRun, Metrics, Scores, interval
 from utils.evaluation import evaluators, glove
 from utils.evaluation.evaluator_networks import MotionCLIP, matching_networks
 from utils.evaluation.evaluator_training import (
@@ -37,6 +36,7 @@ from utils.evaluation.evaluator_training import (
 )
 from utils.evaluation.evaluators import CONTRAST, MATCHING, TextMotionEvaluator, embed_rows
 from utils.evaluation.glove import WordTokens, WordVectors
+from utils.runs import Run, save_state
 
 SIZES = {"movement": 16, "text": 16, "motion": 16, "embedding": 8}
 SPEC = DatasetSpec("Tiny", "Tiny", SMPL22, 20.0, 24)
@@ -582,7 +582,7 @@ def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path
 
 
 def test_halves_that_are_all_alike_do_not_make_a_share_certain():
-    row = Row([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
-    halves = {name: half for name, (_, half) in row.interval().items()}
+    scores = Scores([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
+    halves = {name: half for name, (_, half) in scores.interval().items()}
     assert np.isnan(halves["precision"]) and halves["top1"] == halves["fid"] == 0
-    assert evaluation_report.as_record(row)["interval"]["precision"]["half_clips"] is None
+    assert evaluation_report.as_record(scores)["interval"]["precision"]["half_clips"] is None

@@ -15,8 +15,8 @@ import train_AE
 import train_MARDM
 from tests.test_training_loop import Rehearsal
 from tests.tiny import PAIR, SERVER, different_tensors, linked, where
-from utils.checkpoints import load_state
 from utils.cli import run
+from utils.safe_load import load_state
 from utils.training.training_loop import TrainingLoop
 
 SCRIPTS = {

@@ -9,8 +9,8 @@ import pytest
 import sample
 from tests.test_app import call, serving, written
 from tests.tiny import as_process
+from utils.app.backend import KEPT_RESULTS
 from utils.cli import run
-from utils.generation.app_backend import KEPT_RESULTS
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc here")
 ACTIONS = ("walks forward", "jumps", "waves with the left hand", "turns right", "kicks")

@@ -23,14 +23,7 @@ from models.options import SIZES, Size
 from models.sampling import SamplingConfig, settle
 from tests.conftest import outside
 from tests.test_goldens import SAMPLERS, close, recorded_noise
-from utils.checkpoints import (
-    Run,
-    load_ae,
-    load_generator,
-    load_length_estimator,
-    make_mardm,
-    statistics_of,
-)
+from utils.checkpoints import load_ae, load_generator, load_length_estimator, make_mardm, statistics_of
 from utils.config import EvaluationConfig, LoaderConfig, TrainingConfig, WeightsConfig
 from utils.data.clips import Caption, Clip
 from utils.datasets import DATASETS, Normalizer, TextMotionSet
@@ -39,6 +32,7 @@ from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.motion_process import recover_from_ric
 from utils.pipeline import Pipeline
+from utils.runs import Run
 from utils.training.training_loop import Best, TrainingLoop
 
 CPU = torch.device("cpu")

@@ -20,12 +20,12 @@ from models.counter_rng import rng as addressed
 from tests.conftest import ROOT
 from utils import distributed
 from utils.analysis.event_files import read_points
-from utils.checkpoints import Run
 from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
 from utils.datasets import Normalizer, TextMotionSet
 from utils.errors import BadInput
+from utils.runs import Run
 from utils.safe_load import load_state
 from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, learning_rate
 from utils.training.training_loop import Best, TrainingLoop

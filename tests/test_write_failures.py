@@ -21,10 +21,10 @@ from motion.files import Unwritten, whole_folder, write_text
 from motion.render.rendering import render_video
 from tests.conftest import ROOT
 from tests.tiny import PAIR, SCRIPTS, as_process, call, linked, where
-from utils.checkpoints import load_state
 from utils.cli import run
 from utils.data import bvh_dataset as prepare_bvh
 from utils.errors import system_error
+from utils.safe_load import load_state
 from utils.training import training_loop
 
 FEW = "--batch_size 16 --epoch 2 --max_iters 4 --warm_up_iter 1 --log_every 1 --save_every 2"

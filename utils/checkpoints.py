@@ -1,8 +1,4 @@
-"""Checkpoints: written whole or not at all, opened safely, and turned into ready modules by name.
-
-Layout and keys follow MARDM (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`, `total_it`), plus
-`config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is MARDM's: its padding,
-no target statistics, and `ep` counted from 0.
+"""Models from the files of a run: checkpoints, opened safely, become ready modules by name.
 
 A generator is tied to the autoencoder whose tokens it learned: `config["autoencoder"]` names that run and
 file and holds a hash of its weights. The tie is followed when the generator is loaded; a mismatch is refused.
@@ -10,7 +6,6 @@ In the same way a one-step head, model/onestep.tar beside its generator, holds a
 was distilled from (`config["teacher"]`); beside others it is left aside.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,58 +16,13 @@ from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
 from models.OneStep import OBJECTIVES
-from motion.files import whole_file
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
+from utils.runs import Run, file_and_hash, weights_hash
 from utils.safe_load import State, check_weights, load_state
 
-FORMAT = 1
 DDPM_STEPS = 50  # of MARDM's diffusion
-CHECKOUT = Path(__file__).resolve().parents[1] / "checkpoints"
 FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of one run: checkpoints/<dataset>/<name>/."""
-
-    root: Path
-
-    @classmethod
-    def of(cls, config, name=None):
-        """config: a RunConfig; name: another run beside it."""
-        return cls(Path(config.checkpoints_dir) / config.dataset_name / (name or config.name))
-
-    model = property(lambda self: self.root / "model")
-    eval = property(lambda self: self.root / "eval")
-    latest = property(lambda self: self.model / "latest.tar")
-    previous = property(lambda self: self.model / "latest.prev.tar")
-    best = property(lambda self: self.model / "net_best_fid.tar")
-    finest = property(lambda self: self.model / "finest.tar")  # of evaluators and length estimators
-    onestep = property(lambda self: self.model / "onestep.tar")  # a generator's one-step head
-    distillation = property(lambda self: Run(self.root / "onestep"))  # in which that head is trained
-
-    def choose(self, which, mardm="latest"):
-        """The file that --checkpoint {best,latest,parent} means (mardm: "parent"); BadInput without one."""
-        if which == "parent":
-            which = {"latest": "latest", "net_best_fid": "best"}[mardm]
-        candidates = [self.best, self.latest] if which == "best" else [getattr(self, which)]
-        for file in candidates:
-            if file.is_file():
-                return file
-        remedy = (
-            "train that run first, or name another with --name or --ae_name; sample.py, edit.py, app.py and "
-            "evaluation_MARDM.py have released weights: --demo"
-        )
-        if any(CHECKOUT.joinpath(*file.parts[-4:]).is_file() for file in candidates):  # run from elsewhere
-            remedy = f"there is one in the repository: go there, or pass --checkpoints_dir '{CHECKOUT}'"
-        raise BadInput(f"no checkpoint {candidates[-1]}: {remedy}")
-
-
-def save_state(path, state):
-    """torch.save, whole or not at all."""
-    with whole_file(path) as part, open(part, "wb") as file:
-        torch.save(state, file)
 
 
 def load_into(module, state, path):
@@ -87,35 +37,6 @@ def load_into(module, state, path):
 def check_name(model, registry, flag):
     if model not in registry:
         raise BadInput(f"{flag} {model}: not one of {', '.join(registry)}")
-
-
-CONSTANT = "position_enc.pe"  # ends the names of tables that every model makes anew
-
-
-def learned(state_dict):
-    """A state_dict without the constant tables."""
-    return {name: tensor for name, tensor in state_dict.items() if not name.endswith(CONSTANT)}
-
-
-def weights_hash(state_dict):
-    """sha256 over names, shapes and values of learned weights, as the loaded module holds them (float32)."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(learned(state_dict).items()):
-        values = tensor.detach().cpu()
-        values = values.float() if values.is_floating_point() else values
-        digest.update(f"{name} {tuple(values.shape)}".encode())
-        digest.update(values.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def file_and_hash(owner, weights):
-    """How a checkpoint refers to the autoencoder or generator that it depends on."""
-    return {
-        "name": owner.path.parent.parent.name,
-        "model": owner.model,
-        "file": owner.path.name,
-        "sha256": weights_hash(weights),
-    }
 
 
 @dataclass

@@ -168,7 +168,7 @@ class EvaluationRun:
         return replace(fixed, **self._repeat_measures(pred, rows, repeat, rng))
 
     def repeats(self, produce, n, paired=False):
-        """Metrics of `produce(repeat)` -> Motions in each of n repeats. -> Row
+        """Metrics of `produce(repeat)` -> Motions in each of n repeats. -> Scores
 
         `produce` must draw nothing but crops: without crops it is called once, and only what depends on the
         captions, pools and pairs is measured anew in each repeat.
@@ -183,7 +183,7 @@ class EvaluationRun:
             else:
                 rows, rng = self._rows(repeat)
                 column.append(replace(first, **self._repeat_measures(pred, rows, repeat, rng)))
-        return Row(column, half_widths)
+        return Scores(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
         """95% half widths over clips of what `compare` measures in repeat 0, without diversity. -> dict
@@ -325,7 +325,7 @@ def generate(mardm, ae, text, m_lens, sampling, keys):
 
 
 @dataclass
-class Row:
+class Scores:
     """Repeats of one set of motions, and the 95% half widths over clips of the first."""
 
     repeats: list  # of Metrics

@@ -17,7 +17,7 @@ from utils.cli import command_line
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
 from utils.errors import BadInput
-from utils.eval_utils import EvaluationRun, Row, interval
+from utils.eval_utils import EvaluationRun, Scores, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.plain import read_csv
 from utils.text_embeddings import embed_captions
@@ -111,7 +111,7 @@ def read_labels(root, clips):
 
 
 def reference_rows(evaluation, root):
-    """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Row
+    """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Scores
 
     "random train": any clip. "same content", "content + style": one with these labels of the test clip (with
     its content alone where training lacks the style). "nearest length": of these the one nearest in length;
@@ -145,7 +145,7 @@ def reference_rows(evaluation, root):
     for name, draw in draws.items():
         picked = [train.take(draw(repeat)) for repeat in range(REFERENCE_DRAWS)]
         repeats = [evaluation.compare(real, motions, i) for i, motions in enumerate(picked)]
-        rows[name] = Row(repeats, evaluation.half_widths(real, picked[0]))
+        rows[name] = Scores(repeats, evaluation.half_widths(real, picked[0]))
     return rows
 
 
@@ -192,7 +192,7 @@ def format_interval(value, digits=4):
 
 
 def table(rows):
-    """name -> Row, as text: a line per measure, a column per row: mean and 95% half width."""
+    """name -> Scores, as text: a line per measure, a column per row: mean and 95% half width."""
     intervals = {name: row.interval() for name, row in rows.items()}
     lines = [" " * COLUMN + "".join(f"{name:>{COLUMN}}" for name in intervals)]
     for key, title in MEASURES.items():
@@ -221,7 +221,7 @@ class Report:
             write_text(file, f"{before}{text}\n")
 
     def finish(self, evaluation, rows, **more):
-        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Row."""
+        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Scores."""
         self.log(table(rows))
         n, config = rows["real"].repeats[0].n_real, evaluation.config
         self.log("+-: 95% over clips (delete-half jackknife; FID, KID, physical: at least that)")
@@ -248,7 +248,7 @@ class Report:
 
 
 def as_record(row):
-    """A Row as plain data: half over repeats, half_clips over clips."""
+    """Scores as plain data: half over repeats, half_clips over clips."""
     intervals = {
         name: {"mean": mean, "half": None if math.isnan(half) else half}
         for name, (mean, half) in interval(row.repeats).items()

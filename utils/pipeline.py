@@ -23,13 +23,14 @@ from models.TextEncoder import TEXT_ENCODERS
 from models.words import pooled_text
 from motion.captions import clean_text
 from motion.export import Motion
-from utils.checkpoints import Run, TrainedAutoencoder, load_generator, load_length_estimator
+from utils.checkpoints import TrainedAutoencoder, load_generator, load_length_estimator
 from utils.config import MachineConfig, SamplingFlags, WeightsConfig
 from utils.errors import BadInput
 from utils.flags import settled, speed_up
 from utils.generation.known_captions import KnownCaptions
 from utils.generation.prompts import unknown_letters
 from utils.motion_process import check_finite, recover_from_ric
+from utils.runs import Run
 from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 
 

@@ -18,6 +18,7 @@ from models.AE import AE_models, make_ae
 from utils.analysis.output import markdown, plus_minus
 from utils.cli import Parser, run, write_text
 from utils.errors import BadInput
+from utils.training.train_utils import parameter_count
 
 RULES = "experiments/ablation/RULES.md"
 COLUMNS = {  # title: key, digits
@@ -154,7 +155,7 @@ def comparison(record, width, stem):
             with torch.device("meta"):
                 ae = make_ae(model, width=width, **(variant(name)[1] if model in trained else {}))
             levels = " ".join(map(str, ae.fsq_levels or "-"))
-            size = f"{sum(p.numel() for p in ae.parameters()):,}"
+            size = f"{parameter_count(ae):,}"
             keys = [COLUMNS[title] for title in ("FID", "physical", "MPJPE mm", "top 3")]
             cells = [(measured(record, name, key), digits) for key, digits in keys]
             cells = [plus_minus(*one.interval(), digits) if one.seeds else "-" for one, digits in cells]

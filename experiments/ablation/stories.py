@@ -13,7 +13,6 @@ import torch
 from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
-from utils.checkpoints import Run
 from utils.cli import Parser, command_line, count, run, start, write_text
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.batches import collate
@@ -24,6 +23,7 @@ from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.generation.stitch import draw_story
 from utils.metrics import fid, half_width
 from utils.pipeline import Pipeline
+from utils.runs import Run
 
 QUARTERS, TRANSITION = 4, 2  # tokens, as sample.py
 

@@ -15,12 +15,13 @@ from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
 from models.masking import lengths_to_mask
 from models.TextEncoder import TEXT_ENCODERS
-from utils.checkpoints import Run, load_into, normalizer_of
+from utils.checkpoints import load_into, normalizer_of
 from utils.datasets import Normalizer
 from utils.errors import BadInput
 from utils.evaluation.evaluator_networks import MotionCLIP, contrast_sizes, matching_networks, matching_sizes
 from utils.evaluation.glove import ClipTokens, WordTokens, WordVectors, has_published
 from utils.evaluation.word_networks import HEADS, SIZES, WordMatching
+from utils.runs import Run
 from utils.safe_load import State, load_state
 from utils.text_embeddings import embed_prompts
 

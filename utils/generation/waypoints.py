@@ -113,56 +113,70 @@ def warp(rows, points, fps, unit_m=1.0):
     Bounded least squares over the first facing, turns a [n] and changes of speed b [n], with
     phi_t = facing + sum of w (B a)_t, steps (1 + (B b)_t) v_t exp(i phi_t); w is less for a standing body.
     """
-    rows = np.asarray(rows, dtype=np.float64)
-    steps, own = ground_steps(rows, unit_m)
-    n = max(5, round(KNOTS * len(rows) / fps) + 3)
-    knots = np.pad(np.linspace(0, len(rows), n - 2), 3, mode="edge")
-    basis = scipy.interpolate.BSpline.design_matrix(np.arange(len(rows)) + 0.5, knots, 3).toarray()[:, :n]
-    speed = scipy.ndimage.gaussian_filter1d(np.abs(steps) * fps, 3, mode="nearest")
-    turns = np.cumsum((speed / (speed + STANDING))[:, None] * basis, axis=0) / fps
-    at = np.array([point.frame for point in points]) - 1  # the step that leads there
-    goal = np.array([point.z + 1j * point.x for point in points])
-    with_heading = [k for k, point in enumerate(points) if point.heading is not None]
-    asked = np.array([points[k].heading for k in with_heading])
-    before = np.cumsum(steps)[at]
-    facing = float(np.angle((goal * before.conj()).sum()))
-
-    def moved(x):
-        phi = x[0] + turns @ x[1 : n + 1]
-        return phi, steps * np.exp(1j * phi), 1 + basis @ x[n + 1 :]
-
-    def errors(x):
-        phi, turned, scale = moved(x)
-        askew = np.angle(np.exp(1j * (own[at[with_heading]] + phi[at[with_heading]] - asked)))
-        return np.cumsum(turned * scale)[at] - goal, askew
-
-    def residuals(x):
-        off, askew = errors(x)
-        return np.concatenate(
-            [off.real / OFF, off.imag / OFF, askew / ASKEW, x[1 : n + 1] / TURN, x[n + 1 :] / PACE]
-        )
-
-    def jacobian(x):
-        _, turned, scale = moved(x)
-        all_turns = np.concatenate([np.ones((len(rows), 1)), turns], axis=1)
-        by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[at]
-        off = np.concatenate([by_turn, np.cumsum(turned[:, None] * basis, axis=0)[at]], axis=1) / OFF
-        askew = (
-            np.concatenate([all_turns[at[with_heading]], np.zeros((len(with_heading), n))], axis=1) / ASKEW
-        )
-        size = np.concatenate([np.full(n, 1 / TURN), np.full(n, 1 / PACE)])
-        return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
-
-    most = np.concatenate([[np.inf], np.full(n, 5 * TURN), np.full(n, SPEED)])
-    first = np.eye(1, 2 * n + 1)[0] * facing
-    found = scipy.optimize.least_squares(residuals, first, jacobian, (-most, most), max_nfev=ENOUGH)
-    off, askew = errors(found.x)
-    phi, _, scale = moved(found.x)
-    rows = rows.copy()
+    rows = np.array(rows, dtype=np.float64)
+    fit = PathFit(rows, points, fps, unit_m)
+    most = np.concatenate([[np.inf], np.full(fit.n, 5 * TURN), np.full(fit.n, SPEED)])
+    first = np.eye(1, 2 * fit.n + 1)[0] * fit.facing
+    found = scipy.optimize.least_squares(fit.residuals, first, fit.jacobian, (-most, most), max_nfev=ENOUGH)
+    off, askew = fit.errors(found.x)
+    phi, _, scale = fit.moved(found.x)
     rows[:, 0] -= np.diff(phi, prepend=found.x[0]) / 2
     rows[:, 1:3] *= scale[:, None]
-    drawn = np.abs(before * np.exp(1j * facing) - goal)
-    return Warped(rows, found.x[0], found.cost, drawn, np.abs(off), askew, float(np.abs(scale - 1).max()))
+    pace = float(np.abs(scale - 1).max())
+    return Warped(rows, found.x[0], found.cost, fit.drawn, np.abs(off), askew, pace)
+
+
+class PathFit:
+    """What `warp` minimises, of x = (facing, a [n], b [n])."""
+
+    def __init__(self, rows, points, fps, unit_m):
+        self.steps, own = ground_steps(rows, unit_m)
+        self.basis = splines(len(rows), fps)
+        self.n = self.basis.shape[1]
+        speed = scipy.ndimage.gaussian_filter1d(np.abs(self.steps) * fps, 3, mode="nearest")
+        self.turns = np.cumsum((speed / (speed + STANDING))[:, None] * self.basis, axis=0) / fps
+        self.at = np.array([point.frame for point in points]) - 1  # the step that leads there
+        self.goal = np.array([point.z + 1j * point.x for point in points])
+        self.at_heading = self.at[[k for k, point in enumerate(points) if point.heading is not None]]
+        self.own = own[self.at_heading]
+        self.asked = np.array([point.heading for point in points if point.heading is not None])
+        before = np.cumsum(self.steps)[self.at]
+        self.facing = float(np.angle((self.goal * before.conj()).sum()))  # the best without a warp
+        self.drawn = np.abs(before * np.exp(1j * self.facing) - self.goal)  # [W] off with it
+
+    def moved(self, x):
+        """-> phi [T], the steps turned by it [T], their scale [T]"""
+        phi = x[0] + self.turns @ x[1 : self.n + 1]
+        return phi, self.steps * np.exp(1j * phi), 1 + self.basis @ x[self.n + 1 :]
+
+    def errors(self, x):
+        """-> metres off at each waypoint, complex; radians off at those that ask for a heading"""
+        phi, turned, scale = self.moved(x)
+        askew = np.angle(np.exp(1j * (self.own + phi[self.at_heading] - self.asked)))
+        return np.cumsum(turned * scale)[self.at] - self.goal, askew
+
+    def residuals(self, x):
+        off, askew = self.errors(x)
+        turns, paces = x[1 : self.n + 1] / TURN, x[self.n + 1 :] / PACE
+        return np.concatenate([off.real / OFF, off.imag / OFF, askew / ASKEW, turns, paces])
+
+    def jacobian(self, x):
+        """Of the residuals: a row each, a column for each of x."""
+        _, turned, scale = self.moved(x)
+        all_turns = np.concatenate([np.ones((len(turned), 1)), self.turns], axis=1)
+        by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[self.at]
+        by_pace = np.cumsum(turned[:, None] * self.basis, axis=0)[self.at]
+        off = np.concatenate([by_turn, by_pace], axis=1) / OFF
+        askew = np.pad(all_turns[self.at_heading], ((0, 0), (0, self.n))) / ASKEW  # speeds turn nobody
+        size = np.concatenate([np.full(self.n, 1 / TURN), np.full(self.n, 1 / PACE)])
+        return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
+
+
+def splines(frames, fps):
+    """Cubic B-splines over time [T,n], KNOTS of them a second."""
+    n = max(5, round(KNOTS * frames / fps) + 3)
+    knots = np.pad(np.linspace(0, frames, n - 2), 3, mode="edge")
+    return scipy.interpolate.BSpline.design_matrix(np.arange(frames) + 0.5, knots, 3).toarray()[:, :n]
 
 
 def ground_steps(rows, unit_m):

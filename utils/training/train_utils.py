@@ -1,4 +1,4 @@
-"""What all training loops share: optimizer and schedules, EMA, running means, graceful stops."""
+"""What all training loops share: tokens, optimizer and schedules, EMA, running means, graceful stops."""
 
 import contextlib
 import copy
@@ -8,7 +8,18 @@ from collections import defaultdict
 
 import torch
 
+from models.AE import STRIDE
 from utils import distributed
+
+
+def tokenized(ae, batch, device):
+    """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
+    on_device = batch.to(device)
+    return *ae.tokenize(on_device.motion, batch.m_lens), on_device.text, batch.m_lens // STRIDE
+
+
+def parameter_count(module):
+    return sum(p.numel() for p in module.parameters())
 
 
 def learning_rate(optimizer, training, steps_per_epoch):

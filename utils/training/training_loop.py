@@ -28,11 +28,11 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from utils import distributed
-from utils.checkpoints import FORMAT, save_state
 from utils.cli import write_opt_json
 from utils.data.batches import shared_loader
 from utils.errors import BadInput
 from utils.randomness import reseed
+from utils.runs import FORMAT, save_state
 from utils.safe_load import State, load_state
 from utils.training.monitoring import Meter, Watch
 from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of

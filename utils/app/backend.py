@@ -20,8 +20,8 @@ from utils.data.bvh_dataset import Reading
 from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.edits import EditConfig, draw_edits, read_plan
-from utils.generation.independent import Texts, draw_each
 from utils.generation.prompts import frames_as_words, parse_prompt, prompt_lines
+from utils.generation.single_motions import Texts, draw_each
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
 
