@@ -60,6 +60,7 @@ def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data
         assert members.keys() == originals | {f"M{name}" for name in originals}
     text = capsys.readouterr().out
     assert "skipped 2, shorter than 24 feature rows" in text and "cut 4 clips" in text
+    assert "do they lie" not in text
     assert [path.name for path in root.parent.iterdir()] == ["Own"]
     assert json.loads((root / "spec.json").read_text())["licence"] == "CC BY-NC 4.0"
 
@@ -402,6 +403,20 @@ def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
 
 
+@pytest.mark.parametrize(
+    "header, found",
+    [
+        ("name;caption", "no column name or file, but 'name;caption': write commas between the cells"),
+        ("name\tcaption", "write commas between the cells"),
+        ("name,text", "no column caption or captions, but 'name', 'text': name it in the first line"),
+    ],
+)
+def test_a_table_with_other_columns_is_refused_with_those_it_has(tmp_path, header, found):
+    (tmp_path / "c.csv").write_text(f"{header}\na;walks, then sits\n")
+    with pytest.raises(BadInput, match=found):
+        words.read_captions(tmp_path / "c.csv")
+
+
 def read_one(tmp_path, **fields):
     (tmp_path / "c.jsonl").write_text(json.dumps({"name": "a", "captions": ["walks"]} | fields))
     return words.read_captions(tmp_path / "c.jsonl")["a"]
@@ -462,6 +477,12 @@ def test_a_given_split_is_kept_or_refused_whole():
         assign_splits(described | {"b": Described(("x",), ((),))}, ["a", "b"], (1, 1, 1), 0)
     with pytest.raises(BadInput, match="dev"):
         assign_splits({"a": Described(("x",), ((),), "dev")}, ["a"], (1, 1, 1), 0)
+
+
+def test_files_read_with_the_wrong_axis_up_are_said_to_lie(tmp_path, samples, capsys):
+    captions = copies(tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh", "a", "b", "c")
+    prepare(tmp_path, tmp_path / "in", "--captions", str(captions), "--up", "z")
+    assert "do they lie? BVH files with Z up need --up z, others no --up" in capsys.readouterr().out
 
 
 def test_names_that_would_meet_are_refused(tmp_path):

@@ -244,7 +244,10 @@ def read_captions(file):
     caption), split, content, style.
     """
     is_table = str(file).lower().endswith(".csv")
-    rows = enumerate(read_csv(file), start=2) if is_table else _json_rows(read_utf8(file))
+    if is_table:
+        rows = enumerate(read_csv(file, ("name", "file"), ("caption", "captions")), start=2)
+    else:
+        rows = _json_rows(read_utf8(file))
     described = {}
     for number, row in rows:
         try:
@@ -276,7 +279,10 @@ def _describe(row):
     captions = row.get("captions") or row.get("caption") or ()
     captions = [captions] if isinstance(captions, str) else captions
     if not isinstance(name, str) or not captions or not all(isinstance(text, str) for text in captions):
-        raise ValueError("needs name (or file) and captions (or caption)")
+        found = ", ".join(repr(key)[:60] for key in list(row)[:10])
+        raise ValueError(
+            f"needs name (or file) and captions (or caption), texts; it has {found or 'nothing'}"
+        )
     captions, own = zip(*map(_caption, captions))
     if not all(captions):
         raise ValueError("a caption is empty")
