@@ -130,7 +130,10 @@ def test_a_damaged_file_is_noticed_and_the_one_before_offered(tmp_path, damage):
         file.write_bytes(ruined)
     with pytest.raises(BadInput, match="damaged.*no whole latest.prev.tar either") as error:
         Rehearsal(tmp_path, is_continue=True)
-    assert "cp " not in str(error.value)
+    assert "cp " not in str(error.value) and "copy it again" not in str(error.value)
+    with pytest.raises(BadInput, match=r"is (truncated or damaged|not a safe).*") as error:
+        load_state(run.latest)
+    assert damage == "other" or str(error.value).endswith(": fetch or copy it again")
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path):
@@ -325,6 +328,18 @@ def test_a_run_is_continued_as_it_was_begun(tmp_path, key, other):
     Rehearsal(tmp_path, constants={"config": config | {"lr": 1, "epoch": 99}}, is_continue=True)
     with pytest.raises(BadInput, match=f"was trained with {key} {config[key]}, not {other}"):
         Rehearsal(tmp_path, constants={"config": config | {key: other}}, is_continue=True)
+
+
+def test_a_run_whose_autoencoder_was_trained_on_gets_a_remedy_that_helps(tmp_path):
+    own = {"name": "AE", "file": "latest.tar", "step": 7, "sha256": "a"}
+    Rehearsal(tmp_path, constants={"config": {"autoencoder": own}}, max_iters=2).train()
+    for now, remedy in (
+        (own | {"step": 9, "sha256": "b"}, "bring that autoencoder back, or train a new run under another"),
+        (own | {"file": "net_best_fid.tar", "sha256": "b"}, "pass --checkpoint latest, or train a new run"),
+    ):
+        with pytest.raises(BadInput, match=r"AE \(latest.tar, step 7\) .* other weights: " + remedy) as error:
+            Rehearsal(tmp_path, constants={"config": {"autoencoder": now}}, is_continue=True)
+        assert "opt.json" not in str(error.value)
 
 
 def test_a_run_is_continued_on_the_data_that_it_was_begun_on(tmp_path):

@@ -38,6 +38,7 @@ def _number(kind, data):
     return np.frombuffer(data, kind.type, count=1)[0].item()
 
 
+AGAIN = ": fetch or copy it again"
 MIN_STD = 1e-6  # below, a division gives anything
 ALLOWED = [
     (_NumberType, "numpy.dtype"),
@@ -62,7 +63,7 @@ def load_state(path, map_location="cpu"):
         ) from None
     except Exception as error:  # a damaged file fails in as many ways as there are bits to flip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput(f"{path} is truncated or damaged ({reason})") from None
+        raise BadInput(f"{path} is truncated or damaged ({reason}){AGAIN}") from None
     if not isinstance(state, dict):
         raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
     return state
