@@ -136,7 +136,9 @@ def build(backends):
                     bar = gr.HTML("", elem_id="timeline", js_on_load=page_script("timeline"))
                     with gr.Row():
                         sections = gr.Textbox(
-                            label="Section", info="Drag over the time line: frames a,b", elem_id="stretch"
+                            label="Section",
+                            info="Drag over the time line, or write frames or fractions: 40,80 or 0.3,0.6",
+                            elem_id="stretch",
                         )
                         which = gr.Number(1, label="Variation", info="The one to change", precision=0)
                     other = gr.Textbox(label="What should it be?", max_lines=1, elem_id="change")
