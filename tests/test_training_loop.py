@@ -20,7 +20,7 @@ from models.counter_rng import rng as addressed
 from tests.conftest import ROOT
 from utils import distributed
 from utils.analysis.event_files import read_points
-from utils.checkpoints import Run
+from utils.checkpoints import Run, load_into
 from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
@@ -328,6 +328,17 @@ def test_a_run_is_continued_as_it_was_begun(tmp_path, key, other):
     Rehearsal(tmp_path, constants={"config": config | {"lr": 1, "epoch": 99}}, is_continue=True)
     with pytest.raises(BadInput, match=f"was trained with {key} {config[key]}, not {other}"):
         Rehearsal(tmp_path, constants={"config": config | {key: other}}, is_continue=True)
+
+
+def test_weights_of_other_sizes_are_named_in_one_line_with_a_remedy():
+    net, weights = torch.nn.Linear(5, 1), torch.nn.Linear(4, 1).state_dict()
+    found = (
+        r"x.tar does not fit the model: weight has the sizes \(1, 4\), not \(1, 5\): .*another checkpoint$"
+    )
+    with pytest.raises(BadInput, match=found):
+        load_into(net, weights, "x.tar")
+    with pytest.raises(BadInput, match="it lacks bias; it has besides b: pass --model"):
+        load_into(net, {"weight": net.weight, "b": net.bias}, "x.tar", "pass --model")
 
 
 def test_what_a_head_does_not_use_may_change(tmp_path):

@@ -150,6 +150,24 @@ class State:
         return check_weights(found, self.path)
 
 
+def misfit(module, weights):
+    """How a state_dict that does not load differs from the module's, in one line."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    parts = []
+    for name in [name for name in own if name in theirs and own[name] != theirs[name]][:1]:
+        parts.append(f"{name} has the sizes {theirs[name]}, not {own[name]}")
+    own = {name: sizes for name, sizes in own.items() if not name.endswith("position_enc.pe")}  # made anew
+    for what, names in (
+        ("lacks", own.keys() - theirs.keys()),
+        ("has besides", theirs.keys() - module.state_dict().keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} others" if len(names) > 1 else ""
+            parts.append(f"it {what} {min(names)}{more}")
+    return "; ".join(parts) or "it cannot be read into it"
+
+
 def sound(tensor):
     """A dense tensor of finite real numbers, in float32 too."""
     if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
