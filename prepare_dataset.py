@@ -69,6 +69,7 @@ def bvh(config, files, reading):
     kept = bvh_dataset.convert(paths, reading, work, files.num_workers, skipped)
     kept = bvh_dataset.drop_short(kept, config.min_frames, skipped)
     skipped.report(files.input)
+    bvh_dataset.warn_of_lying(kept, config.root)
     splits = bvh_dataset.assign_splits(described, kept, files.split, files.seed)
     clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton)
     write_set(with_twins(clips) if files.mirror else clips, len(kept) * (1 + files.mirror), config)

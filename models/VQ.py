@@ -15,7 +15,7 @@ class VectorQuantizer(nn.Module):
     ||sg(z) - e||^2 trains the codes, commitment_cost * ||z - sg(e)||^2 the encoder, and z + sg(e - z) goes
     on. Both losses are taken on the code itself: taken on the straight-through output, they would give the
     codes no gradient. Codes start at vectors of the first batch; those that no token has used for `patience`
-    training steps restart at vectors of the current one (`finish_step`).
+    training steps restart at vectors of the current one, of all its micro-batches (`finish_step`).
     """
 
     def __init__(self, num_embeddings=512, embedding_dim=512, commitment_cost=0.25, patience=PATIENCE):
@@ -26,7 +26,8 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("idle", torch.zeros(num_embeddings, dtype=torch.int64))  # steps since last used
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("used", torch.zeros(num_embeddings, dtype=torch.int64), persistent=False)
-        self.vectors = None  # of the last micro-batch of the step under way [N,D]
+        self.vectors = None  # of the last step that had any [N,D]
+        self.collected = []  # of the step under way, a tensor for each micro-batch
         self.restarted = None  # bool [K]: the codes that the last step restarted
 
     @property
@@ -60,10 +61,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _begin(self, vectors):
-        """Keep vectors [N,D], at which idle codes restart; before the first step, start all codes at them."""
-        if self.vectors is None and not self.started:  # not in a resumed run, whose draws must not shift
+        """Keep vectors [N,D], at which idle codes restart; before the first step, start all codes at those of
+        its first micro-batch.
+        """
+        first = self.vectors is None and not self.collected
+        if first and not self.started:  # not in a resumed run, whose draws must not shift
             self._restart(~self.started.expand(self.codebook_size), vectors)
-        self.vectors = vectors
+        self.collected.append(vectors)
 
     @torch.no_grad()
     def finish_step(
@@ -80,6 +84,10 @@ class VectorQuantizer(nn.Module):
         self.idle.copy_(torch.where(used, 0, self.idle + 1))
         dead = self.idle >= self.patience
         self.restarted = dead | first
+        if self.collected:
+            one = len(self.collected) == 1
+            self.vectors = self.collected[0] if one else torch.cat(self.collected)
+            self.collected = []
         if self.vectors is not None:
             self._restart(dead, self.vectors)
         self.idle.masked_fill_(dead, 0)

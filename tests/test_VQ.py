@@ -83,6 +83,22 @@ def test_a_step_counts_once_however_many_pieces_it_has():
     assert vq.idle.tolist() == [0, 1] and vq.codebook[1] == 10
 
 
+def test_a_code_restarts_at_vectors_of_all_pieces_of_a_step():
+    """As many restarts as it takes to meet both pieces; those of the step before take no part."""
+    places = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        vq, z = two_codes(patience=1)
+        vq(z)
+        vq.finish_step()
+        vq.codebook.data = torch.tensor([[0.0], [90.0]])
+        vq(torch.full((1, 4, 1), 3.0))
+        vq(torch.full((1, 4, 1), -3.0))
+        vq.finish_step()
+        places.add(round(vq.codebook[1].item()))
+    assert places == {3, -3}
+
+
 def test_a_code_that_padding_alone_uses_is_idle():
     vq, _ = two_codes()
     vq(torch.tensor([[[0.5], [-0.5], [9.0]]]), inside=torch.tensor([[True, True, False]]))

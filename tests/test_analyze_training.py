@@ -82,6 +82,15 @@ def test_a_group_whose_runs_did_not_all_arrive_says_so():
     assert training_figure.cell([{}], "best_fid", 3) == "-"
 
 
+def test_seconds_that_nobody_measured_are_not_never():
+    once = tuple(np.array([x]) for x in (3, 1.0, 1e6))  # one logged point: no pace
+    facts = convergence.progress({"Train/loss": once, convergence.FID: once}, fid_at=2, top3_at=None)
+    cells = [training_figure.cell([facts], f"{what}_to_fid", 0) for what in ("steps", "seconds")]
+    assert cells == ["3", "-"]
+    facts = convergence.progress({"Train/loss": once, convergence.FID: once}, fid_at=0.5, top3_at=None)
+    assert training_figure.cell([facts], "seconds_to_fid", 0) == "never"
+
+
 def test_the_threshold_of_a_spike_is_six_mads():
     norms = np.tile([0.0, 1.0, 2.0, 3.0, 4.0], 41)  # median 2, MAD 1 in the middle
     for height, is_spike in ((7.99, False), (8.01, True)):

@@ -191,6 +191,13 @@ def test_lines_that_wrap_tabs_and_a_byte_order_mark(write):
     )
 
 
+def test_the_line_ends_of_old_macs(write):
+    path = write(GOOD)
+    expected = read_bvh(path)
+    path.write_bytes(path.read_bytes().replace(b"\r", b"").replace(b"\n", b"\r"))
+    np.testing.assert_array_equal(read_bvh(path).positions, expected.positions)
+
+
 GOOD = chain([[float(x) for x in range(12)]] * 3)
 HEADER = GOOD.split("MOTION")[0]
 MALFORMED = {

@@ -60,6 +60,7 @@ def test_a_folder_of_real_files_becomes_a_set_with_twins(tmp_path, samples, data
         assert members.keys() == originals | {f"M{name}" for name in originals}
     text = capsys.readouterr().out
     assert "skipped 2, shorter than 24 feature rows" in text and "cut 4 clips" in text
+    assert "do they lie" not in text
     assert [path.name for path in root.parent.iterdir()] == ["Own"]
     assert json.loads((root / "spec.json").read_text())["licence"] == "CC BY-NC 4.0"
 
@@ -304,6 +305,16 @@ def test_a_body_of_no_size_is_refused():
         ("stops right before the left wall", "stops right before the right wall"),
         ("Right after landing he gets right back up", "Right after landing he gets right back up"),
         ("standing right in front of the right door", "standing right in front of the left door"),
+        ("from 12 o'clock to the 7 o'clock", "from 12 o'clock to the 5 o'clock"),
+        ("points from 3 to ten o clock", "points from 9 to two o clock"),
+        (
+            "stretches to their rights, throws lefts and rights",
+            "stretches to their lefts, throws rights and lefts",
+        ),
+        ("a man lefts both hands and rights himself", "a man lefts both hands and rights himself"),
+        ("turns left and left the room", "turns right and left the room"),
+        ("to his left the room is dark", "to his right the room is dark"),
+        ("has left arm hung up, then has left", "has right arm hung up, then has left"),
     ],
 )
 def test_captions_of_the_mirror_image(text, mirrored):
@@ -314,6 +325,7 @@ def test_captions_of_the_mirror_image(text, mirrored):
     st.lists(
         st.sampled_from(
             ["left", "right", "clockwise", "counterclockwise", "leg", "a", "Left", "RIGHT", ",", "."]
+            + ["lefts", "rights", "and", "3", "Ten", "to", "o'clock"]
         ),
         max_size=12,
     )
@@ -332,6 +344,7 @@ def test_swapping_sides_twice_changes_nothing(parts):
         ("spin/VERB clock/NOUN wise/ADJ", "spin/VERB counterclockwise/ADJ"),
         ("left-handed/ADJ counter-clockwise/ADV turn/NOUN", "right-handed/ADJ clockwise/ADV turn/NOUN"),
         ("stop/VERB right/ADV after/ADP the/DET right/ADJ", "stop/VERB right/ADV after/ADP the/DET left/ADJ"),
+        ("at/ADP 1/NUM o'clock/NOUN", "at/ADP 11/NUM o'clock/NOUN"),
     ],
 )
 def test_tokens_are_mirrored_word_by_word(tokens, mirrored):
@@ -388,6 +401,20 @@ def test_a_line_of_json_may_contain_other_line_separators(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(text.encode())
     described = words.read_captions(tmp_path / "c.jsonl")
     assert [one.captions for one in described.values()] == [("one two three",), ("four",)]
+
+
+@pytest.mark.parametrize(
+    "header, found",
+    [
+        ("name;caption", "no column name or file, but 'name;caption': write commas between the cells"),
+        ("name\tcaption", "write commas between the cells"),
+        ("name,text", "no column caption or captions, but 'name', 'text': name it in the first line"),
+    ],
+)
+def test_a_table_with_other_columns_is_refused_with_those_it_has(tmp_path, header, found):
+    (tmp_path / "c.csv").write_text(f"{header}\na;walks, then sits\n")
+    with pytest.raises(BadInput, match=found):
+        words.read_captions(tmp_path / "c.csv")
 
 
 def read_one(tmp_path, **fields):
@@ -450,6 +477,12 @@ def test_a_given_split_is_kept_or_refused_whole():
         assign_splits(described | {"b": Described(("x",), ((),))}, ["a", "b"], (1, 1, 1), 0)
     with pytest.raises(BadInput, match="dev"):
         assign_splits({"a": Described(("x",), ((),), "dev")}, ["a"], (1, 1, 1), 0)
+
+
+def test_files_read_with_the_wrong_axis_up_are_said_to_lie(tmp_path, samples, capsys):
+    captions = copies(tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh", "a", "b", "c")
+    prepare(tmp_path, tmp_path / "in", "--captions", str(captions), "--up", "z")
+    assert "do they lie? BVH files with Z up need --up z, others no --up" in capsys.readouterr().out
 
 
 def test_names_that_would_meet_are_refused(tmp_path):

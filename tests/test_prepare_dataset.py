@@ -12,6 +12,7 @@ import prepare_dataset
 from motion.skeletons import SMPL22, mirror_joints
 from utils.data import dataset_writer as prepare
 from utils.data.cal_mean_std import STD_FLOOR, mean_std
+from utils.data.caption_text import tag
 from utils.data.clips import load_clips
 from utils.data.dataset_writer import with_twins
 from utils.data.unseen_pairs import hold_out_pairs
@@ -196,6 +197,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
         replace(good[0], name="t", captions=("a # b",)),
         replace(good[0], name="p", tokens=(("walk",),)),
         replace(good[0], name="q", captions=(), tokens=()),
+        replace(good[0], name="r", captions=("\U0001f600",), tokens=(tag("\U0001f600"),)),
     ]
     prepare.write_set(good + bad, len(good) + len(bad), prepare.SetConfig("Own", tmp_path))
     text = capsys.readouterr().out
@@ -207,6 +209,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
         "break: t",
         "each caption: p",
         "no caption: q",
+        "a caption has no words, emoji alone perhaps: write what the person does: r",
     ):
         assert line in text
     assert len((tmp_path / "Own/train.txt").read_text().split()) == 5

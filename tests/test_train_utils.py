@@ -1,5 +1,6 @@
 """The optimizer, the moving average and the draws of a training step, in closed forms."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,8 +9,10 @@ from models.counter_rng import Purpose, sample_keys
 from models.DiffMLPs import DiffMLPs_DDPM
 from models.MARDM import MARDM
 from models.words import drop_texts
-from tests.test_training_loop import SET, Rehearsal
+from tests.test_training_loop import SET, Rehearsal, clips
 from utils.config import LoaderConfig, TrainingConfig
+from utils.datasets import Normalizer, TextMotionSet
+from utils.errors import BadInput
 from utils.training.token_statistics import measure_targets
 from utils.training.train_utils import EMA, adamw, learning_rate, optimizer_step
 
@@ -65,6 +68,13 @@ def test_statistics_of_targets_are_those_of_the_real_tokens():
         mean, std = measure_targets(ae, SET, loading, CPU)
         torch.testing.assert_close(mean, tokens.mean(dim=0), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(std, tokens.std(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_single_token_has_no_statistics():
+    ae = make_ae("AE_Model", dim=5, width=8).requires_grad_(False)
+    one = TextMotionSet(clips(4), Normalizer(np.zeros(5), np.ones(5)))
+    with pytest.raises(BadInput, match="one token .* add clips, or pass --raw_targets"):
+        measure_targets(ae, one, LoaderConfig(batch_size=2, num_workers=0), CPU)
 
 
 def test_texts_are_left_out_in_training_alone():

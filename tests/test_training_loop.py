@@ -20,6 +20,7 @@ from models.counter_rng import rng as addressed
 from tests.conftest import ROOT
 from utils import distributed
 from utils.analysis.event_files import read_points
+from utils.checkpoints import load_into
 from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
@@ -130,7 +131,10 @@ def test_a_damaged_file_is_noticed_and_the_one_before_offered(tmp_path, damage):
         file.write_bytes(ruined)
     with pytest.raises(BadInput, match="damaged.*no whole latest.prev.tar either") as error:
         Rehearsal(tmp_path, is_continue=True)
-    assert "cp " not in str(error.value)
+    assert "cp " not in str(error.value) and "copy it again" not in str(error.value)
+    with pytest.raises(BadInput, match=r"is (truncated or damaged|not a safe).*") as error:
+        load_state(run.latest)
+    assert damage == "other" or str(error.value).endswith(": fetch or copy it again")
 
 
 def test_a_resumed_run_remembers_its_best(tmp_path):
@@ -325,6 +329,35 @@ def test_a_run_is_continued_as_it_was_begun(tmp_path, key, other):
     Rehearsal(tmp_path, constants={"config": config | {"lr": 1, "epoch": 99}}, is_continue=True)
     with pytest.raises(BadInput, match=f"was trained with {key} {config[key]}, not {other}"):
         Rehearsal(tmp_path, constants={"config": config | {key: other}}, is_continue=True)
+
+
+def test_weights_of_other_sizes_are_named_in_one_line_with_a_remedy():
+    net, weights = torch.nn.Linear(5, 1), torch.nn.Linear(4, 1).state_dict()
+    found = (
+        r"x.tar does not fit the model: weight has the sizes \(1, 4\), not \(1, 5\): .*another checkpoint$"
+    )
+    with pytest.raises(BadInput, match=found):
+        load_into(net, weights, "x.tar")
+    with pytest.raises(BadInput, match="it lacks bias; it has besides b: pass --model"):
+        load_into(net, {"weight": net.weight, "b": net.bias}, "x.tar", "pass --model")
+
+
+def test_what_a_head_does_not_use_may_change(tmp_path):
+    config = {"model": "FSQ-MARDM-Softmax-XS", "diffmlps_batch_mul": 2}
+    Rehearsal(tmp_path, constants={"config": config}, max_iters=2).train()
+    Rehearsal(tmp_path, constants={"config": config | {"diffmlps_batch_mul": 4}}, is_continue=True)
+
+
+def test_a_run_whose_autoencoder_was_trained_on_gets_a_remedy_that_helps(tmp_path):
+    own = {"name": "AE", "file": "latest.tar", "step": 7, "sha256": "a"}
+    Rehearsal(tmp_path, constants={"config": {"autoencoder": own}}, max_iters=2).train()
+    for now, remedy in (
+        (own | {"step": 9, "sha256": "b"}, "bring that autoencoder back, or train a new run under another"),
+        (own | {"file": "net_best_fid.tar", "sha256": "b"}, "pass --checkpoint latest, or train a new run"),
+    ):
+        with pytest.raises(BadInput, match=r"AE \(latest.tar, step 7\) .* other weights: " + remedy) as error:
+            Rehearsal(tmp_path, constants={"config": {"autoencoder": now}}, is_continue=True)
+        assert "opt.json" not in str(error.value)
 
 
 def test_a_run_is_continued_on_the_data_that_it_was_begun_on(tmp_path):

@@ -19,19 +19,18 @@ from models.OneStep import OBJECTIVES
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.runs import Run, file_and_hash, weights_hash
-from utils.safe_load import State, check_weights, load_state
+from utils.safe_load import State, check_weights, load_state, misfit
 
 DDPM_STEPS = 50  # of MARDM's diffusion
 FALLBACK_STATISTICS = Path(__file__).parent / "eval_mean_std"
 
 
-def load_into(module, state, path):
-    """Strict load_state_dict; BadInput names the first difference."""
+def load_into(module, state, path, remedy="it is damaged, or of other code: name another checkpoint"):
+    """Strict load_state_dict; BadInput names the first difference and the remedy."""
     try:
         module.load_state_dict(check_weights(state, path), strict=True)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"{path} does not fit the model that was asked for: {reason}") from None
+    except (RuntimeError, AttributeError, TypeError):
+        raise BadInput(f"{path} does not fit the model: {misfit(module, state)}: {remedy}") from None
 
 
 def check_name(model, registry, flag):
@@ -85,7 +84,7 @@ def _open_ae(state, source, device, model):
         fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= MOST_LEVELS),
         codebook_size=config.whole("codebook_size", 2, 10**6),
     )
-    load_into(ae, weights, path)
+    load_into(ae, weights, path, *() if stored else ("pass the --ae_model that it holds",))
     print(f"autoencoder: {model} from {path}")
     return TrainedAutoencoder(
         ae=ae.to(device).eval().requires_grad_(False),
@@ -177,7 +176,7 @@ def load_generator(source, device, autoencoder=None):
             f"{path} was trained on {width[0]}-d targets, {autoencoder.path} has {mardm.target_dim}: "
             "pass its own --ae_name"
         )
-    load_into(mardm, weights, path)
+    load_into(mardm, weights, path, *() if config.text("model") else ("pass the --model that it holds",))
     statistics, dim = state.part("target_stats"), mardm.target_dim
     if statistics.fields:
         mardm.set_target_stats(statistics.row("mean", dim), statistics.row("std", dim, positive=True))
@@ -248,7 +247,7 @@ def load_length_estimator(source, text_encoder, text_dim, device, bundled=None):
                 f"train_LengthEstimator.py --text_encoder {text_encoder}, or pass --motion_length"
             )
     estimator = LengthEstimator(text_dim)
-    load_into(estimator, weights, path)
+    load_into(estimator, weights, path, "pass --motion_length, or run train_LengthEstimator.py anew")
     return estimator.to(device).eval().requires_grad_(False)
 
 

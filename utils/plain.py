@@ -38,14 +38,16 @@ def parse_json(text):
         raise ValueError("nested too deep") from None
 
 
-def read_csv(file):
+def read_csv(file, *needed):
     """Rows as dicts by the column names of the first line; a missing cell is "". Raises BadInput.
 
+    needed: for each column that has to be there the names that it may have.
     A cell too many is refused: it is the rest of a text with a comma and no quotes, which would be lost.
     """
     table = csv.DictReader(io.StringIO(read_utf8(file), newline=""), restval="", strict=True)
     rows = []
     try:
+        _check_columns(file, table.fieldnames, needed)
         for row in table:
             if any(row.pop(None, ())):
                 columns = len(table.fieldnames)
@@ -56,3 +58,13 @@ def read_csv(file):
         where = f"{file}:{table.reader.line_num}"
         raise BadInput(f"{where}: no table of comma-separated values with matching quotes: {error}") from None
     return rows
+
+
+def _check_columns(file, columns, needed):
+    for names in needed if columns else ():
+        if not set(names) & set(columns):
+            remedy = "name it in the first line"
+            if any(sign in columns[0] for sign in ";\t"):
+                remedy = "write commas between the cells, not semicolons or tabs"
+            found = ", ".join(repr(name[:60]) for name in columns[:10])
+            raise BadInput(f"{file}: no column {' or '.join(names)}, but {found}: {remedy}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from utils.errors import BadInput
+from utils.runs import CONSTANT
 from utils.plain import is_number
 
 
@@ -38,6 +39,7 @@ def _number(kind, data):
     return np.frombuffer(data, kind.type, count=1)[0].item()
 
 
+AGAIN = ": fetch or copy it again"
 MIN_STD = 1e-6  # below, a division gives anything
 ALLOWED = [
     (_NumberType, "numpy.dtype"),
@@ -62,7 +64,7 @@ def load_state(path, map_location="cpu"):
         ) from None
     except Exception as error:  # a damaged file fails in as many ways as there are bits to flip
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise BadInput(f"{path} is truncated or damaged ({reason})") from None
+        raise BadInput(f"{path} is truncated or damaged ({reason}){AGAIN}") from None
     if not isinstance(state, dict):
         raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
     return state
@@ -147,6 +149,24 @@ class State:
         if found is None:
             raise BadInput(f"{self.path} has no key '{key}': not a checkpoint of {what}")
         return check_weights(found, self.path)
+
+
+def misfit(module, weights):
+    """How a state_dict that does not load differs from the module's, in one line."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    parts = []
+    for name in [name for name in own if name in theirs and own[name] != theirs[name]][:1]:
+        parts.append(f"{name} has the sizes {theirs[name]}, not {own[name]}")
+    own = {name: sizes for name, sizes in own.items() if not name.endswith(CONSTANT)}
+    for what, names in (
+        ("lacks", own.keys() - theirs.keys()),
+        ("has besides", theirs.keys() - module.state_dict().keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} others" if len(names) > 1 else ""
+            parts.append(f"it {what} {min(names)}{more}")
+    return "; ".join(parts) or "it cannot be read into it"
 
 
 def sound(tensor):

@@ -6,6 +6,7 @@ in which they are listed, whatever that order is (column vectors).
 
 # F frames, J joints, C channels
 
+import io
 import os
 from dataclasses import dataclass, replace
 
@@ -76,7 +77,7 @@ def read_bvh(path, position_channels="auto"):
     size = os.path.getsize(path)
     if size > MAX_BYTES:
         raise ValueError(f"{size >> 20} MB: more than {MAX_BYTES >> 20} MB, cut it into parts")
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         tokens, line_number = header_tokens(file)
         names, parents, offsets, channels, end_sites = Hierarchy(tokens).parse()
         frames, frame_time, line_number = frame_lines(file, line_number)
@@ -93,6 +94,17 @@ def read_bvh(path, position_channels="auto"):
         values = read_values(file, frames, count, line_number)
     positions, rotations = _local_motion(values, offsets, channels, parents, position_channels)
     return Bvh(names, parents, offsets, end_sites, _rate(frame_time), positions, rotations)
+
+
+def _opened(path):
+    """The file; one with the line ends of old Macs (CR alone) with LF in their place, in memory."""
+    file = open(path, "rb")  # noqa: SIM115  # the caller closes it
+    start = file.read(FEW)
+    file.seek(0)
+    if b"\n" in start or b"\r" not in start:
+        return file
+    with file:
+        return io.BytesIO(file.read().replace(b"\r", b"\n"))
 
 
 def _rate(frame_time):

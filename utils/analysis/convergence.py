@@ -71,7 +71,8 @@ def progress(curves, fid_at, top3_at):
         reached = int(steps[np.argmax(there)]) if there.any() else None
         result[f"best_{key}"], result[f"best_{key}_step"] = float(values[best]), int(steps[best])
         result[f"steps_to_{key}"] = reached
-        result[f"seconds_to_{key}"] = None if reached is None or pace is None else reached * pace
+        if reached is None or pace is not None:
+            result[f"seconds_to_{key}"] = None if reached is None else reached * pace
         result["evaluations"] = len(steps)
     return result
 

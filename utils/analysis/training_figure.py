@@ -16,10 +16,10 @@ COLUMNS = {  # of the table: title, key, digits
 
 
 def cell(runs, key, digits):
-    """Mean and range over seeds; where some runs never reached it, how many did."""
+    """Mean and range over seeds; where some runs never reached it, how many did; "-" where it is unknown."""
     values = [one[key] for one in runs if one.get(key) is not None]
     if not values:
-        return "never" if any(key in one for one in runs) else "-"
+        return "never" if all(key in one for one in runs) else "-"
     text = f"{np.mean(values):.{digits}f}"
     if max(values) > min(values):
         text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -95,7 +95,7 @@ def _lines(text):
     if not lines:
         raise BadInput("Write what the person does.")
     if len(lines) > STORY_LINES:
-        raise BadInput(f"The text has {len(lines)} lines, {STORY_LINES} are the most.")
+        raise BadInput(f"The text has {len(lines)} lines, {STORY_LINES} are the most: leave some out.")
     return lines
 
 

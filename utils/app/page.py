@@ -141,7 +141,9 @@ def ask_for_change(gr):
         bar = gr.HTML("", elem_id="timeline", js_on_load=page_script("timeline"))
         with gr.Row():
             other["sections"] = gr.Textbox(
-                label="Section", info="Drag over the time line: frames a,b", elem_id="stretch"
+                label="Section",
+                info="Drag over the time line, or write frames or fractions: 40,80 or 0.3,0.6",
+                elem_id="stretch",
             )
             other["which"] = gr.Number(1, label="Variation", info="The one to change", precision=0)
         other["prompt"] = gr.Textbox(label="What should it be?", max_lines=1, elem_id="change")

@@ -21,6 +21,7 @@ from utils.cli import count, number
 from utils.config import flag
 from utils.data.clips import SPLITS
 from utils.data.dataset_writer import RawClip
+from utils.data.validation import UPRIGHT, head_above
 from utils.errors import BadInput
 from utils.plain import composed, parse_json, read_utf8
 
@@ -199,6 +200,14 @@ def drop_short(kept, min_frames, skipped):
         else:
             skipped.add(f"shorter than {min_frames} feature rows", name)
     return long
+
+
+def warn_of_lying(kept, where):
+    """Print a line where heads are not above roots, most likely for want of --up z."""
+    rises = [joints[:, SMPL22.head, 1] - joints[:, 0, 1] for joints in map(load_converted, kept.values())]
+    above = float(np.concatenate(rises).mean()) if rises else UPRIGHT + 1
+    if not above > UPRIGHT:
+        print(f"{where}: warning: head above the root {head_above(above)}")
 
 
 def clip_name(name):

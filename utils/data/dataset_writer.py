@@ -152,6 +152,8 @@ class SetWriter:
             return "a caption is empty or contains # or a line break"
         if any(end for _, end in clip.sections) and len(clip.joints) - 1 > MAX_ROWS:
             return f"longer than {MAX_ROWS} rows, with captions of sections"
+        if not all(clip.tokens) and len(clip.tokens) == len(clip.captions):
+            return "a caption has no words, emoji alone perhaps: write what the person does"
         if len(clip.tokens) != len(clip.captions) or not all(map(are_tokens, clip.tokens)):
             return "tokens are not word/POS, a list for each caption"
         return None

@@ -203,9 +203,14 @@ def _check_statistics(spec, root, train, findings):
     height = float(true_mean[3]) * spec.skeleton.unit_m
     findings.add(OK if HEIGHT[0] < height < HEIGHT[1] else WARN, "mean height of the root", f"{height:.2f} m")
     above = float(true_mean[3 * spec.skeleton.head + 2]) * spec.skeleton.unit_m - height
-    lying = "" if above > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
-    findings.add(WARN if lying else OK, "head above the root", f"{above:.2f} m{lying}")
+    findings.add(OK if above > UPRIGHT else WARN, "head above the root", head_above(above))
     _check_toes(spec.skeleton, true_mean, findings)
+
+
+def head_above(metres):
+    """What to say of the mean height of the head above the root."""
+    lying = "" if metres > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
+    return f"{metres:.2f} m{lying}"
 
 
 def _check_toes(skeleton, mean, findings):

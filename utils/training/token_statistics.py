@@ -9,10 +9,11 @@ from models.AE import STRIDE
 from models.masking import lengths_to_mask
 from utils import distributed
 from utils.data.batches import collate, shared_loader
+from utils.errors import BadInput
 
 
 def measure_targets(ae, train_set, loading, device):
-    """Mean and standard deviation [target_dim] of all training tokens."""
+    """Mean and standard deviation [target_dim] of all training tokens. BadInput where there is only one."""
     sums = torch.zeros(3, ae.target_dim, dtype=torch.float64)  # on the host: not every device has float64
     steps = tqdm(shared_loader(train_set, loading, device), desc="measuring tokens", unit="it", leave=False)
     for batch in chain.from_iterable(steps):
@@ -21,6 +22,11 @@ def measure_targets(ae, train_set, loading, device):
         powers = inside, targets * inside, targets.square() * inside
         sums += torch.stack([x.sum(dim=(0, 1)).expand(ae.target_dim) for x in powers])
     n, first, second = distributed.all_reduce_sum(sums)
+    if n[0] < 2:
+        raise BadInput(
+            "the training set is one token (four frames), which has no deviation: "
+            "add clips, or pass --raw_targets"
+        )
     variance = (second - first.square() / n) / (n - 1)
     return (first / n).float(), variance.clamp(min=0).sqrt().float()
 

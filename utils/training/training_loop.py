@@ -35,15 +35,8 @@ from utils.randomness import reseed
 from utils.runs import FORMAT, save_state
 from utils.safe_load import State, load_state
 from utils.training.monitoring import Meter, Watch
+from utils.training.resuming import read_back, refuse_other_settings
 from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step, parameters_of
-
-# Settings that a resumed run may change: nothing learned so far depends on them.
-MAY_CHANGE = {
-    *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
-    *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
-    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay", "schedule", "clip_norm"),  # from now on
-    *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
-}
 
 
 @dataclass
@@ -258,6 +251,7 @@ class TrainingLoop:
 
     def _restore(self):
         latest, state = self.run.latest, read_back(self.run)
+        asked = self.constants.get("config", {})
         checked = State(state, latest)
         if "format" not in state:
             raise BadInput(
@@ -267,7 +261,7 @@ class TrainingLoop:
         missing = [name for name in self.parts if name not in state]
         if missing:
             raise BadInput(f"{latest} cannot be continued: it has no {', '.join(missing)}")
-        self._compare(checked.part("config").fields)
+        refuse_other_settings(self.run, asked, checked.part("config").fields)
         counts = {key: checked.whole(key, 0, 10**12, 0) for key in ("ep", "total_it", "batch")}
         best = self._kept_best(checked)
         place = Progress(**counts, best=best, seconds=checked.number("seconds", 0.0))
@@ -291,28 +285,17 @@ class TrainingLoop:
     def _kept_best(self, latest):
         """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
         states, file = [latest], self.run.model / self.best.file
+        asked = self.constants.get("config", {})
         if file.is_file():
             kept = State(load_state(file), file)
             with contextlib.suppress(BadInput):  # what another run left there is not this run's best
-                self._compare(kept.part("config").fields)
+                refuse_other_settings(self.run, asked, kept.part("config").fields)
                 states.append(kept)
         best = None
         for kept in (state.numbers("best") or {} for state in states):
             if kept.get(self.best.metric) is not None and self.best.better(kept, best):
                 best = kept
         return best
-
-    def _compare(self, stored):
-        """The config asked for against the stored one; BadInput names the first difference that matters."""
-        for key, asked in self.constants.get("config", {}).items():
-            before = stored.get(key)
-            if isinstance(asked, dict) and isinstance(before, dict):  # an autoencoder: its weights count
-                asked, before = asked.get("sha256"), before.get("sha256")
-            if key not in MAY_CHANGE and key in stored and before != asked:
-                raise BadInput(
-                    f"{self.run.latest} was trained with {key} {before}, not {asked}: continue it with the "
-                    f"flags of its opt.json, or remove {self.run.root} to train anew"
-                )
 
     def _apply_rates(self):
         """--lr and --weight_decay hold from here on, whatever the run was begun with."""
@@ -322,22 +305,6 @@ class TrainingLoop:
         for group, rate in zip(scheduler.optimizer.param_groups, rates):
             group |= {"initial_lr": lr, "lr": rate, "weight_decay": self.training.weight_decay}
         scheduler._last_lr = rates
-
-
-def read_back(run):
-    """latest.tar, every byte checked. Where it is damaged, the one before is offered if that is whole."""
-    if not run.latest.is_file():
-        raise BadInput(f"--is_continue: there is no {run.latest} to go on from: train without the flag first")
-    try:
-        return load_state(run.latest)
-    except BadInput as error:
-        trouble = error
-    try:
-        step = load_state(run.previous)["total_it"]
-    except (BadInput, KeyError):
-        raise BadInput(f"{trouble}; there is no whole {run.previous.name} either: train anew") from None
-    remedy = f"cp {run.previous} {run.latest}"
-    raise BadInput(f"{trouble}; the save before it is whole (step {step}): {remedy}") from None
 
 
 def raise_bad_input(reason):

@@ -1,0 +1,60 @@
+"""What a resumed training goes on from, and what it may not change."""
+
+from utils.errors import BadInput
+from utils.safe_load import AGAIN, load_state
+
+# Settings that a resumed run may change: nothing learned so far depends on them.
+MAY_CHANGE = {
+    *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
+    *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
+    *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay", "schedule", "clip_norm"),  # from now on
+    *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
+}
+
+CHECKPOINTS = {"latest.tar": "latest", "net_best_fid.tar": "best"}  # files as values of --checkpoint
+
+UNUSED = {"-Softmax-": "diffmlps_batch_mul", "-DDPM-": "teacher_steps"}  # settings without effect on a head
+
+
+def refuse_other_settings(run, asked, stored):
+    """BadInput names the first setting asked for that differs from the stored one and matters."""
+    unused = {key for head, key in UNUSED.items() if head in str(stored.get("model"))}
+    for key, value in asked.items():
+        before = stored.get(key)
+        if key in MAY_CHANGE | unused or key not in stored:
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):  # trained weights that the run depends on
+            if before.get("sha256") != value.get("sha256"):
+                raise BadInput(_other_weights(run, key, before, value))
+        elif before != value:
+            raise BadInput(
+                f"{run.latest} was trained with {key} {before}, not {value}: continue it with the "
+                f"flags of its opt.json, or remove {run.root} to train anew"
+            )
+
+
+def _other_weights(run, key, before, now):
+    """The line, with its remedy, on an autoencoder or a teacher that is not the one the run began with."""
+    file, remedy = before.get("file"), f"bring that {key} back"
+    if file != now.get("file") and file in CHECKPOINTS:
+        remedy = f"pass --checkpoint {CHECKPOINTS[file]}"
+    anew = "train a new run under another --name" if key == "autoencoder" else f"remove {run.root}"
+    own = f"{key} {before.get('name')} ({file}" + (f", step {before['step']})" if "step" in before else ")")
+    begun = f"needs the {own} with which it was begun"
+    return f"{run.latest} {begun}, these are other weights: {remedy}, or {anew}"
+
+
+def read_back(run):
+    """latest.tar, every byte checked. Where it is damaged, the one before is offered if that is whole."""
+    if not run.latest.is_file():
+        raise BadInput(f"--is_continue: there is no {run.latest} to go on from: train without the flag first")
+    try:
+        return load_state(run.latest)
+    except BadInput as error:
+        trouble = str(error).removesuffix(AGAIN)
+    try:
+        step = load_state(run.previous)["total_it"]
+    except (BadInput, KeyError):
+        raise BadInput(f"{trouble}; there is no whole {run.previous.name} either: train anew") from None
+    remedy = f"cp {run.previous} {run.latest}"
+    raise BadInput(f"{trouble}; the save before it is whole (step {step}): {remedy}") from None
