@@ -136,7 +136,7 @@ pauses wait waits
 
 
 def _is_adverb(before, after):
-    """Is "right" no side, judged by the word before and those after it?
+    """Is "right" no side, judged by the word before and the two after it?
 
     It is none in "right now", "right away", "all right"; nor, at the start of a caption and after a verb
     without a direction, before "after", "there", ... ("stops right there"). After any other word it is a side
@@ -147,55 +147,18 @@ def _is_adverb(before, after):
     return before in ("", *_REST.split()) and bool(_AT_ONCE.match(after))
 
 
-_LEAVING = re.compile(r"left (the|this|that) (room|house|building|stage|scene|area|place)\b")
-_POINTERS = "the a an his her their its my your to on from by at of"
-_COUNTED = "his her their its my your two three four five six seven few several some many"
-_PAIR = re.compile(r"(lefts|rights) (and|or) (lefts|rights)\b")
-_HOURS = "one two three four five six seven eight nine ten eleven twelve"
-_HOUR = f"(1[0-2]|[1-9]|{_HOURS.replace(' ', '|')})"
-_CLOCK = re.compile(rf"{_HOUR}( (to|and|or) {_HOUR})? o\W? ?clock\b")
-
-
-def _is_no_side(before, text):
-    """Is the "left" or "right" with which `text` begins an adverb, or a form of "leave"?"""
-    word, _, after = text.partition(" ")
-    if word == "right":
-        return _is_adverb(before, after)
-    if text == "left":
-        return before in ("has", "have", "had")
-    return word == "left" and before not in _POINTERS.split() and bool(_LEAVING.match(text))
-
-
-def _are_sides(before, text):
-    """Is the "lefts" or "rights" after the words `before` a noun? Others mean "lifts", or are verbs."""
-    pair = _PAIR.match(text) or _PAIR.fullmatch(" ".join([*before[-2:], text.partition(" ")[0]]))
-    return before[-1] in _COUNTED.split() or bool(pair)
-
-
-def _mirrored_hour(hour):
-    """One <-> eleven and so on, as a word or in digits."""
-    hours = _HOURS.split()
-    return hours[10 - hours.index(hour)] if hour in hours else str(12 - int(hour) % 12)
-
-
 def _mirrored_words(words):
-    """left <-> right, clockwise <-> counterclockwise; "" for the "counter" of "counter clockwise"; the
-    hours of a direction ("at 3 o'clock").
-    """
+    """left <-> right, clockwise <-> counterclockwise; "" for the "counter" of "counter clockwise"."""
     plain = ["", *(word.lower() for word in words), "", ""]
     mirrored = []
     for i, word in enumerate(words, start=1):
-        other, rest = _SIDES.get(plain[i], word), " ".join(plain[i : i + 6]).rstrip()
+        other = _SIDES.get(plain[i], word)
         if plain[i] in ("counter", "anti") and plain[i + 1] == "clockwise":
             other = ""
         elif plain[i] == "clockwise" and plain[i - 1] in ("counter", "anti"):
             word, other = words[i - 2], "clockwise"  # capitals as in the word that falls away
-        elif _is_no_side(plain[i - 1], rest):
+        elif plain[i] == "right" and _is_adverb(plain[i - 1], f"{plain[i + 1]} {plain[i + 2]}"):
             other = word
-        elif plain[i] in ("lefts", "rights") and _are_sides(plain[:i], rest):
-            other = "rights" if plain[i] == "lefts" else "lefts"
-        elif _CLOCK.match(rest):
-            other = _mirrored_hour(plain[i])
         if other is not word and word.isupper() and len(word) > 1:
             other = other.upper()
         elif other is not word and word[0].isupper():
