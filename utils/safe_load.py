@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from utils.errors import BadInput
-from utils.runs import CONSTANT
 from utils.plain import is_number
+from utils.runs import CONSTANT
 
 
 class _NumberType:
