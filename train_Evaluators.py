@@ -29,7 +29,7 @@ from utils.evaluation.evaluator_training import (
 )
 from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
-from utils.flags import common_flags, optimizer_flags, parse_training
+from utils.flags import common_flags, optimizer_flags
 from utils.randomness import reseed
 from utils.runs import Run, save_state
 from utils.safe_load import load_state
@@ -154,7 +154,7 @@ def test(model, loop, test_set, device):
 
 
 def main(argv=None):
-    args = parse_training(flags(), argv)
+    args = flags().parse_args(argv)
     distributed.refuse_several("train_Evaluators.py")  # a batch's clips are each other's negatives
     if args.grad_accum > 1:
         raise BadInput("--grad_accum: an evaluator learns from whole batches; leave it at 1")

@@ -15,7 +15,7 @@ from utils.cli import Parser, run, start
 from utils.config import LoaderConfig, MachineConfig, RunConfig, TrainingConfig, as_plain, from_flags
 from utils.data.clips import Clip, load_clips
 from utils.datasets import Normalizer, TextMotionSet, find_dataset
-from utils.flags import common_flags, optimizer_flags, parse_training, weights_flags
+from utils.flags import common_flags, optimizer_flags, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.text_embeddings import embed_captions
@@ -71,7 +71,7 @@ def validate(estimator, text, lengths, min_tokens):
 
 
 def main(argv=None):
-    args = parse_training(flags(), argv)
+    args = flags().parse_args(argv)
     run_config = from_flags(RunConfig, args, name="length_estimator")
     machine = from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)

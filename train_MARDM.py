@@ -30,7 +30,7 @@ from utils.data.batches import shared_loader
 from utils.datasets import find_dataset
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, parse_training, refuse_ignored, speed_up, weights_flags
+from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.text_embeddings import captioned_sets
@@ -69,11 +69,10 @@ def flags():
 
 def parse(argv):
     """The flags; BadInput for one of another head, or one on words where the text is pooled."""
-    args = parse_training(flags(), argv)
+    args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
     used = {
         "ddpm_steps": "-DDPM-" in args.model,
-        "diffmlps_batch_mul": "-Softmax-" not in args.model,
         "softmax_coordinates": "-Softmax-" in args.model,
         "text_refiner": args.text_tokens == "on",
         "pooled_drop_prob": args.text_tokens == "on",

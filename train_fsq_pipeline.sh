@@ -99,20 +99,6 @@ if [ -n "$chosen_model" ]; then MODEL=$chosen_model NAME=${chosen_model//-/_}; f
 AE_FLAGS+=(${ae_epochs[@]+"${ae_epochs[@]}"})
 MARDM_FLAGS+=(${epochs[@]+"${epochs[@]}"})
 
-# without FLAG WORDS...: the words in $kept, without a flag and its value
-without() {
-    local flag=$1
-    kept=()
-    while shift && [ $# -gt 0 ]; do
-        if [ "$1" = "$flag" ]; then shift; else kept+=("$1"); fi
-    done
-}
-
-case "$MODEL" in # flags that a head does not use are refused
-    *-Softmax-*) without --diffmlps_batch_mul "${MARDM_FLAGS[@]}" && MARDM_FLAGS=("${kept[@]}") ;;
-    *-DDPM-*) without --teacher_steps "${DISTILL_FLAGS[@]}" && DISTILL_FLAGS=("${kept[@]}") ;;
-esac
-
 case "$DATASET" in t2m | kit) setup_lists=(requirements.txt requirements-clip.txt) ;; esac
 source scripts/setup.sh
 source scripts/steps.sh "${options[@]+"${options[@]}"}"

@@ -322,8 +322,6 @@ def test_a_ddpm_head_has_no_flow_map(monkeypatch, capsys):
     monkeypatch.setattr(distill_MARDM, "load_generator", lambda *_: head)
     assert call(distill_MARDM.main, "--name MARDM --device cpu --objective flow_map") == 2
     assert "MARDM-DDPM-XS has no velocity" in capsys.readouterr().err
-    assert call(distill_MARDM.main, "--name MARDM --device cpu --teacher_steps 4") == 2
-    assert "--teacher_steps has no effect on MARDM-DDPM-XS: leave it out" in capsys.readouterr().err
 
 
 def test_what_a_student_cannot_learn_from_or_be_judged_by_is_refused_at_once(world, monkeypatch, capsys):

@@ -162,17 +162,6 @@ BAD_INPUT = {
         f"{TRAIN_MARDM} --name new --ddpm_steps 9",
         "--ddpm_steps has no effect on",
     ),
-    "milestones of a cosine": (
-        train_MARDM.main,
-        f"{TRAIN_MARDM} --name new --schedule cosine --milestones 3",
-        "--milestones has no effect on --schedule cosine: leave it out",
-    ),
-    "decay of a cosine": (train_AE.main, "--name new --lr_decay 0.3", "--lr_decay has no effect on"),
-    "noise of a head without": (
-        train_MARDM.main,
-        f"{TRAIN_MARDM.replace('SiT', 'Softmax')} --name new --diffmlps_batch_mul 2",
-        "--diffmlps_batch_mul has no effect on",
-    ),
     "layers of no words": (
         train_MARDM.main,
         f"{TRAIN_MARDM} --name new --text_refiner 3",

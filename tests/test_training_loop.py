@@ -342,12 +342,6 @@ def test_weights_of_other_sizes_are_named_in_one_line_with_a_remedy():
         load_into(net, {"weight": net.weight, "b": net.bias}, "x.tar", "pass --model")
 
 
-def test_what_a_head_does_not_use_may_change(tmp_path):
-    config = {"model": "FSQ-MARDM-Softmax-XS", "diffmlps_batch_mul": 2}
-    Rehearsal(tmp_path, constants={"config": config}, max_iters=2).train()
-    Rehearsal(tmp_path, constants={"config": config | {"diffmlps_batch_mul": 4}}, is_continue=True)
-
-
 def test_a_run_whose_autoencoder_was_trained_on_gets_a_remedy_that_helps(tmp_path):
     own = {"name": "AE", "file": "latest.tar", "step": 7, "sha256": "a"}
     Rehearsal(tmp_path, constants={"config": {"autoencoder": own}}, max_iters=2).train()

@@ -184,7 +184,7 @@ class GeneratorConfig:
     text_dim: int
     model: str = flag(f"KIND-HEAD-SIZE, one of {', '.join(MARDM_models)}", "MARDM-SiT-XL")
     diffmlps_batch_mul: int = flag(
-        "noise draws per hidden token and step", GeneratorOptions.diffmlps_batch_mul, type=count(1, 64)
+        "noise draws of a diffusion head per hidden token", GeneratorOptions.diffmlps_batch_mul, type=count(1, 64)
     )
     ddpm_steps: int = flag(
         "steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling",
@@ -264,7 +264,7 @@ class TrainingConfig:
     weight_decay: float = flag("weight decay of AdamW", 0.0, type=number(float, 0, 10))
     warm_up_iter: int = flag("warm-up steps to the full learning rate", 2000, type=count())
     milestones: tuple[int, ...] = flag(
-        "steps at which the learning rate is multiplied by lr_decay", (), type=count(), nargs="*"
+        "steps at which --schedule milestones multiplies the rate by lr_decay", (), type=count(), nargs="*"
     )
     lr_decay: float = flag("factor at each milestone", 0.1, type=SHARE)
     schedule: str = flag(

@@ -38,21 +38,11 @@ def common_flags(parser, run_name=None):
 def refuse_ignored(args, config, names, chosen):
     """BadInput for a flag that the user set although what was chosen does not use it.
 
-    names: the unused flags, attributes of `config`, which has the defaults; chosen: for the message.
+    names: the unused flags, fields of the class `config`, which has the defaults; chosen: for the message.
     """
     for name in names:
         if not np.array_equal(getattr(args, name), getattr(config, name)):  # lists here, tuples there
             raise BadInput(f"--{name} has no effect on {chosen}: leave it out")
-
-
-def parse_training(parser, argv):
-    """The flags of a training; BadInput for those of milestones beside a cosine."""
-    args = parser.parse_args(argv)
-    if args.schedule == "cosine":
-        names = ("milestones", "lr_decay")
-        defaults = argparse.Namespace(**{name: parser.get_default(name) for name in names})
-        refuse_ignored(args, defaults, names, "--schedule cosine")
-    return args
 
 
 def weights_flags(parser, *only, **defaults):

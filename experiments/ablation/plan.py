@@ -192,9 +192,8 @@ class Plan:
         run, steps = run or run_of(arm, seeds), self.size.steps
         settings = f"--batch_size {self.size.batch} --max_iters {steps} --warm_up_iter 100 --lr_decay 0.3 "
         settings += f"--milestones {steps * 2 // 3} {steps * 9 // 10} --seed {seeds[1]} --ema_decay 0.999 "
-        settings += "--dropout 0.1 --log_every 10 --need_evaluation "
+        settings += "--dropout 0.1 --diffmlps_batch_mul 2 --log_every 10 --need_evaluation "
         settings += f"--eval_every {self.size.eval_every}"
-        settings += "" if "-Softmax-" in ARMS[arm][0] else " --diffmlps_batch_mul 2"
         flags = *ARMS[arm][2], *settings.split(), *flags
         command = ("train_MARDM.py", *self.named(arm, run, seeds[0]), *flags)
         needs = f"{ARMS[arm][1]}_{seeds[0]}/train"

@@ -13,15 +13,12 @@ MAY_CHANGE = {
 
 CHECKPOINTS = {"latest.tar": "latest", "net_best_fid.tar": "best"}  # files as values of --checkpoint
 
-UNUSED = {"-Softmax-": "diffmlps_batch_mul", "-DDPM-": "teacher_steps"}  # settings without effect on a head
-
 
 def refuse_other_settings(run, asked, stored):
     """BadInput names the first setting asked for that differs from the stored one and matters."""
-    unused = {key for head, key in UNUSED.items() if head in str(stored.get("model"))}
     for key, value in asked.items():
         before = stored.get(key)
-        if key in MAY_CHANGE | unused or key not in stored:
+        if key in MAY_CHANGE or key not in stored:
             continue
         if isinstance(value, dict) and isinstance(before, dict):  # trained weights that the run depends on
             if before.get("sha256") != value.get("sha256"):
