@@ -115,7 +115,7 @@ def test_loading_is_strict(home, classes, change):
     write(home, "t2m", "AE", "latest.tar", ae=weights)
     found = {"missing": f"it lacks {name}", "surplus": "it has besides encoder.model.9.weight"}
     found = found.get(change, f"{name} has the sizes .*, not ")
-    with pytest.raises(BadInput, match=f"latest.tar does not fit the model: {found}.*: pass the --ae_model"):
+    with pytest.raises(BadInput, match=f"latest.tar does not fit the model: {found}.*: pass the model that"):
         load_ae(flags(home), CPU)
 
 

@@ -72,7 +72,7 @@ def _open_ae(state, source, device, model):
     stored = config.text("model")
     weights = state.weights("ae", "an autoencoder")
     model = model or stored or "AE_Model"
-    check_name(model, AE_models, "--ae_model")
+    check_name(model, AE_models, "autoencoder")
     if stored not in (None, model):
         raise BadInput(f"{path} holds a {stored}, not a {model}: leave its flag out, or name another run")
     spec = _spec(source, config)
@@ -84,7 +84,7 @@ def _open_ae(state, source, device, model):
         fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= MOST_LEVELS),
         codebook_size=config.whole("codebook_size", 2, 10**6),
     )
-    load_into(ae, weights, path, *() if stored else ("pass the --ae_model that it holds",))
+    load_into(ae, weights, path, *() if stored else ("pass the model that it holds",))
     print(f"autoencoder: {model} from {path}")
     return TrainedAutoencoder(
         ae=ae.to(device).eval().requires_grad_(False),

@@ -22,7 +22,7 @@ TRANSITION = 8  # frames around a join that are drawn anew
 
 
 def draw_stories(pipeline, texts, sampling, repeats, transition):
-    """One motion of all prompts for each repeat -> as `independent.draw_each`. transition: tokens."""
+    """One motion of all prompts for each repeat -> as `single_motions.draw_each`. transition: tokens."""
     parts = [{"prompt": p, "frames": STRIDE * int(n)} for p, n in zip(texts.prompts, texts.m_lens)]
     for r in range(repeats):
         rows, one = draw_story(pipeline, texts.rows, texts.m_lens, sampling, transition, r)
