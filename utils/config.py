@@ -184,9 +184,7 @@ class GeneratorConfig:
     text_dim: int
     model: str = flag(f"KIND-HEAD-SIZE, one of {', '.join(MARDM_models)}", "MARDM-SiT-XL")
     diffmlps_batch_mul: int = flag(
-        "noise draws of a diffusion head per hidden token",
-        GeneratorOptions.diffmlps_batch_mul,
-        type=count(1, 64),
+        "noise draws per token of a diffusion head", GeneratorOptions.diffmlps_batch_mul, type=count(1, 64)
     )
     ddpm_steps: int = flag(
         "steps of a DDPM head's diffusion; more than 50 are respaced to 50 for sampling",
