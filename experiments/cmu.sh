@@ -53,6 +53,12 @@ both_heads() {
     evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
 }
 
+# last_weights: the generator $run, not by the weights that FID on val chose
+last_weights() {
+    evaluate latest_val --checkpoint latest --split val --sampler midpoint --repeat_times 4
+    evaluate latest_test --checkpoint latest --sampler midpoint --repeat_times 5
+}
+
 # three_seeds NAME FLAGS...: generators of 1,500 steps, the test split by the teacher at each guidance.
 # Rules, set before the runs: guidance by the FID of seed 1 on val, for each arm; a difference counts where its 95%
 # interval over the paired seeds (Student's t) leaves 0 out.
@@ -114,9 +120,13 @@ three_seeds finer --text_tokens off # the test split at 4 of seed 1 alone
 # tenth more; of two that pass, the one with the lower FID.
 autoencoder FSQ_AE_High_long FSQ-MARDM --max_iters 18000
 both_heads longer_ae_8000 XS 8000 --text_tokens off
+guidance # added after these, as the last weights: 2.5 is best
+last_weights
 autoencoder FSQ_AE_Model_long FSQ-MARDM --fsq_levels 8 8 8 8 8 8 8 8 --max_iters 18000
 both_heads longer_finer_8000 XS 8000 --text_tokens off
-# So it was not: FID on val .085 and .079 (released .076). A longer trained autoencoder, and a worse generator? Three seeds of
-# 1,500 steps beside tokens_off, by the rules above
+guidance # added after these, as the last weights: 2.5 is best
+last_weights
+# So it was not: FID on val .085 and .079 (released .076), by weights of steps 2,920 and 2,190. Three seeds of 1,500 steps
+# beside tokens_off, by the rules above
 ae=FSQ_AE_High_long model=FSQ_AE_High family=FSQ-MARDM after=()
 three_seeds longer_ae --text_tokens off
