@@ -53,7 +53,8 @@ both_heads() {
     evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
 }
 
-# last_weights: the generator $run, not by the weights that FID on val chose
+# last_weights: the generator $run, not by the weights that FID on val chose. Their one-step heads were distilled by hand,
+# after its folder onestep/ was removed: the commands of both_heads with --checkpoint latest
 last_weights() {
     evaluate latest_val --checkpoint latest --split val --sampler midpoint --repeat_times 4
     evaluate latest_test --checkpoint latest --sampler midpoint --repeat_times 5
