@@ -146,15 +146,5 @@ last_one_step
 # beside tokens_off, by the rules above
 ae=FSQ_AE_High_long model=FSQ_AE_High family=FSQ-MARDM after=()
 three_seeds longer_ae --text_tokens off
-# By its last weights the finer grid kept the rule. Added after these, with its rules before its runs: do generators trained
-# twice as long, 16,000 steps, do better? By the last weights alone, on val, four repeats. Released is what keeps the rule
-# above, of two the one with the lower FID by one evaluation, if of the twenty prompts of cmu_own_prompts.txt, two drawings
-# each, judged blind beside the released weights, no fewer show their prompt
-ae=FSQ_AE_High model=FSQ_AE_High family=FSQ-MARDM after=()
-generator pooled_16000 XS 16000 --text_tokens off
-last_weights
-last_one_step
-ae=FSQ_AE_Model_long model=FSQ_AE_Model family=FSQ-MARDM after=()
-generator longer_finer_16000 XS 16000 --text_tokens off
-last_weights
-last_one_step
+# By its last weights the finer grid kept the rule, seen after the others. To be released if of the twenty prompts of
+# cmu_own_prompts.txt, two drawings each, judged blind beside the released weights, no fewer show their prompt
