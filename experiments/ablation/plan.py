@@ -61,11 +61,10 @@ SIZES = {
     "reduced": Size(codes=(9, 14, 16), widths=(64,), generator_seeds=(11,)),
     "small": Size(
         codes=(9, 14),
-        widths=(),
+        widths=(32,),
         seeds=(1, 2, 3),
         generator_seeds=(11,),
         sets=("BandaiNamco",),
-        arms=("continuous", "narrow", "fsq", "finer", "vq", "softmax"),
         ae_width=96,
         ae_steps=3000,
         steps=2400,
