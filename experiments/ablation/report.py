@@ -2,6 +2,7 @@
 
 python -m experiments.ablation.report --size small --out results/ablation --comparison fsq_ae_comparison.md
 python -m experiments.ablation.report --report results/ablation.json
+python -m experiments.ablation.report --report results/ablation.json --again checkpoints/ablation_small
 """
 
 import json
@@ -38,6 +39,9 @@ def flags():
     parser.add_argument("--size", choices=SIZES, default="reduced", help="[%(default)s]")
     parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
     parser.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
+    parser.add_argument(
+        "--again", type=Path, help="folder of runs repeated on another machine, to be added to --report"
+    )
     parser.add_argument("--out", type=Path, help="files to write, without suffix [report, in --folder]")
     parser.add_argument("--summary", type=Path, help="markdown that opens the page [none]")
     parser.add_argument("--comparison", type=Path, help="file for the table of autoencoders [none]")
@@ -51,13 +55,14 @@ def main(argv=None):
     if args.report:
         record = read(args.report)
     else:
-        sets = [collect(Plan(args.size, name, folder)) for name in SIZES[args.size].sets]
-        if not any(one["runs"] for one in sets):
-            raise BadInput(
-                f"{folder} holds no evaluated run of size {args.size}: see run.sh beside this program"
-            )
-        record = {"size": args.size, "machine": machine(), "date": time.strftime("%Y-%m-%d"), "sets": sets}
-        record["summary"] = args.summary.read_text(encoding="utf-8") if args.summary else ""
+        record = made_on_this_machine() | {"size": args.size, "sets": found(args.size, folder), "summary": ""}
+    if args.again:
+        again = found(record["size"], args.again)
+        record["sets"] = [one for one in record["sets"] if "machine" not in one]
+        record["sets"] += [one | made_on_this_machine() for one in again]
+    if args.summary:
+        record["summary"] = args.summary.read_text(encoding="utf-8")
+    if args.again or args.summary or not args.report:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
     write_text(out.with_name(out.name + ".md"), page(record, out))
@@ -67,6 +72,18 @@ def main(argv=None):
         write_text(args.comparison, comparison(record["sets"][0], width, out.name))
     for one in hypotheses(record["sets"][0]):
         print(f"{one['name']}: {one['verdict']}")
+
+
+def made_on_this_machine():
+    return {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
+
+
+def found(size, folder):
+    """What was evaluated in the runs of `folder`, for each data set of the size."""
+    sets = [collect(Plan(size, name, folder)) for name in SIZES[size].sets]
+    if not any(one["runs"] for one in sets):
+        raise BadInput(f"{folder} holds no evaluated run of size {size}: see run.sh beside this program")
+    return sets
 
 
 def read(path):
@@ -93,15 +110,28 @@ def page(record, out):
         READING,
     ]
     for one in record["sets"]:
-        found = hypotheses(one) if one is record["sets"][0] else hypotheses(one)[:1] + hypotheses(one)[-1:]
-        parts += [f"### {one['dataset']}", verdict_table(found)]
-        parts += [f"{title}\n\n![{title}]({path.name})" for title, path in draw_all(one, out).items()]
+        answered = hypotheses(one) if one is record["sets"][0] else tested(hypotheses(one))
+        parts += [f"### {heading(one)}", verdict_table(answered)]
+        figures = {} if "machine" in one else draw_all(one, out)
+        parts += [f"{title}\n\n![{title}]({path.name})" for title, path in figures.items()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def verdict_table(found):
+def heading(one):
+    if "machine" not in one:
+        return one["dataset"]
+    return f"{one['dataset']} again, with an evaluator of its own: {one['machine']}, {one['date']}"
+
+
+def tested(hypotheses):
+    """Those of which something was run, with their claims that were."""
+    run = [one | {"claims": [c for c in one["claims"] if c["n"]]} for one in hypotheses]
+    return [one for one in run if one["claims"]]
+
+
+def verdict_table(hypotheses):
     rows = []
-    for one in found:
+    for one in hypotheses:
         for k, c in enumerate(one["claims"]):
             opening = [one["name"], one["text"], f"**{one['verdict']}**"] if k == 0 else [""] * 3
             rows.append([*opening, c["claim"], c["figure"], c["n"], c["power"], c["answer"]])
@@ -117,7 +147,7 @@ def tables(record, stem):
         drawn = [
             record for record in dict.fromkeys(drawn) if record not in ("test", "stories_step", "stories_off")
         ]
-        parts += [f"## {one['dataset']}", "Reconstruction:", measure_table(one, one["variants"])]
+        parts += [f"## {heading(one)}", "Reconstruction:", measure_table(one, one["variants"])]
         for name in drawn:
             parts += [f"Generation, {name}:", measure_table(one, arms, name)]
         rows = [[name, *(number(row.get(key), n) for key, n in COLUMNS.values())]
