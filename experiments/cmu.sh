@@ -85,7 +85,7 @@ autoencoder FSQ_AE_High FSQ-MARDM
 both_heads FSQ_MARDM_SiT_XS XS 8000 --text_tokens on
 both_heads FSQ_MARDM_SiT_S S 3000 --text_tokens on
 # words or the pooled vector alone. Words stay the default unless pooled text has the higher top 1 or, at equal top 1, the
-# lower FID. Best on val: 2.5 for both (.108, .092, .100 and .099, .092, .101)
+# lower FID (it has: the default is pooled now). Best on val: 2.5 for both (.108, .092, .100 and .099, .092, .101)
 three_seeds tokens_on --text_tokens on
 three_seeds tokens_off --text_tokens off
 # added after these: the words without leaving the pooled vector out, and pooled text for 8,000 steps
