@@ -36,7 +36,11 @@ class Skeleton:
 
     def check(self, motion, what="the motion"):
         """Raise ValueError where `motion` is not at least one frame [T,J,3] of finite numbers."""
-        shape = np.shape(motion)
+        try:
+            motion = np.asarray(motion, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{what} is no array of numbers: {error}") from None
+        shape = motion.shape
         if len(shape) != 3 or shape[0] < 1 or shape[1:] != (len(self), 3):
             raise ValueError(f"{what} has shape {shape}: {self.name} needs [frames, {len(self)}, 3]")
         if bad := np.count_nonzero(~np.isfinite(motion)):

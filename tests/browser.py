@@ -95,8 +95,9 @@ class Browser:
         self.js(f"{slider}.value = {frame}, {slider}.dispatchEvent(new Event('input'))")
         self.settle()
 
-    def key(self, key, text=None):
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **({"text": text} if text else {}))
+    def key(self, key, text=None, **more):
+        more |= {"text": text} if text else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
         self.settle()
 

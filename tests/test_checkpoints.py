@@ -138,6 +138,7 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
     [
         ({"checkpoint": "newest"}, "checkpoint is 'newest', not one of best, latest, parent"),
         ({"precision": "fp16"}, "precision is 'fp16', not one of fp32, bf16"),
+        ({"checkpoints_dir": None}, "no checkpoint None/Demo/demo_MARDM/"),
         ({"device": "gpu"}, "device is 'gpu', not one of auto, cpu, cuda"),
         ({"device": None}, "device is None, not one of"),
         ({"sampler_steps": 8}, r"for a DDPM head alone: pass it to generate\(\)"),
@@ -146,7 +147,7 @@ def test_one_length_serves_all_prompts_and_devices_may_be_chosen(pipeline, demo_
 )
 def test_what_cannot_be_loaded_so_gets_one_line_too(demo_weights, given, line):
     with pytest.raises(BadInput, match=line) as refused:
-        load("Demo/demo_MARDM", checkpoints_dir=demo_weights, **given)
+        load("Demo/demo_MARDM", **{"checkpoints_dir": demo_weights} | given)
     assert "\n" not in str(refused.value)
 
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,8 @@ def test_a_failing_plot_does_not_lose_the_motion(tmp_path, monkeypatch, formats)
         (np.full((4, 22, 3), np.nan), "264 NaN or infinite"),
         (joints(0), r"shape \(0, 22, 3\)"),
         (joints()[:, :21], r"smpl22 needs \[frames, 22, 3\]"),
+        (np.full((4, 22, 3), "x"), "no array of numbers"),
+        (torch.zeros(4, 22, 3, requires_grad=True), r"no array of numbers.*detach"),
     ],
 )
 def test_what_is_no_motion_is_written_in_no_format(tmp_path, motion, line):

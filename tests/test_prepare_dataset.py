@@ -171,6 +171,10 @@ def resave(folder, **changes):
         (lambda f: resave(f, joints=np.zeros((10, 21, 3))), "joints of shape"),
         (lambda f: resave(f, joint_names=np.array(SMPL22.joints[::-1])), "joint_names"),
         (lambda f: (f / "captions.jsonl").write_text('{"name": "a"}'), "captions.jsonl:1"),
+        (
+            lambda f: (f / "captions.jsonl").write_text('{"name": "a", "captions": 5}'),
+            "captions.jsonl:1: needs .*'captions': 5",
+        ),
         (lambda f: (f / "captions.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
         (lambda f: (f / "captions.jsonl").write_text(""), "captions.jsonl holds no captions"),
         (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split"),

@@ -202,6 +202,14 @@ def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(tmp_path, motion
     assert not list(tmp_path.iterdir())
 
 
+def test_a_motion_in_millimetres_is_drawn_on_a_floor_of_bounded_size(tmp_path, monkeypatch):
+    """Else its floor would be kilometres of lines, more than the memory holds."""
+    radii, lines = [], rendering._floor_lines
+    monkeypatch.setattr(rendering, "_floor_lines", lambda at, radius: radii.append(radius) or lines(at, 2.5))
+    render_video(tmp_path / "a.mp4", 1000 * on_the_spot(1), panel=SMALL)
+    assert radii == [12]
+
+
 def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = render_video(tmp_path / "a.mp4", on_the_spot(4), panel=SMALL)
     before = path.read_bytes()

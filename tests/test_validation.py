@@ -161,9 +161,12 @@ def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
 
 
 def test_people_who_walk_backwards_show_exchanged_sides(tmp_path, capsys):
-    """Motion from a left-handed program: x the other way, names as they were."""
+    """Motion from a left-handed program: x the other way, names as they were. And one without toes."""
     clips = [walk(SMPL22, seed, 60) for seed in range(3)]
-    for name, sign in ("Right", 1), ("Wrong", -1):
+    for name, sign in ("Right", 1), ("Wrong", -1), ("Toeless", 1):
+        if name == "Toeless":
+            for joints in clips:
+                joints[:, list(SMPL22.feet[1::2])] = joints[:, list(SMPL22.feet[::2])]
         raw = [
             RawClip(f"c{i}", joints * [sign, 1, 1], ("a person walks",), (("walk/VERB",),), split)
             for i, (joints, split) in enumerate(zip(clips, ("train", "val", "test")))
@@ -171,9 +174,12 @@ def test_people_who_walk_backwards_show_exchanged_sides(tmp_path, capsys):
         write_set(raw, 3, SetConfig(name, tmp_path))
         check(tmp_path / name, name)
         out = capsys.readouterr().out
-        level = {"Right": "ok  ", "Wrong": "warn"}[name]
-        assert re.search(rf"{level}  toes ahead of the ankles +-?0\.\d\d m", out)
-    assert "are left and right exchanged?" in out
+        level, asks = {
+            "Right": ("ok  ", "\n"),
+            "Wrong": ("warn", ".*are left and right exchanged"),
+            "Toeless": ("warn", ".*no length"),
+        }[name]
+        assert re.search(rf"{level}  toes ahead of the ankles +-?0\.\d\d m{asks}", out)
 
 
 @pytest.mark.parametrize("metres", [0.01, 0.3048, 1000.0], ids=["cm", "feet", "metres for mm"])

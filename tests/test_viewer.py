@@ -258,6 +258,18 @@ def test_it_plays_and_pauses_by_keyboard_and_button(viewer):
 
 
 @needs_browser
+def test_the_keyboard_turns_the_camera_as_the_pointer_does(viewer):
+    start, at = viewer.canvas(0), clock(viewer)
+    viewer.drag(40, -20)
+    dragged = viewer.canvas(0)
+    viewer.key("r")
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        viewer.key(key, modifiers=8)  # shift
+    assert clock(viewer) == at
+    assert np.array_equal(viewer.canvas(0), dragged) and not np.array_equal(dragged, start)
+
+
+@needs_browser
 def test_the_pointer_turns_and_the_wheel_zooms_all_panels(viewer):
     start = [viewer.canvas(0), viewer.canvas(1)]
     middle = viewer.drag(60, 0)

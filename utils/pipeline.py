@@ -221,7 +221,7 @@ def load(
     source = WeightsConfig(
         name=name,
         dataset_name=dataset_name,
-        checkpoints_dir=checkpoints_dir,
+        checkpoints_dir=str(checkpoints_dir),
         checkpoint=checkpoint,
         precision=precision,
         compile=compile,

@@ -137,7 +137,7 @@ class _Actor:
 
     def _set_floor(self, target):
         """A grid that stays where it is in the world and fades out with the distance from the target."""
-        lines, alpha = _floor_lines(target, radius=max(2.5, 2.2 * self.camera.span))
+        lines, alpha = _floor_lines(target, radius=min(12, max(2.5, 2.2 * self.camera.span)))
         picture, scale = self.camera.project(lines, target)
         visible = (scale > 0).all(axis=1)
         self.floor.set_segments(picture[visible])

@@ -240,9 +240,9 @@ def _describe(row):
         raise ValueError('not a line of the form {"name": ..., "captions": [...]}')
     name = row.get("name") or row.get("file")
     captions = row.get("captions") or row.get("caption") or ()
-    captions = [captions] if isinstance(captions, str) else captions
+    captions = captions if isinstance(captions, (list, tuple)) else [captions]
     if not isinstance(name, str) or not captions or not all(isinstance(text, str) for text in captions):
-        found = ", ".join(repr(key)[:60] for key in list(row)[:10])
+        found = ", ".join(f"{key!r}: {value!r}"[:60] for key, value in list(row.items())[:10])
         raise ValueError(
             f"needs name (or file) and captions (or caption), texts; it has {found or 'nothing'}"
         )

@@ -28,7 +28,8 @@ def load_array(file):
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist") from None
     except Exception as error:  # a header is Python's to parse, and fails in as many ways
-        reason = " ".join(str(error).split())[:200]
+        # of what is no array, text for one, NumPy says that it is pickled, and how to load it unsafely
+        reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
         raise BadInput(f"{file} is not a readable .npy array: {reason}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise BadInput(f"{file} holds no plain numeric array")

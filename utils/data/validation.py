@@ -23,6 +23,7 @@ TEXT_PROBLEMS = ("no text file", "malformed text line", "no usable caption", OUT
 UNUSABLE = 0.05  # a larger share than this is no accident
 HEIGHT = (0.1, 2.0)  # metres, of the root: mean over a set
 UPRIGHT = 0.2  # metres from root to head, upwards: mean over a set
+NO_TOES = 0.005  # metres from ankle to toe, ahead: mean over a set
 MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
 
 
@@ -221,6 +222,9 @@ def _check_toes(skeleton, mean, findings):
     if skeleton.facing[1] != skeleton.hips[0]:
         return
     pairs = zip(skeleton.feet[::2], skeleton.feet[1::2])  # ankle and toe of either side
-    ahead = float(np.mean([mean[3 * toe + 3] - mean[3 * ankle + 3] for ankle, toe in pairs]))
-    wrong = "" if ahead >= 0 else ": is an axis the other way round, or are left and right exchanged?"
-    findings.add(WARN if wrong else OK, "toes ahead of the ankles", f"{ahead * skeleton.unit_m:.2f} m{wrong}")
+    ahead = [mean[3 * toe + 3] - mean[3 * ankle + 3] for ankle, toe in pairs]
+    metres = float(np.mean(ahead)) * skeleton.unit_m
+    wrong = "" if metres > 0 else ": is an axis the other way round, or are left and right exchanged?"
+    if abs(metres) < NO_TOES:
+        wrong = ": have the bones of the toes no length?"
+    findings.add(WARN if wrong else OK, "toes ahead of the ankles", f"{metres:.2f} m{wrong}")

@@ -273,6 +273,10 @@ const KEYS = {
   " ": togglePlay,
   ArrowLeft: () => goTo(Math.ceil(state.frame) - 1),
   ArrowRight: () => goTo(Math.floor(state.frame) + 1),
+  shiftArrowLeft: () => turnView(-20, 0),
+  shiftArrowRight: () => turnView(20, 0),
+  shiftArrowUp: () => turnView(0, -20),
+  shiftArrowDown: () => turnView(0, 20),
   Home: () => goTo(0),
   End: () => goTo(nFrames - 1),
   "<": () => stepSpeed(-1),
@@ -366,7 +370,8 @@ function start() {
   for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
   document.addEventListener("keydown", (event) => {
     const own = ["SELECT", "BUTTON"].includes(event.target.tagName); // they have keys of their own
-    const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const shift = event.shiftKey && event.key.startsWith("Arrow") ? "shift" : "";
+    const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : shift + event.key];
     if (!action || event.ctrlKey || event.metaKey || event.altKey || (own && !/^[a-z]$/i.test(event.key))) return;
     event.preventDefault();
     action();
