@@ -6,6 +6,7 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
+from statistics import fmean
 
 from models.counter_rng import Purpose, sample_keys
 from models.draws import TrainingDraws
@@ -64,6 +65,13 @@ def flags():
     group.add_argument(
         "--eval_every", type=count(1), default=1, help="epochs between evaluations [%(default)s]"
     )
+    group.add_argument(
+        "--eval_repeats",
+        type=count(1, 1000),
+        default=1,
+        help="drawings of the val set, each with captions and noise of its own, over which an evaluation is "
+        "averaged; a few of them where the set is small [%(default)s]",
+    )
     return parser
 
 
@@ -104,6 +112,30 @@ def validate(mardm, ae, val_set, loading, device):
     return means.pop()
 
 
+def judge(evaluation, mardm, ae, sampling):
+    """The measures of a generator, mean over as many drawings as evaluation.config.repeat_times. -> dict
+
+    None: not measured in each of them. Repeat r of a run is always the same drawing.
+    """
+    repeats = []
+    for repeat in range(evaluation.config.repeat_times):
+        pred = evaluation.generated(mardm, ae, sampling, repeat)
+        repeats.append(evaluation.compare(evaluation.real(repeat), pred, repeat).as_dict())
+    if len(repeats) == 1:
+        return repeats[0]
+    columns = {name: [one[name] for one in repeats] for name in repeats[0]}
+    return {name: None if None in column else fmean(column) for name, column in columns.items()}
+
+
+def kept_weights(progress):
+    """A line: the step of the weights that other scripts take, and how to take the last ones."""
+    last, best = progress.total_it, progress.best
+    if best is None:
+        return f"kept: the last weights, of step {last}; no evaluation chose others"
+    chosen = f"kept: the weights of step {best['total_it']}, of the lowest FID on val ({best['fid']:.4g})"
+    return f"{chosen}; --checkpoint latest uses the last ones, of step {last}"
+
+
 def main(argv=None):
     args = parse(argv)
     source, machine = from_flags(WeightsConfig, args), from_flags(MachineConfig, args)
@@ -120,7 +152,8 @@ def main(argv=None):
     evaluator = None
     if args.need_evaluation:
         evaluator = TextMotionEvaluator.load(source, spec, device, required=True)
-    evaluation = EvaluationRun(evaluator, val_set, spec, device, EvaluationConfig(seed=args.seed))
+    rules = EvaluationConfig(seed=args.seed, repeat_times=args.eval_repeats)
+    evaluation = EvaluationRun(evaluator, val_set, spec, device, rules)
 
     design = from_flags(
         GeneratorConfig, args, text_encoder=encoder, text_dim=text_dim, autoencoder=autoencoder.tie()
@@ -166,10 +199,10 @@ def main(argv=None):
         if evaluator and (epoch % args.eval_every == 0 or loop.last):
             loop.save()  # an evaluation takes minutes, and no signal is heard in it
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
-            pred = evaluation.generated(ema.model, ae, sampling)
-            metrics = evaluation.compare(evaluation.real(), pred).as_dict()
+            metrics = judge(evaluation, ema.model, ae, sampling)
             print(f"epoch {epoch}: {format_scalars(metrics)}")
         loop.finish_epoch(metrics)
+    print(kept_weights(loop.progress))
 
 
 if __name__ == "__main__":

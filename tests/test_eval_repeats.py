@@ -1,0 +1,70 @@
+"""Evaluations during the training of a generator: over how many drawings, and what is said of the weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import train_MARDM
+from tests.tiny import TRAIN_MARDM, call, different_tensors, linked, where
+from utils.eval_utils import EvaluationRun, Metrics
+from utils.training.training_loop import Progress
+
+
+class Noted:
+    """An evaluation whose figures are its drawings' numbers."""
+
+    def __init__(self, repeats):
+        self.config = SimpleNamespace(repeat_times=repeats)
+
+    def real(self, repeat):
+        return f"real {repeat}"
+
+    def generated(self, mardm, ae, sampling, repeat):
+        return f"{mardm} {ae} {sampling} {repeat}"
+
+    def compare(self, real, pred, repeat):
+        assert (real, pred) == (f"real {repeat}", f"generator ae sampling {repeat}")
+        return Metrics(fid=0.1 + repeat, top1=0.5 if repeat else None, n_pred=78)
+
+
+def test_an_evaluation_is_the_mean_over_its_drawings():
+    one, four = (train_MARDM.judge(Noted(n), "generator", "ae", "sampling") for n in (1, 4))
+    assert one == Metrics(fid=0.1, n_pred=78).as_dict()
+    assert four["fid"] == pytest.approx(1.6) and four["n_pred"] == 78
+    assert four["top1"] is None and four["kid"] is None
+
+
+def test_the_best_weights_are_those_of_the_lowest_mean_and_the_last_line_says_which(
+    world, tmp_path, monkeypatch, capsys
+):
+    for run in ("AE", "text_mot_match", "text_mot_match_clip"):
+        linked(world / f"checkpoints/Demo/{run}", tmp_path / f"Demo/{run}")
+    measured, compare = [], EvaluationRun.compare
+
+    def noted(*given):
+        measured.append(compare(*given))
+        return measured[-1]
+
+    monkeypatch.setattr(EvaluationRun, "compare", noted)
+    flags = f"{where(world, tmp_path)} --name MARDM --need_evaluation --eval_repeats 3 {TRAIN_MARDM}"
+    assert call(train_MARDM.main, flags) == 0
+    fids = [one.fid for one in measured]
+    assert len(fids) == 6 and len(set(fids[:3])) == 3  # two epochs of three drawings, none like another
+    best = torch.load(tmp_path / "Demo/MARDM/model/net_best_fid.tar", weights_only=True)["best"]
+    means = [sum(fids[:3]) / 3, sum(fids[3:]) / 3]
+    assert best["fid"] == pytest.approx(min(means), rel=1e-12)
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith(f"kept: the weights of step {best['total_it']}, of the lowest FID on val")
+    assert last.endswith("--checkpoint latest uses the last ones, of step 8")
+
+    # neither the weights nor the first drawing depend on how many follow
+    latest = "Demo/MARDM/model/latest.tar"
+    assert different_tensors(tmp_path / latest, world / "checkpoints" / latest) == []
+    single = torch.load(world / "checkpoints/Demo/MARDM/model/net_best_fid.tar", weights_only=True)["best"]
+    assert single["fid"] == min(fids[0], fids[3])
+
+
+def test_without_an_evaluation_the_last_weights_are_kept():
+    line = train_MARDM.kept_weights(Progress(ep=2, total_it=40))
+    assert line == "kept: the last weights, of step 40; no evaluation chose others"
