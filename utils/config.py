@@ -166,13 +166,14 @@ class ReconstructionLoss:
     """
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
+    windows_per_clip: str = flag(
+        "in an epoch: all, so that long clips count most, or one, at random", "all", choices=("all", "one")
+    )
     recons_loss: str = flag("reconstruction loss", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=WEIGHT)
     root_weight: float = flag("weight of the four root columns", 1.0, type=WEIGHT)
     velocity_weight: float = flag("weight of the joints' velocities in the world", 0.1, type=WEIGHT)
-    path_weight: float = flag(
-        "weight of the root's path: its place and heading from the first frame on", 0.05, type=WEIGHT
-    )
+    path_weight: float = flag("weight of the root's place and heading since the start", 0.05, type=WEIGHT)
     path_ramp: int = flag("steps over which path_weight rises to its value", 500, type=count())
 
 

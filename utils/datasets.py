@@ -166,21 +166,30 @@ class Normalizer:
 
 
 class WindowSet(Dataset):
-    """Every window of `window` frames of every clip; a shorter clip gives one, of its own length."""
+    """Every window of `window` frames of every clip, or one_each: of each clip one, anywhere in it, in every
+    epoch another; a shorter clip gives one, of its own length.
+    """
 
-    def __init__(self, clips, normalizer, window):
-        self.window = window
+    def __init__(self, clips, normalizer, window, one_each=False, seed=0):
+        self.window, self.one_each, self.seed = window, one_each, seed
         self.names = [clip.name for clip in clips]
         self.motions, self.normalizer = [clip.motion for clip in clips], normalizer
         self.ends = np.cumsum([max(len(motion) - window + 1, 1) for motion in self.motions])
 
     def __len__(self):
-        return int(self.ends[-1])
+        return len(self.motions) if self.one_each else int(self.ends[-1])
+
+    def _place(self, epoch, index):
+        """-> (clip, its first frame) of a window."""
+        if self.one_each:
+            starts = max(len(self.motions[index]) - self.window + 1, 1)
+            return index, int(rng(Purpose.CROP, self.seed, epoch, index).integers(starts))
+        clip = int(np.searchsorted(self.ends, index, side="right"))
+        return clip, index - (int(self.ends[clip - 1]) if clip else 0)
 
     def __getitem__(self, address):
-        _, index = address
-        clip = int(np.searchsorted(self.ends, index, side="right"))
-        start = index - (int(self.ends[clip - 1]) if clip else 0)
+        epoch, index = address
+        clip, start = self._place(epoch, index)
         motion = self.motions[clip][start : start + self.window]
         rows = tensor(motion[: len(motion) // STRIDE * STRIDE])
         return self.normalizer(rows), self.names[clip], None, None, index
