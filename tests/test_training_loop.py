@@ -258,13 +258,13 @@ def test_loading_processes_outlive_a_signal_to_all(method, monkeypatch):
     args = Namespace(**FLAGS | {"num_workers": 2})
     others = set(multiprocessing.active_children())
     steps = iter(shared_loader(SET, args, CPU, shuffle=True))
-    if method == "forkserver":  # whose workers block them once they run
-        next(steps)
+    if method == "forkserver":  # whose workers block them once they run: a batch of either
+        next(steps), next(steps)
     workers = set(multiprocessing.active_children()) - others
     for worker in workers:
         os.kill(worker.pid, signal.SIGTERM)
         os.kill(worker.pid, signal.SIGINT)
-    assert len(workers) == 2 and len(list(steps)) == (4 if method == "forkserver" else 5)
+    assert len(workers) == 2 and len(list(steps)) == (3 if method == "forkserver" else 5)
     del steps
     assert not workers & set(multiprocessing.active_children())
 
