@@ -6,7 +6,6 @@ python train_MARDM.py --name FSQ_MARDM --ae_name AE --ae_model FSQ_AE_High --mod
 
 import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
-from statistics import fmean
 
 from models.counter_rng import Purpose, sample_keys
 from models.draws import TrainingDraws
@@ -29,7 +28,7 @@ from utils.config import (
 )
 from utils.data.batches import shared_loader
 from utils.datasets import find_dataset
-from utils.eval_utils import EvaluationRun
+from utils.eval_utils import EvaluationRun, Metrics, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
@@ -115,16 +114,13 @@ def validate(mardm, ae, val_set, loading, device):
 def judge(evaluation, mardm, ae, sampling):
     """The measures of a generator, mean over as many drawings as evaluation.config.repeat_times. -> dict
 
-    None: not measured in each of them. Repeat r of a run is always the same drawing.
+    None: measured in none of them. Repeat r of a run is always the same drawing.
     """
     repeats = []
     for repeat in range(evaluation.config.repeat_times):
         pred = evaluation.generated(mardm, ae, sampling, repeat)
-        repeats.append(evaluation.compare(evaluation.real(repeat), pred, repeat).as_dict())
-    if len(repeats) == 1:
-        return repeats[0]
-    columns = {name: [one[name] for one in repeats] for name in repeats[0]}
-    return {name: None if None in column else fmean(column) for name, column in columns.items()}
+        repeats.append(evaluation.compare(evaluation.real(repeat), pred, repeat))
+    return Metrics().as_dict() | {name: mean for name, (mean, _) in interval(repeats).items()}
 
 
 def kept_weights(progress):

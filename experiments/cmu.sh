@@ -42,6 +42,7 @@ generator() {
     after+=("$runs/$run/model/train_mardm.done")
 }
 
+# one_step_head FLAGS...: distilled from the generator $run
 one_step_head() {
     distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 3000 --warm_up_iter 50 \
         --teacher_steps 4 "$@"
@@ -129,7 +130,7 @@ three_seeds finer --text_tokens off # the test split at 4 of seed 1 alone
 # XS for 8,000 steps on each. To be released by the rule above, against the released weights evaluated anew by the same
 # evaluator: one evaluation on val, four repeats, FID lower, root speed nearer to real motion, feet slide no more than a
 # tenth more; of two that pass, the one with the lower FID.
-# (Then: both_heads, whose heads, of the weights chosen by FID on val, were removed for those of the last weights)
+# (The heads recorded for the weights that FID on val chose were distilled by both_heads in the place of last_one_step.)
 autoencoder FSQ_AE_High_long FSQ-MARDM --max_iters 18000
 generator longer_ae_8000 XS 8000 --text_tokens off
 evaluate midpoint --sampler midpoint --repeat_times 5 --baselines

@@ -99,6 +99,13 @@ def test_the_recipe_of_mardm_is_one_flag_and_yields_to_others():
     assert (ours.schedule, ours.clip_norm > 0) == ("cosine", True)
 
 
+def test_an_epoch_may_have_one_window_of_each_clip(world, tmp_path, capsys):
+    clips = len((world / "datasets/Demo/train.txt").read_text().split())
+    flags = f"{where(world, tmp_path)} --name AE {TRAIN_AE} --windows_per_clip one --window_size 24"
+    assert call(train_AE.main, flags) == 0
+    assert f"; {clips:,} windows" in capsys.readouterr().out
+
+
 def test_a_checkpoint_holds_the_average_that_everything_reads_and_the_weights_that_train_on(world, tmp_path):
     for name, decay in (("averaged", "0.5"), ("plain", "0")):
         flags = f"{where(world, tmp_path)} --name {name} {TRAIN_AE} --ema_decay {decay}"
