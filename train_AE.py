@@ -131,8 +131,8 @@ def main(argv=None):
     normalizer = Normalizer.load(root, spec.dim)
     with distributed.main_first():
         train_clips = load_clips(spec, root, "train", texts=False)
-        one_each = weights.windows_per_clip == "one"
-        train_set = WindowSet(train_clips, normalizer, weights.window_size, one_each, args.seed)
+        equal = weights.windows_per_clip == "equal"
+        train_set = WindowSet(train_clips, normalizer, weights.window_size, equal, args.seed)
         val_set = WindowSet(load_clips(spec, root, "val", texts=False), normalizer, window=10**9)
         evaluator = TextMotionEvaluator.load(run_config, spec, device)
         if evaluator:

@@ -101,20 +101,24 @@ def test_every_start_of_every_motion_is_served_once():
     assert starts == [*range(7), 0, *range(3)]
 
 
-def test_one_window_of_each_clip_is_anywhere_in_it_and_another_in_every_epoch():
-    """So that a clip of many windows counts no more than a short one."""
+def test_equal_windows_of_each_clip_are_anywhere_in_it_and_others_in_every_epoch():
+    """So that a clip of many windows counts no more than a short one; an epoch is as long as with all."""
     normalizer, _ = still([])
     frames = [np.repeat(np.arange(n)[:, None], 67, 1).astype(np.float32) for n in (70, 64, 20)]
-    drawn = WindowSet([Clip(str(len(x)), x) for x in frames], normalizer, 64, one_each=True, seed=5)
-    epochs = [[drawn[(epoch, i)] for i in range(len(drawn))] for epoch in range(200)]
+    clips = [Clip(str(len(x)), x) for x in frames]
+    drawn = WindowSet(clips, normalizer, 64, equal=True, seed=5)
+    assert len(drawn) == len(WindowSet(clips, normalizer, 64)) == 9
+    epochs = [[drawn[(epoch, i)] for i in range(len(drawn))] for epoch in range(100)]
     for epoch in epochs:
-        assert [name for _, name, *_ in epoch] == ["70", "64", "20"]
-        assert [len(motion) for motion, *_ in epoch] == [64, 64, 20]
-    starts = [[int(motion[0, 0]) for motion, *_ in epoch] for epoch in epochs]
-    assert {long for long, *_ in starts} == set(range(7)) and {tuple(rest) for _, *rest in starts} == {(0, 0)}
+        assert sorted(name for _, name, *_ in epoch) == ["20"] * 3 + ["64"] * 3 + ["70"] * 3
+        assert {len(motion) for motion, name, *_ in epoch if name == "20"} == {20}
+        assert {int(motion[0, 0]) for motion, name, *_ in epoch if name != "70"} == {0}
+    starts = [[int(motion[0, 0]) for motion, name, *_ in epoch if name == "70"] for epoch in epochs]
+    assert {start for epoch in starts for start in epoch} == set(range(7))
+    assert len(set(map(tuple, starts))) > 50
     assert torch.equal(drawn[(3, 0)][0], epochs[3][0][0])
-    other = WindowSet([Clip("70", frames[0])], normalizer, 64, one_each=True, seed=6)
-    assert [int(other[(e, 0)][0][0, 0]) for e in range(200)] != [long for long, *_ in starts]
+    other = WindowSet(clips, normalizer, 64, equal=True, seed=6)
+    assert [int(other[(e, 0)][0][0, 0]) for e in range(100)] != [first for first, *_ in starts]
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ class ReconstructionLoss:
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
     windows_per_clip: str = flag(
-        "in an epoch: all, so that long clips count most, or one, at random", "all", choices=("all", "one")
+        "all, so that long clips count most, or equally many, at random", "all", choices=("all", "equal")
     )
     recons_loss: str = flag("reconstruction loss", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=WEIGHT)

@@ -166,24 +166,25 @@ class Normalizer:
 
 
 class WindowSet(Dataset):
-    """Every window of `window` frames of every clip, or one_each: of each clip one, anywhere in it, in every
-    epoch another; a shorter clip gives one, of its own length.
+    """Every window of `window` frames of every clip, so that long clips count most, or `equal`: as many an
+    epoch, of each clip the same number, at random places. A shorter clip gives windows of its own length.
     """
 
-    def __init__(self, clips, normalizer, window, one_each=False, seed=0):
-        self.window, self.one_each, self.seed = window, one_each, seed
+    def __init__(self, clips, normalizer, window, equal=False, seed=0):
+        self.window, self.equal, self.seed = window, equal, seed
         self.names = [clip.name for clip in clips]
         self.motions, self.normalizer = [clip.motion for clip in clips], normalizer
         self.ends = np.cumsum([max(len(motion) - window + 1, 1) for motion in self.motions])
 
     def __len__(self):
-        return len(self.motions) if self.one_each else int(self.ends[-1])
+        return int(self.ends[-1])
 
     def _place(self, epoch, index):
         """-> (clip, its first frame) of a window."""
-        if self.one_each:
-            starts = max(len(self.motions[index]) - self.window + 1, 1)
-            return index, int(rng(Purpose.CROP, self.seed, epoch, index).integers(starts))
+        if self.equal:
+            clip = index % len(self.motions)
+            starts = max(len(self.motions[clip]) - self.window + 1, 1)
+            return clip, int(rng(Purpose.CROP, self.seed, epoch, index).integers(starts))
         clip = int(np.searchsorted(self.ends, index, side="right"))
         return clip, index - (int(self.ends[clip - 1]) if clip else 0)
 
