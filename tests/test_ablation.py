@@ -151,10 +151,10 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
         "train_MARDM.py" in (tmp_path / "x_tables.md").read_text()
         and (tmp_path / "x_Demo_arms.png").is_file()
     )
-    for _ in range(2):  # the second time in the place of the first
+    for _ in range(2):  # the second time in the place of the first; size tiny, as the report
         report.main(f"--report {tmp_path}/x.json --again {folder}".split())
     page = (tmp_path / "x.md").read_text()
-    first, again = page.split("### Demo again, with an evaluator of its own: ")
+    first, again = page.split("### Demo again, size `tiny`, with an evaluator of its own: ")
     assert "not run" in first and "| H5 |" in again and not re.search("not run|H9", again)
 
 

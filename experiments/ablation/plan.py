@@ -1,7 +1,7 @@
 """The ablation's jobs: every command, what it waits for, how settings are chosen on val. RULES.md: why."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Size:
     arms: tuple = tuple(ARMS)
     ae_width: int = 128
     ae_steps: int = 2000
+    windows: str = "all"  # of each clip, for an autoencoder: --windows_per_clip
     steps: int = 2500
     distillation: int = 1500  # of 4 clips
     batch: int = 32
@@ -56,26 +57,28 @@ class Size:
     search: tuple = SEARCH  # settings of drawing, searched on val
 
 
+SMALL = Size(
+    codes=(9, 14),
+    widths=(32,),
+    seeds=(1, 2, 3),
+    generator_seeds=(11,),
+    sets=("BandaiNamco",),
+    ae_width=96,
+    ae_steps=3000,
+    steps=2400,
+    distillation=800,
+    batch=16,
+    eval_every=4,
+    repeats=2,
+    stories=(8, 32),
+    rates=("2e-3",),
+    search=SEARCH[2::4],  # guidance alone: 18 rounds, temperature 1
+)
 SIZES = {
     "full": Size(),
     "reduced": Size(codes=(9, 14, 16), widths=(64,), generator_seeds=(11,)),
-    "small": Size(
-        codes=(9, 14),
-        widths=(32,),
-        seeds=(1, 2, 3),
-        generator_seeds=(11,),
-        sets=("BandaiNamco",),
-        ae_width=96,
-        ae_steps=3000,
-        steps=2400,
-        distillation=800,
-        batch=16,
-        eval_every=4,
-        repeats=2,
-        stories=(8, 32),
-        rates=("2e-3",),
-        search=SEARCH[2::4],  # guidance alone: 18 rounds, temperature 1
-    ),
+    "small": SMALL,
+    "equal": replace(SMALL, windows="equal"),
     "tiny": Size(
         codes=(9, 14, 16),
         widths=(32,),
@@ -174,7 +177,7 @@ class Plan:
         ]
         here = (*self.common, "--name", run, "--model", model)
         settings = f"--width {self.size.ae_width} --recipe mardm --root_weight 4 "
-        settings += f"--batch_size {self.size.batch} "
+        settings += f"--batch_size {self.size.batch} --windows_per_clip {self.size.windows} "
         settings += f"--max_iters {steps} --lr 1e-3 --warm_up_iter 100 --lr_decay 0.3 --seed {seed} "
         settings += f"--milestones {steps * 13 // 20} {steps * 7 // 8}"
         yield Job(run, "train", ("train_AE.py", *here, *flags, *settings.split()), ("prepare/evaluator",))

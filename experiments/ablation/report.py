@@ -2,7 +2,7 @@
 
 python -m experiments.ablation.report --size small --out results/ablation --comparison fsq_ae_comparison.md
 python -m experiments.ablation.report --report results/ablation.json
-python -m experiments.ablation.report --report results/ablation.json --again checkpoints/ablation_small
+python -m experiments.ablation.report --report results/ablation.json --again RUNS --size equal
 """
 
 import json
@@ -36,11 +36,11 @@ Last checkpoint; where the best on val was evaluated too, it stands in the table
 
 def flags():
     parser = Parser(__doc__)
-    parser.add_argument("--size", choices=SIZES, default="reduced", help="[%(default)s]")
+    parser.add_argument("--size", choices=SIZES, help="of --folder or --again [reduced, or that of --report]")
     parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
     parser.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
     parser.add_argument(
-        "--again", type=Path, help="folder of runs repeated on another machine, to be added to --report"
+        "--again", type=Path, help="folder of runs of another machine or size, to be added to --report"
     )
     parser.add_argument("--out", type=Path, help="files to write, without suffix [report, in --folder]")
     parser.add_argument("--summary", type=Path, help="markdown that opens the page [none]")
@@ -50,16 +50,18 @@ def flags():
 
 def main(argv=None):
     args = flags().parse_args(argv)
-    folder = args.folder or Path("checkpoints") / f"ablation_{args.size}"
+    size = args.size or "reduced"
+    folder = args.folder or Path("checkpoints") / f"ablation_{size}"
     out = args.report.with_suffix("") if args.report else args.out or folder / "report"
     if args.report:
         record = read(args.report)
     else:
-        record = made_on_this_machine() | {"size": args.size, "sets": found(args.size, folder), "summary": ""}
+        record = made_on_this_machine() | {"size": size, "sets": found(size, folder), "summary": ""}
     if args.again:
-        again = found(record["size"], args.again)
-        record["sets"] = [one for one in record["sets"] if "machine" not in one]
-        record["sets"] += [one | made_on_this_machine() for one in again]
+        size = args.size or record["size"]
+        added = made_on_this_machine() | {"size": size}
+        record["sets"] = [one for one in record["sets"] if one.get("size") != size]
+        record["sets"] += [one | added for one in found(size, args.again)]
     if args.summary:
         record["summary"] = args.summary.read_text(encoding="utf-8")
     if args.again or args.summary or not args.report:
@@ -120,7 +122,8 @@ def page(record, out):
 def heading(one):
     if "machine" not in one:
         return one["dataset"]
-    return f"{one['dataset']} again, with an evaluator of its own: {one['machine']}, {one['date']}"
+    place = f"{one['machine']}, {one['date']}"
+    return f"{one['dataset']} again, size `{one['size']}`, with an evaluator of its own: {place}"
 
 
 def tested(hypotheses):

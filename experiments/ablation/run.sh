@@ -2,7 +2,7 @@
 # Continuous, narrow, FSQ and VQ tokens, diffusion and classification, by the rules of RULES.md beside it, then the
 # report, into checkpoints/ablation_<size>/report.md. What is done is kept, what was begun goes on; started twice, two
 # processes share the work.
-#   bash experiments/ablation/run.sh [--size small | reduced | full] [--data FOLDER] [--only "fsq_*/*"]
+#   bash experiments/ablation/run.sh [--size small | equal | reduced | full] [--data FOLDER] [--only "fsq_*/*"]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/setup.sh
@@ -13,7 +13,7 @@ for word in "$@"; do
     before=$word
     case "$word" in
         --folder=*) folder=${word#--folder=} ;;
-        full | reduced | small | tiny | --size=*) size=${word#--size=} ;;
+        full | reduced | small | equal | tiny | --size=*) size=${word#--size=} ;;
         --list) exec python -m experiments.ablation.run "$@" ;; # which runs nothing: there is nothing to report
     esac
 done
