@@ -1,5 +1,6 @@
 """Rendering: what the camera frames, what the pictures show, nothing half-written, nothing left in memory."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
 
-from experiments import grid_picture, pictures
+from experiments import blind, grid_picture, pictures
 from motion.captions import wrap_caption
 from motion.render import rendering
 from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
@@ -243,6 +244,27 @@ def test_a_generators_prompts_become_a_moving_picture_or_a_sheet(tmp_path):
         assert sheet.size == (3 * 64, 2 * 64)
     with pytest.raises(BadInput, match="--output"):
         pictures.main([*common, "--output", str(tmp_path / "two.jpg")])
+
+
+def test_motions_are_judged_without_their_names(tmp_path, capsys):
+    texts, marks, out = tmp_path / "prompts.txt", tmp_path / "marks.txt", tmp_path / "blind"
+    texts.write_text("a person jumps\na person waves\n")
+    drawing = ["--runs", "Demo/demo_MARDM", "CMU/cmu_MARDM", "--text_path", str(texts), "--seconds", "1.2"]
+    blind.main([*drawing, "--moments", "2", "--panel", "64", "--output_dir", str(out)])
+    assert Image.open(out / "01.png").size == Image.open(out / "02.png").size == (2 * 64, 4 * 64)
+    order = json.loads((out / "order.json").read_text())
+    assert [sorted(rows) for rows in order] == [["CMU/cmu_MARDM"] * 2 + ["Demo/demo_MARDM"] * 2] * 2
+    marks.write_text("\n".join("".join(str(int("CMU" in name)) for name in rows) for rows in order))
+    capsys.readouterr()
+    blind.main(["--judged", str(marks), "--output_dir", str(out)])
+    assert capsys.readouterr().out.splitlines() == [
+        "CMU/cmu_MARDM: 4 of 4 show their prompt",
+        "Demo/demo_MARDM: 0 of 4 show their prompt",
+    ]
+    for wrong in ("1001", "10012\n1001", "100x\n1001"):
+        marks.write_text(wrong)
+        with pytest.raises(BadInput, match="needs 2 lines"):
+            blind.main(["--judged", str(marks), "--output_dir", str(out)])
 
 
 def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(released, tmp_path):
