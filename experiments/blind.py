@@ -2,8 +2,8 @@
 
   python -m experiments.blind --runs CMU/cmu_MARDM CMU/NAME --text_path results/cmu_own_prompts.txt
 
-draws a picture per prompt, the motions of all runs and seeds in rows of random order, and blind/order.json, which
-is not to be opened. For each picture write a line into a file: 1 or 0 per row, whether it shows its prompt. Then
+draws a picture per prompt, the motions of all runs and seeds in rows of random order, and blind/order.json,
+not to be opened. For each picture write a line into a file: 1 or 0 per row, whether it shows its prompt. Then
 
   python -m experiments.blind --judged marks.txt
 
