@@ -75,7 +75,7 @@ class Motion:
     def show(self):
         """Play the motion: in a notebook below the cell, elsewhere in the web browser."""
         ipython = sys.modules.get("IPython")
-        if ipython and ipython.get_ipython():
+        if ipython and hasattr(ipython.get_ipython(), "kernel"):  # IPython in a terminal has none
             ipython.display.display(self)
         else:
             folder = Path(tempfile.mkdtemp(prefix="motion_"))

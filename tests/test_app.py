@@ -22,7 +22,7 @@ import app
 import edit
 import sample
 from motion.bvh import read_bvh
-from motion.render.viewer import viewer_frame
+from motion.render.viewer import time_line, viewer_frame
 from tests.browser import Browser, needs_browser
 from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE
@@ -94,11 +94,17 @@ def test_everything_is_bounded_on_the_server(field, value):
         request(**{field: value})
     message = str(error.value)
     assert len(message) < 120 and "\n" not in message and message.endswith(".")
+    assert "e+" not in message  # 1000000000, as one types it
 
 
 def test_the_frame_can_run_its_script_only_and_cannot_be_left():
     page = viewer_frame('<script>"x"</script></iframe><img>')
     assert page.count("<") == page.count(">") == 2 and 'sandbox="allow-scripts"' in page
+
+
+def test_the_time_line_is_no_slider_to_a_screen_reader():
+    """It has no value and takes no keys: the field beside it does."""
+    assert 'role="img"' in time_line(60, 20) and "slider" not in time_line(60, 20)
 
 
 def test_the_page_says_what_the_text_encoder_does_not_read(pipeline):

@@ -1,11 +1,14 @@
 """The examples of the documents run as they stand."""
 
 import importlib
+import os
 import re
 import shlex
 import shutil
+import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlparse
 
 import numpy as np
@@ -69,12 +72,17 @@ def test_the_python_examples_run(tmp_path, monkeypatch):
 def test_a_motion_plays_in_a_notebook_and_in_the_browser(monkeypatch):
     motion = Motion(np.zeros((4, 22, 3), np.float32), "</iframe><script>", 20.0, SMPL22)
     assert motion._repr_html_().count("</iframe>") == 1
-    opened = []
+    opened, shown = [], []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    motion.show()
-    page = Path(urlparse(opened[0]).path)
-    assert page.read_text().startswith("<!doctype html>")
-    shutil.rmtree(page.parent)
+    display = SimpleNamespace(display=shown.append)
+    for shell in (None, SimpleNamespace(), SimpleNamespace(kernel="")):  # Python, IPython, a notebook
+        ipython = SimpleNamespace(get_ipython=lambda shell=shell: shell, display=display)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        motion.show()
+    assert shown == [motion] and len(opened) == 2
+    for page in (Path(urlparse(url).path) for url in opened):
+        assert page.read_text().startswith("<!doctype html>")
+        shutil.rmtree(page.parent)
 
 
 def test_a_motion_is_saved_as_its_suffix_says(tmp_path):
@@ -95,7 +103,8 @@ def test_the_notebook_runs_top_to_bottom(tmp_path):
         if path.name not in ("editing", "generation") and not path.name.startswith("."):
             (tmp_path / path.name).symlink_to(path)
     notebook = nbformat.read(ROOT / "demo.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=os.environ | {"PATH": os.defpath})  # a kernel whose environment is not activated
     output = str([cell.get("outputs") for cell in notebook.cells])
     assert "<iframe" in output and "is unlike anything" in output and "jump.glb" in output
     assert list((tmp_path / "editing").rglob("*.npy"))

@@ -60,6 +60,7 @@ def test_the_page_holds_the_motions_in_metres_and_nothing_from_outside(tmp_path,
         r"""(?:src|href|url|import|fetch)\s*[=(]|https?:""", text.replace(safe_json(data), "")
     )
     assert text.count("<script") == text.count("</script>") == 2  # ours and the data, no caption's
+    assert '<output id="clock" aria-live="off">' in text  # screen readers would read it out at every frame
     assert data["fps"] == 12.5 and [m["frames"] for m in data["motions"]] == [196, 60]
     height = np.frombuffer(base64.b64decode(data["motions"][0]["positions"]), "<i2").reshape(196, -1, 3)[
         ..., 1
@@ -243,7 +244,7 @@ def test_the_left_side_is_where_it_belongs(viewer):
 def test_it_plays_and_pauses_by_keyboard_and_button(viewer):
     viewer.key(" ", text=" ")
     viewer.wait("Number(document.getElementById('time').value) > 2")
-    viewer.js("document.getElementById('play').click()")
+    viewer.js("byId('play').focus(), byId('play').click()")  # as a mouse does: the button has the focus
     viewer.settle()
     stopped = clock(viewer)
     time.sleep(0.2)

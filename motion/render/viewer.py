@@ -90,7 +90,7 @@ def time_line(frames, fps):
         f'<span style="left: {100 * second * fps / frames:.3f}%">{second} s</span>'
         for second in range(0, int(frames / fps) + 1, 1 + int(frames / fps / 12))
     )
-    return f'<div data-frames="{frames}" role="slider" aria-label="Time line"><i></i>{ticks}</div>'
+    return f'<div data-frames="{frames}" role="img" aria-label="Time line"><i></i>{ticks}</div>'
 
 
 def scene(motions, captions, fps, skeleton, closed=False):

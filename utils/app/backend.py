@@ -123,7 +123,8 @@ def bounded(value, what, low, high, whole=False):
     except (TypeError, ValueError, OverflowError):
         raise BadInput(f"{what} is not a number.") from None
     if not low <= number <= high or (whole and number != int(number)):
-        raise BadInput(f"{what} must be a {'whole ' * whole}number from {low:g} to {high:g}.")
+        kind = "whole number from {:d} to {:d}" if whole else "number from {:g} to {:g}"
+        raise BadInput(f"{what} must be a {kind.format(low, high)}.")
     return number
 
 

@@ -369,10 +369,10 @@ function start() {
   const buttons = { play: togglePlay, follow: KEYS.f, path: KEYS.t, body: KEYS.b, reset: resetView, theme: KEYS.d };
   for (const [id, action] of Object.entries(buttons)) byId(id).addEventListener("click", action);
   document.addEventListener("keydown", (event) => {
-    const own = ["SELECT", "BUTTON"].includes(event.target.tagName); // they have keys of their own
+    const own = { BUTTON: /^ $/, SELECT: /^(?![a-z]$)/i }[event.target.tagName]; // keys that are its own
     const shift = event.shiftKey && event.key.startsWith("Arrow") ? "shift" : "";
     const action = KEYS[event.key.length === 1 ? event.key.toLowerCase() : shift + event.key];
-    if (!action || event.ctrlKey || event.metaKey || event.altKey || (own && !/^[a-z]$/i.test(event.key))) return;
+    if (!action || event.ctrlKey || event.metaKey || event.altKey || own?.test(event.key)) return;
     event.preventDefault();
     action();
   });
