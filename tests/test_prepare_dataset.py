@@ -165,6 +165,7 @@ def resave(folder, **changes):
     [
         (lambda f: (f / "motions.npz").unlink(), "motions.npz does not exist"),
         (lambda f: (f / "motions.npz").write_bytes(b"PK\x03\x04 not a zip"), "motions.npz is not readable"),
+        (lambda f: (f / "motions.npz").write_text("text"), r"packed joints: .* \(object\) data\.$"),
         (lambda f: resave(f, names=np.array(["a", None], dtype=object)), "motions.npz is not readable"),
         (lambda f: resave(f, offsets=None), "motions.npz is not readable"),
         (lambda f: resave(f, offsets=np.array([0, 5])), "offsets do not divide"),

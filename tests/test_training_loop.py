@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
 from utils.datasets import Normalizer, TextMotionSet
 from utils.errors import BadInput
-from utils.runs import Run
+from utils.runs import Run, weights_hash
 from utils.safe_load import load_state
 from utils.training.train_utils import CodeUsage, GracefulStop, RunningMean, learning_rate
 from utils.training.training_loop import Best, TrainingLoop
@@ -104,6 +105,18 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, moment, monkeypat
     with pytest.raises(BadInput, match="gradient norm is nan at step 3 .*nothing was saved yet"):
         rehearsal.train()
     assert not rehearsal.run.latest.exists()
+
+
+def test_a_signal_is_reported_on_a_line_of_its_own(tmp_path, monkeypatch, capsys):
+    rehearsal = Rehearsal(tmp_path)
+    backward = rehearsal.loop.backward
+    monkeypatch.setattr(
+        rehearsal.loop, "backward", lambda *sums: signal.raise_signal(signal.SIGTERM) or backward(*sums)
+    )
+    with pytest.raises(SystemExit):
+        rehearsal.train()
+    said = re.split(r"[\r\n]", capsys.readouterr().err)  # beside the bar, which ends without a newline
+    assert "stopped by a signal at step 1, saved: go on with --is_continue" in said
 
 
 def flip(data, tensor):
@@ -344,14 +357,23 @@ def test_weights_of_other_sizes_are_named_in_one_line_with_a_remedy():
 
 
 def test_a_run_whose_autoencoder_was_trained_on_gets_a_remedy_that_helps(tmp_path):
-    own = {"name": "AE", "file": "latest.tar", "step": 7, "sha256": "a"}
+    """--checkpoint is a remedy only while its file holds the weights."""
+    weights = {"weight": torch.ones(2)}
+    file = tmp_path / "t2m/AE/model/latest.tar"
+    file.parent.mkdir(parents=True)
+    own = {"name": "AE", "file": "latest.tar", "step": 7, "sha256": weights_hash(weights)}
     Rehearsal(tmp_path, constants={"config": {"autoencoder": own}}, max_iters=2).train()
-    for now, remedy in (
-        (own | {"step": 9, "sha256": "b"}, "bring that autoencoder back, or train a new run under another"),
-        (own | {"file": "net_best_fid.tar", "sha256": "b"}, "pass --checkpoint latest, or train a new run"),
+    other = {"file": "net_best_fid.tar", "sha256": "b"}
+    back = "bring that autoencoder back, or train a new run"
+    for held, now, remedy in (
+        (weights, {"step": 9, "sha256": "b"}, back),
+        (weights, other, "pass --checkpoint latest, or train a new run"),
+        ({"weight": torch.zeros(2)}, other, back),
+        (None, other, back),
     ):
+        torch.save({"ae": held}, file)
         with pytest.raises(BadInput, match=r"AE \(latest.tar, step 7\) .* other weights: " + remedy) as error:
-            Rehearsal(tmp_path, constants={"config": {"autoencoder": now}}, is_continue=True)
+            Rehearsal(tmp_path, constants={"config": {"autoencoder": own | now}}, is_continue=True)
         assert "opt.json" not in str(error.value)
 
 

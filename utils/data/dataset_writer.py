@@ -266,7 +266,8 @@ def _read_motions(file):
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
     except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
-        reason = " ".join(str(error).split())[:200]
+        # of what is no archive, text for one, NumPy says how to load it unsafely
+        reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
         raise BadInput(f"{file} is not readable as packed joints: {reason}") from None
     if joints.dtype.kind not in "fiu" or joints.shape[1:] != (len(SMPL22), 3):
         raise BadInput(f"{file}: joints of shape {joints.shape}, expected [N, {len(SMPL22)}, 3]")

@@ -1,7 +1,8 @@
 """What a resumed training goes on from, and what it may not change."""
 
 from utils.errors import BadInput
-from utils.safe_load import AGAIN, load_state
+from utils.runs import Run, weights_hash
+from utils.safe_load import AGAIN, State, load_state
 
 # Settings that a resumed run may change: nothing learned so far depends on them.
 MAY_CHANGE = {
@@ -33,12 +34,25 @@ def refuse_other_settings(run, asked, stored):
 def _other_weights(run, key, before, now):
     """The line, with its remedy, on an autoencoder or a teacher that is not the one the run began with."""
     file, remedy = before.get("file"), f"bring that {key} back"
-    if file != now.get("file") and file in CHECKPOINTS:
+    if file != now.get("file") and file in CHECKPOINTS and _still_there(run, key, before, now):
         remedy = f"pass --checkpoint {CHECKPOINTS[file]}"
     anew = "train a new run under another --name" if key == "autoencoder" else f"remove {run.root}"
     own = f"{key} {before.get('name')} ({file}" + (f", step {before['step']})" if "step" in before else ")")
     begun = f"needs the {own} with which it was begun"
     return f"{run.latest} {begun}, these are other weights: {remedy}, or {anew}"
+
+
+def _still_there(run, key, before, now):
+    """Whether the file that the run began with holds those weights yet: it may have been trained on."""
+    if key == "autoencoder":
+        owner, weights = Run(run.root.with_name(now["name"])), "ae"
+    else:  # a distillation lies within its teacher
+        owner, weights = Run(run.root.parent), "ema_mardm"
+    file = owner.model / before["file"]
+    try:
+        return weights_hash(State(load_state(file), file).weights(weights, key)) == before.get("sha256")
+    except BadInput:
+        return False
 
 
 def read_back(run):

@@ -235,7 +235,7 @@ class TrainingLoop:
     def _leave(self, number):
         self.save()
         where = f"at step {self.progress.total_it}, saved: go on with --is_continue"
-        distributed.on_main(print, f"stopped by a signal {where}", file=sys.stderr)
+        distributed.on_main(tqdm.write, f"stopped by a signal {where}", file=sys.stderr)  # beside the bar
         sys.exit(128 + number)
 
     def _clips(self, dataset):
