@@ -51,6 +51,7 @@ from utils.training.training_loop import Best, TrainingLoop
 
 RECIPES = {
     "mardm": {
+        "windows_per_clip": "all",
         "velocity_weight": 0.0,
         "path_weight": 0.0,
         "schedule": "milestones",

@@ -21,7 +21,8 @@ train_or_take length_estimator length_estimator python train_LengthEstimator.py 
 autoencoder() {
     ae=$1 ae_model=$2 after=()
     once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$ae_model" --width 192 \
-        --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 "${@:3}" $(continued "$ae")
+        --batch_size 32 --max_iters 9000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 \
+        --windows_per_clip all "${@:3}" $(continued "$ae")
     after=("$runs/$ae/model/train_ae.done")
     once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$ae_model" --baselines
 }

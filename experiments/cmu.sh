@@ -25,7 +25,7 @@ autoencoder() {
     model=${model%_equal}
     once "$runs/$ae/model" train_ae python train_AE.py "${common[@]}" --name "$ae" --model "$model" --width 192 \
         --batch_size 32 --max_iters 6000 --lr 1e-3 --warm_up_iter 100 --root_weight 4 --velocity_weight 0.05 \
-        "${@:3}" $(continued "$ae")
+        --windows_per_clip all "${@:3}" $(continued "$ae")
     after=("$runs/$ae/model/train_ae.done")
     once "$runs/$ae/eval" evaluate_ae python evaluation_AE.py "${common[@]}" --name "$ae" --model "$model" --baselines
 }

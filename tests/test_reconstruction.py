@@ -8,8 +8,11 @@ import train_AE
 from tests.tiny import TRAIN_AE, call, where
 from utils.config import ReconstructionLoss, TrainingConfig, from_flags
 from utils.datasets import DATASETS, Normalizer
+from utils.errors import BadInput
+from utils.runs import Run
 from utils.safe_load import load_state
 from utils.training.reconstruction import ARM, PATH_ERROR, STEP_ERROR, Reconstruction
+from utils.training.resuming import refuse_other_settings
 from utils.training.train_utils import adamw, learning_rate
 
 FPS, LENGTHS = 20.0, torch.tensor([24, 40])
@@ -95,6 +98,7 @@ def test_the_recipe_of_mardm_is_one_flag_and_yields_to_others():
     assert (loss.window_size, loss.velocity_weight, loss.path_weight, loss.root_weight) == (32, 0, 0, 1)
     assert (training.lr, training.warm_up_iter, training.milestones) == (2e-4, 2000, [150000, 250000])
     assert (training.schedule, training.clip_norm, args.ema_decay) == ("milestones", 0, 0)
+    assert loss.windows_per_clip == "all"
     ours = from_flags(TrainingConfig, train_AE.parse([]))
     assert (ours.schedule, ours.clip_norm > 0) == ("cosine", True)
 
@@ -108,6 +112,13 @@ def test_every_clip_may_count_equally(world, tmp_path):
         trained[windows] = load_state(tmp_path / f"Demo/{windows}/model/latest.tar")["trained_ae"]
     first = next(iter(trained["all"]))
     assert not torch.equal(trained["all"][first], trained["equal"][first])
+
+
+def test_a_run_from_before_the_windows_were_equal_goes_on_with_all_of_them(tmp_path):
+    run, weights = Run(tmp_path / "old"), {"window_size": 64}
+    refuse_other_settings(run, weights | {"windows_per_clip": "all"}, weights)
+    with pytest.raises(BadInput, match="windows_per_clip all, not equal"):
+        refuse_other_settings(run, weights | {"windows_per_clip": "equal"}, weights)
 
 
 def test_a_checkpoint_holds_the_average_that_everything_reads_and_the_weights_that_train_on(world, tmp_path):

@@ -167,7 +167,7 @@ class ReconstructionLoss:
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))
     windows_per_clip: str = flag(
-        "all, so that long clips count most, or equally many, at random", "all", choices=("all", "equal")
+        "equally many, at random, or all, so that long clips count most", "equal", choices=("equal", "all")
     )
     recons_loss: str = flag("reconstruction loss", "l1_smooth", choices=("l1_smooth", "mse"))
     aux_loss_joints: float = flag("weight of the joints' own loss", 1.0, type=WEIGHT)

@@ -12,11 +12,14 @@ MAY_CHANGE = {
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
+ADDED = {"windows_per_clip": "all"}  # settings that older checkpoints lack, as those were trained
+
 CHECKPOINTS = {"latest.tar": "latest", "net_best_fid.tar": "best"}  # files as values of --checkpoint
 
 
 def refuse_other_settings(run, asked, stored):
     """BadInput names the first setting asked for that differs from the stored one and matters."""
+    stored = ADDED | stored
     for key, value in asked.items():
         before = stored.get(key)
         if key in MAY_CHANGE or key not in stored:
