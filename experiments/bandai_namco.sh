@@ -46,7 +46,7 @@ compare() {
     evaluate onestep --sampler onestep --time_steps 18 --order random --repeat_times 5
 }
 
-# chosen: continuous latents at the guidance that was chosen
+# chosen: a generator at the guidance that was chosen where that is not the default
 chosen() {
     evaluate midpoint_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
     evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --repeat_times 5 --cfg 1.5
@@ -75,7 +75,8 @@ guidance # 2.5 is best
 # Generators: guidance by FID on val as above, and the test split beside seed 1
 autoencoder FSQ_AE_High_equal FSQ_AE_High --windows_per_clip equal
 compare Equal_SiT_XS FSQ-MARDM-SiT-XS
-guidance
+guidance # 1.5 is best
+chosen
 autoencoder AE_Model_equal AE_Model --windows_per_clip equal
 compare Equal_MARDM_SiT_XS MARDM-SiT-XS
 guidance
