@@ -1,7 +1,7 @@
 """What one evaluation a token costs a grid and continuous latents: a picture of evaluations' records.
 
 bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
-python -m experiments.sampling.evaluations results/bandai_namco --output docs/pictures/evaluations.png
+python -m experiments.sampling.evaluations results/bandai_namco/equal --output docs/pictures/evaluations.png
 
 The folder holds <targets>_<seed>_<sampler>.json: targets grid, finer or continuous, sampler midpoint or
 onestep, each with the guidance that was chosen on val.
