@@ -79,4 +79,5 @@ guidance # 1.5 is best
 chosen
 autoencoder AE_Model_equal AE_Model --windows_per_clip equal
 compare Equal_MARDM_SiT_XS MARDM-SiT-XS
-guidance
+guidance # 1.5 is best
+chosen
