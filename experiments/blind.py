@@ -46,7 +46,7 @@ def main(argv=None):
     if not args.runs or not args.text_path:
         raise BadInput("--runs and --text_path say what to draw, --judged which marks to count")
     prompts = [prompt.text for prompt in read_prompts("", args.text_path, 0)]
-    drawn = {(name, seed): [] for name in args.runs for seed in args.seeds}
+    drawn = {}
     for name in args.runs:
         pipeline = load(name, args.checkpoints_dir)
         for seed in args.seeds:
@@ -56,11 +56,14 @@ def main(argv=None):
         rows = random.sample(list(drawn), len(drawn))
         order.append([name for name, _ in rows])
         motions = [drawn[row][i] for row in rows]
-        look = {"fps": motions[0].fps, "skeleton": motions[0].skeleton}
-        look |= {"n_frames": args.moments, "panel": args.panel}
-        titles = [f"{k}  {prompt}" for k in range(1, len(rows) + 1)]
         path = contact_sheet(
-            args.output_dir / f"{i + 1:02}.png", [one.joints for one in motions], titles=titles, **look
+            args.output_dir / f"{i + 1:02}.png",
+            [one.joints for one in motions],
+            motions[0].skeleton,
+            motions[0].fps,
+            titles=[f"{k}  {prompt}" for k in range(1, len(rows) + 1)],
+            n_frames=args.moments,
+            panel=args.panel,
         )
         print(path)
     write_text(args.output_dir / "order.json", json.dumps(order) + "\n")

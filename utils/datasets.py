@@ -174,7 +174,8 @@ class WindowSet(Dataset):
         self.window, self.equal, self.seed = window, equal, seed
         self.names = [clip.name for clip in clips]
         self.motions, self.normalizer = [clip.motion for clip in clips], normalizer
-        self.ends = np.cumsum([max(len(motion) - window + 1, 1) for motion in self.motions])
+        self.starts = [max(len(motion) - window + 1, 1) for motion in self.motions]
+        self.ends = np.cumsum(self.starts)
 
     def __len__(self):
         return int(self.ends[-1])
@@ -183,8 +184,7 @@ class WindowSet(Dataset):
         """-> (clip, its first frame) of a window."""
         if self.equal:
             clip = index % len(self.motions)
-            starts = max(len(self.motions[clip]) - self.window + 1, 1)
-            return clip, int(rng(Purpose.CROP, self.seed, epoch, index).integers(starts))
+            return clip, int(rng(Purpose.CROP, self.seed, epoch, index).integers(self.starts[clip]))
         clip = int(np.searchsorted(self.ends, index, side="right"))
         return clip, index - (int(self.ends[clip - 1]) if clip else 0)
 
