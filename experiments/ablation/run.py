@@ -1,7 +1,7 @@
 """Run the ablation's jobs: what is done is kept, what was begun goes on. Several may run at once and share.
 
 python -m experiments.ablation.run --size reduced            # all; --list prints the commands instead
-python -m experiments.ablation.run --size reduced --only "fsq_*/*"
+python -m experiments.ablation.run --size reduced --only "fsq_*/*" "FSQ_16_*/*"
 """
 
 import fcntl
@@ -25,7 +25,7 @@ def flags():
     parser.add_argument("--size", choices=SIZES, default="reduced", help="[%(default)s]")
     parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="source [%(default)s]")
-    parser.add_argument("--only", default="*", help="pattern of jobs, run/record [%(default)s]")
+    parser.add_argument("--only", nargs="+", default=["*"], help="patterns of jobs, run/record [all]")
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     return parser
 
@@ -34,12 +34,16 @@ def main(argv=None):
     args = flags().parse_args(argv)
     folder = args.folder or Path("checkpoints") / f"ablation_{args.size}"
     plans = [Plan(args.size, name, folder, args.data) for name in SIZES[args.size].sets]
-    jobs = [(plan, job) for plan in plans for job in plan.jobs() if fnmatch.fnmatch(job.name, args.only)]
+    jobs = [(plan, job) for plan in plans for job in plan.jobs() if wanted(job, args.only)]
     if args.list:
         for _, job in jobs:
             print(job.name, shlex.join(job.command))
         return
     work(jobs)
+
+
+def wanted(job, patterns):
+    return any(fnmatch.fnmatch(job.name, pattern) for pattern in patterns)
 
 
 def work(jobs):
