@@ -332,6 +332,12 @@ def test_from_the_json_alone_come_page_tables_and_figures(record, tmp_path, caps
     assert page.count("![") == 4 and "H1: not supported" in capsys.readouterr().out
     assert "| fsq | 3 | 0.520 ± 0.0" in (tmp_path / "ablation_tables.md").read_text()
     assert "| FSQ_AE_High | FSQ_16 | 8 8 8 5 5 5 | 64000 | 6 |" in (tmp_path / "c.md").read_text()
+    elsewhere = whole | {"size": "small", "machine": "n", "sets": [record, record | {"machine": "o"}]}
+    (tmp_path / "earlier.json").write_text(json.dumps(elsewhere))
+    for _ in range(2):  # in the place of themselves
+        report.main(["--report", f"{tmp_path}/ablation.json", "--again", f"{tmp_path}/earlier.json"])
+    headings = re.findall("### .*", (tmp_path / "ablation.md").read_text())
+    assert len(headings) == 3 and ("`small`" in headings[1]) and headings[2].endswith(": o, d")
 
 
 def test_stories_are_measured_by_their_quarters(world, tmp_path):

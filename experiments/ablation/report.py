@@ -2,7 +2,7 @@
 
 python -m experiments.ablation.report --size small --out results/ablation --comparison fsq_ae_comparison.md
 python -m experiments.ablation.report --report results/ablation.json
-python -m experiments.ablation.report --report results/ablation.json --again RUNS --size equal
+python -m experiments.ablation.report --report results/ablation.json --again RUNS --size small
 """
 
 import json
@@ -40,7 +40,7 @@ def flags():
     parser.add_argument("--folder", type=Path, help="of the runs [checkpoints/ablation_<size>]")
     parser.add_argument("--report", type=Path, help="a JSON collected before: nothing else is read")
     parser.add_argument(
-        "--again", type=Path, help="folder of runs of another machine or size, to be added to --report"
+        "--again", type=Path, help="runs of another machine or size, a folder or their JSON, to be added"
     )
     parser.add_argument("--out", type=Path, help="files to write, without suffix [report, in --folder]")
     parser.add_argument("--summary", type=Path, help="markdown that opens the page [none]")
@@ -58,10 +58,9 @@ def main(argv=None):
     else:
         record = made_on_this_machine() | {"size": size, "sets": found(size, folder), "summary": ""}
     if args.again:
-        size = args.size or record["size"]
-        added = made_on_this_machine() | {"size": size}
-        record["sets"] = [one for one in record["sets"] if one.get("size") != size]
-        record["sets"] += [one | added for one in found(size, args.again)]
+        others = again(args.again, args.size or record["size"])
+        sizes = {one["size"] for one in others}
+        record["sets"] = [one for one in record["sets"] if one.get("size") not in sizes] + others
     if args.summary:
         record["summary"] = args.summary.read_text(encoding="utf-8")
     if args.again or args.summary or not args.report:
@@ -86,6 +85,16 @@ def found(size, folder):
     if not any(one["runs"] for one in sets):
         raise BadInput(f"{folder} holds no evaluated run of size {size}: see run.sh beside this program")
     return sets
+
+
+def again(source, size):
+    """-> what `found` finds in a folder, or the sets of a JSON, each with its machine, date and size."""
+    if source.is_dir():
+        about, sets = made_on_this_machine() | {"size": size}, found(size, source)
+    else:
+        record = read(source)
+        about, sets = {key: record[key] for key in ("machine", "date", "size")}, record["sets"]
+    return [about | one for one in sets]
 
 
 def read(path):
