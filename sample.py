@@ -38,7 +38,7 @@ def flags():
     generator_flags(parser)
     group = parser.add_argument_group("what to generate")
     source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--text_prompt", help="one prompt")
+    source.add_argument("--text_prompt", action="append", help="a prompt; more by giving the flag again")
     source.add_argument(
         "--text_path", help='a file of prompts, one a line, split at the last #; "# " begins a comment'
     )
@@ -69,7 +69,7 @@ def flags():
     )
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--stitch", action="store_true", help="the prompts of --text_path become one motion of any length"
+        "--stitch", action="store_true", help="the prompts become one motion of any length"
     )
     kinds.add_argument(
         "--loop", action="store_true", help="the last frame of every motion flows into its first"
@@ -138,7 +138,7 @@ def main(argv=None):
         return
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
-        raise BadInput("--stitch joins prompts: give two or more in --text_path")
+        raise BadInput("--stitch joins prompts: give two or more, each by --text_prompt or all by --text_path")
     device = start(args)
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
@@ -149,7 +149,7 @@ def main(argv=None):
     text = pipeline.embed(words)
     for line in pipeline.warnings(words, text):
         print(f"warning: {line}")
-    if args.text_prompt and (end := frames_as_words(prompts[0].text)):
+    for end in filter(None, map(frames_as_words, args.text_prompt or [])):
         print(f"warning: {end} is read as words: --motion_length sets the frames of --text_prompt")
     frames = [prompt.frames for prompt in prompts]
     points = parse_waypoints(args.waypoints, spec.fps) if args.waypoints is not None else None

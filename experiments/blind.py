@@ -45,7 +45,7 @@ def main(argv=None):
         return
     if not args.runs or not args.text_path:
         raise BadInput("--runs and --text_path say what to draw, --judged which marks to count")
-    prompts = [prompt.text for prompt in read_prompts("", args.text_path, 0)]
+    prompts = [prompt.text for prompt in read_prompts([], args.text_path, 0)]
     drawn = {}
     for name in args.runs:
         pipeline = load(name, args.checkpoints_dir)

@@ -32,7 +32,7 @@ def main(argv=None):
     args = flags().parse_args(argv)
     if args.output.suffix not in (*VIDEO_OPTIONS, ".png"):
         raise BadInput(f"--output {args.output}: pictures are written as .gif, .mp4 or .png")
-    prompts = read_prompts("", args.text_path, 0)
+    prompts = read_prompts([], args.text_path, 0)
     pipeline = load(args.run, args.checkpoints_dir)
     texts, seconds = zip(*((prompt.text, prompt.frames / pipeline.spec.fps or None) for prompt in prompts))
     motions = pipeline.generate(list(texts), seconds=list(seconds), seed=args.seed)

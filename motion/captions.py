@@ -4,12 +4,13 @@ import textwrap
 import unicodedata
 
 CAPTION_LINES = 3
+BOM = "\ufeff"  # invisible, and no blank to str.split
 LONGEST = 2000  # characters of a caption that are used
 
 
 def clean_text(text):
-    """Text as one line of printable characters."""
-    kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
+    """Text as one line of printable characters, without byte order marks."""
+    kept = (" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text if c != BOM)
     return " ".join("".join(kept).split())
 
 

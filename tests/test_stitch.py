@@ -165,6 +165,17 @@ def test_sample_writes_one_story_longer_than_any_motion(demo_weights, tmp_path):
     assert made["prompts"][1]["prompt"] == "then <b>waves</b>"
 
 
+def test_prompts_by_flag_are_those_of_a_file(demo_weights, tmp_path):
+    both = [tmp_path / "flags", tmp_path / "file"]
+    (tmp_path / "p.txt").write_text("someone walks#40\nsomeone waves#40\n", encoding="utf-8")
+    each = ["--text_prompt", "someone walks", "--text_prompt", "someone waves", "--motion_length", "40"]
+    for out, prompts in zip(both, (each, ["--text_path", str(tmp_path / "p.txt")])):
+        words = ["--time_steps", "3", "--stitch", "--export", "npy", *prompts]
+        with_demo(sample.main, words, out, demo_weights)
+    flags, file = (next(out.rglob("story*.npy")).read_bytes() for out in both)
+    assert flags == file
+
+
 def test_one_prompt_is_no_story(demo_weights, tmp_path):
     with pytest.raises(BadInput, match="two or more"):
         stitch(demo_weights, tmp_path, "someone walks\n")

@@ -52,6 +52,7 @@ def load_state(path, map_location="cpu"):
     """A checkpoint's dict of tensors and primitives. Raises BadInput, which names the file."""
     path = Path(path)
     try:
+        refuse_other_files(path)
         refuse_flipped_bits(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols: what matters ends in an error
@@ -68,6 +69,13 @@ def load_state(path, map_location="cpu"):
     if not isinstance(state, dict):
         raise BadInput(f"{path} holds no dictionary: not a checkpoint of this project")
     return state
+
+
+def refuse_other_files(path):
+    """torch.save writes a zip archive, and wrote a pickle of protocol 2 before version 1.6."""
+    with open(path, "rb") as file:
+        if file.read(2) not in (b"PK", b"\x80\x02"):
+            raise ValueError("no checkpoint begins as it does")
 
 
 def refuse_flipped_bits(path):

@@ -19,12 +19,12 @@ class Prompt:
     frames: int  # 0 = let the length estimator decide
 
 
-def read_prompts(text_prompt, text_path, motion_length):
-    """The flags' prompt, or the lines of a file. A line's #frames beats motion_length. -> [Prompt]"""
+def read_prompts(text_prompts, text_path, motion_length):
+    """The flags' prompts, or the lines of a file. A line's #frames beats motion_length. -> [Prompt]"""
     if 0 < motion_length < STRIDE:
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
-        return [_prompt(text_prompt, motion_length, "--text_prompt")]
+        return [_prompt(text, motion_length, "--text_prompt") for text in text_prompts]
     try:
         text = Path(text_path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
