@@ -242,15 +242,23 @@ def verdict(rows):
 
 
 def report(rows):
-    """Rows as Markdown: a line per run, means of each start, the rule's outcome."""
-    header = ["tokens", "start", "seed", "steps", *(title for title, _ in MEASURES.values())]
-    order = sorted(rows, key=lambda row: (row["kind"], -row["steps"], row["seed"], row["attention"]))
+    """Rows as Markdown: a line per pair of runs, lost runs of each start, the outcome of the rule."""
+    header = ["tokens", "seed", "steps", *(title for title, _ in MEASURES.values())]
+    beside = {}
+    for row in sorted(rows, key=lambda row: (row["kind"], -row["steps"], row["seed"])):
+        beside.setdefault((row["tokens"], row["seed"], row["steps"]), {})[row["attention"]] = row
+
+    def cell(runs, key, digits):
+        """A figure of the run of either start, "-" where it lacks; one "-" where both do."""
+        figures = (runs.get(attention, {}).get(key) for attention in STARTS)
+        figures = ["-" if figure is None else f"{figure:.{digits}f}" for figure in figures]
+        return "-" if figures == ["-", "-"] else ", ".join(figures)
+
     lines = [
-        [row["tokens"], row["attention"], row["seed"], row["steps"]]
-        + [f"{row[key]:.{digits}f}" if key in row else "-" for key, (_, digits) in MEASURES.items()]
-        for row in order
+        [*names, *(cell(runs, key, digits) for key, (_, digits) in MEASURES.items())]
+        for names, runs in beside.items()
     ]
-    text = [markdown(header, lines), ""]
+    text = ["In each cell {}, {}:\n".format(*STARTS), markdown(header, lines), ""]
     for attention in STARTS:
         text.append("- {}: neighbour heads lost in {} of {} runs".format(attention, *lost(rows, attention)))
     if len(pairs(rows, "physical")) > 1:

@@ -16,15 +16,17 @@ from utils.errors import BadInput
 from utils.statistics import student
 
 MEASURES = {"fid": "FID", "top1": "top 1", "top3": "top 3", "foot_skate": "foot skate"}
+SHOWN = {name: title for name, title in MEASURES.items() if name != "top3"}  # in the tables
 BETTER = {"fid": -1, "top1": 1, "top3": 1, "foot_skate": -1}
 OPTIONS = ("default/temperature=", "default/cfg=")  # records also hold settings that were removed since
 FEWEST = 8  # evaluations that a default may have
 ENOUGH = 15  # repeats of dopri5 to compare with: five of three seeds
 NEAR = 0.05  # of dopri5's FID: a solver has converged
-ROUNDS_NEAR, TEACHER = 0.02, "rounds-18/random/midpoint"
+ROUNDS_NEAR, ROUNDS_SEEDS, TEACHER = 0.02, 3, "rounds-18/random/midpoint"
 ROUNDS_RULE = f"""The rule: the fastest whose FID, paired, exceeds that of 18 rounds of the teacher by less
 than {ROUNDS_NEAR:.0%} of it or half of its ±, while top 1, foot skate and the root speed's distance from the
 real one are worse by no more than the teacher's ±; three seeds at least."""
+FEW_SEEDS = "FID. The rule for rounds needs three seeds; the records hold the other measures."
 FAMILIES = {"FSQ": "FSQ", "continuous": "continuous latent", "VQ": "VQ"}
 SNAPS = {"step": "snapped as drawn", "end": "snapped once, before decoding", "off": "never snapped"}
 COLOURS = {"euler": "tab:orange", "midpoint": "tab:green", "heun": "tab:blue"}
@@ -126,7 +128,7 @@ class Family:
 
     def holds(self, cell):
         """Whether a cell may take the place of TEACHER, by ROUNDS_RULE; three runs at least."""
-        if len(by_seed(self.differences(cell, TEACHER))) < 3:
+        if len(by_seed(self.differences(cell, TEACHER))) < ROUNDS_SEEDS:
             return False
         away, (fid, half) = self.against(cell, TEACHER), self.summary(TEACHER)
         real = self.records[0]["root_speed"]
@@ -152,20 +154,22 @@ class Family:
 
 def solver_table(family, snap):
     landed = snap == "step" and any(record["landing"] for record in family.records)
-    grid = family.landing("dopri5", "share") is not None
-    rows = []
+    grid, reference = family.landing("dopri5", "share") is not None, f"dopri5/{snap}"
+    decided, rows = len(family.values(reference)) >= ENOUGH, []
     for name, evaluations in family.solvers(snap).items():
-        cell, reference = f"{name}/{snap}", f"dopri5/{snap}"
+        cell = f"{name}/{snap}"
         row = [name.split("-")[0], f"{evaluations:.3g}"]
-        row += [format_spread(family.values(cell, key)) for key in MEASURES]
+        row += [format_spread(family.values(cell, key)) for key in SHOWN]
         row.append(format_spread(family.differences(cell, reference), sign="+"))
-        row.append({None: "-", True: "yes", False: "no"}[family.as_good(cell, reference)])
+        if decided:
+            row.append({None: "-", True: "yes", False: "no"}[family.as_good(cell, reference)])
         row += [format_n(family.values(cell)), f"{family.summary(cell, 'seconds')[0]:.0f}"]
         if landed:
             away = family.landing(name, "share" if grid else "rms")
             row.append(f"{away:.2%}" if grid else f"{away:.2e}")
         rows.append(row)
-    titles = ["solver", "evaluations", *MEASURES.values(), "FID less dopri5's", "as good", "n", "s a repeat"]
+    titles = ["solver", "evaluations", *SHOWN.values(), "FID less dopri5's", *["as good"] * decided]
+    titles += ["n", "s a repeat"]
     return markdown(titles + (["other grid point" if grid else "error / std"] if landed else []), rows)
 
 
@@ -178,29 +182,44 @@ def option_table(family):
     for cell, title in titles.items():
         if family.values(cell):
             row = [title, f"{family.summary(cell, 'evaluations')[0]:.3g}"]
-            row += [format_spread(family.values(cell, measure)) for measure in MEASURES]
+            row += [format_spread(family.values(cell, measure)) for measure in SHOWN]
             row.append(format_spread(family.differences(cell, base), sign="+"))
             rows.append([*row, format_n(family.values(cell))])
-    header = ["setting", "evaluations", *MEASURES.values(), "FID less the first row's", "n"]
+    header = ["setting", "evaluations", *SHOWN.values(), "FID less the first row's", "n"]
     return markdown(header, rows) if len(rows) > 1 else ""  # not the default alone
+
+
+def rounds_of_few_seeds(family, measured):
+    """FID alone, a row per number of rounds. measured: cell -> (rounds, order, head)"""
+    columns = dict.fromkeys(f"{order}/{head}" for _, order, head in measured.values())
+    rows = [
+        [rounds, *(format_spread(family.values(f"rounds-{rounds}/{column}")) for column in columns)]
+        for rounds in dict.fromkeys(rounds for rounds, *_ in measured.values())
+    ]
+    return markdown(["rounds", *columns], rows)
 
 
 def rounds_table(family):
     """Rounds by order and head, and what the rule for fewer of them says; "" where none was measured."""
-    rows, found = [], []
-    for cell in filter(family.values, family.cells):
-        if cell.startswith("rounds-"):
-            rounds, order, head = cell.removeprefix("rounds-").split("/")
-            seconds, holds = family.summary(cell, "seconds")[0], family.holds(cell)
-            row = [head, order, rounds]
-            row += [format_spread(family.values(cell, key)) for key in (*MEASURES, "root_speed")]
-            row.append(format_spread(family.differences(cell, TEACHER), sign="+"))
-            row += ["-" if cell == TEACHER else "yes" if holds else "no", f"{seconds:.1f}"]
-            rows.append([*row, format_n(family.values(cell))])
-            found += [(seconds, cell)] if holds else []
-    if not rows:
+    measured = {
+        cell: cell.removeprefix("rounds-").split("/")
+        for cell in filter(family.values, family.cells)
+        if cell.startswith("rounds-")
+    }
+    if not measured:
         return ""
-    header = ["head", "order", "rounds", *MEASURES.values(), "root speed", "FID less the teacher's"]
+    if len(family.records) < ROUNDS_SEEDS:
+        return "\n\n".join([FEW_SEEDS, rounds_of_few_seeds(family, measured)])
+    rows, found = [], []
+    for cell, (rounds, order, head) in measured.items():
+        seconds, holds = family.summary(cell, "seconds")[0], family.holds(cell)
+        row = [head, order, rounds]
+        row += [format_spread(family.values(cell, key)) for key in (*SHOWN, "root_speed")]
+        row.append(format_spread(family.differences(cell, TEACHER), sign="+"))
+        row += ["-" if cell == TEACHER else "yes" if holds else "no", f"{seconds:.1f}"]
+        rows.append([*row, format_n(family.values(cell))])
+        found += [(seconds, cell)] if holds else []
+    header = ["head", "order", "rounds", *SHOWN.values(), "root speed", "FID less the teacher's"]
     chosen = "the teacher's 18 rounds"
     if found:
         chosen = f"`{min(found)[1]}`; {len(found)} of {len(rows) - 1} settings hold"
@@ -289,13 +308,15 @@ def figure(families, path):
 
 HEAD = """# Solvers, evaluations, rounds
 
-Written by `python -m experiments.sampling.study --report`; measured by the same program, whose help says how.
-± is the 95% interval of the mean over generator seeds (Student's t), repeats of a seed being averaged first;
-of one seed it is over its repeats and marked (r). *n*: seeds x repeats of each. *FID less dopri5's*: taken
-repeat by repeat, with the same weights, captions and noise, and averaged likewise. *Evaluations* are counted,
-per token and pass. *As good*: no measure is worse than the worse end of dopri5's interval. *Other grid
-point*, *error / std*: against a tight float64 solution with the same noise and the same tokens around; RMS in
-units of the targets' standard deviation."""
+How many solver evaluations a token needs and how many rounds a motion, measured on trained generators."""
+READING = """## How to read the tables
+
+Written by `python -m experiments.sampling.study --report`. ± is the 95% interval over generator seeds
+(Student's t), repeats of a seed being averaged first; of one seed it is over its repeats and marked (r). *n*:
+seeds x repeats. *FID less ...*: paired, with the same weights, captions and noise. *Evaluations* are counted,
+per token and pass. *Other grid point*, *error / std*: against a tight float64 solution with the same noise
+and the same tokens around; RMS in units of the targets' standard deviation. Seconds are of a machine that did
+other work."""
 
 
 def write_report(record_dir, output):
@@ -306,11 +327,12 @@ def write_report(record_dir, output):
     families = {kind: Family([r for r in records if r["family"] == kind]) for kind in kinds}
     output, picture = Path(output), Path(output).with_suffix(".png")
     figure(families, picture)
-    parts = [HEAD, f"![FID and distance to the tight solution]({picture.name})"]
+    parts = [HEAD]
     notes = Path(record_dir) / "notes.md"  # what the records cannot say
     if notes.is_file():
         text = notes.read_text(encoding="utf-8").strip()
         parts.append(text.replace("](../", "]("))  # the page lies one folder higher
+    parts += [READING, f"![FID and distance to the tight solution]({picture.name})"]
     parts.append(f"## Evaluations from which on the FID stays within {NEAR:.0%} of dopri5's")
     parts.append(convergence_table(families))
     for kind, family in families.items():
