@@ -279,8 +279,16 @@ class TrainingLoop:
                     f"continue it on its own data, or remove {self.run.root} to train anew"
                 )
         self.constants |= {key: state[key] for key in ("target_stats",) if key in state}
-        print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps")
+        print(f"going on from {latest}: {place.ep} epochs, {place.total_it} steps{self._reached(place)}")
         return place
+
+    def _reached(self, place):
+        """The end of that line where nothing is left to train: the flag that would have to be raised."""
+        limits = {"--epoch": (place.ep, self.training.epoch)}
+        if self.training.max_iters:
+            limits["--max_iters"] = (place.total_it, self.training.max_iters)
+        met = [f"{flag} {limit}" for flag, (count, limit) in limits.items() if count >= limit]
+        return f", all of {' and '.join(met)}: raise it to train on" if met else ""
 
     def _kept_best(self, latest):
         """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
