@@ -422,7 +422,9 @@ def test_integers_and_lists_stay_off_the_device(monkeypatch):
     assert distributed.all_reduce_max(3) == 3 and seen == ["cpu"]
 
 
-@pytest.mark.parametrize("epoch, max_iters, met", [(2, 20, "--epoch 2"), (9, 10, "--max_iters 10"), (9, 0, "")])
+@pytest.mark.parametrize(
+    "epoch, max_iters, met", [(2, 20, "--epoch 2"), (9, 10, "--max_iters 10"), (9, 0, "")]
+)
 def test_a_finished_run_that_is_continued_says_which_flag_ended_it(tmp_path, capsys, epoch, max_iters, met):
     Rehearsal(tmp_path, epoch=2).train()
     same = {"lr": 1e-2, "weight_decay": 1e-2, "epoch": epoch, "max_iters": max_iters}
