@@ -50,7 +50,7 @@ class Account:
     A round needs the one before, but nothing forces it to read a layer's weights twice: the floor of a layer
     in a round is max(all its FLOPs / rate, weight bytes / bandwidth), in however many calls it is made.
     rate: (FLOPs, bytes) a second; begin: the layer whose call opens a round; dtype: in which the weights of
-    linear layers are read. Layers are seen where each is called for itself: count under `plain_products`.
+    linear layers are read. Hooks see only layers that are called one by one: count under `plain_products`.
     """
 
     def __init__(self, modules, head, rate=(1, 1), begin=None, dtype=torch.float32):
@@ -138,7 +138,7 @@ class Setup:
 
 
 def cases(size, batch, setup, rates, device):
-    """A row of the table for each sampler and mode, and whether the rows were as they should be."""
+    """Yield a table row for each sampler and mode, and whether the counted head rows are as expected."""
     mardm, ae = build(size, setup.kind, device, setup.words)
     tokens = setup.frames // 4
     shape = (batch, 1 + setup.words, 512) if setup.words else (batch, 512)

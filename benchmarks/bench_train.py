@@ -189,7 +189,7 @@ class GeneratorBench(Bench):
             "no text": no_text,
             "no text, anomaly": partial(anomalous, no_text),
         }
-        if setup.words:  # MARDM hears none
+        if setup.words:  # MARDM takes the pooled vector alone
             self.modes = {name: step for name, step in self.modes.items() if name.startswith("ours")}
 
     @cached_property
@@ -208,7 +208,7 @@ class GeneratorBench(Bench):
         batch, keys = given.batch, sample_keys(given.batch.index, Purpose.TRAINING, 0)
         self.ae.requires_grad_(False)
         ae = self.ae
-        if tokens:  # as a cache of them would have it
+        if tokens:  # as if they came from a cache
             ae = SimpleNamespace(tokenize=lambda *_: given.tokens, random_replacements=ae.random_replacements)
         on_device = train_MARDM.tokenized(ae, batch, self.device)
         self.gradient_step(*train_MARDM.masked_loss(self.mardm, ae, on_device, keys, FRAMES // STRIDE))

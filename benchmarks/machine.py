@@ -1,4 +1,4 @@
-"""Clock, rates and name of the machine that something is measured on."""
+"""Timers, compute rates and the name of the machine that benchmarks run on."""
 
 import json
 import os
@@ -66,7 +66,7 @@ CLOCKS = {
 
 
 def matmul_rate(device, dtype=torch.float32, n=2048, clock=time.perf_counter):
-    """FLOP/s of n^3 products, best of six; on a CPU also with a factor in oneDNN's layout, as drawing has."""
+    """FLOP/s of [n,n] @ [n,n], best of six; on a CPU also in oneDNN's weight layout, as drawing has it."""
     n = n if device.type == "cpu" else 4 * n
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     products = [lambda: a @ b]

@@ -1,8 +1,7 @@
-"""Generation as it was published, kept to be compared with: every hidden token is drawn in every round.
+"""MARDM's generation as published, kept for comparison: every hidden token is drawn in every round.
 
-All but the leaving ones are hidden again before anyone sees them, so this gives the motions of
-`MARDM.generate` for eleven times its work. Tests hold the two against each other; bench_generate.py times
-them.
+Tokens that do not leave the mask in a round are hidden again unread, so this gives the motions of
+`MARDM.generate` for eleven times its work. Tests compare the two; bench_generate.py times them.
 """
 
 import torch
@@ -14,7 +13,7 @@ from models.sampling import settle
 
 @torch.no_grad()
 def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=None):
-    """As MARDM.generate, or of edit = (targets, sections) as MARDM.edit; two Transformer passes a round.
+    """As MARDM.generate, or with edit = (targets, sections) as MARDM.edit; two Transformer passes a round.
 
     rounds: run only these (for timing). -> [B,L,target_dim]
     """

@@ -1,8 +1,8 @@
-"""A training step as MARDM takes it, kept to be compared with.
+"""MARDM's training step, kept for comparison.
 
-The autoencoder's encoder runs under gradients that nobody uses, the text tower runs at every step, every
-token is repeated before the hidden ones are gathered, and the average is taken parameter by parameter, the
-frozen text tower's among them. bench_train.py times it.
+The autoencoder's encoder records gradients that nobody uses, the text tower runs at every step, every token
+is repeated before the hidden ones are gathered, and the moving average is updated parameter by parameter,
+the frozen text tower's included. bench_train.py times it.
 """
 
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from models.draws import keyed_masks
 from models.masking import lengths_to_mask
 from models.words import drop_texts
 
-TEXT_TOKENS = 77  # CLIP pads every text to these
+TEXT_TOKENS = 77  # CLIP pads every text to this many
 
 
 @contextmanager

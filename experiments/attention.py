@@ -5,9 +5,9 @@
   python -m experiments.attention ... --report               only what is recorded
 
 Each run trains a generator as train_MARDM.py does, on clips that are tokenised once, each with its first
-caption; only seed, start and tokens differ. It leaves a row of figures of **val**
-(<autoencoder>/eval/attention/*.json; all rows: --output's .json and .png, and the table in its .md):
-attention of hidden tokens to those at -1 and +1 every 25 steps, the loss at the end, and of generated
+caption; only seed, start and tokens differ. It records a row of figures on **val**
+(<autoencoder>/eval/attention/*.json; all rows: --output's .json and .png, and the table in its .md): the
+attention of hidden tokens to the tokens at -1 and +1 every 25 steps, the loss at the end, and of generated
 motion FID, physical distance and the root speed of walkers (real clip above 0.5 m/s) as a share of the real
 one.
 
@@ -61,7 +61,7 @@ from utils.training.train_utils import EMA, adamw, inference, learning_rate, opt
 STARTS = {"neighbours": "#7570b3", "relative_bias": "#d95f02"}  # and their colours
 MARKERS = {"continuous": "o", "FSQ": "s", "VQ": "v"}
 FAMILIES = {"continuous": "MARDM", "FSQ": "FSQ-MARDM", "VQ": "VQ_MARDM"}
-LOST = 0.25  # of attention: below, a run has lost its neighbour heads
+LOST = 0.25  # of attention, below which a run has lost its neighbour heads
 BATCH, EVERY = 16, 25
 OPTIONS = {"dropout": 0.1, "diffmlps_batch_mul": 1}
 EMA_DECAY = 0.999
@@ -120,7 +120,7 @@ class Tokens:
         return cls(*map(torch.cat, zip(*parts)))
 
     def take(self, rows):
-        """These clips, no longer than the longest of them."""
+        """These clips, padded no further than the longest of them."""
         L = int(self.m_lens[rows].max())
         return Tokens(self.latents[rows, :, :L], self.targets[rows, :L], self.text[rows], self.m_lens[rows])
 

@@ -1,10 +1,10 @@
-"""Root paths and jerk of six test clips: real, and through two autoencoders.
+"""Root paths and jerk of six test clips: real, and as each of several autoencoders reconstructs them.
 
 python -m experiments.autoencoder_figures --dataset_name BandaiNamco --run before FSQ_AE_Old sets_old old \
     --run after FSQ_AE_High datasets checkpoints --output_dir results
 
 A --run is a label, the name of a run, its --dataset_dir and --checkpoints_dir. autoencoder_paths.png and
-autoencoder_jerk.png: of the clips whose root covers a metre or more, six at even ranks of its way.
+autoencoder_jerk.png: of the clips whose root covers a metre or more, six at even ranks of path length.
 """
 
 from functools import partial
@@ -52,7 +52,7 @@ def motions_of(source, device):
 
 
 def chosen(joints):
-    """Names of CLIPS clips of {name: joints [T,J,3]}, at even ranks of the way of their roots."""
+    """{name: joints [T,J,3]} -> names of CLIPS clips, at even ranks of the path length of their roots."""
     ways = {name: derivative(x[:, :1, [0, 2]], 1, 1.0).sum() for name, x in joints.items()}
     movers = sorted((name for name in ways if ways[name] >= SHORTEST_WAY), key=ways.get)
     ranks = np.linspace(0, len(movers) - 1, CLIPS + 2).round().astype(int)[1:-1]

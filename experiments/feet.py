@@ -19,15 +19,15 @@ from utils.pipeline import load
 
 @dataclass(frozen=True)
 class Effect:
-    """Of holding feet on a set of motions."""
+    """What holding feet changes on a set of motions."""
 
     skate: tuple[float, float]  # before, after
     jitter: tuple[float, float]
-    moved_cm: np.ndarray  # [J] mean way of each joint
+    moved_cm: np.ndarray  # [J] mean displacement of each joint
     farthest_cm: float
 
     def passes(self):
-        """Does it keep the three promises?"""
+        """Does it meet the three conditions of the rule?"""
         halved = self.skate[1] <= 0.5 * self.skate[0]
         return halved and self.jitter[1] <= 1.1 * self.jitter[0] and self.moved_cm.max() <= 3
 

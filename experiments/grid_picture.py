@@ -2,8 +2,8 @@
 
   python -m experiments.grid_picture --output docs/pictures/grid.png
 
-A motion is drawn from a prompt; for each of its tokens the coordinates are known. One panel a coordinate: the
-pose at one moment, from the lowest level (blue) to the highest (yellow), all other numbers as they were.
+A motion is generated from a prompt. One panel per coordinate of the token at one moment: the decoded poses
+from its lowest level (blue) to its highest (yellow), other coordinates unchanged; black: the motion's own.
 """
 
 from pathlib import Path
@@ -54,7 +54,7 @@ def main(argv=None):
 
 
 def variations(pipeline, motion, moment):
-    """-> for each coordinate the poses [levels,J,3] of the token at this moment; its own levels [d]."""
+    """-> poses [levels,J,3] of each coordinate of the token at this moment; the motion's own levels [d]."""
     ae, frames = pipeline.autoencoder.ae, len(motion.features) // STRIDE * STRIDE
     rows = pipeline.autoencoder.normalizer(torch.from_numpy(motion.features[:frames]))
     m_lens = torch.tensor([frames])

@@ -1,4 +1,4 @@
-"""Does a prompt lie within what a set's captions say? The similarity to the nearest caption, for both kinds.
+"""Do a set's captions cover a prompt? Similarity to the nearest caption, for known and other prompts.
 
     python -m experiments.known_prompts --dataset_name Demo
 

@@ -106,7 +106,7 @@ def is_noticed(name, value, half, reference, real):
 
 
 def table(rows, names):
-    """name -> Scores, as Markdown: these measures, mean ± half width."""
+    """rows {name: Scores} -> Markdown table of these measures, mean ± half width."""
     real, reference = rows["real"].interval(), rows[REFERENCE].interval()
     titles = " | ".join(MEASURES[name].strip() for name in names)
     lines = [f"| | {titles} |", "|---" * (len(names) + 1) + "|"]

@@ -1,13 +1,13 @@
-"""Does a generator repeat its training clips? Its clips' nearest training clips, beside those of test clips.
+"""Does a generator repeat its training clips? Distances of its motions and of test clips to the nearest one.
 
 python -m experiments.nearest_neighbours --dataset_name BandaiNamco --name FSQ_MARDM_1
 
 Two distances: of the evaluator's embeddings, and of the joints in the root's frame (`nearest_clips`).
 Training and test clips have gone through the autoencoder. A near-copy is nearer to a training clip than 99%
-of the test clips are. Positive control: training clips without their first token, as a generator that
-repeats them would hand them in; the share of them that is flagged is the power of the test. `nearer`: how
+of the test clips are. Positive control: training clips without their first token, which stand for the output
+of a generator that repeats them; the share of them that is flagged is the power of the test. `nearer`: how
 often a clip is nearer to training than a test clip is, over all pairs; 0.5 if they are alike. JSON and
-figure go to the run's eval folder, with the KID of the same draw.
+figure go to the run's eval folder, with the KID of the same motions.
 """
 
 import json
@@ -37,7 +37,7 @@ from utils.statistics import wilson
 from utils.text_embeddings import embed_captions
 
 OVERLAP = 0.8  # of a clip's frames, at least, are compared with those of a training clip
-POWER = 0.8  # share of the positive control that a test worth its name flags
+POWER = 0.8  # share of the positive control that a conclusive test flags at least
 ROWS = {"test": "C7", "reconstruction": "C0", "generated": "C1", "copies": "C2"}  # and their colours
 
 
@@ -118,7 +118,7 @@ def local_joints(rows, m_lens, unit_m):
 
 
 def cut_copies(clips, n, seed):
-    """n of the training clips (all of fewer), evenly drawn, without their first token."""
+    """n of the training clips (all if fewer), drawn uniformly, without their first token."""
     chosen = counter_rng.rng(Purpose.REFERENCE, seed).permutation(len(clips))[:n]
     long = [clips[i] for i in sorted(chosen) if len(clips[i].motion) > 2 * STRIDE]
     return [replace(clip, motion=clip.motion[STRIDE:]) for clip in long]
@@ -183,7 +183,7 @@ def measure(sets, distance, percent=1):
     for name, x in values.items():
         pairs = scipy.stats.mannwhitneyu(
             test, x
-        ).statistic  # of them, those where x is nearer; ties are halves
+        ).statistic  # the number of pairs in which x is nearer; ties count one half
         rows[name] = {"median": float(np.median(x)), "nearer": float(pairs / (len(x) * len(test)))}
         rows[name] |= {"distances": [float(f"{d:.4g}") for d in x], "bound": bound} | near_copies(x, bound)
     return rows

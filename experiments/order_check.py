@@ -1,4 +1,4 @@
-"""Do motions show what their prompts say, in the order that these say? Sequences, judged by geometry.
+"""Do motions show the actions of their prompts in the order stated? Sequences, judged by geometry.
 
   python -m experiments.order_check --real                    clips of the embedded demo set: checks the check
   python -m experiments.order_check --name FSQ_MARDM_SiT_XS   a trained generator, on every group of prompts
@@ -52,7 +52,7 @@ class Prompt:
     times: int = 0  # of a single action that is counted
 
     def judge(self, joints):
-        """-> (passed, plays the parts from the last to the first)"""
+        """-> (passed, shows the parts in reverse order)"""
         if self.times:
             name, _, side = self.labels[0].partition("_")
             return times_shown(name, joints, side) == self.times, False

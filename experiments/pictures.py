@@ -1,4 +1,4 @@
-"""Draw motions of a trained generator: a picture that moves, or moments of each motion in a row.
+"""Draw motions of a trained generator: a video (.gif, .mp4), or a .png with moments of each motion in a row.
 
   python -m experiments.pictures --text_path docs/pictures/demo.txt --seed 2 --output docs/pictures/demo.gif
   python -m experiments.pictures --run CMU/cmu_MARDM --text_path prompts.txt --output results/cmu_prompts.png

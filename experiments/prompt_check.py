@@ -58,7 +58,7 @@ def check(generate, repeats=5):
 
 
 def check_motions(motions):
-    """Prompt -> list of joints arrays. Returns a row for each prompt, in the order of PROMPTS."""
+    """motions: prompt -> list of joints [T,22,3]. Returns a row for each prompt, in the order of PROMPTS."""
     rows = []
     for prompt, label in PROMPTS.items():
         moves = [describe(joints) for joints in motions.get(prompt, ())]
@@ -88,7 +88,7 @@ def table(rows):
 
 
 def real_motions(n_clips, seed, reproduced=lambda joints: joints):
-    """Demo clips by the prompt of their label. reproduced: joints [T,22,3] -> [t,22,3], an autoencoder's."""
+    """Demo clips by the prompt of their label, each passed through reproduced, [T,22,3] -> [t,22,3]."""
     prompt_of = {label: prompt for prompt, label in PROMPTS.items()}
     motions = defaultdict(list)
     for clip in demo_clips(n_clips, seed):
@@ -99,7 +99,7 @@ def real_motions(n_clips, seed, reproduced=lambda joints: joints):
 
 
 def autoencoder(run, checkpoints_dir):
-    """ "<dataset>/<name>" -> what it makes of joints [T,22,3]: [t,22,3], t whole tokens."""
+    """ "<dataset>/<name>" -> function of joints [T,22,3]: their reconstruction [t,22,3], t whole tokens."""
     dataset_name, _, name = run.partition("/")
     source = WeightsConfig(name=name, dataset_name=dataset_name, checkpoints_dir=checkpoints_dir)
     autoencoder = load_ae(source, torch.device("cpu"), name)

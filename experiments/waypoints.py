@@ -5,8 +5,8 @@
 
 --of gaits: walk or run from rest to rest, 3 to 6 seconds, 1 to 3 waypoints at even times. The way turns by
 up to 50 degrees from leg to leg, every third task ends with a heading within 20 degrees of the last leg. A
-prompt counts as shown if its motion passes the geometry check of its label, without its bound on turning for
-both kinds.
+prompt counts as shown if its motion passes the geometry check of its label; the check's bound on turning is
+left out, with waypoints and without.
 
 --of clips: the ways of real test clips that go a metre or more, and their captions; 1 to 3 waypoints at even
 times, every third with the clip's last heading. R-precision says whether prompts are still answered.
@@ -42,12 +42,12 @@ from utils.generation.windows import part_key
 from utils.metrics import POOL, draw_pools, foot_skate, r_precision
 from utils.pipeline import load
 
-GAITS = {  # prompt, label, metres a second between the ramps
+GAITS = {  # label: (prompt, range of metres a second between the ramps)
     "walk": ("a person walks forward", (0.85, 1.2)),
     "run": ("someone runs forward", (1.7, 2.4)),
 }
 RAMP = 1.0  # seconds from rest to full speed, and back
-FAR = 1.0  # metres that a clip goes
+FAR = 1.0  # metres that a clip must go to become a task
 TURNS, FACES = math.radians(50), math.radians(20)
 
 
@@ -60,7 +60,7 @@ class Task:
 
 
 def gait_task(number, fps):
-    """The same for the same number."""
+    """A random task, the same for the same number."""
     dice = random.Random(number)
     label = "walk" if dice.random() < 0.6 else "run"
     prompt, paces = GAITS[label]
@@ -78,7 +78,7 @@ def gait_task(number, fps):
 
 
 def _way(t, seconds, pace):
-    """Metres after t seconds: speed up over RAMP, slow down over RAMP."""
+    """Metres after t seconds: speed rises over the first RAMP seconds and falls over the last."""
     start, end = min(t, RAMP), max(t - (seconds - RAMP), 0.0)
     return pace * (start**2 / (2 * RAMP) + t - start - end**2 / (2 * RAMP))
 
@@ -129,7 +129,7 @@ def judge(joints, label, spec):
 
 
 def answered(evaluator, tasks, motions):
-    """R-precision top 1 to 3 of feature rows in answer to these tasks' prompts."""
+    """R-precision top 1 to 3 of motions (feature rows) generated for these tasks' prompts."""
     tokens, texts = [list(task.tokens) for task in tasks], [task.prompt for task in tasks]
     rows = pad_sequence([torch.as_tensor(motion) for motion in motions], batch_first=True)
     m_lens = torch.tensor([len(motion) for motion in motions])

@@ -4,7 +4,7 @@ import textwrap
 import unicodedata
 
 CAPTION_LINES = 3
-BOM = "\ufeff"  # invisible, and no blank to str.split
+BOM = "\ufeff"  # byte order mark: invisible, and not whitespace to str.split
 LONGEST = 2000  # characters of a caption that are used
 
 
@@ -15,7 +15,7 @@ def clean_text(text):
 
 
 def wrap_caption(caption, width, max_lines=CAPTION_LINES):
-    """Split into at most `max_lines` lines of `width` columns (CJK counts double), cut with an ellipsis."""
+    """Wrap into at most `max_lines` lines of `width` columns (CJK counts double), cut with an ellipsis."""
     text = clean_text(caption[:LONGEST])
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text) / max(len(text), 1)
     columns = max(8, int(width / (1 + wide)))

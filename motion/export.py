@@ -25,15 +25,15 @@ DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A motion and what formats need beside it. A notebook shows it as the web viewer."""
+    """A motion with the metadata that file formats need. A notebook shows it in the web viewer."""
 
     joints: np.ndarray  # [T,J,3] in the skeleton's unit
     caption: str
     fps: float
     skeleton: Skeleton
     features: np.ndarray | None = None  # [T,D] rows of the data set, e.g. 263 columns
-    own: np.ndarray | None = None  # bool [T], the frames whose bones a .bvh and a .glb have; None: all
-    closing: np.ndarray | None = None  # [1,J,3] of a loop: its first pose, where the next round begins
+    own: np.ndarray | None = None  # bool [T], frames that bones of .bvh, .glb are measured on; None: all
+    closing: np.ndarray | None = None  # [1,J,3], loops only: the first pose, where the next cycle begins
 
     def __len__(self):
         return len(self.joints)
@@ -43,19 +43,19 @@ class Motion:
 
     @property
     def keys(self):
-        """Joints of formats that interpolate: [T,J,3], of a loop [T+1,J,3], which close its last step."""
+        """Joints for formats that interpolate frames: [T,J,3]; of a loop with `closing`, [T+1,J,3]."""
         return self.joints if self.closing is None else np.concatenate([self.joints, self.closing])
 
     @property
     def own_keys(self):
-        """`own` of `keys`: the closing pose is no frame of its own."""
+        """`own` for each frame of `keys`; bones are not measured on the closing pose."""
         return self.own if self.own is None or self.closing is None else np.append(self.own, False)
 
     def save(self, path):
         """Write the format that the suffix names (see FORMATS) -> Path.
 
-        Raises ValueError for another, for .features.npy where there are no features, and for joints that
-        are no motion of the skeleton.
+        Raises ValueError for another suffix, for .features.npy where there are no features, and for joints
+        that do not fit the skeleton.
         """
         path = Path(path)
         # the longest suffix that fits: .features.npy before .npy
@@ -93,7 +93,7 @@ def export_motion(path_stem, motion, formats=("npy", "mp4")) -> dict:
     """Write a Motion in each of `formats` to `path_stem` + suffix -> dict format: path.
 
     In the order of FORMATS, whatever order was asked for: the motion is on disk before anything is drawn.
-    Raises ValueError, with nothing written, for joints that are no motion of the skeleton.
+    Raises ValueError, with nothing written, for joints that do not fit the skeleton.
     """
     check_formats(formats, has_features=motion.features is not None)
     motion.skeleton.check(motion.joints)
@@ -107,7 +107,7 @@ def export_motion(path_stem, motion, formats=("npy", "mp4")) -> dict:
 
 
 def in_place(joints):
-    """joints [T,J,3] whose root stays above where it began, for games that move the character themselves."""
+    """joints [T,J,3] without the root's horizontal motion, for games that move the character themselves."""
     joints = np.asarray(joints)
     return joints - (joints[:, :1] - joints[:1, :1]) * [1, 0, 1]
 
@@ -187,7 +187,7 @@ def safe_caption(text, max_bytes=NAME_BYTES, plain=True):
 def file_stem(caption, sample, repeat, length, prefix="", copy=1):
     """`<text>_sample<i>_repeat<r>_len<n>`, with room for the suffix; copy > 1 numbers the text.
 
-    prefix: MARDM's ("caption:"); without one the text is made plain.
+    prefix: "caption:" for MARDM's names; without one the text is made plain (see `safe_caption`).
     """
     tail = (f" ({copy})" if copy > 1 else "") + f"_sample{sample}_repeat{repeat}_len{length}"
     room = NAME_BYTES - len((prefix + tail + LONGEST_SUFFIX).encode())
@@ -195,10 +195,10 @@ def file_stem(caption, sample, repeat, length, prefix="", copy=1):
 
 
 class Names:
-    """Path stems in one folder, none twice and none that a file there has, in any format.
+    """Unique path stems in one folder: none is given twice, none is that of a file there, in any format.
 
-    Other processes may write into the folder too: an empty hidden file claims a name until the next is asked
-    for, when its motion is written. One that a killed process leaves keeps its name from being used.
+    Other processes may write into the folder too: an empty hidden file reserves a name until the next one is
+    requested, by when its motion is written. One that a killed process leaves keeps its name reserved.
 
     Names that differ only in case or in Unicode form count as equal, as they do on Windows and macOS.
     plain: names that every system accepts; otherwise MARDM's, `<prefix>:<text>_...`.
@@ -208,7 +208,7 @@ class Names:
         self.folder, self.prefix = Path(folder), "" if plain else f"{prefix}:"
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         self.taken = {stem for file in files for stem in _stems(file.name)}
-        self.release = None  # ends the last claim; at the latest with this object
+        self.release = None  # removes the last claim's file, at the latest when this object goes
 
     def stem(self, caption, sample, repeat, length):
         """Path without suffix, for `export_motion`."""
@@ -220,7 +220,7 @@ class Names:
                     return self.folder / name
 
     def _claim(self, name):
-        """Whether no other process has taken the name since; then none will."""
+        """Reserve a name -> whether it is free, that is, no other process has taken it."""
         if self.release:
             self.release()
         claim = self.folder / f".{name}.claim"
@@ -228,7 +228,7 @@ class Names:
             claim.touch(exist_ok=False)
         except FileExistsError:
             return False
-        except OSError:  # for whoever writes the motion to tell
+        except OSError:  # writing the motion will report it
             return True
         self.release = weakref.finalize(self, claim.unlink, missing_ok=True)
         return not any((self.folder / (name + suffix)).exists() for suffix, _ in FORMATS.values())

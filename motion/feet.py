@@ -6,22 +6,21 @@ import numpy as np
 
 from motion.rotations import shortest_arc, unit
 
-LOW = 0.05  # metres above the lowest foot of the clip: a joint below may stand
-SLOW = 0.9  # metres a second: a joint above swings, it does not slide
-# metres in a second: a low foot that goes further, and the hip with it, belongs to a gliding body
+LOW = 0.05  # metres above the clip's lowest foot joint, below which a toe may stand
+SLOW = 0.9  # metres a second, above which a toe swings rather than slides
+# metres within a second: where a low foot goes further, and the hip with it, the whole body glides
 GLIDE = 0.4
-SHORTEST = 0.1  # seconds of standing that count
-STRETCH = 0.999  # of a leg's length: held no straighter than this (5 degrees), lest the knee snap
+SHORTEST = 0.1  # seconds that a toe must stand
+STRETCH = 0.999  # of a leg's length, to which it may stretch (the knee bent 5 degrees), lest the knee snap
 BLEND = 0.25  # seconds over which a held foot is let go
 
 
 def fix_feet(joints, fps, skeleton, pinned=None):
     """joints [T,J,3] -> the same motion with standing feet held in place, [T,J,3].
 
-    While a toe stands, it stays where it stood on average, or where it is in the frames that are `pinned`,
-    bool [T]: these stay as they are. Hips, all heights and the lengths of bones stay as
-    they are, and the knee bends to the side to which it bent. Where that place is beyond the leg's reach, the
-    foot is moved towards it as far as the leg goes.
+    While a toe stands, it stays at its average place, or at its place in the frames that are `pinned`, bool
+    [T], which do not change. Hips, all heights and bone lengths stay as they are, and a knee bends to the
+    same side as before. Where the place is out of reach, the foot moves towards it as far as the leg goes.
     """
     joints = np.array(joints, dtype=np.float64)
     floor = joints[:, list(skeleton.feet), 1].min()
@@ -35,7 +34,7 @@ def fix_feet(joints, fps, skeleton, pinned=None):
 
 
 def standing(toe, hip, floor, fps, unit_m=1.0):
-    """Stretches [start, end) in which a toe [T,3] is low and slow and the body does not glide, as pairs."""
+    """-> [(start, end)], end exclusive: where a toe [T,3] is low and slow and the body does not glide."""
     toe, low = toe[:, [0, 2]] * unit_m, (toe[:, 1] - floor) * unit_m < LOW
     hip = hip[:, [0, 2]] * unit_m
     step = np.linalg.norm(np.diff(toe, axis=0), axis=-1)
@@ -51,14 +50,14 @@ def standing(toe, hip, floor, fps, unit_m=1.0):
 
 
 def stretches(mask):
-    """bool [N] -> [(first, last)] of the stretches that are True, last exclusive."""
+    """bool [N] -> [(start, end)] of the runs of True, end exclusive."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, dtype=np.int8), [0]])))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
 def _corrections(toe, stands, fps, pinned=None):
-    """How far to move the foot at each frame [T,3], horizontally: all the way while it stands, less and less
-    around; not at all where it is pinned.
+    """Horizontal correction of the foot in each frame [T,3]: full while it stands, fading out before and
+    after, none where it is pinned.
     """
     moved, known = np.zeros_like(toe), np.zeros(len(toe), dtype=bool) if pinned is None else pinned.copy()
     for start, end in stands:
@@ -67,7 +66,7 @@ def _corrections(toe, stands, fps, pinned=None):
             place = np.stack([np.interp(np.arange(start, end), pins, toe[pins, k]) for k in range(3)], axis=1)
         moved[start:end] = (place - toe[start:end]) * [1, 0, 1]
         known[start:end] = True
-    from scipy.ndimage import binary_dilation  # here: half a second, and few need it
+    from scipy.ndimage import binary_dilation  # not at the top: takes half a second, and few need it
 
     known |= ~binary_dilation(known, np.ones(2 * max(1, round(BLEND * fps)) - 1))
     frames = np.arange(len(toe))
@@ -77,8 +76,8 @@ def _corrections(toe, stands, fps, pinned=None):
 def _bend(joints, leg, moved):
     """Two-bone inverse kinematics, in place: move the ankle by `moved` [T,3] or as much of it as is in reach.
 
-    leg: hip, knee, ankle and what is below. The plane of the bend is carried over by the shortest arc from
-    the old way hip-ankle to the new one: measured against the new way, a nearly straight knee could flip.
+    leg: hip, knee, ankle and what is below. The bending plane follows the shortest arc from the old direction
+    hip-ankle to the new one: measured against the new direction, a nearly straight knee could flip.
     """
     hip, knee, ankle, toe = (joints[:, joint].copy() for joint in (*leg[:3], leg[-1]))
     thigh, shin = np.linalg.norm(knee - hip, axis=-1), np.linalg.norm(ankle - knee, axis=-1)
@@ -100,7 +99,7 @@ def _share_in_reach(old, moved, reach):
     """The largest share s <= 1 of a move [T] with |old + s moved| <= the larger of reach and |old|."""
     a, b = (moved**2).sum(axis=-1), (old * moved).sum(axis=-1)
     room = np.maximum(reach**2 - (old**2).sum(axis=-1), 0)
-    # s = (-b + sqrt(b^2 + a room)) / a, written so that a = 0 is no matter
+    # s = (-b + sqrt(b^2 + a room)) / a, rationalised where b > 0, against cancellation
     root = np.sqrt(b**2 + a * room)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(b > 0, room / (b + root), (root - b) / a)

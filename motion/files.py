@@ -16,7 +16,7 @@ class Unwritten(OSError):
 def whole_file(path):
     """Yield a temporary path beside `path`, with its suffix; it is renamed only if the block succeeds.
 
-    Raises Unwritten where the disk or its rights refuse, so the block should do nothing but write. The
+    Raises Unwritten for any OSError, such as a full disk, so the block should do nothing but write. The
     temporary name is short and plain: a caption may fill the whole length that a file name can have, and
     FFmpeg would read a leading "caption:" as a protocol.
     """
@@ -50,7 +50,7 @@ def whole_folder(path):
 
     with _unwritten(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.parent):  # another process would take part for a leftover
+    with alone(path.parent):  # another process would take `part` for a leftover
         try:
             with _unwritten(path):
                 tidy()
@@ -66,8 +66,8 @@ def whole_folder(path):
 
 @contextmanager
 def alone(folder):
-    """Other processes that ask for the folder wait until the block ends; not on Windows, nor where the file
-    system has no locks."""
+    """Hold an exclusive lock on a folder: other processes that ask for it wait until the block ends. No lock
+    on Windows, nor where the file system has none."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):
             import fcntl
@@ -95,6 +95,6 @@ def _unwritten(path):
 
 
 def write_text(path, text):
-    """Write a text file in UTF-8. What is no character, from a file name perhaps, appears as \\udcff."""
+    """Write a text file in UTF-8. Lone surrogates, as from undecodable file names, appear as \\udcff."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -7,16 +7,16 @@ TINY = 1e-9
 
 
 def unit(x):
-    """x [...,3] divided by its length; what has none stays zero."""
+    """x [...,3] scaled to unit length; zero vectors stay zero."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return np.divide(x, length, out=np.zeros_like(x), where=length > TINY)
 
 
 def shortest_arc(u, v):
-    """The rotations that take unit vectors u [...,3] to v [...,3] the short way, flattened to one axis.
+    """Rotations by the smallest angle from unit vectors u [...,3] to v [...,3]; batch axes are flattened.
 
-    The quaternion is (u x v, 1 + u.v), normalised. Opposite vectors leave the axis open: one perpendicular to
-    u is taken. A zero vector v gives the identity.
+    The quaternion is (u x v, 1 + u.v), normalised. Opposite vectors do not determine the axis: one
+    perpendicular to u is taken. A zero vector v gives the identity.
     """
     u, v = np.broadcast_arrays(u, v)
     v = np.where((v == 0).all(axis=-1, keepdims=True), u, v)
@@ -29,7 +29,7 @@ def shortest_arc(u, v):
 
 
 def quaternions(turns):
-    """Rotations [T,J,3,3] -> x y z w [T,J,4] without changes of sign between frames, so that they blend."""
+    """Rotations [T,J,3,3] -> quaternions x y z w [T,J,4], without sign flips between frames: interpolable."""
     rows = Rotation.from_matrix(turns.reshape(-1, 3, 3)).as_quat().reshape(*turns.shape[:2], 4)
     flips = np.where((rows[1:] * rows[:-1]).sum(axis=-1, keepdims=True) < 0, -1, 1)
     rows[1:] *= np.cumprod(flips, axis=0)
@@ -40,7 +40,7 @@ def best_fit(rest, seen, prior):
     """The rotations R [T,3,3] with the least sum of |R rest - seen|^2; rest [k,3], seen [T,k,3] (Kabsch
     1976).
 
-    Where the vectors leave a turn open (all on one line), R stays near the prior [T,3,3].
+    Where the vectors do not determine R (all on one line), it stays near the prior [T,3,3].
     """
     cross = np.einsum("tki,kj->tij", seen, rest)
     size = np.linalg.norm(cross, axis=(1, 2), keepdims=True)

@@ -1,7 +1,7 @@
 """The skeletons that motion is written on: joint names, parents, mirror pairs, chains.
 
-Both follow HumanML3D (Guo et al., CVPR 2022): SMPL22 is the first 22 joints of SMPL, KIT21 those of KIT-ML.
-Y is up, the person's left is +X while it faces +Z.
+Both follow HumanML3D (Guo et al., CVPR 2022): SMPL22 is the first 22 joints of SMPL, KIT21 the 21 joints of
+KIT-ML. Y is up, the person's left is +X while it faces +Z.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Skeleton:
     mirror: tuple[tuple[int, int], ...]  # (left, right) pairs; joints in no pair lie in the middle
     hips: tuple[int, int]  # (left, right)
     shoulders: tuple[int, int]  # (left, right)
-    # (right hip, left hip, right shoulder, left shoulder), for the heading; KIT21's sides exchanged
+    # (right hip, left hip, right shoulder, left shoulder), for the heading; in KIT21 sides are exchanged
     facing: tuple[int, int, int, int]
-    # (left ankle, left toe, right ankle, right toe), the order of the four contacts; of KIT21 foot and toe,
+    # (left ankle, left toe, right ankle, right toe), the order of the four contacts; in KIT21 foot and toe,
     # the right side first
     feet: tuple[int, int, int, int]
     wrists: tuple[int, int]  # (left, right)

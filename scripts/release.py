@@ -40,7 +40,7 @@ def flags():
 
 
 def half(weights):
-    """float32 -> float16, without tables; what is loaded is float32 again."""
+    """float32 -> float16, without tables that every model makes anew; loading gives float32 again."""
     return {key: x.half() if x.dtype == torch.float32 else x for key, x in learned(weights).items()}
 
 
@@ -78,7 +78,7 @@ def main(argv=None):
     released_ae = packed(ae, ["ae"], name=args.to_ae)
     released_ae_path, path = Run.of(args, args.to_ae).best, Run.of(args, args.to).best
     tie |= {"name": args.to_ae, "file": path.name, "sha256": weights_hash(released_ae["ae"])}
-    # The raw weights are of use to training only: the average is kept alone.
+    # Only training needs the raw weights: the moving average alone is kept.
     released = packed(generator, ["ema_mardm"], name=args.to, ae_name=args.to_ae, autoencoder=tie)
     released |= {"estimator": half(estimator["estimator"])}
     spec, root = find_dataset(args.dataset_name, args.dataset_dir)

@@ -1,6 +1,6 @@
 # Run from the repository's root (bash scripts/setup.sh), or sourced by the entry scripts: makes .venv, installs
-# requirements.txt into it once, and puts its programs first on the PATH. PYTHON=/path/to/python names the interpreter to start from, setup_lists (an
-# array) other lists to install than requirements.txt alone.
+# requirements.txt into it once, and puts its programs first on the PATH. PYTHON=/path/to/python names the
+# interpreter to start from; the array setup_lists names the lists to install in place of requirements.txt.
 # An active conda or virtual environment is left alone: .venv is ours, and `rm -rf .venv` undoes everything.
 
 if [ -z "${BASH_VERSION:-}" ]; then
@@ -35,7 +35,7 @@ setup_make_venv() {
     "$python" -m venv --clear .venv || setup_fail "$python -m venv .venv failed, see above"
 }
 
-setup_install() { # a list of packages; Python compiles what is used, which leaves 350 MB out
+setup_install() { # installs a list of packages; --no-compile: only what is imported is compiled, which saves 350 MB
     echo "setup: installing $1 into .venv; the first time this takes minutes (PyTorch is large)"
     .venv/bin/python -m pip install --disable-pip-version-check --no-compile -r "$1" ||
         setup_fail "pip could not install $1, see above; run bash $0 again once that is mended"

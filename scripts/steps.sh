@@ -21,8 +21,8 @@ step() {
     echo "  ($((SECONDS - begun)) s)" | tee -a "$log"
 }
 
-# once FOLDER LOG COMMAND...: `step`, unless FOLDER/LOG.done says that this command was finished, after the trainings
-# whose markers $after lists
+# once FOLDER LOG COMMAND...: `step`, unless FOLDER/LOG.done says that this command was finished, and later than the
+# trainings whose markers $after lists
 once() {
     local marker=$1/$2.done text="${*:3}" other
     text=${text% --is_continue}
@@ -51,7 +51,7 @@ train_or_take() {
     fi
 }
 
-# distill RUN COMMAND...: `once`, for the head of the run beside it; begun anew where a training came after it
+# distill RUN COMMAND...: `once`, for the one-step head of RUN; begun anew where a training in $after is newer than it
 distill() {
     local folder=$runs/$1/onestep/model
     if [ -f "$folder/latest.tar" ] && ! current "$folder/latest.tar"; then rm -rf "$folder"; fi

@@ -1,4 +1,4 @@
-"""Bodies that tests pose, and real ones in motion."""
+"""Rest poses and real motion for tests."""
 
 import numpy as np
 from scipy.spatial.transform import Rotation

@@ -19,7 +19,7 @@ WEBGL = ("--enable-unsafe-swiftshader", "--use-angle=swiftshader")  # drawn by t
 
 
 class Browser:
-    """Messages both ways are JSON and end in a zero byte. more: flags, e.g. WEBGL."""
+    """One page of a browser. Messages both ways are JSON and end in a zero byte. more: flags, e.g. WEBGL."""
 
     def __init__(self, profile, *more):
         to_browser, self.send_fd = os.pipe()
@@ -87,7 +87,7 @@ class Browser:
             time.sleep(0.02)
 
     def settle(self):
-        """Two pictures later all that was asked for is drawn."""
+        """Wait for two frames, after which all that was asked for is drawn."""
         self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
     def scrub(self, frame):
@@ -126,7 +126,7 @@ class Browser:
             level = params.get("type") if method == "Runtime.consoleAPICalled" else None
             level = params["entry"]["level"] if method == "Log.entryAdded" else level
             url = params["request"]["url"] if method == "Network.requestWillBeSent" else "data:"
-            if "GPU stall" in str(params):  # to be read back is slow; only tests do it
+            if "GPU stall" in str(params):  # reading pixels back is slow; only tests do it
                 continue
             thrown = method == "Runtime.exceptionThrown"
             if thrown or level in ("error", "warning", "assert") or not url.startswith(("file:", "data:")):

@@ -1,4 +1,4 @@
-"""Where the recorded numbers and the real motion lie, and what every test shares."""
+"""Fixtures that tests share: recorded numbers, real motion, tiny and released weights."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def outside(variable, default):
 
 @pytest.fixture(scope="session")
 def goldens():
-    """goldens("ae.pt") -> nested dict of tensors recorded from MARDM implementation."""
+    """goldens("ae.pt") -> nested dict of tensors recorded from MARDM's implementation."""
     folder = outside("FSQ_MARDM_GOLDENS", "../shared/goldens")
     return lambda name: torch.load(folder / name, weights_only=True)
 
@@ -41,7 +41,7 @@ def real_walk(data_dir):
 
 @pytest.fixture(scope="session")
 def varying_walk(real_walk):
-    """The same with bones as a network draws them: a centimetre a joint, smooth in time."""
+    """`real_walk` with bone lengths that vary as a network's do: smooth noise of about 1 cm on each joint."""
     noise = np.random.default_rng(0).normal(0, 0.01, real_walk.shape)
     return real_walk + 2 * gaussian_filter1d(noise, 2, axis=0)
 

@@ -82,7 +82,7 @@ def test_so_does_one_whose_length_is_no_multiple_of_four(ae, longest):
 
 
 def test_whole_clips_come_out_as_without_lengths(ae):
-    """Bit for bit, so that it may be left out where lengths on the host say so."""
+    """Bit for bit, so that masking may be left out where lengths on the host show no padding."""
     motion, whole = torch.randn(3, 32, 67), torch.full((3,), 32)
     with torch.no_grad():
         latents, targets = ae.tokenize(motion, whole)

@@ -1,4 +1,4 @@
-"""The generator: losses, batch invariance, what the head is asked. Drawing by itself: test_draw_law.py."""
+"""The generator: attention, losses, batch invariance, calls of the head. Fast drawing: test_draw_law.py."""
 
 from dataclasses import fields
 from functools import partial
@@ -38,7 +38,7 @@ def pair(request):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_heads_begin_at_the_neighbours(size):
-    """1 before, 1 after, 2 before, 2 after, ...; but for the first tokens, which the layer norm distorts."""
+    """1 before, 1 after, 2 before, 2 after, ...; not at the first tokens, which the layer norm distorts."""
     torch.manual_seed(0)
     block = MARDM(size=size, ae_dim=16, attention="neighbours").MARTransformer[0]
     n = block.norm1(PositionalEncoding(SIZES[size].latent_dim, 0.0)(torch.zeros(1, 49, 1)))
@@ -54,6 +54,7 @@ def test_heads_begin_at_the_neighbours(size):
 
 
 def test_only_queries_and_keys_know_of_it():
+    """Where attention begins changes no other weights."""
     states = []
     for attention in ("neighbours", "flat"):
         torch.manual_seed(0)

@@ -135,7 +135,7 @@ class QuadraticMap(FlowMapHead):
 
 
 def test_the_loss_of_a_flow_map_in_closed_form():
-    """At the map's own image y of its own image of noise; the teacher's velocity is guided."""
+    """y: the noise, mapped to s and from there to t; b: the teacher's guided velocity at y."""
     asked, head = rows(2.0), QuadraticMap(D, H, 1, 8)
     asked = HeadInputs(*(part.double() for part in vars(asked).values()))
     s, t = (time[:, None] for time in asked.times.unbind(dim=1))
@@ -279,7 +279,7 @@ def test_it_learns_where_its_teacher_ends(kind):
 
 
 def test_only_the_clips_that_are_replaced_are_generated(monkeypatch):
-    """As they would be among all of them."""
+    """And they are the motions that generating all of them gives."""
     mardm, ae, text = with_head("FSQ-MARDM-SiT-XS")
     text, m_lens, keys = text.repeat(4, 1), LENGTHS.repeat(4), torch.arange(16) * 2**40
     latents, drawn, generate = torch.randn(16, 32, 9, dtype=torch.float64), [], mardm.generate
@@ -394,7 +394,7 @@ def test_the_script_makes_a_head_that_is_used_where_it_belongs(world, tmp_path, 
 
     file = run / "model/onestep.tar"
     state = load_state(file)
-    assert state["config"].pop("objective") == "regression"  # as files of before are
+    assert state["config"].pop("objective") == "regression"  # as older files are
     save_state(file, state)
     assert type(load("Demo/MARDM", str(home / "checkpoints")).mardm.onestep) is OneStepHead
 

@@ -1,4 +1,4 @@
-"""The control group learns: codes move, dead ones come back, the nearest is the nearest."""
+"""The VQ control: the nearest code is found, codes move onto the data, dead ones restart."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_a_step_counts_once_however_many_pieces_it_has():
 
 
 def test_a_code_restarts_at_vectors_of_all_pieces_of_a_step():
-    """As many restarts as it takes to meet both pieces; those of the step before take no part."""
+    """Over many restarts both pieces are met; vectors of the step before take no part."""
     places = set()
     for seed in range(20):
         torch.manual_seed(seed)
@@ -146,7 +146,7 @@ def test_the_moving_average_takes_over_a_restarted_code_as_it_is():
 
 
 def test_a_resumed_step_restarts_codes_at_the_same_vectors():
-    """What a first step draws beside, to start all codes, must not shift the draws of one that goes on."""
+    """The first step also draws to start all codes; that must not shift the draws of a resumed run."""
     z = torch.randn(10, 1, 6, 3)
 
     def train(vq, steps):

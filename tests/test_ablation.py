@@ -86,7 +86,7 @@ def test_the_settings_with_the_least_fid_on_val_are_chosen(tmp_path):
 
 
 class OneJob:
-    """A plan of two jobs that note that they were run."""
+    """A plan whose jobs run these Python scripts; the second needs the first."""
 
     def __init__(self, runs, *scripts):
         self.runs = runs
@@ -122,14 +122,14 @@ def test_a_job_that_another_process_has_is_left_to_it(tmp_path):
 
 
 def in_this_process(command, **_):
-    """In the place of subprocess.run."""
+    """Stands in for subprocess.run."""
     script, *flags = command[2:] if command[1] == "-m" else command[1:]
     main = importlib.import_module(script.removesuffix(".py")).main
     return SimpleNamespace(returncode=call(main, flags))
 
 
 def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
-    """The real commands on tiny data, from the autoencoder to the page; a row of the table is one of them."""
+    """The real commands on tiny data, from the autoencoder to the page; the tables list the commands."""
     folder = tmp_path / "runs"
     shutil.copytree(world / "checkpoints/Demo/text_mot_match", folder / "Demo/text_mot_match")
     plan = Plan("tiny", "Demo", folder)
@@ -151,7 +151,7 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
         "train_MARDM.py" in (tmp_path / "x_tables.md").read_text()
         and (tmp_path / "x_Demo_arms.png").is_file()
     )
-    for _ in range(2):  # the second time in the place of the first; size tiny, as the report
+    for _ in range(2):  # the second replaces the first; the size is the report's, tiny
         report.main(f"--report {tmp_path}/x.json --again {folder}".split())
     page = (tmp_path / "x.md").read_text()
     first, again = page.split("### Demo again, size `tiny`, with an evaluator of its own: ")
@@ -160,7 +160,7 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", ["--size small --list", "--size=tiny --list", "--list --size=reduced"])
 def test_a_list_of_commands_runs_and_writes_nothing(words, tmp_path):
-    """With a Python in whose place the commands are printed."""
+    """With a stand-in for Python that prints its commands."""
     for folder in ("experiments/ablation", "scripts"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / "scripts/setup.sh").write_text('python() { echo "$@"; }\nexec() { "$@"; exit; }\n')
@@ -334,7 +334,7 @@ def test_from_the_json_alone_come_page_tables_and_figures(record, tmp_path, caps
     assert "| FSQ_AE_High | FSQ_16 | 8 8 8 5 5 5 | 64000 | 6 |" in (tmp_path / "c.md").read_text()
     elsewhere = whole | {"size": "small", "machine": "n", "sets": [record, record | {"machine": "o"}]}
     (tmp_path / "earlier.json").write_text(json.dumps(elsewhere))
-    for _ in range(2):  # in the place of themselves
+    for _ in range(2):  # the second time they are replaced
         report.main(["--report", f"{tmp_path}/ablation.json", "--again", f"{tmp_path}/earlier.json"])
     headings = re.findall("### .*", (tmp_path / "ablation.md").read_text())
     assert len(headings) == 3 and ("`small`" in headings[1]) and headings[2].endswith(": o, d")

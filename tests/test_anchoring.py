@@ -1,4 +1,4 @@
-"""Edited rows back in the source's world: closed forms, and what is kept stands where it stood."""
+"""Anchoring edited rows in the source's world: closed forms; kept frames stand where they stood."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_a_section_that_stands_is_moved_over_all_its_frames():
 
 
 def test_a_drawn_circle_is_no_correction():
-    """A whole turn ends as no turn does: the heading is left alone."""
+    """A whole turn ends with the heading that it began with, which is left alone."""
     source, drawn = walk(80, step=0), walk(80, step=0, turn=0)
     drawn[20:60, 0] = -np.pi / 40
     rows, (bend,) = anchor(drawn, source, section(80, 20, 60), SMPL22)

@@ -151,7 +151,7 @@ def test_a_story_is_one_motion_and_its_command_makes_it_again(backend, demo_weig
 
 
 def test_waypoints_lead_where_they_say(backend, demo_weights, tmp_path):
-    """The miniature weights go nowhere: to stay is the only way."""
+    """The miniature weights generate a body that stays in place, so the waypoint is its start."""
     asked = request(waypoints="0,0@2", variations=1, rounds=3, estimate=True)
     result = backend.generate(asked)
     (motion,) = map(np.load, result.motions)
@@ -340,7 +340,7 @@ def post(port, path, body):
 
 
 def call(port, *values, waypoints="", weights="demo", name="generate"):
-    """What a program gets that speaks to the page -> (event, its data)."""
+    """Call the page's API as a program does -> (event, its data)."""
     values = [*values, waypoints, weights] if name == "generate" else values
     status, body = post(port, f"/gradio_api/call/{name}", {"data": values})
     if status != 200:

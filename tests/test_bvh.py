@@ -134,7 +134,7 @@ def test_one_two_or_no_rotation_channels_and_mixed_order(write):
 
 @pytest.mark.parametrize("adds", [False, True])
 def test_position_channels_replace_or_add(write, adds):
-    """Joints that travel far do not mislead: what most joints mean holds for all."""
+    """A few joints that travel far do not mislead: the majority decides for all."""
     offsets = np.array([[10.0, 0, 0], [0, -40, 5]]) * (not adds)
     rng = np.random.default_rng(0)
     rows = []

@@ -63,7 +63,7 @@ def test_another_autoencoder_of_equal_shape_is_refused(runs):
 
 
 def test_the_autoencoder_may_be_trained_on(runs):
-    """What was its best or latest file is another by then: the one with its weights is looked for."""
+    """Its best or latest file may hold other weights by then: the file with the right ones is looked for."""
     ae = run(runs, "AE")
     for file in ae.model.glob("*.tar"):
         if file != ae.latest:
@@ -81,7 +81,7 @@ def test_the_autoencoder_may_be_trained_on(runs):
 
 
 def test_a_generators_file_is_read_once(runs, monkeypatch):
-    """Lengths too: the estimator that it carries is kept, not looked up in the file at each request."""
+    """The length estimator that it carries too: it is kept, not read from the file at each request."""
     opened = []
     monkeypatch.setattr(
         checkpoints, "load_state", lambda path, *rest: (opened.append(path), load_state(path, *rest))[1]

@@ -30,7 +30,7 @@ def everything(home, out, trained, *more):
 
 @pytest.fixture(scope="module")
 def first(world, tmp_path_factory):
-    """What came of it here."""
+    """The folder of checkpoints, samples and evaluations that this process made."""
     out = linked(world / "checkpoints", tmp_path_factory.mktemp("deterministic") / "first")
     everything(world, out, True)
     return out

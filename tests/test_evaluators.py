@@ -167,7 +167,7 @@ def test_the_published_padding_of_196_frames_gives_the_same(evaluator, frames):
 
 
 def as_if_alone(embed, motion, m_lens):
-    """-> embeddings of a batch, after a look whether each is that of its clip by itself."""
+    """-> embeddings of a batch, each checked against that of its clip alone."""
     together = embed(motion, m_lens)
     for i, n in enumerate(m_lens):
         alone = embed(motion[i : i + 1, :n], m_lens[i : i + 1])

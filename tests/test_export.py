@@ -1,4 +1,4 @@
-"""File names that are safe and unique, and the door through which every motion leaves."""
+"""File names that are safe and unique, and the export of motions in every format."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The mannequin and its GLB: closed surface, shares of the bones, size; foreign readers see the joints.
+"""The mannequin and its GLB: closed surface, skinning weights, size; foreign readers see the joints.
 
 The Khronos validator and three.js need Node and `npm install gltf-validator three` in the folder that
 FSQ_MARDM_NODE names; Blender needs a Python with `pip install bpy` that FSQ_MARDM_BLENDER names.
@@ -86,7 +86,7 @@ def glb(varying_walk, tmp_path_factory):
 
 
 def check(positions, joints, frames=slice(None)):
-    """Positions that a reader found at some frames against the joints."""
+    """Compare the positions that a reader found at some frames with the joints."""
     fitted, joints = fit_bones(joints, SMPL22)[frames], joints[frames]
     errors = np.linalg.norm(positions - joints, axis=-1)
     print(f"root {errors[:, 0].max():.1e} m, joints mean {errors.mean():.1e}, max {errors.max():.1e} m")
@@ -100,7 +100,7 @@ def joint_names(file):
 
 
 class Reader:
-    """What the glTF specification says of our file, by NumPy."""
+    """Reads our file by the glTF specification, with NumPy."""
 
     def __init__(self, path):
         self.file = pygltflib.GLTF2().load(str(path))

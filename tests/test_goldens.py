@@ -1,4 +1,4 @@
-"""MARDM implementation's numbers, reproduced: networks, losses, samplers, whole loops, schedules.
+"""The numbers of MARDM's implementation, reproduced: networks, losses, samplers, whole loops, schedules.
 
 Each test loads the recorded weights under the published names, so a pass also shows that checkpoints load
 strictly. Tolerances are those of the goldens' README.
@@ -125,7 +125,7 @@ def test_head_and_guidance(golden):
     with torch.no_grad():
         close(net(x, t, z), recorded["out"])
         close(net.time_embed(t), recorded["time_embed"])
-        # both halves see x[:n], each at times of its own: these replace the one time that `guided` hands on
+        # both halves see x[:n], each at recorded times of its own, in place of the time that `guided` passes
         n = len(x) // 2
         for scale in (1.0, 4.5):
             field = guided(lambda x, _, z: net(x, t[: len(z)], z), z[:n], z[n:], scale)

@@ -63,7 +63,7 @@ def evaluated(goldens):
 
 @torch.no_grad()
 def test_matching_networks_of_the_parent(evaluated):
-    """MARDM sorts motions by length and its texts along; ours come out in the order they came in."""
+    """MARDM sorts motions, and their texts, by length; ours keep the order of the batch."""
     recorded, networks = evaluated
     given, expected, order = recorded["inputs"], recorded["outputs"], recorded["outputs"]["align_idx"]
     movement = networks["movement"](given["motion"])

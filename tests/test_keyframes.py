@@ -49,7 +49,7 @@ def source(tmp_path):
 
 
 def off(joints, goal):
-    """Metres by which poses [22,3] differ at most, wherever they stand and look."""
+    """Metres by which poses [22,3] differ at most, whatever their place and heading."""
     (met,) = align(joints[None], goal[None], np.array([True]))
     return np.linalg.norm(met - goal, axis=-1).max()
 

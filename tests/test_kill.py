@@ -48,12 +48,12 @@ class Run:
         return process, stepped
 
     def steps(self):
-        """Of the last save, which has to load; 0 before the first."""
+        """Steps of the last save, which has to load; 0 before the first."""
         return load_state(self.latest)["total_it"] if self.latest.is_file() else 0
 
 
 def sitting(main, line, stepped):
-    """What the process does."""
+    """What the process of a sitting runs; `stepped` is set after its first step."""
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     optimizer_step = TrainingLoop.optimizer_step
@@ -76,7 +76,7 @@ def sitting(main, line, stepped):
     ],
 )
 def test_kill_9_at_random_moments(world, tmp_path, script, kills, workers):
-    """Afterwards the run goes on for four steps, and another takes as many in one go."""
+    """Afterwards the run goes on for four steps; another run takes all its steps in one go."""
     home = linked(world, tmp_path / "home")
     for folder in (home / "checkpoints/Demo").glob("text_mot_match*"):
         shutil.rmtree(folder)  # epochs are short and end without an evaluation
@@ -107,7 +107,7 @@ def test_kill_9_at_random_moments(world, tmp_path, script, kills, workers):
 
 
 def wait_for_another(file, process):
-    """Until `file` is replaced, or there at all."""
+    """Wait until `file` is replaced, or made for the first time."""
 
     def which():
         return file.stat().st_ino if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Loops: the seam is as smooth as the rest, what is drawn anew, and motion in place."""
+"""Loops: the seam is as smooth as the rest, only frames near it are redrawn; and motion in place."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_in_place_the_root_stays_and_poses_do_too():
 
 
 def test_files_that_are_interpolated_close_the_last_step(tmp_path):
-    """As players do it: the end of the last step is the first pose, where its time is n / fps."""
+    """As players need it: the last step ends at time n / fps, with the first pose."""
     words = (
         "--text_prompt a_person_walks_forward --motion_length 40 --loop --time_steps 3 --export npy bvh glb"
     )

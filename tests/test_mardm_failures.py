@@ -24,7 +24,7 @@ from utils.training.train_utils import EMA, learning_rate
 
 
 def still(values):
-    """An essential row's statistics that change nothing, for motions of these lengths."""
+    """-> a Normalizer that changes nothing, and clips of these lengths whose entries are the length."""
     return Normalizer(np.zeros(67), np.ones(67)), [
         Clip(f"c{n}", np.full((n, 67), n, np.float32), (Caption("walk", ("walk/VERB",)),)) for n in values
     ]

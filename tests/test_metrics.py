@@ -131,7 +131,7 @@ def test_half_width_of_a_mean_is_the_textbooks():
 
 
 def test_a_clip_and_its_mirror_image_are_one_observation():
-    """Twice the rows that say the same: the half width is that of the originals."""
+    """Twins double the rows, not the information: the half width is that of the originals."""
     names = [f"{m}{i:03}" for m in ("", "M") for i in range(200)] + ["M900", "Mike"]
     units, x = twins(names), np.tile(rows(200, 1, 3)[:, 0], 2)
     assert units[:400].tolist() == [*range(200)] * 2 and units[400:].tolist() == [400, 401]

@@ -79,7 +79,7 @@ def test_packed_joints_become_a_set_that_loads(tmp_path, packed, capsys):
 
 
 def test_twins_of_the_training_clips_and_another_split_column(tmp_path, packed):
-    """And no content: label metrics are left out, no clip shares a label with all others."""
+    """And without a content column, label metrics are left out: all clips do not count as one label."""
     rows = ["name,split,mine", "a,test,train", "b,train,val", "d,train,train", "e,train,test", "f,train,drop"]
     (tmp_path / "packed/labels.csv").write_text("\n".join([*rows, "c,train,drop"]))
     captions = (tmp_path / "packed/captions.jsonl").read_text().replace("a person", "a left-handed person")

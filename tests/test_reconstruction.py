@@ -20,7 +20,7 @@ OFF = dict.fromkeys(("aux_loss_joints", "root_weight", "velocity_weight", "path_
 
 
 def loss_of(recons, step=None, std=None, **weights):
-    """Of rows [40,67] in the place of two still motions, of 24 and of 40 frames."""
+    """The loss of recons [40,67] as reconstruction of two still motions, of 24 and 40 frames."""
     normalizer = Normalizer(np.zeros(67), np.ones(67) if std is None else std)
     objective = Reconstruction(ReconstructionLoss(**OFF | weights), normalizer, DATASETS["t2m"])
     return objective(torch.zeros(2, 40, 67), recons.expand(2, 40, 67), LENGTHS, step)
@@ -33,14 +33,14 @@ def drift(column, per_frame):
 
 
 def mean_smooth_l1(errors):
-    """Over all the frames of both motions, of errors [40] in one of three columns."""
+    """Of errors [40] in one of three columns, over all frames of both motions."""
     each = np.where(np.abs(errors) < 1, np.square(errors) / 2, np.abs(errors) - 0.5)
     return sum(each[:n].sum() for n in LENGTHS) / (3 * int(LENGTHS.sum()))
 
 
 @pytest.mark.parametrize("column, error, metres", [(1, 0.01, 0.01), (2, 0.01, 0.01), (0, 0.005, 0.01 * ARM)])
 def test_a_step_that_is_wrong_alike_adds_up_along_the_path(column, error, metres):
-    """Half a turn of 0.005 rad each frame counts as that of a point at arm's length."""
+    """A half-angle 0.005 rad off in each frame counts as the way of a point at arm's length."""
     found = loss_of(drift(column, error), path_weight=2.0) - loss_of(drift(column, error))
     assert float(found) == pytest.approx(2 * mean_smooth_l1(metres * np.arange(40) / PATH_ERROR), rel=1e-4)
 

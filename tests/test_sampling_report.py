@@ -88,7 +88,7 @@ def drawn(effects, cells, repeats=5):
 
 
 def t_of_three(spacing):
-    """Half width over three values a spacing (their standard deviation) apart: t of 2 degrees, closed."""
+    """Half width over three values `spacing` (their deviation) apart: t of 2 degrees, in closed form."""
     return 0.95 / math.sqrt(2 * 0.975 * 0.025) * spacing / math.sqrt(3)
 
 

@@ -98,7 +98,7 @@ def test_codes_are_drawn_as_often_as_the_softmax_says(head):
 
 @torch.no_grad()
 def test_guidance(head):
-    """A scale of 1 is the conditional; 0 the unconditional; and in between it is on the logits."""
+    """Scale 1 is the conditional, 0 the unconditional model; any other extrapolates from their logits."""
     z, null = torch.randn(2, 50, H, dtype=torch.float64)
     noise = draws(50)
     plain = head.sample(z, None, noise, PLAIN)

@@ -74,7 +74,7 @@ def yaw(degrees):
 
 @given(st.lists(st.floats(-170, 170), min_size=2, max_size=5))
 def test_in_a_row_every_part_begins_as_the_body_faces(ahead):
-    """However far bodies and headings are apart, poses that are equal but for that become one that stands."""
+    """Equal poses whose bodies are turned differently from their headings join into one that stands still."""
     rows = in_a_row([turned_pose(a) for a in ahead], SMPL22)
     joints = recover_from_ric(torch.from_numpy(rows), 22).numpy()
     assert np.abs(joints - joints[0]).max() < 1e-9

@@ -161,7 +161,7 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
 
 
 def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_by_worse_ones(tmp_path):
-    """They are written at once, latest.tar at the next save that is due."""
+    """Best weights are written at once, latest.tar only at the next save that is due."""
     run = Rehearsal(tmp_path, max_iters=5).train({"fid": 0.5}).run
     saved = run.latest.read_bytes()
     Rehearsal(tmp_path, is_continue=True, max_iters=10).train({"fid": 0.1})
@@ -174,7 +174,7 @@ def test_best_weights_that_a_kill_left_beside_an_older_save_are_not_overwritten_
 
 
 def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
-    """As the head of an older distillation, beside its teacher; in its own folder no run begins."""
+    """Such as an older distillation's head; where best weights alone are left, no run begins."""
     other, own = ({"config": {"seed": 1, "model": model}} for model in "AB")
     run = Rehearsal(tmp_path, constants=other, max_iters=5).train({"fid": 0.1}).run
     run.latest.unlink()
@@ -193,7 +193,7 @@ def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
 
 
 def test_a_run_that_was_killed_after_its_first_best_weights_goes_on(tmp_path, monkeypatch):
-    """They come from the first epoch on, the save that is due later: best weights alone would be refused."""
+    """The first best weights bring a save of their own: without latest.tar the run would be refused."""
     rehearsal = Rehearsal(tmp_path)
     monkeypatch.setattr(rehearsal.loop, "epochs", lambda: islice(TrainingLoop.epochs(rehearsal.loop), 1))
     run = rehearsal.train({"fid": 0.5}).run

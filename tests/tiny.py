@@ -70,7 +70,7 @@ def where(home, checkpoints=None):
 
 
 def with_demo(main, words, out, checkpoints=ROOT / "checkpoints"):
-    """sample.py or edit.py with the weights of --demo, into a folder. Returns that of the run's files."""
+    """sample.py or edit.py with the weights of --demo, into `out`. Returns the folder of the run's files."""
     place = ["--checkpoints_dir", str(checkpoints), "--output_dir", str(out), "--device", "cpu"]
     main(["--demo", *place, *words])
     return Path(out) / "demo_MARDM_Demo"

@@ -20,7 +20,7 @@ from utils.analysis.output import plus_minus
 from utils.statistics import student
 
 ENOUGH = 3  # seeds
-SMALL = 0.5  # of a random swap
+SMALL = 0.5  # share of a random swap's displacement
 UNTESTABLE = "not testable here"
 
 
@@ -74,7 +74,7 @@ class Numbers:
 
 
 def measured(record, name, metric="fid", evaluation="test_latest"):
-    """Of an autoencoder's reconstructions (evaluation: its only one) or a generator's motions. -> Numbers"""
+    """A metric of an autoencoder's reconstructions (one evaluation) or a generator's motions. -> Numbers"""
     own = name in record["variants"]
     row, evaluation = ("reconstruction", "test") if own else ("generated", evaluation)
     found, halves = {}, []
@@ -102,7 +102,7 @@ def growth(record, arm, snap="step", metric="fid", quarter=-1):
 
 
 def noticed(error, n, clips):
-    """The true difference that `claim` notices with 80%.
+    """The true difference that `claim` detects with a power of 80%.
 
     error: standard error over n seeds; clips: 95% half width. The spread over seeds is itself estimated: each
     of its quantiles gives a half width. Without clips that is the noncentral t.
@@ -184,7 +184,7 @@ def h1(record, limit):
 
 
 def by_seed(record, arm, key):
-    """What the curves of this arm's trainings say. -> autoencoder seed -> its generators' values"""
+    """A figure of this arm's training curves. -> autoencoder seed -> its generators' values"""
     values = {}
     for run in (record["training"] or {"runs": {}})["runs"].values():
         if run["group"] == arm and key in run:
@@ -193,7 +193,7 @@ def by_seed(record, arm, key):
 
 
 def steps_to_fid(record, other):
-    """A run that never reached the FID has a bound, its last step, and no number: no interval, hence open."""
+    """The claim on steps to the common FID; open where a run never reached it, whose steps are unknown."""
     sides, never = [], []
     for arm in ("fsq", other):
         found, ends = (by_seed(record, arm, key) for key in ("steps_to_fid", "steps"))
@@ -237,7 +237,7 @@ def h4(record, limit):
 
 
 def lost(record, arm, evaluation, base="test_latest"):
-    """FID lost by drawing otherwise."""
+    """FID lost by sampling as in `evaluation` rather than as in `base`. -> Numbers"""
     return measured(record, arm, evaluation=evaluation) - measured(record, arm, evaluation=base)
 
 

@@ -31,7 +31,7 @@ def draw_all(record, stem):
 
 
 def series(axes, points, **style):
-    """points: x -> Numbers: a dot a seed, and their mean with its interval. -> whether there was one"""
+    """Plot points, x -> Numbers: a dot per seed, their mean and its interval. -> whether there were any"""
     points = {x: one for x, one in points.items() if one.seeds}
     for x, one in points.items():
         axes.plot([x] * len(one.seeds), one.seeds.values(), ".", color=style["color"], alpha=0.5)
@@ -43,7 +43,7 @@ def series(axes, points, **style):
 
 
 def panels(path, plots, **settings):
-    """plots: title -> axes -> whether something was drawn. -> whether anything was; then it is saved"""
+    """A panel for each of plots, {title: axes -> whether it drew}; saved if any did. -> whether any did"""
     figure = new_figure(5.5 * len(plots), 3.8)
     drawn = []
     for axes, (title, plot) in zip(np.atleast_1d(figure.subplots(1, len(plots))), plots.items()):

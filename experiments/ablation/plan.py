@@ -22,7 +22,7 @@ ARMS = {  # generator, its autoencoder, its own flags
     "softmax": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "sequential")),
     "independent": ("FSQ-MARDM-Softmax-XS", "FSQ_16", ("--softmax_coordinates", "independent")),
 }
-STORY_ARMS = ("continuous", "narrow", "fsq")  # as stories
+STORY_ARMS = ("continuous", "narrow", "fsq")  # evaluated on stories too
 DIFFUSION = ("continuous", "narrow", "fsq", "finer", "vq")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
 NARROWED = ("continuous", "narrow", "fsq", "vq")  # also with narrower heads
@@ -36,9 +36,9 @@ PREPARE = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is run. Fewer sizes and widths before fewer seeds."""
+    """How much is run. Where time is short, code book sizes and head widths go before seeds."""
 
-    codes: tuple = (9, 12, 14, 16, 18)  # binary logarithms
+    codes: tuple = (9, 12, 14, 16, 18)  # binary logarithms of the code book's sizes
     widths: tuple = (32, 64, 128)  # of heads, beside FULL_WIDTH
     seeds: tuple = (1, 2, 3, 4)  # of autoencoders; generators take the first three
     generator_seeds: tuple = (11, 12)
@@ -48,7 +48,7 @@ class Size:
     ae_steps: int = 2000
     windows: str = "all"  # of each clip, for an autoencoder: --windows_per_clip
     steps: int = 2500
-    distillation: int = 1500  # of 4 clips
+    distillation: int = 1500  # steps of 4 clips
     batch: int = 32
     eval_every: int = 8  # epochs
     repeats: int = 5
@@ -100,7 +100,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Job:
-    """A command. run/record: its place and its name there; arm: whose choices on val its flags get."""
+    """A command. run/record: folder and name of its result; arm: whose settings, chosen on val, it gets."""
 
     run: str
     record: str
@@ -140,7 +140,7 @@ class Plan:
         self.seeds = list(pairs)  # of autoencoder and generator
 
     def jobs(self):
-        """The arms come first, then what the hypotheses ask beside."""
+        """All jobs in order: the arms come first, then what the hypotheses need besides."""
         own = [name for name in self.variants if name in {ARMS[arm][1] for arm in self.arms}]
         others = [name for name in self.variants if name not in own]
         yield from self.preparation()
@@ -190,7 +190,7 @@ class Plan:
         return *self.common, "--name", run, "--model", model, "--ae_name", f"{name}_{seed}"
 
     def training(self, arm, seeds, *flags, run=None, search=False):
-        """seeds: of the autoencoder and the generator. Once searched, at the rate that was chosen."""
+        """seeds: of autoencoder and generator. Outside the search, at the learning rate that it chose."""
         run, steps = run or run_of(arm, seeds), self.size.steps
         settings = f"--batch_size {self.size.batch} --max_iters {steps} --warm_up_iter 100 --lr_decay 0.3 "
         settings += f"--milestones {steps * 2 // 3} {steps * 9 // 10} --seed {seeds[1]} --ema_decay 0.999 "
@@ -208,8 +208,8 @@ class Plan:
         return Job(run, record, command, (f"{run}/{after}",), "" if search else arm)
 
     def search(self, arm):
-        """The same for every arm: rates, and settings of drawing, by FID on val. Generator seed 10 is used
-        nowhere else.
+        """The same search for every arm: learning rates and sampling settings, by FID on val. Generator seed
+        10 is used nowhere else.
         """
         seeds = (self.size.seeds[0], 10)
         for rate in self.size.rates:
@@ -220,7 +220,7 @@ class Plan:
                 yield self.evaluation(arm, seeds, record_of(one), *flags, run=run, search=True)
 
     def questions(self):
-        """What the hypotheses ask of the trained runs and of others."""
+        """What the hypotheses need beyond the arms: evaluations of trained runs, and further runs."""
         for seeds, arm in product(self.seeds, DIFFUSION):
             yield from self.cheaper_drawing(arm, seeds)
         names = [f"{name}_{seed}" for name, seed in product(self.variants, self.size.seeds)]  # H6
@@ -283,7 +283,7 @@ def record_of(setting):
 
 
 def drawing(arm, setting):
-    """Flags of drawing with an entry of SEARCH: by midpoint, also where a one-step head lies beside."""
+    """Sampling flags of an entry of SEARCH: by midpoint, also where the run has a one-step head."""
     cfg, rounds, temperature = setting
     solver = ("--sampler", "midpoint") if arm in DIFFUSION else ()
     return "--cfg", cfg, "--time_steps", rounds, "--order", "random", "--temperature", temperature, *solver

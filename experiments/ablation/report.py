@@ -136,7 +136,7 @@ def heading(one):
 
 
 def tested(hypotheses):
-    """Those of which something was run, with their claims that were."""
+    """The hypotheses of which some claim was run, with only those claims."""
     run = [one | {"claims": [c for c in one["claims"] if c["n"]]} for one in hypotheses]
     return [one for one in run if one["claims"]]
 
@@ -151,7 +151,7 @@ def verdict_table(hypotheses):
 
 
 def tables(record, stem):
-    """ablation_tables.md: every measure of every run's kind, and the commands."""
+    """ablation_tables.md: every measure of every variant and arm, and the commands."""
     parts = [f"# Tables of [the ablation]({stem}.md)"]
     for one in record["sets"]:
         arms = [*one["arms"], *(f"{arm}_w{w}" for arm in one["arms"] for w in one["widths"])]
@@ -188,7 +188,7 @@ def measure_table(record, names, evaluation="test_latest"):
 
 
 def comparison(record, width, stem):
-    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; others' apart."""
+    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; then others' figures."""
     trained, rows = {}, []
     for name in record["variants"]:
         trained.setdefault(variant(name)[0], []).append(name)

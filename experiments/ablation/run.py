@@ -1,4 +1,4 @@
-"""Run the ablation's jobs: what is done is kept, what was begun goes on. Several may run at once and share.
+"""Run the ablation's jobs: finished ones are kept, interrupted ones resumed. Several processes can share.
 
 python -m experiments.ablation.run --size reduced            # all; --list prints the commands instead
 python -m experiments.ablation.run --size reduced --only "fsq_*/*" "FSQ_16_*/*"
@@ -47,24 +47,24 @@ def wanted(job, patterns):
 
 
 def work(jobs):
-    """One after another, always the first whose needs are done and that no other process has begun."""
+    """Run jobs in turn, always the first whose needs are done and that no other process has begun."""
     while left := [(plan, job) for plan, job in jobs if not marker(plan, job.name).is_file()]:
         ready = [(plan, job) for plan, job in left if all(marker(plan, n).is_file() for n in plan.needs(job))]
         if not ready:
             waiting = ", ".join(job.name for _, job in left[:3])
             raise BadInput(f"{len(left)} jobs wait for others that --only leaves out: {waiting}")
-        if not any(started(plan, job) for plan, job in ready):  # up to the first that is
+        if not any(started(plan, job) for plan, job in ready):  # `any` stops at the first that was run
             time.sleep(WAIT)
 
 
 def marker(plan, name):
-    """The file that says that a job is done: its command."""
+    """The file that marks a job as done; it holds its command."""
     return plan.runs / "done" / name.replace("/", "--")
 
 
 @contextmanager
 def claim(path):
-    """-> whether this process has the job alone; the lock goes with the process."""
+    """Yield whether this process has locked the job; the lock ends with the block, or with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:

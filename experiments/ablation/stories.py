@@ -1,4 +1,4 @@
-"""Do errors grow along a story? Test captions stitched into long motions, measured by their place in it.
+"""Do errors grow along a story? Test captions stitched into long motions, measured by position in the story.
 
 python -m experiments.ablation.stories --dataset_name BandaiNamco --name fsq_1_11 --snap off
 Every quarter of the stories is held against the real clips of its captions: FID and physical distance.

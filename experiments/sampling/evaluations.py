@@ -1,4 +1,4 @@
-"""What one evaluation a token costs a grid and continuous latents: a picture of evaluations' records.
+"""Plot what one network evaluation a token costs in quality, on a grid and on continuous latents.
 
 bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
 python -m experiments.sampling.evaluations results/bandai_namco/equal --output docs/pictures/evaluations.png

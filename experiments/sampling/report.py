@@ -21,7 +21,7 @@ BETTER = {"fid": -1, "top1": 1, "top3": 1, "foot_skate": -1}
 OPTIONS = ("default/temperature=", "default/cfg=")  # records also hold settings that were removed since
 FEWEST = 8  # evaluations that a default may have
 ENOUGH = 15  # repeats of dopri5 to compare with: five of three seeds
-NEAR = 0.05  # of dopri5's FID: a solver has converged
+NEAR = 0.05  # share of dopri5's FID within which a solver has converged
 ROUNDS_NEAR, ROUNDS_SEEDS, TEACHER = 0.02, 3, "rounds-18/random/midpoint"
 ROUNDS_RULE = f"""The rule: the fastest whose FID, paired, exceeds that of 18 rounds of the teacher by less
 than {ROUNDS_NEAR:.0%} of it or half of its ±, while top 1, foot skate and the root speed's distance from the
@@ -33,7 +33,7 @@ COLOURS = {"euler": "tab:orange", "midpoint": "tab:green", "heun": "tab:blue"}
 
 
 def by_seed(values):
-    """(run, repeat) -> value, as run -> its values."""
+    """{(run, repeat): value} -> {run: its values}"""
     runs = {}
     for (run, _), value in values.items():
         runs.setdefault(run, []).append(value)
@@ -41,7 +41,7 @@ def by_seed(values):
 
 
 def spread(values):
-    """(mean, half width of its interval) over seeds, of one seed over its repeats; None of nothing."""
+    """(mean, half width of its interval) over seeds, of one seed over its repeats; None without values."""
     runs = list(by_seed(values).values())
     if len(runs) < 2:
         return student(runs[0]) if runs else None
@@ -71,7 +71,7 @@ class Family:
         self.cells = dict.fromkeys(cell for record in records for cell in record["cells"])
 
     def values(self, cell, measure="fid"):
-        """(run, repeat) -> value."""
+        """{(run, repeat): value} of a cell."""
         return {
             (record["run"], number): figures[measure]
             for record in self.records
@@ -84,7 +84,7 @@ class Family:
         return spread(self.values(cell, measure))
 
     def differences(self, cell, other):
-        """(run, repeat) -> difference of two cells' FID, where both have it; none of a cell to itself."""
+        """{(run, repeat): difference of two cells' FID} where both have it; {} of a cell to itself."""
         ours, theirs = self.values(cell), self.values(other)
         return {key: x - theirs[key] for key, x in ours.items() if key in theirs and cell != other}
 
@@ -270,7 +270,7 @@ def section(kind, family):
 def figure(families, path):
     """FID (left) and the distance to the tight solution (right) over evaluations, a row per family.
 
-    The bars are of the difference to dopri5, in which what seeds add to both cancels; the band: dopri5.
+    Error bars: of the paired difference to dopri5, in which seed effects cancel; band: dopri5's interval.
     """
     fig = new_figure(9, 3.2 * len(families))
     axes = fig.subplots(len(families), 2, squeeze=False)

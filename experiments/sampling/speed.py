@@ -1,4 +1,4 @@
-"""FID over the time of a motion, teacher and one-step head by their rounds: a picture of a study's record.
+"""Plot FID against time per motion, for teacher and one-step head at each number of rounds, from a study.
 
 python -m experiments.sampling.study --dataset_name Demo --runs demo_MARDM --split test \\
     --cells 'rounds-*/random/*' --repeat_times 4 --threads 1 --record_dir results/one_step
@@ -20,7 +20,7 @@ HEADS = {
 
 
 def curve(cells, sampler):
-    """Of the cells rounds-N/random/<sampler>, by N: seconds of the fastest repeat, FIDs of all."""
+    """{N: (seconds of the fastest repeat, FIDs of all repeats)} of the cells rounds-N/random/<sampler>."""
     found = {}
     for name, cell in cells.items():
         kind, _, rest = name.partition("/")

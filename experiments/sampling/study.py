@@ -93,7 +93,7 @@ class Record:
     def repeats(self, cell, sampling):
         """The repeats of a cell so far, number -> figures. A cell drawn with other settings starts anew."""
         kept, settings = self.state["cells"].get(cell), asdict(sampling)
-        # a setting that the record does not know is younger than it
+        # a setting that the record lacks was added after it was written
         if kept is None or any(kept["how"].get(key, value) != value for key, value in settings.items()):
             kept = self.state["cells"][cell] = {"how": settings, "repeats": {}}
         return kept["repeats"]

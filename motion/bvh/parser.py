@@ -11,7 +11,7 @@ CHANNELS = {
 
 
 def header_tokens(file):
-    """Read up to and with the line MOTION -> tokens before it, number of lines read."""
+    """Read up to and including the line MOTION -> tokens before it, number of lines read."""
     header, size = [], 0
     for number, line in enumerate(_lines(file), start=1):
         size += len(line)
@@ -48,7 +48,7 @@ def _quote(word):
 
 
 class Hierarchy:
-    """Parser of the HIERARCHY section, without recursion: depth is no danger to the stack."""
+    """Parser of the HIERARCHY section, without recursion: deep nesting cannot overflow the stack."""
 
     def __init__(self, tokens):
         self.tokens, self.at = tokens, 0

@@ -1,9 +1,9 @@
 """Joint positions -> a skeleton of constant bones and the rotations that pose it.
 
-Positions do not say how a bone is turned about itself. Where joints branch (pelvis, chest) the orientation
-follows from the branches. An upper arm or a thigh is turned so that elbow or knee hinges on one axis; where
-the limb is straight, the turn of the frames around it is kept. Every other bone turns by the shortest arc,
-seen from the bone before.
+Positions do not determine a bone's twist about its own axis. Where joints branch (pelvis, chest) the
+orientation follows from the branches. An upper arm or a thigh is twisted so that elbow or knee bends about
+one axis; where the limb is straight, the twist of neighbouring frames is kept. Every other bone turns by the
+shortest arc, relative to its parent.
 """
 
 # T frames, J joints
@@ -15,23 +15,23 @@ from scipy.spatial.transform import Rotation
 from motion.rotations import best_fit, shortest_arc, unit
 
 UP, FRONT = np.array([0.0, 1, 0]), np.array([0.0, 0, 1])
-FLAT = 0.02  # metres above its lowest place: there an ankle stands on a flat foot
-STEEPEST = np.pi / 4  # from the ankle down to the toe
-# weights of `_twist`: of a hinge's change to the next frame, of its turn from the shortest arc
+FLAT = 0.02  # metres above its lowest place within which an ankle stands on a flat foot
+STEEPEST = np.pi / 4  # largest pitch from the ankle down to the toe
+# weights in `_twist`: of the change of twist to the next frame, of the twist itself
 STIFF, STRAIGHT = 0.01, 1e-3
 DAMPING = 1e-4  # square metres
 TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
-BLOCK = 1000  # frames that are fitted at a time, each by itself: 134 kB of memory a frame
+BLOCK = 1000  # frames that are fitted at a time, independently: 134 kB of memory a frame
 
 
 def skeleton_pose(joints, skeleton, own=None):
     """joints [T,J,3] -> offsets [J,3] of the rest pose, world rotations [T,J,3,3] from it to the joints.
 
-    own: the frames whose body it is, bool [T]; None: all.
+    own: bool [T], the frames that bone lengths and rest pose are measured on; None: all.
 
-    The rest pose is a T-pose with the neck's lean against the chest (the median of the clip, so a head that
-    is bowed all the time counts as straight) and the pitch of standing feet: a tool that retargets relative
-    to the rest pose then keeps head and feet level.
+    The rest pose is a T-pose with the neck's lean relative to the chest (the clip's median, so a head that is
+    bowed all the time counts as straight) and the pitch of standing feet: a tool that retargets relative to
+    the rest pose then keeps head and feet level.
     """
     own = slice(None) if own is None else own
     rest = rest_directions(joints[own], skeleton)
@@ -54,7 +54,7 @@ def skeleton_pose(joints, skeleton, own=None):
             offsets[kids] = shape
             continue
         (kid,) = kids
-        local = np.einsum("tji,tj->ti", before, unit(bones[:, 0]))  # in the frame of the bone before
+        local = np.einsum("tji,tj->ti", before, unit(bones[:, 0]))  # in the parent bone's frame
         if kid == skeleton.head:
             lean = np.arctan2(*np.median(local[own], axis=0)[[2, 1]])
             rest[kid] = np.cos(lean) * UP + np.sin(lean) * FRONT
@@ -70,12 +70,12 @@ def skeleton_pose(joints, skeleton, own=None):
 
 
 def _twist(arcs, upper, lower, axis, other):
-    """Turn of an upper bone about itself [T], radians, that lays `axis` along the normal of the limb's bend.
+    """Twist of an upper bone about itself [T], radians, that lays `axis` along the normal of the limb's bend.
 
-    arcs: rotations from rest to upper [T,3], a unit vector as lower [T,3] is; axis and other are
-    perpendicular to the bone at rest. z = exp(i turn) minimises, summed over the clip,
-    w_t |z_t - n_t|^2 + STRAIGHT |z_t - 1|^2 + STIFF |z_t+1 - g_t z_t|^2: n_t the turn of the normal,
-    w_t = sin^2(bend), g_t the turn of parallel transport from one arc to the next.
+    upper, lower [T,3]: unit vectors along both bones; arcs: rotations from rest to upper; axis, other [3]:
+    perpendicular to the upper bone at rest. z = exp(i twist) minimises, summed over the clip,
+    w_t |z_t - n_t|^2 + STRAIGHT |z_t - 1|^2 + STIFF |z_t+1 - g_t z_t|^2: n_t the twist of the normal,
+    w_t = sin^2(bend), g_t the twist of parallel transport from one arc to the next.
     """
 
     def twist_of(vectors, arcs):
@@ -113,7 +113,7 @@ def rest_directions(joints, skeleton):
 def fit_bones(joints, skeleton, own=None, rounds=3):
     """joints [T,J,3] with bones of varying length -> the nearest [T,J,3] with constant ones; the root stays.
 
-    own: the frames whose bones they are, see `skeleton_pose`.
+    own: the frames that bone lengths are measured on, see `skeleton_pose`.
 
     Inverse kinematics by Gauss-Newton steps on the rotations of `skeleton_pose`; head, hands and toes weigh
     TIP_WEIGHT. Networks do not keep bones constant: in 8 motions of the demo generator hands are 0.20 cm off
@@ -133,7 +133,7 @@ def fit_bones(joints, skeleton, own=None, rounds=3):
         for _ in range(rounds):
             places = place(offsets, world, joints[:, 0], skeleton)
             lever = (places[:, None] - places[:, inner, None]) * above[inner][..., None]  # [T,I,J,3]
-            gradient = np.stack([np.cross(axis, lever) for axis in np.eye(3)], axis=2)  # of places by turns
+            gradient = np.stack([np.cross(axis, lever) for axis in np.eye(3)], axis=2)  # d places / d turns
             gradient = gradient.reshape(len(joints), 3 * len(inner), -1)  # [T,3I,3J]
             weighted = gradient * np.repeat(weights, 3)
             normal = weighted @ np.swapaxes(gradient, -1, -2) + damping

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from motion.bvh.parser import Hierarchy, frame_lines, header_tokens, read_values
 
 MAX_BYTES = 200 * 2**20  # a file of this size holds about an hour at 120 fps
-FEW = 2**20  # joints times frames that any file may have; beyond, a byte for each
+FEW = 2**20  # joints times frames that any file may have; more than these need a byte of file each
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Bvh:
         # a quaternion and its negative are the same rotation: take the one next to the frame before
         flips = np.sign((self.rotations[1:] * self.rotations[:-1]).sum(axis=-1))
         signs = np.cumprod(np.concatenate([np.ones_like(flips[:1]), np.where(flips == 0, 1, flips)]), axis=0)
-        from scipy.interpolate import CubicSpline  # here: half a second, and few need it
+        from scipy.interpolate import CubicSpline  # not at the top: takes half a second, and few need it
 
         rotations = CubicSpline(old, self.rotations * signs[..., None])(new)
         rotations /= np.linalg.norm(rotations, axis=-1, keepdims=True)
@@ -97,7 +97,7 @@ def read_bvh(path, position_channels="auto"):
 
 
 def _opened(path):
-    """The file; one with the line ends of old Macs (CR alone) with LF in their place, in memory."""
+    """Open a file for binary reading; the line ends of old Macs (CR alone) become LF, in memory."""
     file = open(path, "rb")  # noqa: SIM115  # the caller closes it
     start = file.read(FEW)
     file.seek(0)
@@ -108,7 +108,7 @@ def _opened(path):
 
 
 def _rate(frame_time):
-    """Frames a second, rounded where that is what was meant: 0.0333333 is 30, 0.0333667 is 30000/1001."""
+    """Frames per second, without the file's rounding: 0.0333333 is 30, 0.0333667 is 30000/1001."""
     fps = 1 / frame_time
     ntsc = round(fps) * 1000 / 1001  # 29.97, 59.94, 23.976
     if abs(fps - ntsc) < 1e-5 * fps:
@@ -142,7 +142,7 @@ def _local_motion(values, offsets, channels, parents, position_channels):
 
 
 def _adds(moved, offsets, below, position_channels):
-    """Whether position channels below the root are additions to OFFSET: most lie about 0, not about it."""
+    """Whether position channels below the root add to OFFSET: most joints' are nearer to 0 than to it."""
     if position_channels != "auto":
         return position_channels == "add"
     joints = (below & (offsets != 0)).any(axis=1)

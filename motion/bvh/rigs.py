@@ -1,6 +1,6 @@
-"""Map the skeletons of other programs to the 22 joints; tell their unit, change bone lengths.
+"""Map the skeletons of other programs to the 22 joints; guess their unit of length, change bone lengths.
 
-A rig is recognised part by part, by names: a spine of one program with the legs of another is fine.
+A rig is recognised part by part, by joint names: a spine of one program with the legs of another is fine.
 """
 
 import re
@@ -10,8 +10,8 @@ import numpy as np
 from motion.rotations import unit
 from motion.skeletons import SMPL22
 
-# Each row names its joints in the order of the part. A+B is the middle between A and B (repeated names weigh
-# more), A|B is the first that is there, NAME_end is the End Site of NAME, {} is the side.
+# A row: one program's names of a part's joints, in the part's order. A+B is the middle between A and B
+# (repeated names weigh more), A|B the first that exists, NAME_end the End Site of NAME, {} the side.
 SPINE = ("pelvis", "spine1", "spine2", "spine3", "neck", "head")
 SPINES = (
     "pelvis spine1 spine2 spine3 neck head",  # SMPL
@@ -58,10 +58,10 @@ ARMS = (
 )
 SIDES = {"left": ("left", "l"), "right": ("right", "r")}
 
-# metres in one
+# metres in one unit
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048, "cmu": 0.0254 / 0.45}
-BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that a person can have: 1.2 to 1.5, mostly
-# metres; HumanML3D's skeleton (the bone that ends at each joint)
+BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that pass as a person; most have 1.2 to 1.5
+# metres, in HumanML3D's skeleton, of the bone that ends at each joint
 HUMANML3D_BONES = (
     *(0.0, 0.1031, 0.1099, 0.1316, 0.3936, 0.3902, 0.1432, 0.4324, 0.4256, 0.0574, 0.1434),
     *(0.1494, 0.2194, 0.1375, 0.1434, 0.103, 0.1316, 0.123, 0.2568, 0.2631, 0.266, 0.2699),
@@ -69,7 +69,7 @@ HUMANML3D_BONES = (
 
 
 def map_joints(names, end_sites=(), joint_map=None):
-    """Joints of a file that make up each of the 22 -> 22 lists of indices into names + End Sites.
+    """Find the joints of a file that make up each of the 22 -> 22 lists of indices into names + End Sites.
 
     names [J]; end_sites: the joints that have one, in order; joint_map: {"pelvis": "Hips", "spine2":
     ["Spine", "Chest"], ...} overrides recognition where it names a joint. Raises ValueError with the joints
@@ -127,7 +127,7 @@ def _first(known, cell):
 
 
 def _plain(name):
-    """A joint's name without its program's prefix, blanks, signs and capitals."""
+    """A joint's name in lower case, without its program's prefix, blanks and punctuation."""
     name = name.rsplit(":", 1)[-1].lower()
     name = re.sub(r"^(mixamorig|bip|character|cc_base_|def[-_])\d*[ _]?", "", name)
     return re.sub(r"[^a-z0-9]", "", name)

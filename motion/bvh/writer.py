@@ -1,4 +1,4 @@
-"""Joints -> BVH: constant bones, true rotations, the root's path, in centimetres at the motion's own rate."""
+"""Joints -> BVH: constant bone lengths, rotations, root path; centimetres, the motion's own frame rate."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from motion.rotations import unit
 from motion.skeletons import SMPL22
 
 ORDER = "ZXY"
-TIP = 0.08  # metres from a last joint to its End Site
+TIP = 0.08  # metres from a joint without children to its End Site
 # names that Blender's, Unity's and MotionBuilder's retargeting know
 FAMILIAR = {
     SMPL22.name: ["Hips", "LeftUpLeg", "RightUpLeg", "Spine", "LeftLeg", "RightLeg", "Spine1", "LeftFoot"]
@@ -23,8 +23,8 @@ FAMILIAR = {
 def write_bvh(path, joints, fps, skeleton=SMPL22, own=None):
     """joints [T,J,3] in the skeleton's unit -> a BVH file, whole or not at all.
 
-    The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see
-    `motion.bvh.pose.fit_bones`).
+    The root is exact; other joints are as near as constant bones allow. own: the frames that bone lengths are
+    measured on (see `motion.bvh.pose.fit_bones`).
     """
     joints = np.asarray(joints, dtype=np.float64)
     offsets, world = fitted_pose(joints, skeleton, own)
@@ -33,7 +33,7 @@ def write_bvh(path, joints, fps, skeleton=SMPL22, own=None):
 
 
 def bvh_text(root, offsets, world, fps, skeleton):
-    """The file: root [T,3] and offsets [J,3] in the skeleton's unit, world rotations [T,J,3,3].
+    """Text of the file from root [T,3] and offsets [J,3] in the skeleton's unit, world rotations [T,J,3,3].
 
     The root's OFFSET is zero: its position channels are absolute, and some readers add the two.
     """
@@ -41,7 +41,7 @@ def bvh_text(root, offsets, world, fps, skeleton):
     lines, order = ["HIERARCHY"], []
     _write_joint(0, 0, scale * offsets, skeleton, lines, order)
     local = local_rotations(world, skeleton)
-    with warnings.catch_warnings():  # at the pole any split between the first and the last angle is right
+    with warnings.catch_warnings():  # in gimbal lock any split between the first and the last angle is right
         warnings.filterwarnings("ignore", message="Gimbal lock detected")
         angles = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_euler(ORDER, degrees=True)
     angles = np.unwrap(angles.reshape(local.shape[:3])[:, order], axis=0, period=360)
@@ -52,7 +52,7 @@ def bvh_text(root, offsets, world, fps, skeleton):
 
 
 def _write_joint(joint, depth, offsets, skeleton, lines, order):
-    """Append a joint and those below it to `lines`, and to `order`, the order of the channels."""
+    """Append a joint and its descendants to `lines`, and to `order`, the order of the channels."""
     order.append(joint)
     indent = "  " * depth
     name = FAMILIAR.get(skeleton.name, skeleton.joints)[joint]
@@ -70,7 +70,7 @@ def _write_joint(joint, depth, offsets, skeleton, lines, order):
 
 
 def _tip_direction(joint, offsets, skeleton):
-    """Toes point ahead on the floor, the head up, hands along the arm."""
+    """Direction of a last joint's End Site: toes ahead along the floor, head up, hands along the arm."""
     if joint == skeleton.head:
         return np.array([0.0, 1, 0])
     return FRONT if joint in skeleton.feet else unit(offsets[joint])

@@ -16,11 +16,11 @@ from motion.render.figure import LEFT, MIDDLE, RIGHT
 from motion.rotations import unit
 
 FACE = 3  # the colour group of the visor, beside MIDDLE, LEFT, RIGHT
-LEG = 0.82  # from hip to ankle of the body whose measures stand below
-BLEND = 0.045  # to either side of a joint: there vertices follow both bones
+LEG = 0.82  # from hip to ankle of the reference body, whose measures stand below
+BLEND = 0.045  # to either side of a joint, within which vertices follow both bones
 X, Y, Z = np.eye(3)
 
-# rows: place, half width, half depth; places count joints (0 the first, 1.5 half-way from the second on)
+# rows: place, half width, half depth; places count joints (0 the first, 1.5 half-way from second to third)
 LEG_SHAPE = [(-0.1, 0.088, 0.094), (0, 0.086, 0.092), (0.35, 0.078, 0.084), (0.75, 0.058, 0.062)]
 LEG_SHAPE += [
     (1, 0.052, 0.055),
@@ -57,7 +57,7 @@ class Surface:
     vertices: np.ndarray  # [V,3]
     normals: np.ndarray  # [V,3]
     joints: np.ndarray  # [V,2] whose bones a vertex follows
-    shares: np.ndarray  # [V] of the first of them; the second has the rest
+    shares: np.ndarray  # [V] skinning weight of the first of them; the second has the rest
     triangles: np.ndarray  # [F,3] counter-clockwise from outside
     groups: np.ndarray  # [F] MIDDLE, LEFT, RIGHT or FACE
 
@@ -121,8 +121,8 @@ class _Builder:
     def _tube(self, joints, shape, across, side, points=None, grid=(14, 18), caps=(1, 1)):
         """A tube along joints. shape [k,3]: place, half width along `across`, half depth; see above.
 
-        points: of the joints, else where they are; grid: sides, rings without those of the round ends; caps:
-        depth of these, in smaller radii.
+        points: positions in place of the joints' own; grid: number of sides, of rings without the round ends;
+        caps: depth of the two ends, relative to their smaller radius.
         """
         points = self.places[list(joints)] if points is None else np.asarray(points)
         sides, rings = grid
@@ -160,12 +160,12 @@ class _Builder:
         self._add(centres[:, None] + wide + deep, poles, owners, shares, groups)
 
     def _reach(self, knots):
-        """How far to either side the joints between bones blend [K-2,1], metres; knots [K] along a tube."""
+        """Metres to either side of each inner joint over which its bones blend [K-2,1]; knots [K]: joints."""
         lengths = np.diff(knots)
         return np.minimum(BLEND * self.size, 0.45 * np.minimum(lengths[1:], lengths[:-1]))[:, None]
 
     def _blend(self, joints, metres, knots):
-        """Joints [K,2] and share of the first [K] of rings at `metres` along bones that meet at `knots`."""
+        """Skinning of rings at `metres` [R] along bones that meet at `knots` -> joints [R,2], shares [R]."""
         if len(knots) < 3:
             return np.tile(joints[:1], (len(metres), 2)), np.ones(len(metres))
         inner, reach = knots[1:-1], self._reach(knots)[:, 0]
@@ -174,7 +174,7 @@ class _Builder:
         return np.stack([joints[near], joints[near + 1]], axis=1), 1 - u * u * (3 - 2 * u)
 
     def _scaled(self, shape, places=False):
-        """A shape of the measured body -> of this one; places: they are metres too."""
+        """A shape of the reference body, scaled to this one; places: its places are metres and scale too."""
         return np.array(shape) * [self.size if places else 1, self.size, self.size]
 
     def _trunk(self, chain):
@@ -277,7 +277,7 @@ class _Builder:
 
 
 def _extended(x, xs, ys):
-    """Piecewise linear through (xs, ys), going on straight beyond both ends."""
+    """Piecewise linear interpolation through (xs, ys), extrapolated beyond both ends."""
     below, above = np.minimum(x - xs[0], 0), np.maximum(x - xs[-1], 0)
     slopes = np.diff(ys) / np.diff(xs)
     return np.interp(x, xs, ys) + below * slopes[0] + above * slopes[-1]

@@ -14,7 +14,7 @@ from motion.rotations import quaternions
 from motion.skeletons import SMPL22
 
 MIXAMO = "mixamorig:"
-PAINT = {  # of the colour groups: sRGB of 255
+PAINT = {  # sRGB of the colour groups, 0 to 255
     "trunk": (0xB9, 0xBE, 0xC6),
     "left": (0x5B, 0x8F, 0xD6),
     "right": (0xE2, 0x8F, 0x4B),
@@ -27,8 +27,8 @@ SHAPES = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 def write_glb(path, joints, fps, caption="", skeleton=SMPL22, own=None):
     """joints [T,J,3] in the skeleton's unit -> a GLB file, whole or not at all.
 
-    The root is exact; other joints are as near as constant bones allow, those of the frames `own` (see
-    `motion.bvh.pose.fit_bones`).
+    The root is exact; other joints are as near as constant bones allow. own: the frames that bone lengths are
+    measured on (see `motion.bvh.pose.fit_bones`).
     """
     joints = np.asarray(joints, dtype=np.float64)
     offsets, world = fitted_pose(joints, skeleton, own)
@@ -69,7 +69,7 @@ def glb_scene(root, offsets, world, fps, skeleton):
 
 
 def _primitives(body, origin, store):
-    """One primitive a material, all on the same vertices."""
+    """One primitive per material, all on the same vertices."""
     alone = body.joints[:, 0] == body.joints[:, 1]  # one joint twice is not allowed
     shares = np.where(alone, 255, np.rint(255 * body.shares)).astype(np.uint8)
     zero = np.zeros_like(shares)
@@ -104,7 +104,7 @@ def _material(name, colour):
 
 
 def _animation(root, world, fps, skeleton, store):
-    """Linear keys at every frame: the root's place, and each joint's turn against its parent's."""
+    """Linear keyframes at every frame: the root's position, each joint's rotation relative to its parent."""
     turns = quaternions(local_rotations(world, skeleton))
     times = store.add(np.arange(len(root)) / fps, bounds=True)
     tracks = [(0, "translation", root)]

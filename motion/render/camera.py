@@ -11,7 +11,7 @@ AZIMUTH, ELEVATION = np.radians(35.0), np.radians(18.0)  # a three-quarter view 
 LENS = 3.5  # distance / span: a field of view of 2 atan(1 / 3.5) = 32 degrees
 MARGIN = 0.86  # share of the picture that the motion may fill
 FIXED_SPAN = 1.9  # metres; a motion that needs a wider view than this is followed instead
-SMOOTH_S = 0.5  # seconds; how lazily the camera follows the root
+SMOOTH_S = 0.5  # seconds; standard deviation of the Gaussian that smooths the root's path for the camera
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def _page(n_panels, columns, panel, caption, titles, title_width=None):
 
 
 def _font(size):
-    """Text settings; a dollar sign is a dollar sign."""
+    """Text settings; dollar signs are not read as math."""
     return {"fontsize": size, "color": INK, "fontfamily": _families(), "parse_math": False}
 
 
@@ -253,7 +253,7 @@ VIDEO_OPTIONS = {
 def _ffmpeg(path, size, fps):
     """Yield a function that takes one RGBA frame; the file is complete when the block ends.
 
-    OSError where FFmpeg fails or ends early: what it leaves may look like a video.
+    Raises OSError where FFmpeg fails or ends early: what it leaves may look like a video.
     """
     options = f"-v error -f rawvideo -vcodec rawvideo -s {size[0]}x{size[1]} -pix_fmt rgba -r {fps:.2f} -i - "
     options += f"-an -y {VIDEO_OPTIONS[path.suffix]}"
@@ -266,7 +266,7 @@ def _ffmpeg(path, size, fps):
         try:
             yield process.stdin.write
             process.stdin.close()
-        except BrokenPipeError:  # it is ending; its own words, below, say why
+        except BrokenPipeError:  # FFmpeg is ending; its messages, read below, say why
             broken = True
             process.wait()
         finally:

@@ -26,7 +26,7 @@ from motion.rotations import quaternions
 from motion.skeletons import SMPL22
 
 ASSETS = Path(__file__).parent / "viewer_assets"
-FINEST = 0.0005  # metres; what one step of the 16 bits stands for, unless a motion goes too far for that
+FINEST = 0.0005  # metres per integer step; coarser only where a motion goes too far for 16 bits
 STEPS = 32767
 
 
@@ -41,7 +41,7 @@ def write_html(path, motions, captions, fps=20, skeleton=SMPL22, closed=False):
 def viewer_page(motions, captions, fps=20, skeleton=SMPL22, closed=False):
     """The HTML text. motions: one [T,J,3] or a list, side by side; captions: one or one each.
 
-    closed: loops, each of which ends with the pose that begins its next round; that is no frame of its own.
+    closed: loops, each of which ends with the pose that begins its next cycle; it does not count as a frame.
     """
     motions = in_metres(motions, skeleton)
     captions = [captions] * len(motions) if isinstance(captions, str) else list(captions)
@@ -59,14 +59,14 @@ def viewer_page(motions, captions, fps=20, skeleton=SMPL22, closed=False):
 def viewer_frame(page, rows=1):
     """The viewer as part of another page: in a frame that may run its script and nothing else.
 
-    rows: of panels, two in a row, visible without scrolling.
+    rows: number of rows, of two panels each, that are visible without scrolling.
     """
     page, height = html.escape(page), 160 + 400 * rows
     return f'<iframe sandbox="allow-scripts" title="Motion" height="{height}" srcdoc="{page}"></iframe>'
 
 
 def floor_plan(reach=3):
-    """A top view in metres on which a click is a place: `floor` of page.js draws on it. HTML."""
+    """HTML of a top view in metres on which clicks set waypoints; `floor` of page.js draws on it."""
     ends = (f'{{0}}1="{{1}}" {{0}}2="{{1}}" {{2}}1="{-reach}" {{2}}2="{reach}"').format
     lines = "".join(
         f"<line {ends('x', k, 'y')}/><line {ends('y', k, 'x')}/>" for k in range(-reach, reach + 1)
@@ -79,13 +79,13 @@ def floor_plan(reach=3):
 
 
 def page_script(function, settings=None):
-    """The JavaScript that makes an HTML component of app.py answer: a function of page.js on its element."""
+    """JavaScript that runs a function of page.js on the element of an HTML component of app.py."""
     text = (ASSETS / "page.js").read_text(encoding="utf-8")
     return f"{text}\n{function}(element, {json.dumps(settings or {})}, watch);"
 
 
 def time_line(frames, fps):
-    """A bar as long as a motion, with seconds, on which `timeline` of page.js selects. HTML."""
+    """HTML of a time line with seconds, on which `timeline` of page.js selects a range of frames."""
     ticks = "".join(
         f'<span style="left: {100 * second * fps / frames:.3f}%">{second} s</span>'
         for second in range(0, int(frames / fps) + 1, 1 + int(frames / fps / 12))
@@ -131,9 +131,9 @@ def scene(motions, captions, fps, skeleton, closed=False):
 
 
 def _mannequins(motions, skeleton):
-    """-> (what all bodies share, list of each body's own), plain data; motions in metres.
+    """-> (data that all bodies share, list of data of each body); motions in metres.
 
-    A bone is a joint with children: one without is carried by its parent's.
+    A bone belongs to a joint with children; a joint without moves with its parent's bone.
     """
     inner = sorted(set(skeleton.parents[1:]))
     bone_of = [inner.index(j if j in inner else skeleton.parents[j]) for j in range(len(skeleton))]
@@ -186,7 +186,7 @@ def safe_json(value):
 
 
 def fill(template, **parts):
-    """Replace {{name}} by parts in one pass, so that no part can open a place of its own."""
+    """Replace {{name}} by parts[name] in one pass, so that a {{name}} inside a part is left alone."""
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 

@@ -175,14 +175,14 @@ RUN |= {"bob": 0.085, "height": STAND_HEIGHT - 0.10, "ramp": 2.8}
 
 
 def walk(mood, turn=0.0, pace=1.0, rest=(0.25, 0.35)):
-    """reps steps forward. pace 1 is ordinary: slower ones take shorter and longer-lasting steps."""
+    """`reps` steps forward. pace: 1 is ordinary; a slower walk takes shorter and longer-lasting steps."""
     speed, step = 1.08 * pace * mood.size, 0.56 / pace**0.6
     gait = Gait(speed, step, arms=0.9 * pace**0.3, lean=0.03 + 0.06 * (pace - 1))
     return travel(gait, mood.reps, np.radians(turn), rest)
 
 
 def walk_around(mood):
-    """reps steps forward, half a turn on the spot, as many steps back."""
+    """`reps` steps forward, half a turn on the spot, as many steps back."""
     back = then(turn(Mood(0.88), 180), walk(mood, rest=(0.1, 0.35)))
     return then(walk(mood, rest=(0.25, 0.1)), back)
 

@@ -33,12 +33,12 @@ class Tracks:
 
     root: np.ndarray  # [T,2] x, z of the pelvis
     yaw: np.ndarray  # [T] facing
-    height: np.ndarray  # [T] wished height of the pelvis; short legs pull it down
+    height: np.ndarray  # [T] desired height of the pelvis, lowered where the legs do not reach
     pelvis: np.ndarray  # [T,3] pitch forward, roll, twist
     spine: np.ndarray  # [T,3] the same, spread over three joints
     head: np.ndarray  # [T] pitch forward
     arms: np.ndarray  # [T,2,4] flexion, abduction, outward rotation, elbow
-    foot: np.ndarray  # [T,2,2] x, z of the ankle above its flat foot
+    foot: np.ndarray  # [T,2,2] x, z of the ankle while its foot is flat
     foot_yaw: np.ndarray  # [T,2]
     lift: np.ndarray  # [T,2] height of the sole above the floor
     heel: np.ndarray  # [T,2] heel raised about the standing toe
@@ -55,7 +55,7 @@ def smooth(u):
 
 
 def keyed(t, keys):
-    """Values at times t [T] that rest at each key (time, value) and glide between; values may be vectors."""
+    """Interpolate keys (time, value) at times t [T] by minimum-jerk steps; values may be vectors."""
     times = np.array([time for time, _ in keys])
     values = np.array([value for _, value in keys], dtype=float)
     track = np.broadcast_to(values[0], (len(t), *values.shape[1:])).copy()
@@ -95,7 +95,7 @@ def turned(points, yaw):
 
 
 def then(first, second):
-    """One after the other: the second starts where and as the first ended (both rest in between)."""
+    """Join two Tracks: the second starts at the place and heading where the first ended, both at rest."""
     yaw, origin = first.yaw[-1], first.root[-1]
     moved = {
         "root": turned(second.root, yaw) + origin,
@@ -111,7 +111,7 @@ def then(first, second):
 
 
 def mirrored(tracks):
-    """The same with left and right exchanged: x, yaw, roll and twist change their sign."""
+    """Tracks with left and right exchanged: x, yaw, roll and twist change their sign."""
     across, turn = np.array([-1, 1]), np.array([1, -1, -1])
     return Tracks(
         root=tracks.root * across,
@@ -147,7 +147,7 @@ def _bend(angles):
 
 
 def _ankles(tracks, side):
-    """Wished ankle [T,3] and toe offset [T,3] of one foot, which rolls over its toe while the heel is up."""
+    """Desired ankle [T,3] and toe offset [T,3] of one foot, which rolls over its toe while the heel is up."""
     yaw = about(Y, tracks.foot_yaw[:, side])
     heel, toe = tracks.heel[:, side], tracks.toe[:, side]
     ankle = np.insert(tracks.foot[:, side], 1, ANKLE_HEIGHT + tracks.lift[:, side], axis=1)
@@ -156,7 +156,7 @@ def _ankles(tracks, side):
 
 
 def _reachable_height(tracks, hips, ankles):
-    """Pelvis height [T]: the wished one, softly limited so that both legs reach; hips [T,2,3] from it."""
+    """Pelvis height [T]: the desired one, softly limited so that both legs reach; hips [T,2,3] from it."""
     gap = ankles - hips
     gap[..., [0, 2]] -= tracks.root[:, None]
     flat = np.sum(gap[..., [0, 2]] ** 2, axis=-1)

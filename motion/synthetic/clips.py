@@ -82,18 +82,18 @@ LABELS = tuple(
 
 
 def _label_and_round(seed, index):
-    """Label of a clip, its block, its label's number: each block of len(LABELS) clips has each label once."""
+    """-> label of a clip, its block, index of the label; a block of len(LABELS) clips has each label once."""
     block, place = divmod(index, len(LABELS))
     order = np.random.default_rng([seed, 1, block]).permutation(len(LABELS))
     return LABELS[order[place]], block, int(order[place])
 
 
 DEMO_CLIPS = 2400  # of the demo set
-THREE_PARTS = (3, 8, 13, 18)  # of 20 sequences
+THREE_PARTS = (3, 8, 13, 18)  # of every 20 sequences, those of three parts
 
 
 def _split(block, number):
-    """Of 20 clips of a label 16 train, 1 validates and 3 test; labels take turns."""
+    """Of 20 clips of a label 16 go to train, 1 to val, 3 to test; which ones, differs between labels."""
     return {0: "val", 5: "test", 11: "test", 17: "test"}.get((block + 7 * number) % 20, "train")
 
 
@@ -138,7 +138,7 @@ def _action(number, seed, rng):
 
 
 def _sequence(number, seed, rng):
-    """The same of a sequence. Of 20, 16 train (4 of them have three parts), 1 validates, 3 test."""
+    """As `_action`, of a sequence. Of 20, 16 go to train (4 of them of three parts), 1 to val, 3 to test."""
     block, place = divmod(number, 20)
     if place in THREE_PARTS:
         split, order = "train", None
@@ -167,7 +167,7 @@ def _pair_turn(block, place):
 
 
 def _with_posture(tracks, rng):
-    """Add how one person holds trunk, head and hanging arms, the same in every frame."""
+    """Add a random posture of trunk, head and hanging arms, the same in every frame."""
     hanging = 1 - smooth(np.abs(tracks.arms - HANG).max(axis=-1) / np.radians(30))  # [T,2]
     tracks.arms += hanging[..., None] * np.radians(rng.uniform((-4, 0, 0, 0), (4, 5, 0, 4), size=(2, 4)))
     tracks.spine[:, :2] += np.radians(rng.uniform(-2, 2, size=2))

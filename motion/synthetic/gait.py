@@ -45,7 +45,7 @@ def _glide(u):
 
 
 def _path(gait, start, stop, total, turn):
-    """Times, x z and yaw on a fine grid; the turn spreads over the way."""
+    """-> times, x z [N,2] and yaw [N] of the path on a fine time grid; the turn is spread over the way."""
     t = np.arange(0, total + 2 * FINE, FINE)
     ramp = min(gait.ramp * gait.step, 0.4 * (stop - start))
     under_way = smooth((t - start) / ramp) * smooth((stop + 0.1 - t) / ramp)
@@ -55,7 +55,7 @@ def _path(gait, start, stop, total, turn):
 
 
 def travel(gait, steps, turn=0.0, rest=(0.25, 0.35)):
-    """Tracks of so many steps, the left foot first, between seconds of rest; turn in rad, left positive."""
+    """Tracks of `steps` steps, left foot first; rest: seconds before, after; turn: rad, left positive."""
     swing = 2 * gait.step * gait.swing
     lifts = max(rest[0], 0.4 * gait.step) + gait.step * np.arange(steps)  # the heel comes up before
     total = lifts[-1] + swing + rest[1]

@@ -21,16 +21,16 @@ MIRROR = {"left": "right", "right": "left"}
 class Moves:
     """Measures of one clip; pairs are (left, right); metres, degrees, seconds."""
 
-    ahead: float  # way along the own facing, backwards negative
-    leftward: float  # way to the own left
-    away: float  # from the first to the last place
-    speed: float  # 90th percentile of the pelvis over the floor, m/s
+    ahead: float  # way along the facing direction, backwards negative
+    leftward: float  # way to the body's left
+    away: float  # distance from the first to the last place
+    speed: float  # 90th percentile of the pelvis' horizontal speed, m/s
     turn: float  # facing, last minus first, left positive
-    rise: float  # of the pelvis over its start
-    drop: float  # of the pelvis at its lowest under its start or end, the higher of them
+    rise: float  # of the pelvis at its highest over its start
+    drop: float  # of the pelvis at its lowest under the higher of its start and end
     first_height: float  # pelvis over the floor
     last_height: float
-    airborne: float  # height of the lowest foot joint at its highest
+    airborne: float  # largest height over the clip of the lowest foot joint
     bend: float  # of the trunk from the vertical, at its largest
     last_bend: float
     hand_up: tuple[float, float]  # seconds that each wrist is above its shoulder
@@ -41,7 +41,7 @@ class Moves:
     foot_up: tuple[float, float]  # of each ankle over the other, at its highest
     foot_front: tuple[float, float]  # of that ankle in front of the pelvis at that moment
     foot_held: tuple[float, float]  # seconds that each ankle is 0.12 m over the other
-    when: dict[str, float]  # shares of the clip: half of the way, of the turn; hand, foot, low, bend, air
+    when: dict[str, float]  # shares of the clip until: half of way, turn, hand; peak of foot, low, bend, air
 
 
 def describe(joints) -> Moves:

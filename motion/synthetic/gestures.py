@@ -24,7 +24,7 @@ class Mood:
 
 
 def still(seconds):
-    """-> Tracks at rest for so long, times t [T] in seconds"""
+    """-> Tracks at rest for this many seconds, times t [T] in seconds"""
     tracks = standing(int(round(seconds * FPS)) + 1)
     return tracks, np.arange(len(tracks)) / FPS
 
@@ -38,7 +38,7 @@ def _sway(tracks, t, mood):
 
 
 def rise_and_fall(t, up, hold, size=1.0):
-    """0 -> size -> 0: up seconds to rise from 0.2 on, held, the same time to fall."""
+    """Envelope 0 -> size -> 0 [T]: from 0.2 s on rises for `up` seconds, holds for `hold`, falls for `up`."""
     return keyed(t, [(0.2, 0), (0.2 + up, size), (0.2 + up + hold, size), (0.2 + 2 * up + hold, 0)])
 
 

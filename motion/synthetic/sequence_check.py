@@ -10,7 +10,7 @@ from motion.synthetic.geometry_check import ANKLES, FEET, PELVIS, describe, show
 
 STEP = 4  # frames between the places at which a motion is cut
 SHORTEST = 20  # frames in which an action can be seen
-# what a piece must show beside its label's check, which is made for a whole clip: a jump begins with a crouch
+# further conditions on a piece: its label's check is made for whole clips, and a jump begins with a crouch
 PIECES = {"sit": lambda m: m.last_height < 0.66, "jump": lambda m: m.last_height > 0.8}
 
 
@@ -62,7 +62,7 @@ def in_order(joints, labels):
 
 
 def _orders(labels):
-    """The given order with each two labels exchanged."""
+    """Every order in which two labels of the given one are exchanged."""
     for a, b in combinations(range(len(labels)), 2):
         order = list(labels)
         order[a], order[b] = order[b], order[a]

@@ -1,8 +1,8 @@
 """Sequences of the demo set: two or three actions one after the other, and their captions.
 
-Every pair of actions stands in the training split in both orders, but for two lists that a seed draws once:
-of a fifth of the pairs one order is missing, of another fifth both. Whoever has learned which words of a
-caption say what comes first can draw them all the same.
+The training split holds every pair of actions in both orders, except for two sets that a fixed seed selects:
+of a fifth of the pairs one order is held out, of another fifth both. A model that has learned which words of
+a caption give the order can generate these all the same.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from motion.synthetic.body import mirrored, then
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import PEOPLE, TIMES
 
-HELD_OUT = 0.2  # share of the pairs, of each of the two lists
+HELD_OUT = 0.2  # share of the pairs in each of the two held-out sets
 HELD_OUT_SEED = 7
 
 
@@ -112,7 +112,7 @@ PARTS = {
         sided=True,
     ),
 }
-# A, B: clauses in the order of what happens; -ing: the verb's other form
+# A, B: clauses in the order of what happens; Aing: the clause with its verb as a gerund
 PAIRS = (
     "{who} {A} and then {B}",
     "{who} {A}, then {B}",
@@ -142,7 +142,7 @@ GERUNDS = dict(pair.split(":") for pair in _GERUNDS.split())
 
 
 def _pairs():
-    """Of each two actions one tuple (a, b); of a sided one also its left and its right."""
+    """One tuple (a, b) for each two different actions, and (left, right) for each action with sides."""
     return [
         *combinations(PARTS, 2),
         *((f"{name}_left", f"{name}_right") for name, part in PARTS.items() if part.sided),
@@ -150,7 +150,7 @@ def _pairs():
 
 
 def _balanced(pairs, n, rng):
-    """n of the pairs, so that each action stands in about as many of them."""
+    """Choose n of the pairs so that every action stands in about equally many."""
     chosen, count = [], Counter()
     for _ in range(n):
         left = [pair for pair in pairs if pair not in chosen]
@@ -166,8 +166,8 @@ def _name(label):
 
 
 def _split_orders():
-    """Ordered pairs (first, second): those shown in training, those of which only the other order is, and
-    those of which none is."""
+    """Ordered pairs (first, second) by kind: "seen" in training; "order", only its reverse is seen; "pair",
+    neither order is."""
     rng, pairs = np.random.default_rng(HELD_OUT_SEED), _pairs()
     n = round(HELD_OUT * len(pairs))
     never = _balanced(pairs, n, rng)
@@ -183,7 +183,7 @@ ORDERS = _split_orders()  # "seen", "order" (held out, its reverse is seen), "pa
 
 
 def kind_of(labels):
-    """Labels in order -> "seen", or the hardest kind of the ordered pairs that they hold."""
+    """Labels in order -> the hardest kind among their ordered pairs: "pair", else "order", else "seen"."""
     kinds = {order: kind for kind, orders in ORDERS.items() for order in orders}
     found = set()
     for first, second in combinations(labels, 2):
@@ -207,7 +207,7 @@ def draw_triple(rng):
 
 
 def fewest(labels):
-    """How often each part is done at least."""
+    """The smallest number of repetitions of each part."""
     return [PARTS[_name(label)].reps[0] for label in labels]
 
 

@@ -1,7 +1,7 @@
 """Captions of the demo set: sentences for each action, with lemma/POS tokens as HumanML3D has them.
 
-A sentence has holes: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}; the last two may
-stay empty.
+A sentence has placeholders: {who}, {his}, {side} left or right, {how} slowly or quickly, {times}; the last
+two may stay empty.
 """
 
 PEOPLE = (

@@ -53,7 +53,7 @@ def put(path, content):
 
 
 def damaged(kind, path, readers, contents, mentions=None):
-    """A case for each command that reads a file and each content: alone, or with how it must end."""
+    """A case for each reader of a file and each of contents {name: content or (content, how it must end)}."""
     for script, words, expect in readers:
         for name, content in contents.items():
             content, wanted = content if isinstance(content, tuple) else (content, expect)

@@ -1,14 +1,14 @@
 // Parts of the page of app.py: a floor on which clicks become waypoints, a time line on which a drag selects a stretch.
-// Both write into a text field of the page, which can also be typed into and alone counts.
+// Both write into a text field of the page, which can also be typed into; only the field is read.
 
-/** The text field inside the component with an id, for reading, and its writing as if a person typed. */
+/** The text field inside the component with this id; `write` sets it as if a person typed. */
 const field = (id) => document.querySelector(`#${id} textarea, #${id} input`);
 function write(id, text) {
   field(id).value = text;
   field(id).dispatchEvent(new Event("input", { bubbles: true }));
 }
 
-/** Top view: x to the left, as the person sees it from behind when it looks up the picture; z upwards. Metres. */
+/** Top view in metres: z upwards, x to the left, which is the left of a person who faces up the picture. */
 function floor(element, { pace, first, longest }) {
   const svg = element.querySelector("svg");
   const id = "waypoints";
