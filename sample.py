@@ -68,9 +68,7 @@ def flags():
         help="hold standing feet in place (joints, not features), as --waypoints always does",
     )
     kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--stitch", action="store_true", help="the prompts become one motion of any length"
-    )
+    kinds.add_argument("--stitch", action="store_true", help="the prompts become one motion of any length")
     kinds.add_argument(
         "--loop", action="store_true", help="the last frame of every motion flows into its first"
     )
@@ -138,7 +136,9 @@ def main(argv=None):
         return
     prompts = read_prompts(args.text_prompt, args.text_path, args.motion_length)
     if args.stitch and len(prompts) < 2:
-        raise BadInput("--stitch joins prompts: give two or more, each by --text_prompt or all by --text_path")
+        raise BadInput(
+            "--stitch joins prompts: give two or more, each by --text_prompt or all by --text_path"
+        )
     device = start(args)
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
