@@ -15,7 +15,7 @@ class GeneratorOptions:
     cond_drop_prob: float = 0.1  # share of texts dropped, for guidance
     diffmlps_batch_mul: int = 4  # noise draws per hidden token
     dropout: float = 0.2  # of the Transformer
-    attention: str = "neighbours"  # has the parameters of published weights; the default of --attention differs
+    attention: str = "neighbours"  # has published weights' parameters; the default of --attention differs
     text_tokens: str = "off"
     text_refiner: int = 1
     pooled_drop_prob: float = 0.5  # share of texts whose pooled vector is dropped, which leaves the words
