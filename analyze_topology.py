@@ -1,4 +1,4 @@
-"""Is a small step in code space a small step in motion? Trained autoencoders compared, token by token.
+"""Is a small step in code space a small step in motion? Compares trained autoencoders, token by token.
 
 python analyze_topology.py --dataset_name BandaiNamco --ae_names AE_Model_1 FSQ_AE_High_1 VQ_4096_1
 One token of a test clip is moved, both versions are decoded without snapping, and the joints are compared in
@@ -12,7 +12,8 @@ all          the token replaced by a random token of the split, the same pairs f
              those that change nothing in one of them); Spearman's rank correlation between the distance in
              code space and that in motion
 
-Norms are those of the lifted latents, relative to the mean distance of two random tokens of that autoencoder.
+Norms are of the decoder's input latents, relative to the mean distance of two random tokens of the
+autoencoder.
 Usage = distinct codes / min(code book, tokens). Runs whose names differ in a trailing _<number> are seeds of
 one group.
 """
@@ -78,7 +79,7 @@ def analyse(source, device, models, split, count, seed):
     if kept.sum() < 3:
         raise BadInput(f"--samples {count}: {int(kept.sum())} swaps change every one of them; ask for more")
     results, norms = {}, {}
-    # the grids first: the continuous control goes as far as they do
+    # grids first: the continuous control takes the norms of their steps
     for one in tqdm(sorted(parts, key=lambda one: parts[one].ae.kind != "FSQ"), desc="autoencoders"):
         part, ae = parts[one], parts[one].ae
         decoding = topology.Decoding(
@@ -93,14 +94,14 @@ def analyse(source, device, models, split, count, seed):
 
 
 def grid_norms(results):
-    """Relative norm of each number of grid steps, mean over the grids. -> name -> norm"""
+    """{move of 1, 2, ... grid steps: its relative norm, mean over the FSQ autoencoders}"""
     rows = [move for one in results.values() if one["kind"] == "FSQ" for move in one["moves"][1:]]
     names = dict.fromkeys(move["move"] for move in rows)
     return {n: float(np.mean([move["relative_norm"] for move in rows if move["move"] == n])) for n in names}
 
 
 def describe(one, model, decoding, tokens):
-    """Name, size, field of view, usage of the code book, histogram of each grid dimension."""
+    """Model, receptive field, usage of the code book, histogram of each grid dimension. -> dict"""
     ae, (group, seed) = decoding.ae, split_seed(one)
     facts = {"model": model, "kind": ae.kind, "group": group, "seed": seed, "codes": ae.codebook_size}
     facts["tokens"], facts["frames_each_side"] = sum(map(len, tokens)), decoding.field

@@ -1,4 +1,4 @@
-"""A page in the browser: generate motion from text, lead it over the floor, edit it, download it.
+"""A page in the browser: generate motion from text, guide it along waypoints, edit it, download it.
 
 python app.py                     # both released weights, chosen on the page: http://127.0.0.1:7860
 python app.py --dataset_name t2m --name FSQ_MARDM    # a trained generator
@@ -26,7 +26,7 @@ from utils.flags import DEMO, RELEASED, generator_flags, sampling_config
 from utils.pipeline import Pipeline
 
 WAITING = 16  # requests in the queue; more are refused
-VISITS = 32  # whose state is kept; Gradio keeps 10,000, of 0.6 MB each, and every request of a program is one
+VISITS = 32  # sessions kept, 0.6 MB each; Gradio's default is 10,000, and each request of a program is one
 
 
 def flags():
@@ -41,7 +41,7 @@ def flags():
 
 
 def offered(values):
-    """The flags, and where they name released weights those of the others that are there, by their names."""
+    """{name: flags}: of the weights asked for; if these are released ones, also of the others present."""
     named = {key: values[key] for key in DEMO}
     if named not in RELEASED.values():
         return {values["name"]: values}
@@ -51,7 +51,7 @@ def offered(values):
 
 
 def sample_flags(values):
-    """The flags, from app.py's by name, with which sample.py draws the same way; the page adds its own."""
+    """Flags of app.py, by name -> those with which sample.py draws the same; the page adds its own."""
     parser = Parser("")
     generator_flags(parser)
     words, skipped = [], {"seed", "cfg", "time_steps", "device"}
@@ -65,7 +65,7 @@ def sample_flags(values):
 
 
 def check_address(host, port):
-    """BadInput where nothing can listen there: before weights are loaded, and in place of Gradio's advice."""
+    """BadInput if no server can listen there: before weights are loaded, and instead of Gradio's advice."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
@@ -76,7 +76,7 @@ def check_address(host, port):
 
 
 def serve(page, host, port, wait=True):
-    """Opens the page to browsers, until Ctrl-C if `wait`."""
+    """Serve the page; with `wait` until Ctrl-C."""
     gr = gradio(page.GRADIO_CACHE)
     look = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     try:

@@ -91,9 +91,9 @@ def own_motions(mardm, ae, tokens, keys, share, sampling):
 
 
 def distance(student, mardm, ae, rows, steps):
-    """Of student and teacher for the same rows -> sums over all draws, the number of draws.
+    """Distance of student and teacher for the same rows -> sums over all draws, the number of draws.
 
-    loss: mean squared error; other_grid_point: share of coordinates on another grid point, of a grid.
+    loss: mean squared error; other_grid_point: share of quantized coordinates that differ.
     """
     end = ode_end(mardm.DiffMLPs, rows, steps)
     drawn = student(rows.noise, rows.z, rows.w, rows.z_null)
@@ -105,8 +105,8 @@ def distance(student, mardm, ae, rows, steps):
 
 
 def validate(student, mardm, ae, val_set, loading, options):
-    """Root mean squared error of the student to its teacher, in standard deviations of the targets, and share
-    of other grid points, on the validation clips; the same masks, guidance scales and noise at every call.
+    """Root mean squared error of the student to its teacher, in standard deviations of the targets, and the
+    means of `distance`, on the validation clips; the same masks, guidance scales and noise at every call.
     """
     means, device = RunningMean(), mardm.target_mean.device
     with inference(student):
@@ -194,7 +194,7 @@ def main(argv=None):
         if epoch % args.eval_every == 0 or loop.last:
             metrics = validate(ema.model, mardm, ae, val_set, loading, options)
             if evaluator:
-                loop.save()  # as in train_MARDM.py
+                loop.save()  # before minutes of evaluation, as in train_MARDM.py
                 sampling = SamplingConfig(cfg=spec.cfg, sampler="onestep", seed=args.seed)
                 pred = evaluation.generated(mardm, ae, sampling)
                 metrics |= evaluation.compare(evaluation.real(), pred).as_dict()

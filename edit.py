@@ -95,7 +95,7 @@ def main(argv=None):
     move = in_place if args.in_place else lambda joints: joints
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
     for r, (rows, joints, notes) in enumerate(edits):
-        for note in notes:  # none of an edit that keeps nothing
+        for note in notes:  # none if an edit keeps nothing
             print(note)
         stem = names.stem(prompt, 0, r, len(joints))
         joints = move(joints)

@@ -46,7 +46,7 @@ def describe(model, ae):
 
 @torch.no_grad()
 def code_usage(ae, evaluation):
-    """How much of its code book these clips need. -> codes_used, tokens, usage, perplexity"""
+    """How much of its code book these clips use. -> {codes_used, tokens, usage, perplexity}"""
     usage = CodeUsage(ae.codebook_size, evaluation.device)
     for batch in loader(evaluation.dataset, evaluation.config.batch_size):
         batch = batch.to(evaluation.device)

@@ -35,7 +35,7 @@ def flags():
 
 
 def shares(generated, real):
-    """R-precision of generated motion over that of real motion, as text; both name -> (mean, half width)."""
+    """Ratio of generated to real R-precision, as text. Both arguments: {name: (mean, half width)}."""
     counted = [k for k in ("top1", "top2", "top3") if real.get(k, (0,))[0] > 0]  # a poor evaluator has none
     return "  ".join(f"{k} {generated[k][0] / real[k][0]:.3f}" for k in counted) or "not measured"
 

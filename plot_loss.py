@@ -43,7 +43,7 @@ def parse(argv):
 
 
 def distinct(names):
-    """Runs of one name in different data sets are numbered."""
+    """Number the runs that have the same name in different data sets."""
     return [f"{name} {i + 1}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 

@@ -57,8 +57,8 @@ def joints(config, folder, split_column, mirrored_splits, unseen=None):
 
 
 def bvh(config, files, reading):
-    """A folder of BVH files with captions. Converted files are kept until the set is whole, so that an
-    interrupted run goes on where it stopped."""
+    """A folder of BVH files with captions. Converted files are kept until the set is complete, so that an
+    interrupted run continues where it stopped."""
     skipped, work = Skipped(), config.root.with_name(f".{config.root.name}.work")
     paths = bvh_dataset.find_bvh(files.input)
     described = bandai_namco.describe(paths) if files.preset else read_captions(files.captions)
@@ -79,7 +79,7 @@ def bvh(config, files, reading):
 def cmu(config, files, mirrored_splits):
     """HumanML3D's CMU part from the public BVH files: its clips and captions, nothing of AMASS or SMPL.
 
-    What is broken, or shares frames with a clip that judges, is left out; report.csv in the set says why.
+    Broken clips, and clips that share frames with val or test, are left out; report.csv in the set says why.
     """
     work = config.root.with_name(f".{config.root.name}.work")
     clips, report = cmu_clips(files, work, config.min_frames)
@@ -91,13 +91,13 @@ def cmu(config, files, mirrored_splits):
 
 
 def remove(work):
-    """Remove the converted files, unless another run has done so."""
+    """Remove the converted files; another run may have done so already."""
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(work)
 
 
 def check(name, dataset_dir):
-    """Look at every file of a data set before hours are spent on it; exits with 2 if it is not fit."""
+    """Check every file of a data set before training on it; exits with 2 if it is not fit for training."""
     spec, root = find_dataset(name, dataset_dir)
     findings = check_dataset(spec, root)
     print(findings.table())

@@ -93,7 +93,7 @@ def flags():
 
 
 def parse(argv):
-    """The flags; BadInput for those that have nothing to do, and for those that undo each other."""
+    """The flags; BadInput for flags without effect, and for flags that undo each other."""
     args = flags().parse_args(argv)
     if args.transition and not (args.stitch or args.loop):
         raise BadInput("--transition belongs to --stitch and --loop: add one of them, or leave it out")
@@ -103,7 +103,7 @@ def parse(argv):
         raise BadInput("--in_place removes the movement that --waypoints asks for: leave one of them out")
     args.transition, args.candidates = args.transition or TRANSITION, args.candidates or CANDIDATES
     drawings = args.repeat_times * args.candidates
-    if args.waypoints is not None and drawings > MOST_REPEATS:  # more would share the next prompt's noise
+    if args.waypoints is not None and drawings > MOST_REPEATS:  # more would use the next prompt's noise
         raise BadInput(
             f"--repeat_times x --candidates are {drawings:,} drawings of a prompt, {MOST_REPEATS:,} are the "
             "most: lower one of them"
@@ -112,7 +112,7 @@ def parse(argv):
 
 
 def list_of_actions(pipeline):
-    """A line for each label of the training set; for each caption that is known where there are none."""
+    """A line for each label of the training set, with an example; without labels, for each known caption."""
     known = pipeline.captions
     if not known:
         raise BadInput(f"{pipeline.paths[1]} does not list its captions: scripts/release.py adds the list")
@@ -183,7 +183,7 @@ def main(argv=None):
             if points:
                 tqdm.write(str(Arrival(**made["waypoints"])))
             if args.fix_feet and not points:
-                # both sides of a loop's seam stay: each foot stands where it is there
+                # the frames on both sides of a loop's seam are pinned: feet stand as they do there
                 seam = np.isin(np.arange(len(joints)), (0, len(rows) - 1, len(rows))) if args.loop else None
                 joints, skate = hold_feet(joints, spec, seam)
                 skates.append(skate)

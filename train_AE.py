@@ -101,7 +101,8 @@ def parse(argv):
 def train_step(ae, batch, objective, usage, step=None):
     """-> (training loss, the same without the bottleneck's own loss), both means [] over real frames.
 
-    batch: on the host, where its lengths say whether there is padding to mask. objective: a Reconstruction.
+    batch: on the host, so that its lengths tell without waiting if there is padding. objective: a
+    Reconstruction.
     """
     on_device = batch.to(next(ae.parameters()).device)
     recons, bottleneck_loss, codes = ae.training_pass(on_device.motion, batch.m_lens)
@@ -141,9 +142,9 @@ def main(argv=None):
             evaluation = EvaluationRun(evaluator, evaluated_set, spec, device)
 
     objective = Reconstruction(weights, normalizer, spec)
-    reseed(args.seed)  # whatever was built before, an evaluator or not
+    reseed(args.seed)  # so that an evaluator, if one was built, changes nothing
     ae = make_ae(dim=spec.dim, **vars(design)).to(device)
-    ema = EMA(ae, design.ema_decay)  # without decay itself at every step; float32, as it is used
+    ema = EMA(ae, design.ema_decay)  # at decay 0 equal to `ae` at every step; stays float32
     speed_up(ae, args)
     optimizer = adamw(ae, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))

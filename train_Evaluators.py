@@ -103,7 +103,7 @@ def embedding_width(n_test):
 
 
 def train(model, run_config, training, loading, device, sets, constants):
-    """Every epoch: train on sets[0], validate on sets[1], keep the best. model: a kind of evaluator."""
+    """Train on sets[0], validate on sets[1] after each epoch, keep the best. model: an `Evaluator`."""
     train_set, val_set, _ = sets
     epochs = max(int(training.epoch * model.epoch_share), 1)
     steps = loading.steps(train_set)
@@ -135,7 +135,7 @@ def train(model, run_config, training, loading, device, sets, constants):
 
 
 def test(model, loop, test_set, device):
-    """The best epoch on the test split: is this evaluator good enough to count?"""
+    """Measure the best epoch on the test split, store the result, and say if it is good enough."""
     path, name, n = loop.run.finest, loop.run.root.name, len(test_set)
     state = load_state(path)
     model.load(state)

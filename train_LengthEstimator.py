@@ -43,7 +43,7 @@ def flags():
 
 
 def caption_lengths(clips, embeddings):
-    """A set with an entry for each caption of each clip. Only frames count: no feature is kept."""
+    """A TextMotionSet with an entry for each caption of each clip: lengths alone, without features."""
     entries = [
         Clip(f"{clip.name}#{k}", clip.motion[:, :0], (caption,))
         for clip in clips
@@ -53,7 +53,7 @@ def caption_lengths(clips, embeddings):
 
 
 def errors(predicted, lengths):
-    """How far off predictions [N] are from the lengths [N], both in tokens. -> dict"""
+    """Errors of predicted [N] against true lengths [N], both in tokens. -> dict"""
     off = (predicted - lengths).abs().cpu().double()  # on the host: not every device has float64
     return {
         "top1": (off == 0).double().mean().item(),
@@ -63,7 +63,7 @@ def errors(predicted, lengths):
 
 
 def validate(estimator, text, lengths, min_tokens):
-    """Cross-entropy of the raw classes, and how far off the likeliest legal length is. -> dict"""
+    """Cross-entropy of all classes, and `errors` of the likeliest valid length. -> dict"""
     with inference(estimator):
         logits = estimator(text)
         likeliest = length_distribution(logits, min_tokens).argmax(dim=1).to(lengths.device)

@@ -75,7 +75,7 @@ def flags():
 
 
 def parse(argv):
-    """The flags; BadInput for one of another head, or one on words where the text is pooled."""
+    """The flags; BadInput for a flag of another head, or of words without --text_tokens on."""
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
     used = {
@@ -112,9 +112,9 @@ def validate(mardm, ae, val_set, loading, device):
 
 
 def judge(evaluation, mardm, ae, sampling):
-    """The measures of a generator, mean over as many drawings as evaluation.config.repeat_times. -> dict
+    """The measures of a generator, mean over evaluation.config.repeat_times repeats. -> dict
 
-    None: measured in none of them. Repeat r of a run is always the same drawing.
+    None: measured in no repeat. Repeats differ in captions and noise; repeat r draws the same in every call.
     """
     repeats = []
     for repeat in range(evaluation.config.repeat_times):
@@ -124,7 +124,7 @@ def judge(evaluation, mardm, ae, sampling):
 
 
 def kept_weights(progress):
-    """A line: the step of the weights that other scripts take, and how to take the last ones."""
+    """A line that says which step's weights other scripts use, and how to use the last ones instead."""
     last, best = progress.total_it, progress.best
     if best is None:
         return f"kept: the last weights, of step {last}; no evaluation chose others"
@@ -154,7 +154,7 @@ def main(argv=None):
     design = from_flags(
         GeneratorConfig, args, text_encoder=encoder, text_dim=text_dim, autoencoder=autoencoder.tie()
     )
-    reseed(args.seed)  # whatever was built before, an evaluator or not
+    reseed(args.seed)  # so that an evaluator, if one was built, changes nothing
     options = vars(from_flags(GeneratorOptions, args))
     mardm = make_mardm(design.model, ae, text_dim, design.ddpm_steps, **options).to(device)
     measured = mardm.DiffMLPs.noisy and not design.raw_targets
@@ -177,7 +177,7 @@ def main(argv=None):
         constants={"config": config, "target_stats": mardm.target_stats},
         best=Best(parts=("mardm", "ema_mardm")),
     )
-    for model in (mardm, ema.model):  # a resumed run keeps those it began with
+    for model in (mardm, ema.model):  # a resumed run keeps the statistics it began with
         model.set_target_stats(**loop.constants["target_stats"])
     size = parameter_count(mardm)
     print(f"{args.model}: {size:,} parameters, {ae.target_dim}-d targets; {len(train_set):,} clips")
@@ -193,7 +193,7 @@ def main(argv=None):
         metrics = None
         loop.scalars("Val", validate(mardm, ae, val_set, loading, device))
         if evaluator and (epoch % args.eval_every == 0 or loop.last):
-            loop.save()  # an evaluation takes minutes, and no signal is heard in it
+            loop.save()  # evaluation takes minutes and ignores signals
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)
             metrics = judge(evaluation, ema.model, ae, sampling)
             print(f"epoch {epoch}: {format_scalars(metrics)}")

@@ -10,8 +10,8 @@ import torch
 
 
 def cosine_betas(steps):
-    """beta_i = min(1 - abar(i+1)/abar(i), 0.999), abar(t) = cos^2((t/steps + 0.008)/1.008 * pi/2). float64
-    [steps]
+    """The cosine schedule's betas, float64 [steps]: beta_i = min(1 - abar(i+1)/abar(i), 0.999) with
+    abar(t) = cos^2((t/steps + 0.008)/1.008 * pi/2).
     """
     t = torch.arange(steps + 1, dtype=torch.float64) / steps
     alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
@@ -19,8 +19,8 @@ def cosine_betas(steps):
 
 
 class Schedule:
-    """Everything that follows from the betas, float64 [S]. timestep_map: the times that the network gets at
-    each step.
+    """Everything that follows from the betas, float64 [S]. timestep_map int64 [S]: the step number that the
+    network gets at each step.
     """
 
     def __init__(self, betas, timestep_map=None):
@@ -33,8 +33,8 @@ class Schedule:
         self.posterior_variance = betas * (1 - self.alphas_cumprod_prev) / rest
         self.posterior_mean_coef1 = betas * self.alphas_cumprod_prev.sqrt() / rest
         self.posterior_mean_coef2 = (1 - self.alphas_cumprod_prev) * (1 - betas).sqrt() / rest
-        # The variance is 0 at step 0; its logarithm is that of step 1 there (nothing is drawn at step 0
-        # anyway).
+        # The variance is 0 at step 0, which has no logarithm: that of step 1 stands there (step 0 adds no
+        # noise anyway).
         floor = self.posterior_variance[min(1, len(betas) - 1)]
         self.posterior_log_variance_clipped = torch.cat([floor[None], self.posterior_variance[1:]]).log()
 
@@ -46,7 +46,7 @@ class Schedule:
         return cls(cosine_betas(steps))
 
     def respaced(self, steps):
-        """The same diffusion on `steps` of its times, evenly spread from the first to the last."""
+        """The same diffusion on `steps` of its time steps, evenly spread from the first to the last."""
         if steps == len(self):
             return self
         if not 2 <= steps < len(self):
@@ -98,7 +98,7 @@ def sample(field, schedule, start, step_noise, temperature=1.0):
 
 
 def ddim(field, schedule, start):
-    """Where the deterministic path of the same diffusion ends (DDIM, Song et al., ICLR 2021, eta = 0).
+    """Deterministic sampling: DDIM (Song et al., ICLR 2021) with eta = 0.
 
     field(x [...,D], t []) -> predicted noise; start [...,D] -> [...,D]
     """

@@ -6,8 +6,9 @@ import torch
 
 
 def interpolate(x1, x0, t):
-    """x_t = alpha_t x1 + sigma_t x0, alpha_t = t, sigma_t = 1 - t. Data x1, noise x0 [N,D]; t [N,1] -> x_t,
-    v_t.
+    """x_t = alpha_t x1 + sigma_t x0 with alpha_t = t, sigma_t = 1 - t, and its velocity v_t.
+
+    Data x1, noise x0 [N,D]; t [N,1] -> x_t, v_t.
     """
     x_t = t * x1 + (1 - t) * x0
     v_t = x1 - x0  # alpha'_t x1 + sigma'_t x0, what the head regresses

@@ -1,4 +1,4 @@
-"""Solvers of dx/dt = v(x, t) from t = 0 (noise) to t = 1 (data), and guidance. Functions over a callable.
+"""Solvers of dx/dt = v(x, t) from t = 0 (noise) to t = 1 (data), and guidance.
 
 v takes (x [N,D], t []) and returns [N,D]. A fixed-step solver treats every row by itself, so a row's result
 does not depend on its neighbours; the adaptive one shares its step sizes among the rows of a call.
@@ -8,29 +8,29 @@ import torch
 
 
 def euler(v, x, t, dt):
-    """First order, 1 evaluation."""
+    """A step of first order, 1 evaluation of v."""
     return x + dt * v(x, t)
 
 
 def midpoint(v, x, t, dt):
-    """Second order, 2 evaluations."""
+    """A step of second order, 2 evaluations."""
     return x + dt * v(x + dt / 2 * v(x, t), t + dt / 2)
 
 
 def heun(v, x, t, dt):
-    """Second order, 2 evaluations: the mean of the slopes at both ends."""
+    """A step of second order, 2 evaluations: the mean of the slopes at both ends."""
     slope = v(x, t)
     return x + dt / 2 * (slope + v(x + dt * slope, t + dt))
 
 
 FIXED_STEP = {"euler": euler, "midpoint": midpoint, "heun": heun}
-EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of v, a step
+EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of v per step
 
 
 def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
     """x [N,D] carried from t = 0 to 1 by a fixed-step solver, or by torchdiffeq's dopri5 (rtol, atol)."""
     if solver == "dopri5":
-        from torchdiffeq import odeint  # here: scipy with it takes a second
+        from torchdiffeq import odeint  # here: with scipy the import takes a second
 
         # MARDM's 50 output times; with dense output they cost nothing and fix the solver's last steps.
         times = torch.linspace(0, 1, 50, device=x.device, dtype=x.dtype)
@@ -42,8 +42,8 @@ def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
 
 
 def solver_times(solver, steps, like):
-    """The times [T] at which `integrate` asks for v, in its order; None of a solver that chooses them itself.
-    like: a tensor of the dtype and device of x.
+    """The times [T] at which `integrate` asks for v, in order; None for a solver that chooses them itself.
+    like: a tensor of x's dtype and device.
     """
     if solver not in FIXED_STEP:
         return None

@@ -1,8 +1,8 @@
-"""The autoencoders: motion [B,T,dim] <-> one token per four frames, with four bottlenecks behind four verbs.
+"""The autoencoders: motion [B,T,dim] <-> one token per four frames. Four bottlenecks share one interface.
 
-Verbs (tokenize, embed_codes, quantize, detokenize): see `AE`. B batch, T frames, L = T/4 tokens, D latent
-width, d grid dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025), which load
-strictly.
+The interface is tokenize, embed_codes, quantize, detokenize: see `AE`. B batch, T frames, L = T/4 tokens,
+D latent width, d grid dimensions. Names of modules follow the published checkpoints of MARDM (CVPR 2025),
+which load strictly.
 """
 
 from functools import partial
@@ -21,19 +21,19 @@ REPLACEMENT = 0  # the stream of random numbers of `random_replacements`
 
 
 class AE(nn.Module):
-    """The continuous autoencoder; its latent is the target of diffusion.
+    """The continuous autoencoder, and base class of the others; its latent is the target of diffusion.
 
     mask_padding: activations past a clip's end are zeroed before every convolution, so that a clip in a
-    padded batch comes out as if it were alone. MARDM's weights were trained without (its checkpoints
+    padded batch is encoded as if it were alone. MARDM's weights were trained without it (its checkpoints
     load with False).
     """
 
     kind = "continuous"
     options = ()  # the flags of this bottleneck
     codebook_size = None
-    fsq_levels = None  # of the grid
+    fsq_levels = None  # levels per grid dimension
     precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32
-    real_tokens = None  # [N,D] to draw replacements from; None: standard normal numbers, as MARDM
+    real_tokens = None  # [N,D] to draw random replacements from; None: standard normal noise, as MARDM
 
     def __init__(self, dim=67, width=512, mask_padding=True):
         super().__init__()
@@ -49,7 +49,7 @@ class AE(nn.Module):
         return self.embed_codes(self._targets(motion, m_lens))
 
     def decode(self, latents, m_lens=None):
-        """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames, of which whole tokens count."""
+        """Latents [B,D,L] -> motion [B,4L,dim]; m_lens [B] in frames, cut to whole tokens."""
         frames = latents.shape[-1] * STRIDE
         m_lens = None if m_lens is None else m_lens // STRIDE * STRIDE
         with autocast_to(self.precision, latents):
@@ -82,7 +82,7 @@ class AE(nn.Module):
     def copy_restarts(self, average):
         """What the moving average takes over as it is: see VectorQuantizer.copy_restarts."""
 
-    # the tokenizer contract
+    # the interface for the generator
 
     def tokenize(self, motion, m_lens=None):
         """[B,T,dim], frames [B] -> latents [B,D,L] for the Transformer, targets [B,L,target_dim] for the
@@ -96,7 +96,7 @@ class AE(nn.Module):
         return targets.mT
 
     def quantize(self, targets):
-        """Nearest legal target: a continuous latent is legal as it is."""
+        """Nearest valid target; every continuous latent is one."""
         return targets
 
     def detokenize(self, targets, m_lens=None, snap=True):
@@ -105,11 +105,10 @@ class AE(nn.Module):
         return motion if m_lens is None else zero_past(motion, m_lens.to(motion.device))
 
     def random_replacements(self, latents, keys):
-        """Wrong latents in the place of [B,D,L], for BERT's 10% random tokens.
+        """Random latents [B,D,L] to replace `latents` by, for BERT's 10% random tokens.
 
-        keys [B]: see models/counter_rng.py.
-        Continuous latents have no code book to draw from: theirs are drawn from `real_tokens`, the same at
-        every step, so that a clip's replacements do not depend on its batch.
+        keys [B]: see models/counter_rng.py. Without a code book they are drawn from `real_tokens`, a fixed
+        pool, so that a clip's replacements do not depend on the rest of its batch.
         """
         _, D, L = latents.shape
         keys = keys.to(latents.device, non_blocking=True)
@@ -118,7 +117,7 @@ class AE(nn.Module):
         return self.real_tokens[integers(keys, REPLACEMENT, (L,), len(self.real_tokens))].mT.to(latents.dtype)
 
     def keep_real_tokens(self, motion, m_lens):
-        """Draw replacements from the tokens of these clips [B,T,dim], frames [B]."""
+        """Make the tokens of these clips [B,T,dim], frames [B], the pool of `random_replacements`."""
         latents = self.tokenize(motion, m_lens)[0].detach().mT
         self.real_tokens = latents[lengths_to_mask((m_lens // STRIDE).to(latents.device), latents.shape[1])]
 
@@ -140,8 +139,9 @@ class AE(nn.Module):
         return latents.to(motion.dtype)
 
     def _ends(self, m_lens, frames, device):
-        """What `Chain` needs to zero padding; None where there is none. Pass lengths on the host: on another
-        device they are not compared with `frames`, since the host would have to wait for the answer.
+        """-> (lengths [B] on the device, frames), by which `Chain` zeroes padding; None if there is none.
+
+        Only lengths on the host are compared with `frames`: for others the host would have to wait.
         """
         if m_lens is None or not self.mask_padding:
             return None
@@ -153,7 +153,7 @@ class AE(nn.Module):
 class NarrowAE(AE):
     """Encoder -> Linear to d -> Linear back -> decoder. Targets are the d numbers between.
 
-    The control of `FSQ_AE`, without its rounding: is it the grid that counts, or the low dimension?
+    `FSQ_AE` without the rounding, as a control: does the grid matter, or only the low dimension?
     """
 
     def __init__(self, dim=67, width=512, target_dim=6, mask_padding=True):
@@ -245,8 +245,8 @@ class VQ_AE(AE):
 
 
 class Chain(nn.Sequential):
-    """A sequence that zeroes padding before its convolutions. ends: (frames [B], T) at the motion's own rate,
-    or None.
+    """nn.Sequential that zeroes padding before each convolution. ends: (lengths [B], T) of the motion, in
+    frames; or None.
     """
 
     def forward(self, x, ends=None):
@@ -259,8 +259,8 @@ class Chain(nn.Sequential):
 
 
 def cut(x, ends):
-    """Zero x [B,C,t] past each end; a position here stands for 1, 2 or 4 of the T frames, so the clip of n
-    frames has n, n // 2 or n // 4 of them. T / t says which, also where T is no multiple of 4.
+    """Zero x [B,C,t] past each clip's end. A position of x covers 1, 2 or 4 of the T frames, so a clip of n
+    frames has n, n // 2 or n // 4 positions; T / t tells which, also where T is not a multiple of 4.
     """
     if ends is None:
         return x
@@ -270,7 +270,7 @@ def cut(x, ends):
 
 
 class ResBlock(nn.Module):
-    """x + conv1(relu(conv3_dilated(relu(x))))."""
+    """x + conv2(relu(conv1(relu(x)))): conv1 has kernel size 3 and is dilated, conv2 has kernel size 1."""
 
     def __init__(self, width, dilation):
         super().__init__()
@@ -283,7 +283,7 @@ class ResBlock(nn.Module):
 
 
 class Wrapped(nn.Module):
-    """A Chain called `model`, as the published names have it."""
+    """Holds a Chain as `model`, so that parameter names match the published checkpoints."""
 
     def __init__(self, *modules):
         super().__init__()
@@ -350,12 +350,12 @@ AE_models |= {name: partial(FSQ_AE, fsq_levels=levels) for name, levels in FSQ_L
 
 
 def open_options(model):
-    """The flags of its bottleneck that an entry of AE_models leaves open."""
+    """Names of the bottleneck flags that an entry of AE_models does not fix."""
     entry = AE_models[model]
     return [name for name in entry.func.options if name not in entry.keywords]
 
 
 def make_ae(model, dim=67, width=512, mask_padding=True, **flags):
-    """An entry of AE_models, with those of `flags` that it leaves open."""
+    """Build an entry of AE_models. Of `flags` only those in `open_options` are used."""
     own = {key: flags[key] for key in open_options(model) if flags.get(key) is not None}
     return AE_models[model](dim=dim, width=width, mask_padding=mask_padding, **own)

@@ -12,7 +12,7 @@ class AdaLN_MLP(nn.Module):
     2023).
     """
 
-    precision = torch.float32  # or bfloat16: of all but the time's embedding and the residual stream
+    precision = torch.float32  # or bfloat16: of all but the time embedding and the residual stream
 
     def __init__(self, target_dim, z_dim, depth, width, out_dim=None):
         super().__init__()
@@ -24,9 +24,9 @@ class AdaLN_MLP(nn.Module):
         self._initialise()
 
     def forward(self, x, t, z, modulations=None):
-        """x [...,N,D], t [N], z [N,H] -> [...,N,out_dim or D], of x's dtype in any precision.
+        """x [...,N,D], t [N], z [N,H] -> [...,N,out_dim or D], in x's dtype whatever the precision.
 
-        modulations: those of t and z, if precomputed; t and z are not read then.
+        modulations: the result of `modulations` for t and z, if precomputed; t and z are then ignored.
         """
         time = self.time_embed(t) if modulations is None else None
         with autocast_to(self.precision, x):
@@ -39,7 +39,7 @@ class AdaLN_MLP(nn.Module):
     def modulations(self, time, z):
         """Each layer's shift, scale and gate, which do not depend on x: [...,N,parts * width].
 
-        time [...,N or 1,width]: embeddings of times; z [N,H].
+        time [...,N or 1,width]: embedded times; z [N,H].
         """
         c = nn.functional.silu(time + self.cond_embed(z))
         return side_by_side(c, *(layer.adaLN_modulation[1] for layer in (*self.res_blocks, self.final_layer)))
@@ -66,7 +66,7 @@ def timestep_embedding(t, dim):
 
 
 class TimeEmbedding(nn.Module):
-    """[N] -> [N,width]. SiT: times in [0,1]; DDPM: step numbers."""
+    """Embed numbers [N] -> [N,width]: times in [0,1] (SiT), step numbers (DDPM) or guidance scales."""
 
     def __init__(self, width, frequencies=256):
         super().__init__()

@@ -1,6 +1,6 @@
-"""The heads: their losses and samplers on single tokens, by diffusion as in MAR (Li et al., NeurIPS 2024).
+"""The diffusion heads: loss and sampling on single tokens, as in MAR (Li et al., NeurIPS 2024).
 
-Rows: N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules
+N tokens, x [N,D] noisy targets, t [N] times, z [N,H] conditions from the Transformer. Names of modules
 follow the published checkpoints of MARDM, which load strictly.
 """
 
@@ -16,7 +16,7 @@ from models.Softmax import SoftmaxHead
 
 
 class DiffMLPs_SiT(Head):
-    """Velocity prediction on the linear path."""
+    """Flow matching: predicts the velocity on the linear path (diffusions/flow.py)."""
 
     samplers = SOLVERS
 
@@ -39,7 +39,7 @@ class DiffMLPs_SiT(Head):
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
 
     def describe_sampling(self, sampling):
-        """The solver and its evaluations of the net per token, as text."""
+        """The solver, and how often it evaluates the network per token, as text."""
         if sampling.sampler not in EVALUATIONS:
             return f"{sampling.sampler}: as many evaluations as its tolerance takes"
         return describe_steps(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
@@ -82,20 +82,19 @@ class DiffMLPs_DDPM(Head):
 
 
 def describe_steps(solver, steps, evaluations):
-    """A solver, its steps and its evaluations of the net (so many per step), as text."""
+    """Solver, steps and network evaluations per token, as text. evaluations: per step."""
     counted = (steps, "step"), (steps * evaluations, "evaluation")
     steps_taken, asked = (f"{n} {word}{'s' * (n > 1)}" for n, word in counted)
     return f"{solver}, {steps_taken}: {asked} a token"
 
 
 def precompute_modulations(net, times, z, max_rows=512):
-    """`net` with the modulations of all `times` computed at once, for a solver that calls it at these times
-    in this order.
+    """`net`, but the modulations of all `times` are computed at its first call. For a solver that calls it at
+    these times, in this order.
 
-    times [T], z [N,H]: the same conditions at every call. They are computed at the first one, so that 3/5 of
-    the weights are read once and not T times. That pays while reading weights takes the time: for more than
-    `max_rows` (T times those of z) `net` itself is returned, as it is if compiled or if the times are not
-    known (None).
+    times [T]; z [N,H], the same at every call. 3/5 of the weights are thus read once instead of T times,
+    which pays only while reading weights is the bottleneck: beyond `max_rows` (T N) rows `net` itself is
+    returned; likewise if it is compiled, or if the times are not known (None).
     """
     if times is None or len(times) * len(z) > max_rows or net._compiled_call_impl:
         return net
@@ -122,7 +121,7 @@ DiffMLPs_models = {
 
 
 def make_head(name, target_dim, z_dim, options):
-    """An entry of DiffMLPs_models, built with its part of the GeneratorOptions."""
+    """Build an entry of DiffMLPs_models with the GeneratorOptions that concern it."""
     own = {"width": options.head_width} if options.head_width else {}
     if name.startswith("Softmax"):
         own |= {"levels": options.levels, "coordinates": options.softmax_coordinates}

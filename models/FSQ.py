@@ -7,7 +7,7 @@ from torch import nn
 
 EPS = 1e-3
 MOST_LEVELS = 1000  # beyond, the bound's margin of EPS reaches the next level
-MOST_CODES = 10**8  # of a grid to train: a training counts how often each is used
+MOST_CODES = 10**8  # of a grid to train: training keeps a counter for every code
 
 
 class FSQ(nn.Module):

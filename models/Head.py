@@ -1,4 +1,4 @@
-"""What the heads of a generator share: they train on single tokens and draw them."""
+"""Base class of a generator's heads, which train on single tokens and draw them."""
 
 from functools import partial
 
@@ -6,28 +6,28 @@ from torch import nn
 
 
 class Head(nn.Module):
-    """A head has `loss(targets, z, t, noise)`, `sample(z, z_null, noise, sampling)` and
-    `describe_sampling(sampling)`; here is what most do.
+    """A head adds `loss(targets, z, t, noise)`, `sample(z, z_null, noise, sampling)` and
+    `describe_sampling(sampling)`; the defaults of the rest are here.
 
-    noisy: it trains on standardised targets, at random times and noise. samplers: the values of
-    `SamplingConfig.sampler` that it supports, its default first. noise_shape: of the noise of one token.
+    noisy: it trains on standardised targets with random times and noise. samplers: the values of
+    `SamplingConfig.sampler` that it supports, its default first. noise_shape: shape of one token's noise.
     """
 
     noisy = True
 
     def reschedule(self, train_steps=None, sample_steps=None):
-        """See DiffMLPs_DDPM; without a schedule there is nothing to do."""
+        """For a DDPM head: see DiffMLPs_DDPM. Others have no schedule."""
 
     def times(self, u):
         """Uniform numbers in (0,1) [N] -> the times to train at."""
         return u
 
     def guides(self, sampling):
-        """Whether a draw needs the unconditional branch of guidance."""
+        """Whether drawing needs the unconditional branch of guidance."""
         return sampling.cfg != 1
 
     def draw_with(self, sampling):
-        """-> draw(z, z_null, noise), `sample` with this setting, for all rounds of a motion: what depends on
-        the setting alone may be computed here, once.
+        """-> draw(z, z_null, noise): `sample` with these settings, for all rounds of a motion. A head may
+        compute here, once, what depends on the settings alone.
         """
         return partial(self.sample, sampling=sampling)

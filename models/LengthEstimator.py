@@ -11,7 +11,7 @@ from models.AE import STRIDE
 from models.counter_rng import Purpose, rng
 
 MAX_TOKENS = 49
-MAX_FRAMES = MAX_TOKENS * STRIDE  # 196, of the longest motion that is generated or scored
+MAX_FRAMES = MAX_TOKENS * STRIDE  # 196: the longest motion that is generated or scored
 
 
 class LengthEstimator(nn.Module):
@@ -38,8 +38,8 @@ class LengthEstimator(nn.Module):
 
 
 def length_distribution(logits, min_tokens):
-    """softmax over the classes min_tokens..MAX_TOKENS, zero elsewhere. logits [B,C] -> [B,C] float64, on the
-    host: Apple's GPUs have no float64.
+    """Softmax over the classes min_tokens..MAX_TOKENS, zero elsewhere. logits [B,C] -> [B,C] float64, on the
+    host because Apple's GPUs have no float64.
     """
     n = logits.shape[1]
     if min_tokens > min(MAX_TOKENS, n - 1):
@@ -52,7 +52,7 @@ def length_distribution(logits, min_tokens):
 def sample_lengths(logits, min_tokens, seed, indices=None):
     """Draw a length in tokens for each row: logits [B,C] -> int64 [B] on the host, in min_tokens..MAX_TOKENS.
 
-    Row i draws from (seed, indices[i]) [i itself], so a prompt's length does not depend on its batch.
+    Row i draws from (seed, indices[i]), or (seed, i) by default: its batch does not matter.
     """
     share = length_distribution(logits, min_tokens).cumsum(dim=1)
     indices = range(len(logits)) if indices is None else indices

@@ -1,4 +1,4 @@
-"""MARDM: a masked autoregressive Transformer over motion tokens with a diffusion head per token.
+"""MARDM: a masked autoregressive Transformer over motion tokens, with a diffusion head for each token.
 
 Meng et al., "Rethinking Diffusion for Text-Driven Human Motion Generation", CVPR 2025. FSQ-MARDM ("denoising
 to grid") is the same model with grid coordinates as targets. B clips, L tokens, D latent width, H Transformer
@@ -7,7 +7,7 @@ width. A text is a tensor as in models/words.py.
 Training: hide some tokens, run the Transformer, let the head learn the hidden tokens' targets.
 Generation: all tokens start hidden; in every round the head draws those that leave the mask, and their
 embedded latents are part of the Transformer's next input. Drawing only these gives the same distribution as
-drawing every hidden token: a draw that is hidden again before it is an input cannot matter.
+drawing every hidden token: a token that is hidden again before it is an input changes nothing.
 """
 
 from functools import partial
@@ -29,9 +29,9 @@ from models.words import TextConditions, TextReader, drop_texts, pooled_text
 
 
 class MARDM(nn.Module):
-    """kind: which autoencoders it goes with. size: an entry of SIZES. head: an entry of HEADS.
+    """The generator. kind: that of its autoencoder (`AE.kind`); size: an entry of SIZES; head: of HEADS.
 
-    options: those of GeneratorOptions.
+    options: fields of GeneratorOptions.
     """
 
     precision = torch.float32  # of the Transformer and the head's network: see set_precision
@@ -96,7 +96,7 @@ class MARDM(nn.Module):
         return {"mean": self.target_mean.cpu(), "std": self.target_std.cpu()}
 
     def set_target_stats(self, mean, std):
-        """Targets are standardised with these [target_dim]; std is at least 1e-3."""
+        """Set the statistics [target_dim] that standardise the targets; std is raised to at least 1e-3."""
         self.target_mean.copy_(mean)
         self.target_std.copy_(std.clamp(min=1e-3))
 
@@ -125,7 +125,7 @@ class MARDM(nn.Module):
         """A text (models/words.py) -> TextConditions. A model without text_tokens ignores the words."""
         with autocast_to(self.precision, text):
             pooled = pooled_text(text)
-            if self.words and self.pooled_drop_prob >= 1:  # none was there in training
+            if self.words and self.pooled_drop_prob >= 1:  # training never showed one
                 pooled = torch.zeros_like(pooled)
             c = nn.functional.silu(self.cond_emb(pooled))[:, None]
             blocks = self.MARTransformer
@@ -157,12 +157,12 @@ class MARDM(nn.Module):
         return x.to(latents.dtype)
 
     def forward_loss(self, latents, targets, text, m_lens, **draws):
-        """The training loss [] over hidden real tokens: the mean of `summed_loss`, 0 where none is hidden."""
+        """The mean training loss [] over hidden real tokens (see `summed_loss`), 0 where none is hidden."""
         total, count = self.summed_loss(latents, targets, text, m_lens, TrainingDraws(**draws))
         return total / max(count, 1)
 
     def summed_loss(self, latents, targets, text, m_lens, draws):
-        """-> (sum [] of the losses of hidden real tokens, one for each draw; the number of losses).
+        """-> (sum [] of the losses of hidden real tokens, one loss per noise draw; the number of losses).
 
         latents [B,D,L] and targets [B,L,target_dim] from the tokenizer, a text, m_lens [B] in tokens,
         which may lie on the host; draws: TrainingDraws.
@@ -200,7 +200,7 @@ class MARDM(nn.Module):
     def generate(self, tokenizer, text, m_lens, sampling=SamplingConfig(), keys=None):
         """Generate motions: a text, m_lens [B] tokens -> targets [B,L,target_dim], zero past each end.
 
-        keys: B integers, the motions' addresses (0, 1, ... if None); or a SamplingNoise in their place.
+        keys: B integers, which address the motions' noise (0, 1, ... if None); or a SamplingNoise.
         """
         hidden = lengths_to_mask(m_lens, int(m_lens.max()))
         targets = text.new_zeros(*hidden.shape, self.target_dim)
@@ -208,7 +208,7 @@ class MARDM(nn.Module):
 
     @torch.no_grad()
     def edit(self, tokenizer, text, m_lens, targets, sections, sampling=SamplingConfig(), keys=None):
-        """Generate some tokens of a motion and keep the rest as they are. An empty section changes nothing.
+        """Generate some tokens of a motion and keep the rest as they are, all if no section is given.
 
         targets [B,L,target_dim] of the source; sections bool [B,L], True = to be drawn. Otherwise as
         `generate`.
@@ -224,7 +224,7 @@ class MARDM(nn.Module):
         return SamplingNoise(sampling.seed, keys, self.mask_latent.device, sampling.order)
 
     def _decode(self, tokenizer, text, targets, masks, sampling, keys):
-        """targets [B,L,target_dim]; masks: hidden, inside bool [B,L], what to draw and what is real."""
+        """Draw tokens of targets [B,L,target_dim]. masks: (which to draw, which are real), bool [B,L]."""
         sampling = settle(sampling, self)
         noise = self._noise(sampling, keys, len(text))
         net = self.head(sampling).net
@@ -234,15 +234,15 @@ class MARDM(nn.Module):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
     def head(self, sampling):
-        """The head that draws. sampling: as `settle` returns it."""
+        """The head to draw with. sampling: as `settle` returns it."""
         return self.onestep if sampling.sampler == "onestep" else self.DiffMLPs
 
     def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
-        """Round after round, the tokens that leave the mask are drawn and become part of the input."""
+        """In every round draw the tokens that leave the mask, and make them part of the input."""
         (hidden, inside), head = masks, self.head(sampling)
         order = noise.order(hidden.shape[1])
-        # Which token leaves when is known beforehand: it is worked out on the host and sent over at once, so
-        # that no round waits for the device.
+        # In which round a token leaves the mask is known beforehand: computed on the host and sent over at
+        # once, so that no round waits for the device.
         leaves = reveal_rounds(hidden.cpu(), order, sampling.time_steps)
         places, counts, widths = by_round(leaves, sampling.time_steps)
         places = places.to(targets.device)
@@ -252,7 +252,7 @@ class MARDM(nn.Module):
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.draw_with(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
-        at_once = len(head.noise_shape) == 1  # else each of many steps has noise of its own: gigabytes
+        at_once = len(head.noise_shape) == 1  # a DDPM head needs noise for every step: gigabytes
         starts = noise.rows(*places[:2], head.noise_shape).split(counts) if at_once else [None] * len(counts)
         for width, start, b, at, slot in zip(widths, starts, *(rows.split(counts) for rows in places)):
             if width == 0:
@@ -276,10 +276,10 @@ class MARDM(nn.Module):
         return targets
 
     def conditions(self, x, text, inside, order, guide, queries=None):
-        """-> conditional and unconditional z [B,L,H], or [B,R,H] of the queries, from one call; the second is
-        None unless guided.
+        """-> conditional and unconditional z [B,L,H], or [B,R,H] of the queries, from one call. Without
+        `guide` the second is None.
 
-        text: a TextConditions, of 2 B texts if guided, the second half of them zeros.
+        text: a TextConditions; with `guide` of 2 B texts, the second half zeros.
         """
         if not guide:
             return self.transformer(x, text, inside, order, queries), None
@@ -287,7 +287,7 @@ class MARDM(nn.Module):
         return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, queries).chunk(2)
 
     def describe_sampling(self, sampling):
-        """Rounds, sampler and its evaluations of the head per token, as a line of text."""
+        """Rounds, sampler and network evaluations per token, as a line of text."""
         sampling = settle(sampling, self)
         sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
         rounds = f"{sampling.time_steps} rounds in {sampling.order} order"

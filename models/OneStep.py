@@ -26,11 +26,11 @@ from models.precision import autocast_to
 class OneStepHead(nn.Module):
     """X(x | z, w) = x + net(x | z, w): noise [..,N,D] -> standardised targets [..,N,D].
 
-    scales: the guidance scales (lowest, highest) that it learns. null: it also reads the unconditional z, by
-    a linear layer that starts at zero, and a round takes two passes of the Transformer.
+    scales: the (lowest, highest) guidance scale that it learns. null: it also reads the unconditional z,
+    through a linear layer that starts at zero; a round then takes two passes of the Transformer.
     """
 
-    most_steps = 1  # evaluations of a token, see SamplingConfig.sampler_steps
+    most_steps = 1  # the most evaluations per token: see SamplingConfig.sampler_steps
 
     def __init__(self, target_dim, z_dim, depth, width, scales=(1.0, 4.0), null=False):
         super().__init__()
@@ -43,7 +43,7 @@ class OneStepHead(nn.Module):
         self._make_times(width)
 
     def _make_times(self, width):
-        self.start = nn.Parameter(torch.zeros(1, width))  # embedding of the time at which noise is
+        self.start = nn.Parameter(torch.zeros(1, width))  # embedded time of pure noise
 
     @classmethod
     def from_teacher(cls, head, scales=(1.0, 4.0), null=False):
@@ -64,7 +64,7 @@ class OneStepHead(nn.Module):
         ddpm_head = isinstance(head, DiffMLPs_DDPM)
         time = head.sampling_schedule.timestep_map[-1:] if ddpm_head else torch.zeros(1)
         self.start.copy_(head.net.time_embed(time.to(head.net.cond_embed.weight.device)))
-        if ddpm_head:  # it predicts the noise, which is to be taken away
+        if ddpm_head:  # it predicts the noise, which has to be subtracted
             for p in self.net.final_layer.linear.parameters():
                 p.neg_()
 
@@ -73,8 +73,8 @@ class OneStepHead(nn.Module):
         return x + self._change(x, self.start + self.scale_embed(w), z, z_null)
 
     def _change(self, x, embedding, z, z_null):
-        """The net's output [...,N,D]; embedding [N or 1,width]: of time and scale, the others as in
-        `forward`.
+        """The net's output [...,N,D]. embedding [N or 1,width] of time and scale; the other arguments are
+        those of `forward`.
         """
         if self.null:
             embedding = embedding + self.null_embed(z_null)
@@ -83,16 +83,16 @@ class OneStepHead(nn.Module):
         return self.net(x, None, None, modulations)
 
     def loss(self, teacher, rows, steps):
-        """Mean squared error [K,N] to the end point of a teacher, a trained head, after `steps` steps."""
+        """Mean squared error [K,N] to the end points that `ode_end(teacher, rows, steps)` gives."""
         end = ode_end(teacher, rows, steps)
         return (self(rows.noise, rows.z, rows.w, rows.z_null) - end).square().mean(dim=-1)
 
     def guides(self, sampling):
-        """As Head.guides: whether a draw needs the unconditional z."""
+        """As Head.guides: whether drawing needs the unconditional z."""
         return self.null
 
     def draw_with(self, sampling):
-        """As Head.draw_with, by one evaluation; see `models.sampling.settle` for the scales."""
+        """As Head.draw_with, by one evaluation. `models.sampling.settle` checks the guidance scale."""
         embedding = self.start + self.scale_embed(self.start.new_full((1,), sampling.cfg))
 
         def draw(z, z_null, noise):
@@ -107,8 +107,9 @@ class OneStepHead(nn.Module):
 
 
 class FlowMapHead(OneStepHead):
-    """X_{s,t}(x | z, w) = x + (t - s) net(x | s, t, z, w): along the teacher's guided path from time s to t,
-    noise to data in one evaluation or several. At s = t the net is the velocity, and begins as the teacher's.
+    """A flow map: X_{s,t}(x | z, w) = x + (t - s) net(x | s, t, z, w) moves x along the teacher's guided
+    path from time s to t; noise becomes data in one evaluation or several. At s = t the net is the velocity,
+    and starts as the teacher's.
     """
 
     most_steps = 1000
@@ -131,7 +132,7 @@ class FlowMapHead(OneStepHead):
         return x + (t - s)[:, None] * self.velocity(x, s, t, z, w, z_null)
 
     def draw_with(self, sampling):
-        """As OneStepHead.draw_with, in sampling.sampler_steps evaluations over equal stretches of time."""
+        """As OneStepHead.draw_with, in sampling.sampler_steps evaluations over equal time intervals."""
         n = sampling.sampler_steps
 
         def draw(z, z_null, noise):
@@ -145,8 +146,8 @@ class FlowMapHead(OneStepHead):
 
     def loss(self, teacher, rows, steps):
         """The Lagrangian loss [K,N] of a flow map (Boffi et al., arXiv 2505.18825), with the teacher's guided
-        velocity b: at y = X_{s,t}(x_s), held fixed, both the net at s = t and d/dt X_{s,t}(x_s) are to be
-        b(y, t). x_s is the map's own image of noise at time s, its input when sampled in several evaluations.
+        velocity b: at y = X_{s,t}(x_s), held fixed, both the net at s = t and d/dt X_{s,t}(x_s) should equal
+        b(y, t). x_s is what the map makes of noise at time s, its input when sampled in several evaluations.
         steps: not used, no ODE is solved.
         """
         given = rows.z, rows.w, rows.z_null
@@ -163,7 +164,7 @@ class FlowMapHead(OneStepHead):
         return 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
 
 
-TIME_STEP = 0.01  # of the difference that stands for d/dt: Linear's autograd function has no forward mode
+TIME_STEP = 0.01  # of the central difference for d/dt: Linear's autograd function has no forward mode
 OBJECTIVES = {"regression": OneStepHead, "flow_map": FlowMapHead}
 
 
@@ -182,9 +183,9 @@ class HeadInputs:
 
 @torch.no_grad()
 def hidden_inputs(mardm, tokens, keys, room, draws, scales):
-    """A head's inputs for the hidden tokens of a batch, masked as in training, not corrupted. -> HeadInputs
+    """HeadInputs for the hidden tokens of a batch, masked as in training but not corrupted.
 
-    tokens: (latents [B,D,L], text, m_lens [B] tokens); keys [B], room: as those of TrainingDraws. draws: K.
+    tokens: (latents [B,D,L], text, m_lens [B] tokens); keys [B], room: as in TrainingDraws. draws: K.
     scales: (lowest, highest) guidance scale.
     """
     latents, text, m_lens = tokens
@@ -205,7 +206,7 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
 
 @torch.no_grad()
 def ode_end(head, rows, steps):
-    """End points [K,N,D] of a trained head's guided ODE. steps: of midpoint; DDPM takes its own (DDIM)."""
+    """End points [K,N,D] of a trained head's guided ODE, by `steps` midpoint steps (DDPM: by DDIM)."""
     field = guided(head.net, rows.z, rows.z_null, rows.w[:, None])
     if isinstance(head, DiffMLPs_DDPM):
         return ddpm.ddim(field, head.sampling_schedule, rows.noise)

@@ -1,6 +1,6 @@
 """A head that classifies: a distribution over the levels of each grid coordinate, instead of diffusion.
 
-The control of diffusion on the grid: same Transformer, same network, cross-entropy. N tokens, d coordinates,
+The control for diffusion on the grid: same Transformer, same network, cross-entropy. N tokens, d coordinates,
 H Transformer width.
 """
 
@@ -67,7 +67,7 @@ class SoftmaxHead(Head):
                 logits = torch.lerp(null, cond, sampling.cfg)
             digits = pick(logits, u, sampling.temperature)
             drawn.append(digits)
-            damage = damage + 0 * logits.sum(dim=-1, keepdim=True)  # NaN does not become a class
+            damage = damage + 0 * logits.sum(dim=-1, keepdim=True)  # NaN stays NaN, not a class
             hidden = self._given(i, hidden, digits.repeat(2) if guided else digits)
         return self.grid.digits_to_codes(torch.stack(drawn, dim=-1)).to(z.dtype) + damage
 
@@ -76,7 +76,7 @@ class SoftmaxHead(Head):
         return "softmax: 1 evaluation a token"
 
     def _hidden(self, z):
-        """Conditions [N,H] -> the state before the first coordinate [N,width]."""
+        """Conditions [N,H] -> the hidden state [N,width] before the first coordinate."""
         with autocast_to(self.net.precision, z):
             modulations = self.net.modulations(0, z)
         return self.net(z.new_ones(len(z), 1), None, None, modulations)
@@ -85,7 +85,7 @@ class SoftmaxHead(Head):
         return self.classes[i](nn.functional.silu(hidden))
 
     def _given(self, i, hidden, digits):
-        """The state once coordinate i is known to be `digits` [N]."""
+        """The hidden state [N,width] after coordinate i took the levels `digits` [N]."""
         return hidden + self.earlier[i](digits) if i < len(self.earlier) else hidden
 
 

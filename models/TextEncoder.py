@@ -1,4 +1,4 @@
-"""Frozen text encoders: strings -> a pooled vector and word states each, without gradients.
+"""Frozen text encoders: each string -> a pooled vector and word states, without gradients.
 
 `clip-vit-b32`  CLIP's text tower as in MARDM: the end-of-text state, projected, 512-d, not normalised; word
                 states are those after the final layer norm.
@@ -6,7 +6,7 @@
                 normalises; without it entries are about 0.2, as CLIP's, not 0.05).
 `t5`, `distilbert`  T5-base's encoder and DistilBERT: the mean of the token states, 768-d.
 
-E text width, W word pieces of a text, its begin and end tokens included. Weights are searched in this order:
+E text width, W word pieces of a text, begin and end tokens included. Weights are looked for in this order:
 the folder named by the encoder's environment variable; an installed package; the hub's cache; the hub.
 """
 
@@ -135,7 +135,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def _batches(self, texts):
-        """The distinct texts, in batches -> pooled vectors [n,E], states [n,W,E], mask [n,W] of real ones."""
+        """The distinct texts, in batches -> pooled vectors [n,E], states [n,W,E], mask [n,W], 0 = padding."""
         unique = self._unique(texts)
         if not unique:
             return
@@ -154,9 +154,10 @@ class TextEncoder:
             yield self.spec.pool(output, mask), output.last_hidden_state, mask
 
     def truncated(self, texts):
-        """Those of the texts that have more tokens than the encoder reads."""
+        """The texts that have more tokens than the encoder reads."""
         limit, (tokenizer, _) = self.spec.max_tokens, self._parts
-        long = [text for text in texts if len(text.encode(errors="replace")) + 2 > limit]  # no token is less
+        # short texts need no tokenizer: a token is at least one byte, and two more mark the ends
+        long = [text for text in texts if len(text.encode(errors="replace")) + 2 > limit]
         return [t for t in long if len(tokenizer(self.spec.clean(t), verbose=False)["input_ids"]) > limit]
 
 
@@ -212,8 +213,10 @@ def hub_answers():
 
 
 def local_folder(spec):
-    """The folder that the user or a package offers and the bytes of its model.safetensors, or None and None.
-    A package's weights are checked by sha256.
+    """-> (folder with the weights, bytes of its model.safetensors): the user's, else an installed package's.
+
+    (None, None) without either. A user's file is only read for a BertModel, else b""; a package's file is
+    checked by its sha256.
     """
     if os.environ.get(spec.variable):
         folder = Path(os.environ[spec.variable])

@@ -21,8 +21,8 @@ class InputProcess(nn.Module):
 
 
 class PositionalEncoding(nn.Module):
-    """Sinusoidal, added to [B,L,H]; the table is [5000,1,H] as in published checkpoints. It is a constant:
-    released weights leave it out.
+    """Adds sinusoidal positions to [B,L,H]. The table is [5000,1,H] as in published checkpoints; released
+    weights leave it out, since it is a constant.
     """
 
     def __init__(self, dim, dropout, max_len=5000):
@@ -54,8 +54,8 @@ def split_heads(x, heads):
 class Attention(nn.Module):
     """Multi-head self-attention over real tokens.
 
-    relative_bias [heads, 2 REACH + 1], where there is one: a learned term of the logits for each offset of
-    key and query, from -REACH to REACH (those beyond share the last). Published checkpoints have none.
+    relative_bias [heads, 2 REACH + 1], if any: a learned term of the logits for each offset of key to
+    query, from -REACH to REACH (those beyond share the last). Published checkpoints have none.
     """
 
     REACH = 64  # tokens; the longest motion has 49
@@ -74,10 +74,11 @@ class Attention(nn.Module):
         return [(head // 2 + 1) * (-1 if head % 2 == 0 else 1) for head in range(self.heads)]
 
     def add_relative_bias(self, logit=6.0):
-        """Give every head a bias: `logit` at its offset, 0 elsewhere. 6 is 0.9 of the attention of 49 tokens.
+        """Give every head a bias: `logit` at its offset, 0 elsewhere.
 
-        Large steps undo `init_neighbour_attention`, because queries and keys serve every logit; a bias serves
-        one offset and moves by about a learning rate a step.
+        A logit of 6 gives it 0.9 of the attention among 49 tokens. Large optimizer steps undo
+        `init_neighbour_attention`, since queries and keys serve every logit; a bias serves one offset and
+        moves by about the learning rate per step.
         """
         bias = torch.zeros(self.heads, 2 * self.REACH + 1)
         bias[range(self.heads), [self.REACH + offset for offset in self.offsets]] = logit
@@ -87,9 +88,9 @@ class Attention(nn.Module):
     def init_neighbour_attention(self, logit=12.0):
         """Initialise head k to attend to a fixed relative offset (-1, +1, -2, +2, ...) with about this logit.
 
-        Small models hardly leave the start at which all tokens count alike. The sinusoids of position p + n
-        are those of p, rotated (Vaswani et al., 2017, 3.5): queries begin with this rotation, keys without
-        it.
+        Small models hardly leave the usual initialisation, at which all tokens get the same attention. The
+        sinusoids of position p + n are those of p, rotated (Vaswani et al., 2017, 3.5): queries start with
+        this rotation, keys without it.
         """
         dim = self.query.in_features
         d = dim // self.heads
@@ -119,7 +120,7 @@ class Attention(nn.Module):
         return self.drop(self.proj(y.transpose(1, 2).flatten(2)))
 
     def weights(self, x, inside, positions=None):
-        """The attention itself [B,heads,L,L], query by key. Arguments as those of `forward`."""
+        """Attention weights [B,heads,L,L], query by key. Arguments as in `forward`."""
         q, k = (split_heads(layer(x), self.heads) for layer in (self.query, self.key))
         bias = self._bias(x.shape[1], positions, None)
         logits = q @ k.mT / q.shape[-1] ** 0.5 + (0 if bias is None else bias)
@@ -132,7 +133,7 @@ class Attention(nn.Module):
         return bias.to(dtype).masked_fill(~inside[:, None, None], -torch.inf)
 
     def _bias(self, L, positions, queries):
-        """[B or 1,heads,L or R,L], or None without a relative bias."""
+        """The bias of each logit [B or 1,heads,L or R,L]; None without a relative bias."""
         if self.relative_bias is None:
             return None
         if positions is None:
@@ -152,7 +153,7 @@ class FeedForward(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Motion tokens attend to the states of a text; adds nothing before it is trained."""
+    """Motion tokens attend to the states of a text; adds nothing after `zero_init_output`."""
 
     def __init__(self, dim, heads, dropout):
         super().__init__()
@@ -163,7 +164,7 @@ class CrossAttention(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def zero_init_output(self):
-        """Zero the output, so that a model of pooled text is a special case of this one."""
+        """Zero the output, so that a block starts as one that reads the pooled text alone."""
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
@@ -172,7 +173,7 @@ class CrossAttention(nn.Module):
         return tuple(split_heads(rows, self.heads) for rows in side_by_side(states, self.key, self.value))
 
     def forward(self, x, words):
-        """x [B,L,H]; words: keys, values, and which states are no padding, bool [B,S] -> [B,L,H]."""
+        """x [B,L,H]; words: (keys, values, bool [B,S]: which states are not padding) -> [B,L,H]."""
         k, v, present = words
         p = self.p if self.training else 0.0
         q, mask = split_heads(self.query(self.norm(x)), self.heads), present[:, None, None]
@@ -194,7 +195,7 @@ class Block(nn.Module):
 
     def forward(self, x, modulation, inside, positions=None, words=None, queries=None):
         """x [B,L,H], modulation [B,1,6H] = adaLN_modulation(silu(condition)), inside bool [B,L], positions
-        int64 [B,L]; words: those of `CrossAttention.forward` -> [B,L,H], or [B,R,H] of the tokens `queries`.
+        int64 [B,L], words as in `CrossAttention.forward` -> [B,L,H], or [B,R,H] of the tokens `queries`.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         attended = self.attn(self.norm1(x) * (1 + scale1) + shift1, inside, positions, queries=queries)

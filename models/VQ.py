@@ -1,5 +1,5 @@
-"""Vector quantization (van den Oord et al., 2017, arXiv 1711.00937): the ablation's control, meant to be a
-fair one.
+"""Vector quantization (van den Oord et al., 2017, arXiv 1711.00937), tuned to be a fair baseline in the
+ablation.
 """
 
 import torch
@@ -12,10 +12,10 @@ PATIENCE = 20  # steps without use after which a code restarts; tuned on val (re
 class VectorQuantizer(nn.Module):
     """Replaces each vector by its nearest code.
 
-    ||sg(z) - e||^2 trains the codes, commitment_cost * ||z - sg(e)||^2 the encoder, and z + sg(e - z) goes
-    on. Both losses are taken on the code itself: taken on the straight-through output, they would give the
-    codes no gradient. Codes start at vectors of the first batch; those that no token has used for `patience`
-    training steps restart at vectors of the current one, of all its micro-batches (`finish_step`).
+    ||sg(z) - e||^2 trains the codes, commitment_cost * ||z - sg(e)||^2 the encoder, and the output
+    is z + sg(e - z); sg stops the gradient. Both losses use the code e: on the straight-through output they
+    would give the codes no gradient. Codes start at vectors of the first micro-batch; those that no token has
+    used for `patience` training steps restart at vectors of the current step (`finish_step`).
     """
 
     def __init__(self, num_embeddings=512, embedding_dim=512, commitment_cost=0.25, patience=PATIENCE):
@@ -26,8 +26,8 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("idle", torch.zeros(num_embeddings, dtype=torch.int64))  # steps since last used
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         self.register_buffer("used", torch.zeros(num_embeddings, dtype=torch.int64), persistent=False)
-        self.vectors = None  # of the last step that had any [N,D]
-        self.collected = []  # of the step under way, a tensor for each micro-batch
+        self.vectors = None  # [N,D] of the last step that had any
+        self.collected = []  # of the current step, a tensor for each micro-batch
         self.restarted = None  # bool [K]: the codes that the last step restarted
 
     @property
@@ -61,8 +61,8 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _begin(self, vectors):
-        """Keep vectors [N,D], at which idle codes restart; before the first step, start all codes at those of
-        its first micro-batch.
+        """Collect vectors [N,D] at which idle codes may restart; the first micro-batch of a training starts
+        all codes at its own.
         """
         first = self.vectors is None and not self.collected
         if first and not self.started:  # not in a resumed run, whose draws must not shift
@@ -73,14 +73,14 @@ class VectorQuantizer(nn.Module):
     def finish_step(
         self, optimizer=None, all_reduce_sum=lambda tensor: tensor, broadcast=lambda tensors: None
     ):
-        """Once a training step, after the optimizer's: restart codes that were idle for too long.
+        """Restart codes that were idle for too long. Call once per training step, after the optimizer.
 
         optimizer: that of the codes, Adam or AdamW; a restarted code's moments are set to zero.
         all_reduce_sum(tensor) -> the sum over processes; broadcast(tensors): make them the main process's,
-        whose vectors the codes restart at.
+        so that codes restart at its vectors.
         """
         used = all_reduce_sum(self.used.clone()) > 0
-        first = ~self.started  # processes began with codes of their own
+        first = ~self.started  # each process started its own codes: they all change in `broadcast`
         self.idle.copy_(torch.where(used, 0, self.idle + 1))
         dead = self.idle >= self.patience
         self.restarted = dead | first
@@ -100,8 +100,8 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def copy_restarts(self, average):
-        """Take the codes that the last step restarted over into a moving average of this quantizer as they
-        are: an average with the places that they left would lie between the tokens.
+        """Copy the codes that the last step restarted into `average`, the moving average of this quantizer:
+        averaged with their old values they would lie between the tokens.
         """
         average.codebook.copy_(torch.where(self.restarted[:, None], self.codebook, average.codebook))
 

@@ -1,5 +1,5 @@
 """BERT's encoder (Devlin et al., NAACL 2019) from a folder of the hub, without `transformers`: importing that
-takes longer than all else that a prompt needs. Tests hold the two against each other.
+takes longer than everything else that a prompt needs. Tests compare the two.
 """
 
 import json
@@ -25,7 +25,7 @@ LAYER = {  # our names <- BERT's
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added and normalised afterwards."""
+    """A post-norm layer: attention, then feed-forward, each added to its input and normalised."""
 
     def __init__(self, dim, heads, hidden, eps):
         super().__init__()
@@ -39,7 +39,7 @@ class Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """config: the fields of its config.json."""
+    """BERT's encoder. config: the content of its config.json."""
 
     def __init__(self, config):
         super().__init__()
@@ -61,7 +61,7 @@ class Bert(nn.Module):
         return SimpleNamespace(last_hidden_state=x)
 
     def load(self, weights):
-        """A state_dict with BERT's names; KeyError where one is missing. -> self"""
+        """Load a state_dict with BERT's names; KeyError where one is missing. -> self"""
         state = {}
         for name, theirs in (("words", "word"), ("places", "position"), ("kinds", "token_type")):
             state[f"{name}.weight"] = weights[f"embeddings.{theirs}_embeddings.weight"]
@@ -77,7 +77,7 @@ class Bert(nn.Module):
 
 
 class WordPieces:
-    """The tokenizer of a folder's tokenizer.json, called as those of `transformers` are."""
+    """The tokenizer of a tokenizer.json, with the call interface of `transformers`."""
 
     def __init__(self, file):
         from tokenizers import Tokenizer
@@ -85,10 +85,10 @@ class WordPieces:
         self.tokenizer, self.lock = Tokenizer.from_file(str(file)), threading.Lock()
 
     def __call__(self, texts, max_length=None, **_):
-        """N strings -> {"input_ids", "attention_mask"}, int64 [N,S], rows cut and padded; one string -> its
-        ids as a list, whole.
+        """N strings -> {"input_ids", "attention_mask"}, int64 [N,S], rows cut and padded; one string ->
+        {"input_ids": list}, not cut.
         """
-        with self.lock:  # where to cut is a state of the tokenizer, which threads share
+        with self.lock:  # truncation is a setting of the tokenizer, which threads share
             if isinstance(texts, str):
                 self.tokenizer.no_truncation()
                 return {"input_ids": self.tokenizer.encode(texts).ids}

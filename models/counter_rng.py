@@ -14,7 +14,7 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-SEED = 3407  # of every command
+SEED = 3407  # the default of every command
 STEP = 0x9E3779B97F4A7C15 - 2**64  # 2^64 / golden ratio, odd; int64 products wrap
 
 
@@ -31,18 +31,18 @@ class Purpose(IntEnum):
     TRAINING = 1  # masks, corruption, times and noise of a clip at a training step
     VALIDATION = 2  # the same, of a clip of the validation split
     SAMPLING = 3  # order and noise of a motion
-    LENGTH = 4  # of a motion that is estimated from its text
-    LIBRARIES = 5  # the generators of torch, NumPy and Python
-    ORDER = 6  # of the clips of an epoch; of the pairs of labels that --unseen_pairs holds out
+    LENGTH = 4  # a motion's length, drawn from the estimate for its text
+    LIBRARIES = 5  # seeds of torch's, NumPy's and Python's own generators
+    ORDER = 6  # order of an epoch's clips; of the label pairs from which --unseen_pairs holds some out
     CROP = 7  # caption, then crop, of a clip in an epoch of training or a repeat of an evaluation
-    EVALUATION = 8  # of a repeat: pools, pairs, and which clips count under MARDM's protocol
-    MULTIMODALITY = 9  # captions and pairs
+    EVALUATION = 8  # pools, pairs, and which clips count under MARDM's protocol, in a repeat
+    MULTIMODALITY = 9  # captions and pairs for MultiModality
     REFERENCE = 10  # clips scored as if generated: those of the training split, those with planted defects
     LABELS = 11  # what an oracle that knows the labels reaches
-    HALVES = 14  # of the clips, for the delete-half jackknife
+    HALVES = 14  # halves of the clips for the delete-half jackknife
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
     STORIES = 16  # which captions are stitched
-    OWN_MOTIONS = 17  # guidance of what a one-step head generates at a step to learn from
+    OWN_MOTIONS = 17  # guidance scale of the motions that a one-step head generates to train on
 
 
 def seed_sequence(purpose, seed, *address):
@@ -58,12 +58,12 @@ def seed_sequence(purpose, seed, *address):
 
 
 def rng(purpose, seed, *address):
-    """A NumPy generator of its own for every address, e.g. (Purpose.CROP, seed, epoch, clip)."""
+    """The NumPy generator of an address, e.g. (Purpose.CROP, seed, epoch, clip)."""
     return np.random.default_rng(seed_sequence(purpose, seed, *address))
 
 
 def sample_keys(samples, purpose, seed, *address):
-    """The streams of these samples int64 [B] (numbers of clips or motions) at an address: int64 [B]."""
+    """Keys int64 [B] of the samples int64 [B] (indices of clips or motions) at an address."""
     start = seed_sequence(purpose, seed, *address).generate_state(1, np.uint64)[0].astype(np.int64)
     return splitmix64(splitmix64(samples * STEP + int(start)))
 
@@ -74,9 +74,9 @@ def random_keys(n):
 
 
 def bits(keys, purpose, shape, at=None):
-    """int64 [N,*shape]. keys [N]; purposes are small numbers, each a stream of its own.
+    """Random int64 [N,*shape] of keys [N]; each `purpose`, a small number, is a stream of its own.
 
-    at int64 [N]: which entry of such a block per clip is wanted, where a clip has many (a token's, say).
+    at int64 [N]: which block of `shape` numbers, where a key has several (one for each token, say).
     """
     n = math.prod(shape)
     count = torch.arange(n, device=keys.device)

@@ -7,7 +7,7 @@ import torch
 from models.counter_rng import Purpose, bits, normal, sample_keys, uniform
 from models.masking import training_masks
 
-# streams of a clip's key; 0 is `models.AE.REPLACEMENT`
+# streams of a clip's key (`purpose` in models/counter_rng.py); 0 is `models.AE.REPLACEMENT`
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
 
 
@@ -17,8 +17,8 @@ def fractions(keys, n):
 
 
 def halton(keys, L):
-    """An order in which tokens revealed together lie apart: the bit reversal of their places (van der
-    Corput's sequence; Besnier et al., arXiv 2503.17076), rotated by a random number per motion.
+    """Numbers [B,L] by whose order tokens revealed together lie apart: the bit reversal of their places (van
+    der Corput's sequence; Besnier et al., arXiv 2503.17076), rotated by a random number per motion.
     """
     places, spread, step = torch.arange(L), torch.zeros(L, dtype=torch.float64), 0.5
     while places.any():
@@ -32,8 +32,8 @@ REVEAL_ORDERS = {"random": fractions, "halton": halton}
 class SamplingNoise:
     """What is random in generation: from (seed, key, token) alone, so that a motion is the same in any batch.
 
-    keys: B integers, of motions; device: where the head's noise is made. reveal: the order of the tokens, an
-    entry of REVEAL_ORDERS.
+    keys: B integers, one per motion; device: where the head's noise is made. reveal: the order of the
+    tokens, an entry of REVEAL_ORDERS.
     """
 
     def __init__(self, seed, keys, device="cpu", reveal="random"):
@@ -42,16 +42,16 @@ class SamplingNoise:
         self.keys = self.host.to(device)
 
     def order(self, L):
-        """Numbers float64 [B,L] in [0,1) on the host: which tokens stay hidden the longest (the smallest)."""
+        """float64 [B,L] in [0,1) on the host: the smaller a token's number, the longer it stays hidden."""
         return self.reveal(self.host, L)
 
     def rows(self, b, at, shape):
-        """Standard normal float32 [N,*shape] for the tokens `at` [N] of the motions b [N]."""
+        """Standard normal float32 [N,*shape] for the tokens at places `at` [N] of the motions b [N]."""
         return normal(self.keys[b], NOISE, shape, at)
 
 
 def keyed_masks(inside, keys, room):
-    """`training_masks`, drawn from these keys [B], on the device of `inside`; room: as of TrainingDraws."""
+    """`training_masks` drawn from keys [B], all on the device of `inside`; room: as in TrainingDraws."""
     u = uniform(keys, MASK_RATIO, (1,))[:, 0]
     corruption = uniform(keys, CORRUPTION, inside.shape[1:])
     return training_masks(inside, u, uniform(keys, ORDER, (room,)), corruption)
@@ -61,10 +61,10 @@ def keyed_masks(inside, keys, room):
 class TrainingDraws:
     """What is random in a training pass, except dropout: keys to draw it by, or values that a caller fixes.
 
-    keys [B] int64 (models/counter_rng.py): where all below comes from that is None; random if None itself.
+    keys [B] int64 (models/counter_rng.py): masks, t and noise follow from them if None; None: random keys.
     room: the padded length R >= L over which masks are drawn (`training_masks`), L if None.
-    random_replacements [B,D,L]: latents for a tenth of the hidden tokens; standard normal if None.
-    masks: the three of `training_masks`. t [N], noise [N,target_dim]: of the head's rows, N = hidden tokens x
+    random_replacements [B,D,L]: latents for a tenth of the hidden tokens; torch's own noise if None.
+    masks: the three of `training_masks`. t [N], noise [N,target_dim]: for the head, N = hidden tokens x
     diffmlps_batch_mul. With keys on the host no step waits for the device.
     """
 

@@ -19,8 +19,8 @@ class Linear(nn.Linear):
 
 
 def side_by_side(x, *layers):
-    """The outputs [...,out_i] of several linear layers for one input x [...,in]: by one product where their
-    weights are laid out for inference (`InferenceWeights`).
+    """The outputs [...,out_i] of several linear layers for one input x [...,in]: one matrix product where
+    their weights are packed for inference (`InferenceWeights`).
     """
     packed = layers[0].__dict__.get("side_by_side")
     return packed(x, *layers) if packed else [layer(x) for layer in layers]

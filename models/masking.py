@@ -1,4 +1,4 @@
-"""Which tokens are hidden, how many, when each is revealed. Pure functions; B clips, L tokens, S rounds."""
+"""Which tokens are hidden, how many, and when each is revealed. B clips, L tokens, S rounds."""
 
 import math
 
@@ -25,9 +25,9 @@ def training_masks(inside, u=None, order=None, corruption=None):
     """The three masks of a training step. inside: bool [B,L], True on real tokens.
 
     A random time u [B] per clip hides round(cos(pi u/2) R) tokens, at least one, drawn over a padded length R
-    and cut to the real ones; order [B,R], R >= L, and corruption [B,L] are uniform in [0,1]. -> hidden (the
-    loss counts them), replaced (10% of these: by random latents), blank (88% of the other hidden: by the mask
-    latent). The rest of the hidden keep their true latent. All bool [B,L].
+    and cut to the real ones; order [B,R], R >= L, and corruption [B,L] are uniform in [0,1]. -> bool [B,L]:
+    hidden (the loss counts them); replaced by random latents (10% of the hidden); blank, replaced by the mask
+    latent (88% of the other hidden). The rest of the hidden keep their true latent.
     """
     (B, L), device = inside.shape, inside.device
     u = torch.rand(B, device=device) if u is None else u
@@ -61,9 +61,9 @@ def reveal_rounds(hidden, order, rounds):
 
 
 def by_round(leaves, rounds):
-    """The tokens to draw, sorted by round. leaves int64 [B,L] as from reveal_rounds -> (each token's clip,
-    place, and rank among those of its clip and round: int64 [3,n]; the number of tokens of each round, and
-    the largest number of a clip in it: lists of S).
+    """The tokens to draw, sorted by round. leaves int64 [B,L], as from reveal_rounds -> int64 [3,n]: clip,
+    place, and rank within its clip and round of each token; then two lists of S: the number of tokens of
+    each round, and the largest number that one clip has in it.
     """
     clips, places = (leaves >= 0).nonzero().T
     when = leaves[clips, places]

@@ -1,4 +1,4 @@
-"""Products on a CPU by oneDNN: those in float32, which PyTorch hands to MKL, and by packed weights.
+"""Linear layers on a CPU by oneDNN: in float32, where PyTorch itself uses MKL, and with packed weights.
 
 MKL keeps to AVX2 on AMD processors that have AVX-512: half the rate (figures in benchmarks/README.md). These
 are PyTorch's own operations, but outside its documented interface, so `available` tries them before they are
@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-# oneDNN keeps the code of as many operations; with its own 1,024 memory grows where lengths vary
+# oneDNN caches so many compiled operations; with its default, 1,024, memory grows where lengths vary
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 
 @cache
 def available(dtype=torch.float32):
-    """Whether this build of PyTorch has the operations for this dtype, and they multiply."""
+    """Whether this build of PyTorch has the operations for this dtype, and they compute correctly."""
     x, weight, bias = torch.eye(8), torch.arange(64.0).reshape(8, 8), torch.ones(8)
     x, weight, bias = (tensor.to(dtype) for tensor in (x, weight, bias))
     try:
@@ -28,13 +28,13 @@ def available(dtype=torch.float32):
 
 
 def usable(layer, dtype=torch.float32):
-    """Whether the products of this layer, of float32 weights, can go through oneDNN in `dtype`."""
+    """Whether this layer can go through oneDNN in `dtype`; its own weights must be float32."""
     weight = layer.weight
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and available(dtype)
 
 
 def pack(weight):
-    """[out,in] -> the same in oneDNN's own layout, for `product` and `linear`."""
+    """Weight [out,in] -> the same in oneDNN's own layout, for `product` and `linear`."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
 
@@ -49,7 +49,7 @@ def linear(x, weight, bias):
 
 
 class LinearFunction(torch.autograd.Function):
-    """`linear` with gradients; its weight is not packed."""
+    """`linear` with gradients, for weights that are not packed."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
@@ -75,8 +75,8 @@ def count_rows(x):
 
 
 def pad_rows(x):
-    """[...,D] -> [N,D], rows padded to a multiple so that oneDNN compiles few shapes: compiling takes time,
-    keeping the code memory.
+    """[...,D] -> [N,D], padded to one of few row counts: oneDNN compiles and caches code for each
+    shape, which takes time and memory.
     """
     n = count_rows(x)
     missing = 0 if n <= 64 else -n % (32 if n < 512 else 128)

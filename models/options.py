@@ -1,33 +1,32 @@
-"""The choices of a generator, and its sizes."""
+"""The options of a generator, and its sizes."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class GeneratorOptions:
-    """What a generator is built of, and what is left out while it trains.
+    """How a generator is built, and what is dropped while it trains.
 
-    attention: how it begins, by a learned bias of each head for one offset ("relative_bias", part of the
-    state_dict), by queries and keys that match at that offset ("neighbours"), or at all tokens alike
-    ("flat"). text_tokens: "on", the Transformer attends to the words of a text, which text_refiner layers
-    read first.
+    attention: its initialisation, each head at one offset by a learned bias ("relative_bias", part of the
+    state_dict) or by matching queries and keys ("neighbours"), or at all tokens alike ("flat"). text_tokens:
+    if "on", the Transformer attends to the words of a text, which first pass text_refiner layers.
     """
 
-    cond_drop_prob: float = 0.1  # share of texts left out
+    cond_drop_prob: float = 0.1  # share of texts dropped, for guidance
     diffmlps_batch_mul: int = 4  # noise draws per hidden token
     dropout: float = 0.2  # of the Transformer
-    attention: str = "neighbours"  # the parameters of published weights; --attention has another default
+    attention: str = "neighbours"  # has published weights' parameters; the default of --attention differs
     text_tokens: str = "off"
     text_refiner: int = 1
-    pooled_drop_prob: float = 0.5  # share of texts of which the words alone are left
+    pooled_drop_prob: float = 0.5  # share of texts whose pooled vector is dropped, which leaves the words
     head_width: int = 0  # of the head's network; 0: that of its size
-    levels: tuple | None = None  # of the grid, which a Softmax head classifies
+    levels: tuple | None = None  # levels per grid dimension, for a Softmax head
     softmax_coordinates: str = "sequential"  # of a Softmax head: see models/Softmax.py
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the Transformer."""
+    """Widths and depth of the Transformer."""
 
     latent_dim: int
     ff: int

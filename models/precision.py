@@ -18,23 +18,23 @@ def autocast_to(dtype, like):
 
 
 class InferenceWeights:
-    """Temporarily replaces the weights of linear layers by copies that are faster to draw with.
+    """Temporarily replaces the weights of linear layers by copies with which inference is faster.
 
-    On a CPU these are in oneDNN's layout, in float32 or bfloat16: its own reordering is left out at every
-    product, and layers that read the same input become one product (`side_by_side`). Elsewhere they are
-    bfloat16 alone, since autocast would cast frozen weights anew at every call. One use at a time: another
-    thread waits, since it would take the copies for the weights.
+    On a CPU these are in oneDNN's layout, in float32 or bfloat16: no product has to reorder them, and layers
+    that read the same input become one product (`side_by_side`). Elsewhere they are just bfloat16, since
+    autocast would cast frozen weights anew at every call. One use at a time: another thread waits, since it
+    would take the copies for the weights.
     """
 
     def __init__(self):
         self.copies, self.packed, self.ready, self.lock = {}, {}, {}, threading.RLock()
 
     def __deepcopy__(self, memo):
-        return InferenceWeights()  # another module's weights
+        return InferenceWeights()  # a copied module has other weights
 
     @contextlib.contextmanager
     def __call__(self, modules, dtype):
-        """Inside, these modules' linear layers compute in `dtype`; after, as before."""
+        """Inside the `with` block these modules' linear layers compute in `dtype`."""
         layers = [m for module in modules for m in module.modules() if isinstance(m, nn.Linear)]
         compiled = any(m._compiled_call_impl for module in modules for m in module.modules())
         packed = [] if compiled else [layer for layer in layers if onednn.usable(layer, dtype)]
@@ -68,8 +68,8 @@ class InferenceWeights:
     def _prepare(self, layers):
         """-> these layers' weights and biases as one layer's, in oneDNN's layout, and their widths.
 
-        Made at the first product within a `with` block, and kept for later blocks while they are frozen and
-        unchanged. Of weights that train they are made anew: a fused optimizer does not raise their version.
+        Made at the first product within a `with` block, and kept for later blocks if they are frozen and
+        unchanged. Trainable weights are packed anew: a fused optimizer does not raise their version.
         """
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
         now = [self.dtype, *((p.data_ptr(), p._version) for p in parameters)]
@@ -82,7 +82,7 @@ class InferenceWeights:
 
 
 def compile_module(module, **options):
-    """torch.compile in place, so that the names in its state_dict stay. ValueError where nothing compiles."""
+    """torch.compile in place, so that the names in its state_dict stay. ValueError without a compiler."""
     device = next(module.parameters()).device
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))

@@ -6,16 +6,16 @@ from diffusions.samplers import EVALUATIONS
 from models.counter_rng import SEED
 
 SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
-STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # unless asked for; the others choose their own
-ROUNDS, ORDER = 18, "random"  # unless asked for, as MARDM draws
-ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # of a one-step head (results/sampling.md)
+STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # defaults; other samplers choose their own
+ROUNDS, ORDER = 18, "random"  # defaults, as in MARDM
+ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # defaults of a one-step head (results/sampling.md)
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How motions are drawn."""
 
-    time_steps: int | None = None  # rounds; see `settle`, as for what else is None
+    time_steps: int | None = None  # rounds; for this and every None see `settle`
     cfg: float = 4.5  # guidance scale, 1 = off
     # SiT, one-step: scales the start noise; DDPM: the noise of the steps; Softmax: divides the logits
     temperature: float = 1.0
@@ -23,17 +23,17 @@ class SamplingConfig:
     sampler: str = "auto"  # see `settle`
     sampler_steps: int | None = None
     hard_pseudo_reorder: bool = False
-    order: str | None = None  # in which tokens leave the mask; halton: those of a round evenly spread
+    order: str | None = None  # order in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = SEED
 
 
 def settle(sampling, mardm):
-    """The SamplingConfig with "auto" and steps that are None replaced by what this generator draws with: the
-    one-step head where it serves this guidance scale and number of steps, else the head's first sampler
-    (midpoint: results/sampling.md says where it holds); steps as in STEPS, rounds and order ONESTEP_ROUNDS
-    and ONESTEP_ORDER by the one-step head, else ROUNDS and ORDER.
+    """The SamplingConfig with "auto" and every None replaced by what this generator (`mardm`) draws with.
 
-    mardm: the generator. ValueError where it does not have the sampler, or the sampler not these steps.
+    "auto": the one-step head if it supports this guidance scale and number of steps, else the head's first
+    sampler (midpoint for SiT: results/sampling.md). Steps: as in STEPS. Rounds and order: ONESTEP_ROUNDS and
+    ONESTEP_ORDER with the one-step head, else ROUNDS and ORDER. ValueError where the generator does not have
+    the sampler, or the sampler does not take these steps.
     """
     samplers, refusal = mardm.DiffMLPs.samplers, _refusal(mardm.onestep, sampling)
     sampler = sampling.sampler
@@ -62,8 +62,8 @@ def settle(sampling, mardm):
 
 
 def unguided(sampling, mardm):
-    """The SamplingConfig without guidance (cfg 1), as joins are drawn: by the teacher where the one-step head
-    was not trained for that scale.
+    """The SamplingConfig without guidance (cfg 1), with which joins are drawn: by the diffusion head where
+    the one-step head was not trained for that scale.
     """
     plain = replace(sampling, cfg=1.0)
     if plain.sampler == "onestep" and _refusal(mardm.onestep, plain):
@@ -72,7 +72,7 @@ def unguided(sampling, mardm):
 
 
 def _refusal(onestep, sampling):
-    """Why this one-step head, or None, does not draw as asked; "" where it does."""
+    """Why this one-step head (None: there is none) cannot draw as asked; "" if it can."""
     if onestep is None:
         return "this generator has no one-step head; distill_MARDM.py makes one"
     low, high = onestep.scales

@@ -1,7 +1,7 @@
 """Texts as a generator takes them. B clips, E text width, W word pieces, H Transformer width.
 
-A text is its pooled vector [B,E], or that vector and the encoder's word states in one tensor [B,1+W,E]: row 0
-is the pooled vector, rows of zeros are no words, and a tensor of zeros is no text at all.
+Texts are their pooled vectors [B,E], or these and the encoder's word states in one tensor [B,1+W,E]: row 0
+is the pooled vector, a row of zeros is padding, and a text of zeros alone is no text (unconditional).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class TextConditions:
     """What the Transformer's blocks need of a text: computed once, for all rounds of a motion."""
 
     modulations: list  # for each block [B,1,6H]
-    words: list  # for each block: keys, values, which of them are no padding; None without words
+    words: list  # for each block: (keys, values, which are not padding); None without words
 
 
 def pooled_text(text):
@@ -29,8 +29,8 @@ def pooled_text(text):
 
 
 def drop_texts(text, keys, share, pooled_share):
-    """Replace a share of the texts by zeros, to train the unconditional branch of guidance; beside words also
-    a share of the pooled vectors, lest the model rely on these and not learn the order of the words.
+    """Replace a share of the texts by zeros, to train the unconditional branch of guidance. Where there are
+    words, also a share of the pooled vectors, lest the model rely on these and ignore the words' order.
     """
     keep = uniform(keys, CONDITION, (1,)) >= share
     if text.dim() == 2:
@@ -55,9 +55,9 @@ class RefinerLayer(nn.Module):
 
 
 class TextReader(nn.Module):
-    """A frozen encoder's word states, with their places in the sentence, -> states of width H.
+    """A frozen encoder's word states -> states of width H, with positions in the sentence added.
 
-    The first state stands for no word: it is all there is of an absent text.
+    The first state stands for no word: an absent text has only this one.
     """
 
     def __init__(self, text_dim, dim, heads, ff, layers, dropout):
@@ -69,7 +69,7 @@ class TextReader(nn.Module):
         self.norm_out = nn.LayerNorm(dim)
 
     def forward(self, words):
-        """words [B,W,E], zero where there is none -> states [B,1+W,H]; which are no padding, bool [B,1+W]."""
+        """words [B,W,E], zero on padding -> states [B,1+W,H]; bool [B,1+W]: which are not padding."""
         present = nn.functional.pad((words != 0).any(dim=-1), (1, 0), value=True)
         x = self.proj(self.norm(words))
         x = self.position_enc(torch.cat([self.no_word.expand(len(x), -1, -1).to(x), x], dim=1))

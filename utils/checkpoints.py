@@ -1,9 +1,9 @@
-"""Models from the files of a run: checkpoints, opened safely, become ready modules by name.
+"""Load models from the checkpoints of a run, opened safely, as modules ready to use.
 
 A generator is tied to the autoencoder whose tokens it learned: `config["autoencoder"]` names that run and
 file and holds a hash of its weights. The tie is followed when the generator is loaded; a mismatch is refused.
 In the same way a one-step head, model/onestep.tar beside its generator, holds a hash of the weights that it
-was distilled from (`config["teacher"]`); beside others it is left aside.
+was distilled from (`config["teacher"]`); with any other weights it is ignored.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def check_name(model, registry, flag):
 
 @dataclass
 class TrainedAutoencoder:
-    """A trained autoencoder with what belongs to it: data set, statistics, how it was configured."""
+    """A trained autoencoder with what belongs to it: data set, statistics, config."""
 
     ae: torch.nn.Module
     model: str  # its entry in AE_models
@@ -51,18 +51,18 @@ class TrainedAutoencoder:
     step: int
 
     def tie(self):
-        """The reference that a generator on its tokens keeps in its checkpoint."""
+        """The reference to it that a generator trained on its tokens keeps in its checkpoint."""
         return file_and_hash(self, self.ae.state_dict()) | {"step": self.step}
 
 
 def load_ae(source, device, name=None, model=None):
     """The autoencoder of run `name`, on `device`, frozen, in eval mode. -> TrainedAutoencoder
 
-    source: a WeightsConfig, which also says run (ae_name) and model where these are not given. A model that
-    is None is what the checkpoint says.
+    source: a WeightsConfig; its ae_name and ae_model hold where `name` and `model` are None. If ae_model is
+    None too, the checkpoint says the model.
     """
     run = Run.of(source, name or source.ae_name)
-    published = DATASETS.get(source.dataset_name, DatasetSpec)  # a set of one's own need not be there
+    published = DATASETS.get(source.dataset_name, DatasetSpec)  # a set of the user's own may be absent
     path = run.choose(source.checkpoint, mardm=published.mardm_ae)
     return _open_ae(State(load_state(path), path), source, device, model or source.ae_model)
 
@@ -102,7 +102,7 @@ def _own_ae(config, source, device):
     be in another of its files, so each is tried. Raises BadInput where none matches.
     """
     tie = config.part("autoencoder")
-    if tie.text("sha256") is None:  # MARDM's checkpoints, and ours of before
+    if tie.text("sha256") is None:  # MARDM's checkpoints, and early ones of ours
         ae_name = source.ae_name or config.text("ae_name", "AE")
         return load_ae(source, device, ae_name, source.ae_model or config.text("ae_model"))
     run = Run.of(source, source.ae_name or tie.text("name"))
@@ -129,10 +129,10 @@ class Generator:
     mardm: MARDM
     model: str  # its entry in MARDM_models
     autoencoder: TrainedAutoencoder
-    config: State  # of its checkpoint
+    config: State  # the config in its checkpoint
     path: Path
     estimator: dict | None  # weights of the length estimator that released generators carry
-    captions: State  # what they were trained on, see utils.generation.known_captions; may be empty
+    captions: State  # of training, in released generators: see utils.generation.known_captions; or empty
 
     def tie(self):
         """The reference that a one-step head distilled from it keeps in its checkpoint."""
@@ -143,7 +143,7 @@ class Generator:
 def load_generator(source, device, autoencoder=None):
     """The generator that `source` (a WeightsConfig) names, with its own autoencoder, both in eval mode.
 
-    autoencoder: where the caller has it already.
+    autoencoder: given if the caller has it already.
     """
     path = Run.of(source).choose(source.checkpoint)
     state = State(load_state(path), path)
@@ -154,7 +154,7 @@ def load_generator(source, device, autoencoder=None):
     held = config.text("model", model)
     if held != model:
         raise BadInput(f"{path} holds a {held}, not a {model}: leave --model out, or pass --model {held}")
-    config.text("text_encoder")  # whoever reads it later finds a name
+    config.text("text_encoder")  # checked here, read by others later
 
     autoencoder = autoencoder or _own_ae(config, source, device)
     mardm = make_mardm(
@@ -189,7 +189,7 @@ def load_generator(source, device, autoencoder=None):
 
 
 def _load_onestep(path, mardm):
-    """The one-step head of these weights; None where there is none, or where it belongs to others."""
+    """The one-step head in file `path`; None without one, or if it was distilled from other weights."""
     if not path.is_file():
         return None
     state = State(load_state(path), path)
@@ -214,7 +214,7 @@ def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **
     """A generator that fits this autoencoder's latents and targets. Raises BadInput where the two do not
     belong together.
 
-    ddpm_steps, sample_steps: a DDPM head's diffusion, and how many of its steps are sampled [at most 50].
+    ddpm_steps, sample_steps: for a DDPM head, the steps of its diffusion and of sampling (None: at most 50).
     """
     check_name(model, MARDM_models, "--model")
     family = MARDM_models[model].keywords["kind"]
@@ -230,9 +230,9 @@ def make_mardm(model, ae, text_dim, ddpm_steps=DDPM_STEPS, sample_steps=None, **
 
 
 def load_length_estimator(source, text_encoder, text_dim, device, bundled=None):
-    """`bundled` weights where a generator carries them, else <ds>/length_estimator's. In eval mode.
+    """The length estimator, in eval mode: of `bundled` weights, if any, else of <dataset>/length_estimator.
 
-    BadInput where they were trained on another text encoder's vectors; published ones do not say.
+    BadInput if that was trained on another text encoder's vectors; published ones do not say.
     """
     path, weights = Run.of(source).best, bundled
     if weights is None:
@@ -262,14 +262,14 @@ def _spec(source, config):
 
 
 def normalizer_of(source, spec, state):
-    """Statistics travel in the checkpoint; MARDM's do not."""
+    """The statistics in the checkpoint; for MARDM's, which has none, those of the data set."""
     if "mean" in state.fields:
         return Normalizer(state.row("mean", spec.dim), state.row("std", spec.dim, positive=True))
     return statistics_of(source, spec)
 
 
 def statistics_of(source, spec):
-    """The data set's Mean and Std; where it is absent, those that the user keeps for published weights."""
+    """The data set's Mean and Std; if absent, those in FALLBACK_STATISTICS, for published weights."""
     own, kept = Path(source.dataset_dir) / spec.folder, FALLBACK_STATISTICS / spec.name
     for folder in (own, kept):
         if (folder / "Mean.npy").is_file() or (folder / "eval_mean.npy").is_file():

@@ -1,4 +1,4 @@
-"""What every script shares: its parser, checked types of flags, seed and device, and `run`, around main."""
+"""What every script shares: parser, types of flags, seed and device, and `run`, which calls its main."""
 
 import argparse
 import contextlib
@@ -23,7 +23,7 @@ from utils.randomness import reseed
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """A default that is a list appears as one would type it, an empty one as "none"."""
+    """Help texts show a default that is a list as one would type it, an empty one as "none"."""
 
     def _expand_help(self, action):
         if isinstance(action.default, list):
@@ -34,7 +34,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with exit code 2, and whose --help shows the script's
-    docstring verbatim and every default.
+    docstring as it is written.
     """
 
     def __init__(self, doc, **kwargs):
@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **kwargs,
         )
-        # "-1,2@3" is a value, not a flag; argparse by itself knows only whole numbers as such
+        # "-1,2@3" is a value, not a flag; argparse by itself takes only lone numbers for values
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message):
@@ -66,7 +66,7 @@ def number(kind, low=-math.inf, high=math.inf):
             raise argparse.ArgumentTypeError(f"{text[:40]} is not between {low} and {high}")
         return value
 
-    parse.kind, parse.low, parse.high = kind, low, high  # the bounds, for whoever wants to know them
+    parse.kind, parse.low, parse.high = kind, low, high  # utils.pipeline checks against these
     return parse
 
 
@@ -87,7 +87,7 @@ def start(machine):
     for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
         backend.allow_tf32 = not machine.no_tf32
     deterministic(machine.deterministic)
-    if machine.device == "auto":  # not mps, on which nothing was run yet
+    if machine.device == "auto":  # not mps: untested
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not available[machine.device]:
@@ -96,7 +96,7 @@ def start(machine):
 
 
 def deterministic(on):
-    """Use kernels that sum in a fixed order, or stop doing so. Where PyTorch has none, it only warns."""
+    """Use deterministic kernels, or stop doing so. Where PyTorch has none, it only warns."""
     if on or torch.are_deterministic_algorithms_enabled():  # the call imports a compiler: a second
         torch.use_deterministic_algorithms(on, warn_only=True)
     if on:
@@ -105,13 +105,13 @@ def deterministic(on):
 
 
 def command_line(module=None, argv=None):
-    """This command as it was typed; of an experiment or a benchmark: python -m <module> and its argv."""
+    """This command as it was typed; for an experiment or a benchmark: python -m <module> and its argv."""
     first = ["python", "-m", module] if module else [Path(sys.argv[0]).name]
     return shlex.join([*first, *map(str, sys.argv[1:] if argv is None else argv)])
 
 
 def write_opt_json(config, folder, resumed=False):
-    """Write the command and its config (plain data) to opt.json in the run's folder. Of a resumed run, also
+    """Write the command and its config (plain data) to opt.json in the run's folder; for a resumed run also
     the command that began it.
     """
     file, first = Path(folder) / "opt.json", command_line()
@@ -129,7 +129,7 @@ def run(main, argv=None):
     """
     threading.excepthook = hide_system_errors
     before = on_sigterm(terminate)
-    # it may lack a prompt's letters, or a folder's bytes; the second is that of the locale C
+    # the console's encoding may lack letters of a prompt or bytes of a path ("surrogateescape": locale C)
     if getattr(sys.stdout, "errors", None) in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -161,24 +161,24 @@ def terminate(*_):
 
 
 def on_sigterm(handler):
-    """Install a SIGTERM handler -> the one before. Only the main thread may; in others nothing happens."""
+    """Install a SIGTERM handler -> the previous one. Does nothing in other threads, which must not."""
     if threading.current_thread() is not threading.main_thread():
         return handler
     return signal.signal(signal.SIGTERM, handler) or signal.SIG_DFL
 
 
 def hide_system_errors(thread):
-    """Show a thread's error only if our code is at fault. A full disk in TensorBoard's thread also reaches
-    `run`, with the next value that is written.
+    """Show a thread's error only if our code is at fault. A full disk, say, in TensorBoard's thread reaches
+    `run` as well, with the next value that is written.
     """
     if not system_error(thread.exc_value):
         threading.__excepthook__(thread)
 
 
 def print_error(reason):
-    """One line on the console. -> exit code 2"""
+    """Print an error as one line. -> exit code 2"""
     reason = str(reason).strip()
-    if "Original Traceback" in reason:  # it comes from a data loading process, wrapped
+    if "Original Traceback" in reason:  # wrapped by a data loading process
         reason = reason.splitlines()[-1].partition(": ")[2]
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)  # over what is left of a progress bar

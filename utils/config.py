@@ -25,13 +25,13 @@ SHARE, WEIGHT = number(float, 0, 1), number(float, 0, 1e3)  # types of flags
 
 
 def flag(help, default=MISSING, **options):
-    """A field of a config that is a flag; options: argparse's type, choices, nargs."""
+    """A field of a config that is also a flag. options: argparse's type, choices, nargs."""
     return field(default=default, metadata={"help": help, **options})
 
 
 def add_flags(parser, title, *configs, only=None, skip=(), **defaults):
-    """The flags of some configs as a group of the parser. only, skip: names of fields; defaults: other
-    defaults than the fields' own. A true default makes a flag --no_<name>.
+    """Add the flags of some configs to the parser, as a group. only, skip: names of fields; defaults: by
+    name, in place of the fields' own. A field that is True by default becomes --no_<name>.
     """
     group = parser.add_argument_group(title)
     known = {one.name: one for config in configs for one in fields(config) if one.metadata}
@@ -100,7 +100,7 @@ class SpeedConfig:
 
 @dataclass(frozen=True)
 class WeightsConfig(SpeedConfig, RunConfig):
-    """Which trained weights are meant. What is None is what the generator's checkpoint says."""
+    """Which trained weights to use. None means: as the generator's checkpoint says."""
 
     checkpoint: str = flag(
         "best: net_best_fid.tar if present, else latest.tar; latest: latest.tar; parent: as MARDM chooses",
@@ -136,13 +136,13 @@ class LoaderConfig:
     )
 
     def steps(self, dataset):
-        """Of one epoch."""
+        """Steps of one epoch."""
         return -(-len(dataset) // self.batch_size)
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """The design of an autoencoder; fsq_levels, codebook_size, commitment_cost are of one bottleneck each."""
+    """The design of an autoencoder; fsq_levels, codebook_size, commitment_cost serve one bottleneck each."""
 
     model: str = flag(f"one of {', '.join(AE_models)}", "FSQ_AE_Model")
     width: int = flag("channels of the networks", 512, type=count(8, 4096))
@@ -161,8 +161,8 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class ReconstructionLoss:
-    """What stage 1 minimises: recons_loss of rows + aux_loss_joints * recons_loss of the joints alone, and
-    what the rows cannot tell: the joints' velocities in the world, the root's path.
+    """What stage 1 minimises: recons_loss of the rows + aux_loss_joints * recons_loss of the joints alone,
+    and errors that rows hide: of the joints' velocities in the world and of the root's path.
     """
 
     window_size: int = flag("frames of a window", 64, type=count(4, 10**4))

@@ -1,8 +1,7 @@
 """Data sets in HumanML3D's layout: what a set is (`DatasetSpec`), its statistics, its clips as samples.
 
-The layout is described in datasets/README.md, batches are made in utils/data/batches.py. A clip is asked for
-as (epoch, index), and whatever it draws (its caption, its crop) follows from (seed, epoch, clip), never from
-a worker's state.
+The layout is described in datasets/README.md, batches are made in utils/data/batches.py. A sample's index is
+(epoch, clip); its random caption and crop follow from (seed, epoch, clip), never from a worker's state.
 """
 
 import math
@@ -35,7 +34,7 @@ def whole(value):
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """The properties of a data set, all that the code knows about it."""
+    """The properties of a data set: all that the code knows about it."""
 
     name: str  # what --dataset_name says, and the folder under checkpoints/
     folder: str  # the folder under --dataset_dir
@@ -49,7 +48,7 @@ class DatasetSpec:
     facing: str = "published"  # the rule of its features' heading, one of FACING_RULES
 
     def __post_init__(self):
-        """Raises ValueError for what no data set can be."""
+        """Raises ValueError for values that no data set can have."""
         if not (is_number(self.fps) and 0.1 <= self.fps <= 1000):
             raise ValueError(f"fps {self.fps!r}, not between 0.1 and 1000")
         if not STRIDE <= whole(self.min_frames) <= min(whole(self.max_frames), MAX_FRAMES) <= MAX_ROWS:
@@ -65,7 +64,7 @@ class DatasetSpec:
 
     @property
     def dim(self):
-        """Width of an essential row, on which the models work: 67 for t2m, 64 for kit."""
+        """Width of the essential feature rows that models work on: 67 for t2m, 64 for kit."""
         return essential_dim(self.skeleton)
 
     def as_dict(self):
@@ -91,7 +90,7 @@ DATASETS = {
 def find_dataset(name, dataset_dir, trained_on=None):
     """--dataset_name -> (DatasetSpec, its folder). Raises BadInput.
 
-    trained_on: the spec of the weights that are to see its clips, whose features must be of the same kind.
+    trained_on: the DatasetSpec of the weights to use on it, whose headings must follow the same rule.
     """
     root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
     if not root.is_dir():
@@ -109,7 +108,7 @@ def find_dataset(name, dataset_dir, trained_on=None):
 
 
 def _read_spec(name, file):
-    """The DatasetSpec of a set of one's own."""
+    """The DatasetSpec in a spec.json, which every set but t2m and kit has. Raises BadInput."""
     try:
         fields = parse_json(file.read_text(encoding="utf-8-sig"))
         return DatasetSpec(
@@ -119,7 +118,7 @@ def _read_spec(name, file):
             fps=fields["fps"],
             min_frames=fields["min_frames"],
             cfg=fields.get("cfg", 2.5),
-            facing=fields.get("facing", "published"),  # of sets prepared before there was a choice
+            facing=fields.get("facing", "published"),  # older sets had no choice
         )
     except FileNotFoundError:
         raise no_spec(file, {spec.folder: spec.name for spec in DATASETS.values()}) from None
@@ -161,13 +160,13 @@ class Normalizer:
         return motion * std + mean
 
     def _like(self, motion):
-        """Mean and std in its precision and on its device, without waiting for that."""
+        """Mean and std in the precision and on the device of `motion`, copied without waiting."""
         return (row.to(motion, non_blocking=True) for row in (self.mean, self.std))
 
 
 class WindowSet(Dataset):
-    """Every window of `window` frames of every clip, so that long clips count most, or `equal`: as many an
-    epoch, of each clip the same number, at random places. A shorter clip gives windows of its own length.
+    """Windows of `window` frames: every window of every clip, so that long clips count most; or, if `equal`,
+    as many, but the same number from each clip, at random. Shorter clips give windows of their own length.
     """
 
     def __init__(self, clips, normalizer, window, equal=False, seed=0):
@@ -198,7 +197,7 @@ class WindowSet(Dataset):
 
 class TextMotionSet(Dataset):
     """Whole clips with one of their captions. With `crop`, the training draws of HumanML3D: a third of the
-    clips lose one more token, and the start is anywhere; without, a clip starts at its first frame.
+    clips lose one token, and the start is random; without, a clip starts at its first frame.
     """
 
     def __init__(self, clips, normalizer, embeddings=None, max_frames=MAX_FRAMES, crop=False, seed=0):
@@ -210,7 +209,7 @@ class TextMotionSet(Dataset):
 
     @cached_property
     def lengths(self):
-        """Frames that each clip gives [N], but for the random loss of a token."""
+        """Frames of each clip's sample [N], before the random loss of a token."""
         return np.minimum([len(clip.motion) for clip in self.clips], self.max_frames) // STRIDE * STRIDE
 
     @property
@@ -241,5 +240,5 @@ class TextMotionSet(Dataset):
 
 
 def tensor(rows):
-    """A copy of rows that may lie in a file, read-only."""
+    """NumPy rows, which may be a read-only memory map -> a tensor with a copy of them."""
     return torch.from_numpy(np.array(rows))

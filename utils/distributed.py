@@ -1,4 +1,4 @@
-"""Several processes as one training: this one's rank and share; sums, lists and decisions over all of them.
+"""Distributed training: rank and share of this process; sums, lists and decisions over all processes.
 
 `torchrun` starts the processes, `init_distributed` joins them. Nothing wraps models or loaders: gradients are
 summed over the global batch and divided by its global count. A single process runs the same code; every
@@ -24,7 +24,7 @@ def rank():
 
 
 def shard():
-    """Which entries of a list are this process's: a slice."""
+    """The slice of a list that is this process's share."""
     return slice(rank(), None, world_size())
 
 
@@ -41,7 +41,7 @@ def init_distributed(device):
         torch.cuda.set_device(device)
     dist.init_process_group(backend)
     if rank():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  one of the processes prints
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  only the main process prints
     return device
 
 
@@ -78,10 +78,10 @@ def broadcast(tensors):
 
 
 def pool_gradients(parameters, count):
-    """Gradients become the sum over all micro-batches of all processes over the sum of their counts.
+    """Divide the sum of the gradients over all micro-batches of all processes by the sum of their counts.
 
-    One message. A process without a micro-batch, at the end of an epoch, brings zeros: every parameter takes
-    part in the loss.
+    One all-reduce. A process without a micro-batch, at the end of an epoch, contributes zeros: every
+    parameter takes part in the loss.
     """
     if world_size() > 1:
         for p in parameters:
@@ -97,7 +97,7 @@ def pool_gradients(parameters, count):
 
 @contextlib.contextmanager
 def main_first():
-    """The first process of every machine goes through the block before the others, which find its caches."""
+    """The first process of each machine runs the block before the others, which then find its caches."""
     waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
     if waits:
         all_reduce_max(0)
@@ -109,13 +109,13 @@ def main_first():
 
 
 def refuse_several(what):
-    """BadInput where several processes were launched for what one alone can do."""
+    """BadInput if several processes were launched. what: the program, which needs a single one."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise BadInput(f"{what} runs in one process: start it without torchrun")
 
 
 def on_main(action, *given, **named):
-    """The main process acts. Where it fails, it raises, and the others leave in silence."""
+    """Call `action` in the main process. If it fails there, the others exit without a message."""
     failure = None
     if rank() == 0:
         try:

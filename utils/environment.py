@@ -1,4 +1,4 @@
-"""Import this first in a script: without PyTorch it exits with one line that says where it is."""
+"""Import this first in a script: without PyTorch it exits with one line on how to get it."""
 
 from importlib.util import find_spec
 

@@ -14,9 +14,9 @@ class BadInput(Exception):
     """
 
 
-OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # a system call that our code made wrongly
+OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # system calls that our code made wrongly
 OUT_OF_MEMORY = "out of memory: pass a smaller --batch_size; where there is none, fewer or shorter motions"
-SPENT = {  # what PyTorch and Python say, as plain RuntimeErrors, when the machine has no more to give
+SPENT = {  # parts of RuntimeErrors of PyTorch and Python when the machine runs out of memory -> our message
     "can't allocate memory": OUT_OF_MEMORY,
     "process pool was terminated": "a process was ended by the system, for want of memory perhaps: "
     "pass fewer --num_workers",

@@ -1,7 +1,7 @@
 """Evaluation: embeddings and joints of a set of motions, in dataset order, and the `Metrics` of two sets.
 
-Randomness is addressed. The caption of a clip follows from (seed, repeat, clip), pools and pairs from (seed,
-repeat), a generated motion's noise from (seed, repeat, clip): batch size and order change nothing.
+Draws do not depend on batch size and order (models/counter_rng.py): the caption of a clip and the noise of a
+generated motion follow from (seed, repeat, clip), pools and pairs from (seed, repeat).
 B batch, T frames, J joints, N clips of the set, D the evaluator's embedding width.
 """
 
@@ -28,9 +28,9 @@ from utils.motion_process import check_finite, recover_from_ric
 from utils.statistics import student
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
-NEIGHBOURS = 5  # of precision, recall, density, coverage (Naeem et al. 2020)
-CLUSTER = 25  # clips in a cluster of captions, on average
-OVER_REPEATS = {"diversity", "multimodality"}  # whose intervals are not over clips
+NEIGHBOURS = 5  # k of precision, recall, density, coverage (Naeem et al. 2020)
+CLUSTER = 25  # clips per cluster of captions, on average
+OVER_REPEATS = {"diversity", "multimodality"}  # their intervals are over repeats, all others over clips
 SHARES = {"precision", "recall", "coverage"}
 SHARES |= {f"{prefix}top{k}" for prefix in ("", "label_") for k in (1, 2, 3)}
 
@@ -62,9 +62,9 @@ class Metrics:
     coverage: float | None = None
     fid_content: float | None = None  # mean FID within contents
     physical: float | None = None  # energy distance of physical features within contents
-    path_displacement: float | None = None  # Wasserstein distances of root paths within contents: m
-    path_turning: float | None = None  # degrees
-    path_speed: float | None = None  # m/s, of walkers
+    path_displacement: float | None = None  # m: Wasserstein distance of root paths within contents
+    path_turning: float | None = None  # degrees: as above
+    path_speed: float | None = None  # m/s: of root speeds, over clips that walk
     n_real: int | None = None
     n_pred: int | None = None
 
@@ -74,7 +74,7 @@ class Metrics:
 
 @dataclass
 class EvaluationRun:
-    """Evaluates motions made for the captions of a set of clips, beside its real ones.
+    """Evaluates motions made for the captions of a set of clips, against the set's real motions.
 
     labels: (content, style) per clip, or None. Protocol "parent": random crops, and clips beyond the last
     whole pool are left out, different ones in each repeat.
@@ -90,10 +90,9 @@ class EvaluationRun:
     _groups: np.ndarray | None = field(default=None, init=False, repr=False)
 
     def motions(self, produce, repeat=0, desc=None):
-        """`produce(batch, rows)` -> z-normalised motion [B,T,dim], called for every clip. -> Motions
-
-        Clips of like length share a batch. Of several processes each makes its share of the batches, and all
-        get all motions.
+        """Motions of all clips, made by `produce(batch, rows)` -> z-normalised motion [B,T,dim]; rows: the
+        clips' indices. Clips of similar length share a batch. Each of several processes makes its share of
+        the batches, and all processes get all motions.
         """
         samples = [self.dataset[(repeat, i)] for i in range(len(self.dataset))]
         order = np.argsort([len(sample[0]) for sample in samples], kind="stable")
@@ -121,7 +120,7 @@ class EvaluationRun:
         return Motions(embeddings, contrast, joints, features, sums)
 
     def real(self, repeat=0):
-        """The set's own motions, embedded once: only random crops make another repeat differ. -> Motions"""
+        """The set's own Motions, kept between calls: only random crops make another repeat differ."""
         repeat = repeat if self.dataset.crop else 0
         if self._real[0] != repeat:
             self._real = repeat, self.motions(lambda batch, rows: batch.motion, repeat)
@@ -130,8 +129,8 @@ class EvaluationRun:
     def reconstructed(self, ae, repeat=0):
         """Each clip through the autoencoder and back. -> Motions
 
-        Protocol "parent": padded to 196 frames, since an autoencoder that pads as MARDM's lets a clip's
-        padding change it.
+        Protocol "parent": padded to 196 frames, since without mask_padding, as in MARDM, padding changes a
+        clip's reconstruction.
         """
 
         def produce(batch, rows):
@@ -158,7 +157,7 @@ class EvaluationRun:
 
     def compare(self, real, pred, repeat=0, paired=False, multimodality=None):
         """Metrics of the Motions `pred` for the captions of `real`. paired: pred[i] reconstructs real[i]
-        (MPJPE). For the real set itself (pred is real) distances would say nothing and are left out.
+        (adds MPJPE). For the real set itself (pred is real) distances mean nothing and are left out.
         """
         rows, rng = self._rows(repeat)
         values = ratios(self._kinematics(real, pred, paired), rows)
@@ -170,8 +169,8 @@ class EvaluationRun:
     def repeats(self, produce, n, paired=False):
         """Metrics of `produce(repeat)` -> Motions in each of n repeats. -> Scores
 
-        `produce` must draw nothing but crops: without crops it is called once, and only what depends on the
-        captions, pools and pairs is measured anew in each repeat.
+        `produce` must not be random except for crops: without crops it is called once, and only what depends
+        on the captions, pools and pairs is measured anew in each repeat.
         """
         pred = produce(0)
         first = self.compare(self.real(), pred, paired=paired)
@@ -186,12 +185,12 @@ class EvaluationRun:
         return Scores(column, half_widths)
 
     def half_widths(self, real, pred, paired=False):
-        """95% half widths over clips of what `compare` measures in repeat 0, without diversity. -> dict
+        """95% half widths over clips of what `compare` measures in repeat 0, without OVER_REPEATS. -> dict
 
-        R-precision is measured in pools of its own. A clip and its mirror image are drawn together.
+        R-precision has its own pools here. A clip and its mirror image are drawn together.
         """
         kept, rng = self._rows(0)
-        if len(kept) < 4:  # too few to halve; repeats of the same clips say nothing of the clips
+        if len(kept) < 4:  # too few to halve: the interval over clips is unknown
             return {one.name: np.nan for one in fields(Metrics) if one.name not in OVER_REPEATS}
         sums = self._kinematics(real, pred, paired) | self._caption_matching(pred, kept, 0, rng)
         distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
@@ -219,7 +218,7 @@ class EvaluationRun:
         return metrics.multimodality(torch.stack(embeddings, dim=1), *pairs)
 
     def _rows(self, repeat):
-        """Numbers of the clips that count (under protocol "parent" not all) and this repeat's generator."""
+        """-> indices of the clips that count (protocol "parent": not all), this repeat's random generator."""
         rng, n = counter_rng.rng(Purpose.EVALUATION, self.config.seed, repeat), len(self.dataset)
         kept = n - n % metrics.POOL if self.config.protocol == "parent" else n
         return (np.arange(n) if kept == n else np.sort(rng.permutation(n)[:kept])), rng
@@ -235,7 +234,7 @@ class EvaluationRun:
         return sums
 
     def _distances(self, real, pred):
-        """-> a function: rows -> distances of their two sets: embeddings, physical features, root paths."""
+        """-> a function of rows that gives the distances between real[rows] and pred[rows] -> dict."""
         x, y = real.embeddings, pred.embeddings
         apart = [metrics.distances(*pair) for pair in ((x, y), (x, x), (y, y))]
         large = metrics.large_groups(self.groups())
@@ -258,8 +257,8 @@ class EvaluationRun:
     def groups(self):
         """Group of each clip [N]: its content; without labels a cluster of captions of repeat 0.
 
-        Not content and style: takes of one session are so alike (on BandaiNamco 8 mm of ankle) that another
-        session of the same label would count as a defect.
+        Not content and style: takes of one session are so alike (on BandaiNamco 8 mm at the ankles) that
+        another session with the same labels would count as a defect.
         """
         if self._groups is None:
             if self.labels is not None:
@@ -282,7 +281,7 @@ class EvaluationRun:
         return values | ratios(self._caption_matching(pred, rows, repeat, rng), rows)
 
     def _caption_matching(self, pred, rows, repeat, rng):
-        """Per-clip (numerator, denominator) [N,2] of the measures of how well it matches its caption."""
+        """Per-clip (numerator, denominator) [N,2] of how well each motion matches its caption. -> dict"""
         if self.evaluator is None:
             return {}
         tokens, texts = self.captions(repeat)
@@ -302,14 +301,14 @@ class EvaluationRun:
 
 
 def twins(names):
-    """Number of each clip [N]: that of its original for a mirror image (M<name>), where both are there."""
+    """A number for each clip [N]; a mirror image (M<name>) has that of its original, if both are there."""
     number = {name: i for i, name in enumerate(names)}
     originals = (name[1:] if name.startswith("M") and name[1:] in number else name for name in names)
     return np.array([number[name] for name in originals])
 
 
 def ratios(sums, rows):
-    """name -> per-clip (numerator, denominator) [N,2], over these rows -> name -> number"""
+    """{name: per-clip (numerator, denominator) [N,2]} -> {name: ratio of the totals over `rows`}"""
     return {name: metrics.ratio(x[rows]) for name, x in sums.items()}
 
 
@@ -319,21 +318,21 @@ def columns(prefix, hits):
 
 
 def generate(mardm, ae, text, m_lens, sampling, keys):
-    """text [B,E], m_lens [B] frames -> z-normalised motion [B,T,dim]."""
+    """A text (models/words.py), m_lens [B] frames, keys [B] -> z-normalised motion [B,T,dim]."""
     targets = mardm.generate(ae, text, m_lens // STRIDE, sampling, keys)
     return ae.detokenize(targets, m_lens, snap=sampling.snap != "off")
 
 
 @dataclass
 class Scores:
-    """Repeats of one set of motions, and the 95% half widths over clips of the first."""
+    """The Metrics of each repeat, and the 95% half widths over clips of the first."""
 
     repeats: list  # of Metrics
     half_widths: dict = field(default_factory=dict)
 
     def interval(self):
-        """name -> (mean, half width): over clips where known, else over repeats. NaN for one repeat, and for
-        a share below 1 whose halves are all alike, which do not tell how uncertain it is.
+        """{name: (mean, half width)}; half widths over clips if known, else over repeats. NaN for a single
+        repeat, and for a share below 1 whose halves are all alike: they don't tell how uncertain it is.
         """
         result = {}
         for name, (mean, half) in interval(self.repeats).items():
@@ -344,9 +343,9 @@ class Scores:
 
 
 def interval(repeats):
-    """list of Metrics -> name -> (mean, half width of the 95% interval of the mean; NaN for one repeat).
+    """List of Metrics -> {name: (mean, half width of its 95% interval by Student's t; NaN for one repeat)}.
 
-    Student's t. What no repeat measured is left out.
+    What no repeat measured is left out.
     """
     values = {
         name: [getattr(one, name) for one in repeats if getattr(one, name) is not None]

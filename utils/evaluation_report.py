@@ -1,4 +1,4 @@
-"""Shared evaluation: test split, reference rows, report files."""
+"""What the evaluation scripts share: building an evaluation, reference rows, report files."""
 
 import json
 import math
@@ -55,9 +55,9 @@ MEASURES = {
 
 
 def make_evaluation(run_config, config, autoencoder, clips, device, embeddings=None):
-    """The evaluation of a RunConfig under an EvaluationConfig on these clips. -> EvaluationRun
+    """The EvaluationRun of a RunConfig under an EvaluationConfig on these clips.
 
-    embeddings: of the captions, where motions are generated from them; that needs an evaluator (BadInput).
+    embeddings: of the captions, if motions are to be generated from them; this needs an evaluator (BadInput).
     """
     distributed.refuse_several("an evaluation")
     parent = config.protocol == "parent"
@@ -88,7 +88,7 @@ def make_generator_evaluation(run_config, config, pipeline):
 def warn_of_a_weak_evaluator(evaluator):
     if evaluator.test is None:
         return
-    bar = metrics.EVALUATOR_BAR * evaluator.test.get("reach", 1.0)  # older files do not say what is in reach
+    bar = metrics.EVALUATOR_BAR * evaluator.test.get("reach", 1.0)  # older files lack "reach"
     if evaluator.test["top3"] < bar:
         print(
             f"warning: the evaluator is too weak: real test motion reaches R-precision top-3 "
@@ -105,7 +105,7 @@ def read_labels(root, clips):
         known = {row["name"]: (row["content"], row["style"]) for row in read_csv(file) if row["content"]}
     except (KeyError, BadInput):
         raise BadInput(f"{file}: expected columns name,content,style; mend it or remove it") from None
-    # a caption with its own start and end makes a clip <name>_<line>
+    # a caption with its own start and end is a clip <name>_<line>, labelled like <name>
     labels = [known.get(clip.name, known.get(clip.name.rpartition("_")[0])) for clip in clips]
     return None if None in labels else labels
 
@@ -113,9 +113,9 @@ def read_labels(root, clips):
 def reference_rows(evaluation, root):
     """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Scores
 
-    "random train": any clip. "same content", "content + style": one with these labels of the test clip (with
-    its content alone where training lacks the style). "nearest length": of these the one nearest in length;
-    a generator of real motion of the right kind would reach this. "retrieval": the clip whose caption is
+    "random train": any clip. "same content", "content + style": a clip with these labels of the test clip
+    (only its content if training lacks the style). "nearest length": of these the one nearest in length, as
+    good as a generator of real motion of the right kind would be. "retrieval": the clip whose caption is
     nearest, in the evaluator's space, to that of the test clip in the same repeat.
     """
     clips = load_clips(evaluation.spec, root, "train")
@@ -150,10 +150,10 @@ def reference_rows(evaluation, root):
 
 
 def matched_clips(asked, offered, rng, lengths=None):
-    """For each asked label a row of `offered` with that label, none twice while there are enough. -> [N]
+    """For each label in `asked` the index of an `offered` one, none twice while there are enough. -> [N]
 
-    A label (content, None) accepts any style. lengths: (of asked [N], of offered [M]): the nearest is taken,
-    else any. Clips are served in random order, so that none has the first choice always.
+    A label (content, None) accepts any style. lengths: of asked [N] and offered [M]; if given, the nearest is
+    taken, else any. Labels are served in random order, so that none always has the first choice.
     """
     rows_of = defaultdict(list)
     for row, label in enumerate(offered):
@@ -170,7 +170,7 @@ def matched_clips(asked, offered, rng, lengths=None):
 
 
 def nearest_rows(distances, rng):
-    """For each row of distances [N,M] the nearest column, drawn among equals. -> [N]"""
+    """For each row of distances [N,M] the nearest column; ties are broken at random. -> [N]"""
     equals = distances <= distances.min(axis=1, keepdims=True) + 1e-6
     return np.where(equals, rng.random(distances.shape), -1).argmax(axis=1)
 
@@ -192,7 +192,7 @@ def format_interval(value, digits=4):
 
 
 def table(rows):
-    """name -> Scores, as text: a line per measure, a column per row: mean and 95% half width."""
+    """{name: Scores} as text: a line per measure and a column per name, with mean and 95% half width."""
     intervals = {name: row.interval() for name, row in rows.items()}
     lines = [" " * COLUMN + "".join(f"{name:>{COLUMN}}" for name in intervals)]
     for key, title in MEASURES.items():
@@ -203,7 +203,7 @@ def table(rows):
 
 
 class Report:
-    """Prints, and appends every line to eval.log at once; `finish` writes the figures to eval.json."""
+    """Prints lines and appends each to eval.log at once; `finish` writes the figures to eval.json."""
 
     def __init__(self, folder, flags):
         self.folder, self.flags = Path(folder), flags
@@ -221,7 +221,7 @@ class Report:
             write_text(file, f"{before}{text}\n")
 
     def finish(self, evaluation, rows, **more):
-        """Table, ceiling and reference -> screen, eval.log and eval/<record>.json. rows: name -> Scores."""
+        """Log the table and the ceiling, write eval/<record>.json. rows: {name: Scores}; more: other keys."""
         self.log(table(rows))
         n, config = rows["real"].repeats[0].n_real, evaluation.config
         self.log("+-: 95% over clips (delete-half jackknife; FID, KID, physical: at least that)")
@@ -248,7 +248,7 @@ class Report:
 
 
 def as_record(row):
-    """Scores as plain data: half over repeats, half_clips over clips."""
+    """Scores as plain data. half: half width over repeats; half_clips: over clips."""
     intervals = {
         name: {"mean": mean, "half": None if math.isnan(half) else half}
         for name, (mean, half) in interval(row.repeats).items()

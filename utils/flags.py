@@ -21,7 +21,7 @@ from utils.config import (
 from utils.errors import BadInput
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# the weights that come with the repository, as the flags that name them
+# released weights in the repository -> the flags that name them
 RELEASED = {
     "demo": {"dataset_name": "Demo", "name": "demo_MARDM"},
     "cmu": {"dataset_name": "CMU", "name": "cmu_MARDM"},
@@ -30,15 +30,15 @@ DEMO = RELEASED["demo"]
 
 
 def common_flags(parser, run_name=None):
-    """Where a run lies and where it computes; --name where there is a run to name."""
+    """Add the flags for a run's folder and its device; --name only if there is a run_name, its default."""
     skip = ("batch_size", "grad_accum") if run_name else ("name", "batch_size", "grad_accum")
     add_flags(parser, "run", RunConfig, MachineConfig, LoaderConfig, skip=skip, name=run_name)
 
 
 def refuse_ignored(args, config, names, chosen):
-    """BadInput for a flag that the user set although what was chosen does not use it.
+    """BadInput for a flag that was set although it has no effect on what was chosen.
 
-    names: the unused flags, fields of the class `config`, which has the defaults; chosen: for the message.
+    names: flags without effect, fields of the class `config`, which has the defaults. chosen: for the error.
     """
     for name in names:
         if not np.array_equal(getattr(args, name), getattr(config, name)):  # lists here, tuples there
@@ -58,7 +58,7 @@ class UseReleased(argparse.Action):
 
 
 def generator_flags(parser):
-    """Everything that names a trained generator and says how to draw from it."""
+    """Add all flags that choose a trained generator and how to sample from it."""
     common_flags(parser, run_name="MARDM")
     parser.add_argument(
         "--weights",
@@ -73,7 +73,7 @@ def generator_flags(parser):
 
 
 def output_flags(parser, folder, formats):
-    """Where motions go and as what. formats: the names that motion/export.py knows."""
+    """Add the flags for where motions go and in which formats (names of motion/export.py)."""
     group = parser.add_argument_group("results")
     group.add_argument("--output_dir", default=folder, help="parent of the results' folder [%(default)s]")
     group.add_argument(
@@ -95,7 +95,7 @@ def output_flags(parser, folder, formats):
 
 
 def optimizer_flags(parser, speed=True, **defaults):
-    """Batches, optimizer and schedule; with `speed` what `speed_up` does."""
+    """Add the flags of batches, optimizer and schedule; with `speed` those of `speed_up`."""
     add_flags(
         parser,
         "optimisation",
@@ -109,7 +109,9 @@ def optimizer_flags(parser, speed=True, **defaults):
 
 
 def speed_up(model, config):
-    """Precision and compilation of a model that is on its device. config has both; raises BadInput."""
+    """Set the precision of a model on its device, and compile it. config: a SpeedConfig, or flags of the
+    same names. Raises BadInput.
+    """
     model.set_precision(PRECISIONS[config.precision])
     if config.compile:
         try:
@@ -123,8 +125,8 @@ def evaluation_flags(parser):
 
 
 def sampling_config(args, spec, mardm=None):
-    """The sampling flags as a value; --cfg defaults to what suits the data set. mardm: what is drawn from, if
-    known: its sampler takes the place of "auto".
+    """Flags -> SamplingConfig; --cfg defaults to the data set's. With the generator, `mardm`, "auto" and None
+    are replaced by what it draws with.
     """
     cfg = spec.cfg if args.cfg is None else args.cfg
     sampling = from_flags(SamplingConfig, args, cfg=cfg)

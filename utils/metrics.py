@@ -1,7 +1,7 @@
 """Motion-generation metrics as pure functions of arrays.
 
-Embeddings are rows [N,D], joints [T,J,3]. All sums run in float64 on the CPU. Randomness comes in as a
-`numpy.random.Generator` or as ready indices.
+Embeddings are rows [N,D], joints [T,J,3]. All sums are computed in float64 on the CPU. Random choices come
+from a `numpy.random.Generator`, or as indices, that the caller passes.
 """
 
 import math
@@ -12,9 +12,8 @@ import torch
 
 POOL = 32  # captions are ranked among 32 motions (Guo et al., CVPR 2022)
 TOP_K = 3
-# An evaluator counts if real test motion reaches this share of the R-precision top-3 that captions allow:
-# where several clips of a pool bear one caption (captions made from labels) no evaluator reaches 1. Chance:
-# 3/32.
+# An evaluator is good enough if real test motion reaches this share of the best possible R-precision top-3,
+# which is below 1 if several clips of a pool have the same caption (made from labels, say). Chance: 3/32.
 EVALUATOR_BAR = 0.75
 
 
@@ -43,9 +42,9 @@ def fid(real, pred):
 def kid(real, pred):
     """Unbiased squared MMD with the kernel (x y / D + 1)^3 (Binkowski et al. 2018), over all rows.
 
-    Its expectation does not depend on N, where that of FID does: the figure to read where N < 5 D. Unbiased,
-    so it may be negative. For equally long sets paired by caption the i = j terms are left out between sets
-    too (Gretton et al. 2012, eq. 4).
+    Its expectation does not depend on N, while that of FID does: use it where N < 5 D. Unbiased, so it may be
+    negative. If both sets have the same size (paired by caption), the i = j terms between them are left out
+    as well (Gretton et al. 2012, eq. 4).
     """
     x, y = _rows(real), _rows(pred)
     if min(len(x), len(y)) < 2:
@@ -86,7 +85,7 @@ def _radius(within, k):
 
 
 def large_groups(groups, least=20):
-    """Those of the groups [N] with at least `least` rows, in order."""
+    """The groups with at least `least` rows, in order; groups [N]: the group of each row."""
     names, counts = np.unique(groups, return_counts=True)
     return names[counts >= least]
 
@@ -94,7 +93,7 @@ def large_groups(groups, least=20):
 def fid_within(real, pred, groups, chosen):
     """Mean FID within groups, weighted by their clips; None without a group, or if one has a single clip.
 
-    groups [N]: the group of each row; chosen: those to measure, of the whole set even where half is measured.
+    groups [N]: the group of each row; chosen: the groups to measure, chosen on the whole set for halves too.
     """
     members = [np.flatnonzero(groups == name) for name in chosen]
     if not members or min(map(len, members)) < 2:
@@ -107,10 +106,10 @@ def half_width(measure, units, rng, draws=40):
 
     measure(rows) -> dict of numbers; NaN for what cannot be measured on some half, of a small group say.
     units [N]: clips with the same number are drawn together (a clip and its mirror image are not two
-    observations). Halves drawn without replacement spread as much as fresh samples of N where a measure is
-    about a mean (delete-half jackknife, Shao & Wu 1989). FID, KID and the energy distance of near sets are
-    quadratic: their halves spread up to twice as much, and the interval is too wide, not too narrow. The
-    duplicates of a bootstrap would inflate FID and shrink the distances to neighbours.
+    observations). For a measure close to a mean, halves drawn without replacement vary as much as new samples
+    of N (delete-half jackknife, Shao & Wu 1989). FID, KID and the energy distance of similar sets are
+    quadratic: their halves vary up to twice as much, so the interval is too wide, not too narrow. A
+    bootstrap's duplicates would inflate FID and shrink the distances to neighbours.
     """
     names = np.unique(units)
     halves = (rng.permutation(names)[: len(names) // 2] for _ in range(draws))
@@ -130,8 +129,8 @@ def distances(a, b):
 def draw_pools(n, rng=None, protocol="full"):
     """Pools for R-precision: list of (indices [32], how many of them, from the front, are scored).
 
-    The order is shuffled by rng (None: as it stands). Every pool is full: the last one is filled up with
-    clips that are scored elsewhere. Protocol "parent" drops the remainder in its place.
+    The order is shuffled by rng (None: as it is). Every pool is full: the last one is filled up with clips
+    that are scored in another. Protocol "parent" drops the remainder instead.
     """
     if n < POOL:
         raise ValueError(f"R-precision ranks among {POOL} clips, there are {n}")
@@ -151,10 +150,10 @@ def r_precision(text, motion, pools, labels=None):
 
 
 def retrieval_hits(text, motion, pools, labels=None):
-    """Is a caption's motion among the k nearest of its pool? -> [N,TOP_K], NaN for captions of no pool.
+    """Is a caption's motion among the k nearest of its pool? -> [N,TOP_K], NaN for captions in no pool.
 
-    text, motion [N,D] paired. With labels [N] any motion of the caption's own label is a hit. Ties count by
-    their expectation over random orders: collapsed embeddings score as chance does.
+    text, motion [N,D] paired. With labels [N] any motion with the caption's label is a hit. Ties count by
+    their expectation over random orders, so collapsed embeddings score at chance level.
     """
     labels = np.arange(len(text)) if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1]
     labels = torch.as_tensor(labels)
@@ -175,7 +174,7 @@ def _hits(distance, wanted):
     unwanted = ((distance == nearest) & ~wanted).sum(dim=1)
     miss = torch.ones(len(distance), dtype=torch.float64)
     hits = []
-    for rank in range(TOP_K):  # drawing the tied ones without replacement: miss (u/t) ((u-1)/(t-1)) ...
+    for rank in range(TOP_K):  # tied ones, drawn without replacement, all miss: (u/t) ((u-1)/(t-1)) ...
         drawn = rank - nearer
         missed_again = (unwanted - drawn).clamp(min=0) / (tied - drawn).clamp(min=1)
         miss = torch.where(drawn < 0, miss, miss * missed_again)
@@ -184,7 +183,7 @@ def _hits(distance, wanted):
 
 
 def label_ceiling(labels, pools):
-    """R-precision of an oracle that knows the labels and nothing else: the most that such captions allow."""
+    """R-precision of an oracle that knows only the labels: the most that captions made of labels allow."""
     one_hot = torch.eye(len(set(labels)), dtype=torch.float64)[np.unique(labels, return_inverse=True)[1]]
     return r_precision(one_hot, one_hot, pools)
 
@@ -242,13 +241,13 @@ def pose_error_sums(pred, real, root=0):
 def foot_skate(clips, feet, fps):
     """Of all foot-joint frames under 5 cm, the share that moves horizontally faster than 0.5 m/s.
 
-    Speed is that to the next frame. clips of joints [T,J,3] in metres, y up, floor at 0; no foot ever low: 0.
+    Speed is measured to the next frame. clips: joints [T,J,3] in metres, y up, floor at 0. 0 if none is low.
     """
     return ratio([skate_sums(joints, feet, fps) for joints in clips])
 
 
 def skate_sums(joints, feet, fps, height=0.05, speed=0.5):
-    """Of one clip: (sliding, low) foot-joint frames."""
+    """Of one clip: the numbers of (sliding, low) foot-joint frames."""
     foot = _rows(joints)[:, list(feet)]
     moved = (foot[1:] - foot[:-1])[..., [0, 2]].norm(dim=-1) * fps  # [T-1,4], m/s
     low = foot[:-1, :, 1] < height

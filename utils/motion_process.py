@@ -16,7 +16,7 @@ from motion.rotations import shortest_arc, unit
 from utils.errors import BadInput
 
 FACING_SIGMA = 20  # frames; the heading of a frame is an average over about two seconds
-FACING_RULES = {"published": -1, "one_sign": 1}  # the sign of the hips' part in it
+FACING_RULES = {"published": -1, "one_sign": 1}  # the sign of the hips in the heading
 
 
 def essential_dim(skeleton):
@@ -34,7 +34,7 @@ def feature_groups(joints_num):
 
 
 def joints_to_features(joints, skeleton, facing="published"):
-    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32, after `place`.
+    """joints [T,J,3] in the skeleton's unit, Y up -> full rows [T-1, 263 | 251] float32, placed by `place`.
 
     facing: one of FACING_RULES, see `headings`.
     """
@@ -45,8 +45,8 @@ def joints_to_features(joints, skeleton, facing="published"):
 def recover_full(essential, skeleton):
     """Essential rows [T,67 | 64] -> full rows [T,263 | 251] float32, by kinematics. Raises BadInput.
 
-    Heading and root are the row's own, never derived from the hips. The last row's velocities and contacts
-    repeat those of the row before.
+    Heading and root path are those of the rows, not derived from the hips. The last row's velocities and
+    contacts repeat those of the row before.
     """
     essential = np.asarray(essential, dtype=np.float64)
     if essential.ndim != 2 or len(essential) < 2 or essential.shape[1] < essential_dim(skeleton):
@@ -96,7 +96,7 @@ def headings(joints, skeleton, facing="published"):
     right_hip, left_hip, right_shoulder, left_shoulder = np.moveaxis(joints[:, list(skeleton.facing)], 1, 0)
     across = FACING_RULES[facing] * (right_hip - left_hip) + (right_shoulder - left_shoulder)
     forward = np.cross([0.0, 1.0, 0.0], unit(across))
-    from scipy.ndimage import gaussian_filter1d  # here: half a second, and drawing does without
+    from scipy.ndimage import gaussian_filter1d  # here: it takes half a second, and sampling needs none
 
     forward = gaussian_filter1d(forward, FACING_SIGMA, axis=0, mode="nearest")
     theta = np.arctan2(forward[:, 0], forward[:, 2])
@@ -125,7 +125,7 @@ def root_path(data):
 
 def joint_steps(data, joints_num):
     """Rows [...,T,>=4+3(J-1)] -> each joint's step from t to t+1 in the world, seen in the root's frame of
-    t+1 [...,T-1,J,3]: the same wherever, and whichever way, the path began.
+    t+1 [...,T-1,J,3], so it does not depend on where and in which direction the path began.
     """
     others = data[..., 4 : 4 + 3 * (joints_num - 1)].unflatten(-1, (joints_num - 1, 3))
     height = data[..., 3]
@@ -147,7 +147,7 @@ def recover_from_ric(data, joints_num):
 
 
 def joints_in_root_frame(rows, skeleton):
-    """Rows [T,>=4+3(J-1)] -> joints [T,J,3] float64 in the root's frame; the root stands over 0, 0."""
+    """Rows [T,>=4+3(J-1)] -> joints [T,J,3] float64 in the root's frame, the root at x = z = 0."""
     joints = np.zeros((len(rows), len(skeleton), 3))
     joints[:, 0, 1] = rows[:, 3]
     joints[:, 1:] = rows[:, 4 : essential_dim(skeleton)].reshape(len(rows), -1, 3)
@@ -155,7 +155,7 @@ def joints_in_root_frame(rows, skeleton):
 
 
 def with_pose(rows, joints):
-    """Essential rows [T,D] with the pose of joints [T,J,3] in the root's frame; turns and steps stay."""
+    """Essential rows [T,D] with the pose of joints [T,J,3] in the root's frame; the root's path stays."""
     return np.concatenate([rows[:, :3], joints[:, 0, 1:2], joints[:, 1:].reshape(len(rows), -1)], axis=1)
 
 
@@ -185,8 +185,8 @@ def inverse_kinematics(joints, theta, skeleton):
     """6-d rotations [T,J-1,6] of joints 1..J-1: the first two columns of R in a row (Zhou et al. 2019).
 
     A bone's rotation is the shortest arc from its rest direction to where it points; R is relative to the
-    joint before it in its chain. As published, every chain starts from the root's turn into its own frame
-    (-theta about Y), also the two that leave from the chest.
+    joint before it in its chain. As published, every chain starts from the root's rotation into its own frame
+    (-theta about Y), even the two that start at the chest.
     """
     before = np.zeros(len(skeleton), dtype=int)  # the joint before in the chain; 0 = the chain starts here
     for chain in skeleton.chains:

@@ -1,4 +1,4 @@
-"""Text in, motion out, for programs.
+"""Text in, motion out: the Python interface.
 
     from utils.pipeline import load
     walk, jump = load("Demo/demo_MARDM").generate(["a person walks", "a man jumps"], seconds=[4, None])
@@ -37,7 +37,7 @@ from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 @dataclass
 class Pipeline:
     """A trained generator with all it needs: autoencoder, text encoder, length estimator. Files are read
-    once; several threads may ask one pipeline.
+    once; several threads may share a pipeline.
     """
 
     autoencoder: TrainedAutoencoder
@@ -61,7 +61,7 @@ class Pipeline:
 
     @classmethod
     def open(cls, source, device):
-        """source: a WeightsConfig; BadInput names what is missing or does not belong together."""
+        """Load what `source`, a WeightsConfig, names. BadInput names what is missing or does not fit."""
         generator = load_generator(source, device)
         speed_up(generator.mardm, source)
         autoencoder, config, onestep = generator.autoencoder, generator.config, generator.mardm.onestep
@@ -96,11 +96,11 @@ class Pipeline:
         return text
 
     def check_text(self, width):
-        """BadInput where the text encoder's vectors have another width than those of the training."""
+        """BadInput if the text encoder's vectors have another width than those of the training."""
         check_width(self.text_encoder, width, self.text_dim, self.source.name)
 
     def warnings(self, prompts, text):
-        """Lines for the user on prompts that will not be understood; text: `embed` of them."""
+        """Lines for the user about prompts that the model will not understand; text: their `embed`."""
         if unknown := unknown_letters(prompts):
             yield f"the text encoder learned from English, it does not know this script: {_short(unknown)}"
         if cut := truncated_texts(prompts, self.text_encoder, self.device):
@@ -109,7 +109,7 @@ class Pipeline:
             yield from self.captions.warnings(prompts, text, self.text_encoder)
 
     def lengths(self, text, frames, seed):
-        """Tokens per motion int64 [N]: frames[i] / 4 where asked for (cut), else drawn from the length
+        """Tokens per motion int64 [N]: frames[i] // 4 if that is not 0, else drawn from the length
         estimator.
         """
         asked = torch.tensor([(n or 0) // STRIDE for n in frames])
@@ -136,7 +136,7 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, targets, m_lens, snap=True):
-        """Tokens [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
+        """Targets [B,L,target_dim], frames [B] -> (features, joints), lists of B arrays cut to length."""
         motion = check_finite(
             self.autoencoder.normalizer.inverse(self.autoencoder.ae.detokenize(targets, m_lens, snap))
         )
@@ -197,7 +197,7 @@ class Pipeline:
 
 
 def _short(texts):
-    """The first of some texts, cut, and how many others there are."""
+    """The first of some texts, shortened, and how many more there are."""
     first = texts[0] if len(texts[0]) <= 40 else texts[0][:40] + "…"
     return repr(first) + (f" and {len(texts) - 1} more" if len(texts) > 1 else "")
 
@@ -211,9 +211,9 @@ def load(
     compile=False,
     sampler_steps=None,
 ):
-    """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint says which autoencoder it
-    belongs to. device: "auto" takes a CUDA device where there is one. sampler_steps: of a DDPM head alone,
-    the steps in which it will sample [at most 50].
+    """ "<dataset>/<name>" of a trained generator -> Pipeline. Its checkpoint names its
+    autoencoder. device: "auto" takes a CUDA device if there is one. sampler_steps: for a DDPM head alone,
+    the steps in which it samples (None: at most 50).
     """
     dataset_name, _, name = str(run).partition("/")
     if not name:
@@ -238,7 +238,7 @@ def load(
 
 
 def _device(wanted):
-    """torch.device of what a program asks for; BadInput where there is none."""
+    """A device as a program names it -> torch.device; BadInput if it is not available."""
     gpus = torch.cuda.device_count()
     try:
         device = torch.device(("cuda" if gpus else "cpu") if wanted == "auto" else wanted)

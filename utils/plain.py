@@ -1,4 +1,4 @@
-"""Read plain data that others wrote: text files, JSON, CSV."""
+"""Read text, JSON and CSV files of the user."""
 
 import csv
 import io
@@ -41,8 +41,8 @@ def parse_json(text):
 def read_csv(file, *needed):
     """Rows as dicts by the column names of the first line; a missing cell is "". Raises BadInput.
 
-    needed: for each column that has to be there the names that it may have.
-    A cell too many is refused: it is the rest of a text with a comma and no quotes, which would be lost.
+    needed: for each required column the names that it may have. A row with too many cells is refused: it has
+    an unquoted comma, after which the text would be lost.
     """
     table = csv.DictReader(io.StringIO(read_utf8(file), newline=""), restval="", strict=True)
     rows = []

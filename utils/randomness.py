@@ -1,4 +1,4 @@
-"""The libraries' own generators, seeded by address: a resumed run draws what the first would have drawn."""
+"""Seeds the libraries' own generators by address: a resumed run draws what an uninterrupted one would."""
 
 import random
 

@@ -1,8 +1,8 @@
-"""Files of a run: where they are, written whole or not at all, and what they say of the weights they need.
+"""Files of a run: their paths, saving them whole or not at all, and references to the weights they need.
 
 Layout and keys follow MARDM (`ae` or `mardm`, `ema_mardm`; `opt_*`, `scheduler`, `ep`, `total_it`), plus
-`config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is MARDM's: its padding,
-no target statistics, and `ep` counted from 0.
+`config`, `format`, `best`, `mean`, `std`, `target_stats`. A file without `format` is MARDM's: padding
+is not masked, there are no target statistics, and `ep` counts from 0.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from utils.errors import BadInput
 
 FORMAT = 1
 CHECKOUT = Path(__file__).resolve().parents[1] / "checkpoints"
-CONSTANT = "position_enc.pe"  # ends the names of tables that every model makes anew
+CONSTANT = "position_enc.pe"  # tables with this name ending are constant, every model computes them
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Run:
 
     @classmethod
     def of(cls, config, name=None):
-        """config: a RunConfig; name: another run beside it."""
+        """The run of a RunConfig, or the run `name` beside it."""
         return cls(Path(config.checkpoints_dir) / config.dataset_name / (name or config.name))
 
     model = property(lambda self: self.root / "model")
@@ -40,7 +40,7 @@ class Run:
     distillation = property(lambda self: Run(self.root / "onestep"))  # in which that head is trained
 
     def choose(self, which, mardm="latest"):
-        """The file that --checkpoint {best,latest,parent} means (mardm: "parent"); BadInput without one."""
+        """The file that --checkpoint names. mardm: "latest" or "net_best_fid", for "parent". Or BadInput."""
         if which == "parent":
             which = {"latest": "latest", "net_best_fid": "best"}[mardm]
         candidates = [self.best, self.latest] if which == "best" else [getattr(self, which)]

@@ -19,7 +19,7 @@ from utils.runs import CONSTANT
 
 
 class _NumberType:
-    """Stands in for numpy.dtype, of plain numbers alone."""
+    """Stands in for numpy.dtype, for plain numbers only."""
 
     def __init__(self, code, *_):
         code = code.decode("ascii", "replace") if isinstance(code, bytes) else code
@@ -40,7 +40,7 @@ def _number(kind, data):
 
 
 AGAIN = ": fetch or copy it again"
-MIN_STD = 1e-6  # below, a division gives anything
+MIN_STD = 1e-6  # a division by less would give anything
 ALLOWED = [
     (_NumberType, "numpy.dtype"),
     (_number, "numpy.core.multiarray.scalar"),  # NumPy 1
@@ -55,7 +55,7 @@ def load_state(path, map_location="cpu"):
         refuse_other_files(path)
         refuse_flipped_bits(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols: what matters ends in an error
+            warnings.simplefilter("ignore")  # about pickle protocols; real problems are errors
             state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
@@ -72,14 +72,14 @@ def load_state(path, map_location="cpu"):
 
 
 def refuse_other_files(path):
-    """torch.save writes a zip archive, and wrote a pickle of protocol 2 before version 1.6."""
+    """ValueError unless it begins as torch.save's files do: a zip archive, or, before 1.6, a pickle."""
     with open(path, "rb") as file:
         if file.read(2) not in (b"PK", b"\x80\x02"):
             raise ValueError("no checkpoint begins as it does")
 
 
 def refuse_flipped_bits(path):
-    """torch.save writes a checksum of every tensor, which torch.load does not look at."""
+    """ValueError on a wrong checksum: torch.save writes one per tensor, torch.load does not check it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -108,7 +108,7 @@ class State:
         return value
 
     def part(self, key):
-        """A dictionary inside; empty where there is none."""
+        """The dictionary at `key` as a State; empty if absent."""
         inner = self.fields.get(key)
         return State({} if inner is None else inner, self.path, f"{key}: ")
 
@@ -131,7 +131,7 @@ class State:
         return inner.fields or None
 
     def list_of(self, key, kind, fits=lambda value: True):
-        """A list of ints or strings, or None."""
+        """A list whose entries have the type `kind` and fit, or None."""
 
         def right(values):
             return isinstance(values, (list, tuple)) and all(type(x) is kind and fits(x) for x in values)
@@ -140,7 +140,7 @@ class State:
         return None if values is None else list(values)
 
     def row(self, key, dim, positive=False):
-        """dim finite numbers, float32 [dim], none larger than a motion's can be."""
+        """dim finite numbers, float32 [dim], within what a motion can have; positive: at least MIN_STD."""
         value = self.fields.get(key)
         if (
             not sound(value)
@@ -152,7 +152,7 @@ class State:
         return value.float()
 
     def weights(self, key, what):
-        """A state_dict of sound tensors."""
+        """The state_dict at `key`, all of whose tensors are sound. what: for the message."""
         found = self.fields.get(key)
         if found is None:
             raise BadInput(f"{self.path} has no key '{key}': not a checkpoint of {what}")
@@ -185,7 +185,7 @@ def sound(tensor):
 
 
 def check_weights(weights, path):
-    """A state_dict as it is, if it is one: names, and tensors of finite numbers."""
+    """Return a state_dict; BadInput unless it consists of names and tensors of finite numbers."""
     if not isinstance(weights, dict):
         raise BadInput(f"{path}: its weights are no dictionary, the checkpoint is damaged")
     for name, tensor in weights.items():

@@ -1,4 +1,4 @@
-"""Means with their intervals, rank correlation, seeds. Plain numbers in, plain numbers out."""
+"""Means with intervals, rank correlation, seeds in run names."""
 
 import math
 import re

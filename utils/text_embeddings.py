@@ -20,7 +20,7 @@ from utils.errors import BadInput
 
 
 def embed_prompts(texts, encoder_name, device, words=False):
-    """N strings -> [N,E] on the device; with words [N,1+W,E], zero where there is none. Raises BadInput."""
+    """N strings -> [N,E] on the device; with words [N,1+W,E], padded with zeros. Raises BadInput."""
     try:
         encoder = _encoder(encoder_name, device)
         return pad_sequence(encoder.encode_words(texts), batch_first=True) if words else encoder.encode(texts)
@@ -29,7 +29,7 @@ def embed_prompts(texts, encoder_name, device, words=False):
 
 
 def check_width(encoder_name, width, trained_on, run):
-    """BadInput where an encoder's vectors have another width than those that a run was trained on."""
+    """BadInput if an encoder's vectors have another width than those that a run was trained on."""
     if width != trained_on:
         raise BadInput(
             f"--text_encoder {encoder_name} is {width} wide, {run} was trained on {trained_on}: "
@@ -38,20 +38,20 @@ def check_width(encoder_name, width, trained_on, run):
 
 
 def truncated_texts(texts, encoder_name, device):
-    """Those of the texts whose ends the encoder does not read, because they have too many tokens."""
+    """The texts whose ends the encoder does not read, because they have too many tokens."""
     return _encoder(encoder_name, device).truncated(texts)
 
 
 @lru_cache(maxsize=1)
 def _encoder(name, device):
-    """Loads the weights once for many calls."""
+    """The TextEncoder, kept so that its weights are loaded once."""
     return TextEncoder(name, device)
 
 
 def embed_captions(clip_sets, encoder_name, root, device, words=False):
     """Every distinct caption of these lists of clips -> (mapping caption -> [E], or [1+W,E], on the CPU; E).
 
-    Kept in the data set's folder. Says which captions are longer than the encoder reads. Raises BadInput.
+    Cached in the data set's folder. Warns of captions longer than the encoder reads. Raises BadInput.
     """
     captions = sorted({caption.text for clips in clip_sets for clip in clips for caption in clip.captions})
     file = Path(root) / "cache" / f"{'words' if words else 'text'}_{encoder_name}.npy"
@@ -65,7 +65,7 @@ def embed_captions(clip_sets, encoder_name, root, device, words=False):
 def captioned_sets(autoencoder, root, encoder_name, device, words, max_frames, seed):
     """The clips that a generator on this autoencoder learns from, with embedded captions.
 
-    -> (train set, val set, text width). BadInput where the set was prepared anew after the autoencoder.
+    -> (train set, val set, text width). BadInput if the set was prepared anew after that.
     """
     spec, normalizer = autoencoder.spec, autoencoder.normalizer
     own = Normalizer.load(root, spec.dim) if (Path(root) / "Mean.npy").is_file() else normalizer
@@ -79,14 +79,14 @@ def captioned_sets(autoencoder, root, encoder_name, device, words, max_frames, s
         train_clips, val_clips = load_clips(spec, root, "train"), load_clips(spec, root, "val")
         text, width = embed_captions([train_clips, val_clips], encoder_name, root, device, words)
     train_set = TextMotionSet(train_clips, normalizer, text, max_frames, crop=True, seed=seed)
-    # val has seed 0 in every run: the same captions, whatever the training draws
+    # val has seed 0: the same captions in every run
     return train_set, TextMotionSet(val_clips, normalizer, text, max_frames), width
 
 
 class Embeddings(Mapping):
-    """caption -> [E], or with words [1+W,E], float32, from the rows of all captions, which may lie in a file.
+    """caption -> [E], or with words [1+W,E], float32, from the rows of all captions.
 
-    rows [N,E]: float32, one for each caption; with words float16, lengths[i] of them for the i-th.
+    rows [N,E], possibly a memory map: float32, one per caption; with words float16, lengths[i] for the i-th.
     """
 
     def __init__(self, captions, lengths, rows, words):
@@ -108,10 +108,10 @@ class Embeddings(Mapping):
 
 
 def cached_embeddings(encoder, captions, file, words=False):
-    """Captions -> Embeddings, computed once and kept in `file`, which is mapped, not read.
+    """Captions -> Embeddings, computed once and kept in `file`, which is memory-mapped.
 
-    Missing captions are added. The file does not know the weights behind the encoder's name: remove it after
-    pointing the encoder's variable to others.
+    Missing captions are added. The file does not record which weights made it: remove it after setting the
+    encoder's environment variable to others.
     """
     dtype = np.dtype(np.float16 if words else np.float32)
 
@@ -142,4 +142,4 @@ def cached_embeddings(encoder, captions, file, words=False):
     whole = Embeddings([*known, *missing], lengths, np.concatenate([known.rows, *new]), words)
     index = {"captions": list(whole), "lengths": lengths}
     kept = read_cache(file, build, remedy) if write_cache(file, index, whole.rows, remedy) else None
-    return kept if kept and set(captions) <= set(kept) else whole  # another process may have written since
+    return kept if kept and set(captions) <= set(kept) else whole  # another process may have replaced it

@@ -1,11 +1,11 @@
-"""How fast and how steadily a run trained: numbers from its curves.
+"""Speed and stability of a training, computed from its curves.
 
 A curve is (steps [N], values [N], wall times [N] in seconds), as `event_files.read_points` gives them.
 """
 
 import numpy as np
 
-WINDOW, MADS = 101, 6  # of a spike: logged points around it, median absolute deviations above their median
+WINDOW, MADS = 101, 6  # a spike: so many median absolute deviations above the median of so many points
 FID, TOP3, NORM, RATE = "Test/FID", "Test/top3", "Train/grad_norm", "Train/lr"
 
 
@@ -16,7 +16,7 @@ def finite(curve):
 
 
 def seconds_per_step(steps, wall):
-    """Median over neighbouring points, so that pauses and evaluations do not count. None for a lone point."""
+    """Median over neighbouring points, which ignores pauses and evaluations. None for a single point."""
     return float(np.median(np.diff(wall) / np.diff(steps))) if len(steps) > 1 else None
 
 
@@ -34,10 +34,10 @@ def spikes(values):
 
 
 def steadiness(curves):
-    """Of the gradient norm after warm-up: spikes, and its coefficient of variation as it is and with the
-    running median divided out (a norm that falls steadily is no less steady). -> dict, empty without norms
+    """Spikes and coefficient of variation of the gradient norm after warm-up; the latter also of the norm
+    divided by its running median, since a steady fall is not instability. -> dict, empty without norms
 
-    Warm-up ends where the learning rate is first at its highest.
+    Warm-up ends where the learning rate first reaches its maximum.
     """
     if NORM not in curves:
         return {}

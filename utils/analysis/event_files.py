@@ -11,12 +11,12 @@ EVENT_FILES = "events.out.tfevents.*"
 
 
 def event_folder(log_dir):
-    """The folder with event files that `log_dir` means: itself, a run's `model`, or the only one below it."""
+    """The folder with the event files of `log_dir`: itself, its `model`, or the only one below it."""
     log_dir = Path(log_dir)
     if not log_dir.is_dir():
         raise BadInput(f"{log_dir}: no such folder; give a run's folder, e.g. checkpoints/t2m/AE/model")
     folders = sorted({file.parent for file in log_dir.rglob(EVENT_FILES)})
-    for folder in (log_dir, log_dir / "model"):  # a run's one-step head has its own, in onestep/model
+    for folder in (log_dir, log_dir / "model"):  # not a run's onestep/model
         if folder in folders:
             return folder
     if not folders:
@@ -28,13 +28,13 @@ def event_folder(log_dir):
 
 
 def run_name(log_dir):
-    """checkpoints/t2m/AE/model -> AE: the folder "model" is called the same in every run."""
+    """checkpoints/t2m/AE/model -> AE: every run has a folder "model"."""
     folder = event_folder(log_dir).resolve()
     return folder.parent.name if folder.name == "model" else folder.name
 
 
 def check_names(names, log_dirs):
-    """Raises BadInput unless every run has a name of its own."""
+    """BadInput unless every run has a name and all differ."""
     if len(names) != len(log_dirs):
         raise BadInput(f"--names: {len(names)} for {len(log_dirs)} runs; give one name for each run")
     if len(set(names)) < len(names):
@@ -42,7 +42,7 @@ def check_names(names, log_dirs):
 
 
 def read_points(log_dir):
-    """Every scalar of a run -> dict tag -> (steps int64 [N], values float64 [N], seconds since 1970 [N])."""
+    """Every scalar of a run -> {tag: (steps int64 [N], values float64 [N], seconds since 1970 [N])}."""
     folder = event_folder(log_dir)
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})  # 0 keeps every point
     events.Reload()
@@ -56,7 +56,7 @@ def read_points(log_dir):
 
 
 def smooth(values, weight):
-    """Exponential moving average without bias to a start value: s_n = sum_i w^(n-i) x_i / sum_i w^(n-i).
+    """Exponential moving average without bias to the first value: s_n = sum_i w^(n-i) x_i / sum_i w^(n-i).
 
     Values that are not finite are left out; until the first finite one the result is NaN.
     """

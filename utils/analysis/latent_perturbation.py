@@ -2,7 +2,7 @@
 
 S samples, each one token of one clip; L tokens, T = 4 L frames, d target width, J joints. A move is a new
 target [S,d] for the sampled tokens with a mask [S] of those for which it exists. All draws follow from the
-given generator and the clips' lengths, so that families are compared on the same tokens.
+given generator and the clips' lengths, so that all autoencoders are compared on the same tokens.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from utils.statistics import spearman, student
 
 STEPS = 4  # grid steps looked at, along one dimension
 RANKS = {"nearest code": (1, 1), "near code (rank 2-8)": (2, 8), "code of rank 9-64": (9, 64)}
-NORMS = {str(x): x for x in (0.1, 0.2, 0.4, 0.8)}  # of continuous moves, where no grid gives them
+NORMS = {str(x): x for x in (0.1, 0.2, 0.4, 0.8)}  # of continuous moves, if no FSQ autoencoder is compared
 
 
 def device_of(module):
@@ -27,7 +27,7 @@ def device_of(module):
 
 
 def reach(decoder):
-    """Frames to each side of its own four that a token can change, from the decoder's convolutions."""
+    """The decoder's receptive field: frames on each side of its own four that a token can change."""
     frames, total = STRIDE, 0
     for layer in decoder.modules():
         if isinstance(layer, nn.Upsample):
@@ -52,7 +52,7 @@ class Samples:
         return self.targets[torch.arange(len(self.place)), self.place]
 
     def moved(self, new):
-        """The clips with their sampled token replaced by new [S,d]."""
+        """Targets [S,L,d] with the sampled tokens replaced by new [S,d]."""
         targets = self.targets.clone()
         targets[torch.arange(len(self.place)), self.place] = new
         return targets
@@ -70,8 +70,8 @@ def encode(ae, dataset, batch_size=64):
 
 
 def draw_samples(tokens, count, generator):
-    """tokens: list of [L_i,d]. A random token of a random clip, and a random token of all to swap it for. The
-    draws depend on the lengths only: the same tokens in every autoencoder. -> Samples
+    """Draw Samples from tokens, a list of [L_i,d]: `count` random tokens of random clips, with another token
+    to swap each for. The draws depend on the lengths only: the same tokens for every autoencoder.
     """
     lengths = torch.tensor([len(one) for one in tokens])
     clips = torch.randint(len(tokens), (count,), generator=generator)
@@ -85,7 +85,7 @@ def draw_samples(tokens, count, generator):
 
 @dataclass
 class Decoding:
-    """An autoencoder whose decoded clips are compared, over `field` frames to each side of a token's own."""
+    """Decodes and compares clips of an autoencoder, over `field` frames on each side of a token's own."""
 
     ae: nn.Module
     normalizer: object
@@ -107,7 +107,7 @@ class Decoding:
         """What replacing the tokens by new [S,d] changes against the rows `before`. -> name -> [S]
 
         field_mm, own_mm: mean distance of the joints in the root's frame, over the token's receptive field
-        and over its own four frames. root_mm, yaw_deg: how far the root's path and heading end elsewhere.
+        and over its own four frames. root_mm, yaw_deg: change of the root's final position and heading.
         """
         after, m_lens = self.rows(samples.moved(new), samples.m_lens), samples.m_lens
         joints = [rows[..., 4:].unflatten(-1, (-1, 3)) for rows in (before, after)]
@@ -126,7 +126,7 @@ class Decoding:
 
 
 def latent_norm(ae, a, b):
-    """Distance [S] of targets a, b [S,d] as latents, which is what the decoder gets."""
+    """Distance [S] of targets a, b [S,d], measured on the latents that the decoder gets."""
     with torch.no_grad():
         a, b = (ae.embed_codes(x.to(device_of(ae))[:, None]).squeeze(-1).cpu() for x in (a, b))
     return (b - a).norm(dim=1)
@@ -157,7 +157,7 @@ def code_moves(ae, samples, generator):
     codes = ae.vq.codebook.detach().cpu()
     index = ae.vq.nearest(samples.token.to(device_of(ae))).cpu()
     distance = torch.cdist(codes[index], codes)
-    distance[torch.arange(len(index)), index] = -1  # itself: rank 0, also beside a twin
+    distance[torch.arange(len(index)), index] = -1  # itself: rank 0, even if another code is equal
     order, everyone = distance.argsort(dim=1), torch.ones(len(index), dtype=torch.bool)
     ranks = RANKS | {"random code": (1, len(codes) - 1)}
     moves = []
@@ -169,7 +169,7 @@ def code_moves(ae, samples, generator):
 
 
 def noise_moves(samples, generator, norms):
-    """Continuous: as far as the moves of the others, in a random direction and towards a random token.
+    """Continuous: moves in a random direction and towards a random token.
 
     norms: name -> distance in the targets' units.
     """
@@ -190,7 +190,7 @@ def moves_of(ae, samples, generator, norms):
 
 
 def coincide(ae, samples):
-    """bool [S]: the token and the one to swap it for are the same."""
+    """bool [S]: whether the token and the one to swap it for are the same."""
     if ae.codebook_size is None:
         return (samples.token == samples.other).all(dim=1)
     a, b = (ae.indices(x.to(device_of(ae))).cpu() for x in (samples.token, samples.other))
@@ -200,7 +200,7 @@ def coincide(ae, samples):
 def examine(decoding, samples, kept, generator, norms):
     """All moves of one autoencoder. -> dict
 
-    kept [S]: swaps that change something in every family. norms: name -> length of the moves of a
+    kept [S]: swaps that change something in every autoencoder. norms: name -> length of the moves of a
     continuous autoencoder, in units of the mean distance of two random tokens.
     """
     ae, before = decoding.ae, decoding.rows(samples.targets, samples.m_lens)
@@ -225,7 +225,7 @@ def examine(decoding, samples, kept, generator, norms):
 
 
 def row(name, dimension, values, norm):
-    """Means and half widths of their 95% intervals over the samples."""
+    """A move's means over the samples, with half widths of their 95% intervals. -> dict"""
     result = {"move": name, "dimension": dimension, "n": len(norm), "relative_norm": float(norm.mean())}
     for key, x in values.items():
         result[key], result[key.replace("_", "_half_", 1)] = student(x)
@@ -233,7 +233,7 @@ def row(name, dimension, values, norm):
 
 
 def pooled(rows):
-    """One row a move: the mean over dimensions, weighted by the samples for which the move exists."""
+    """One row per move: the mean over dimensions, weighted by the samples for which the move exists."""
     groups = {}
     for one in rows:
         groups.setdefault(one["move"], []).append(one)

@@ -15,13 +15,13 @@ def markdown(header, rows):
 
 
 def write_below(path, marker, text):
-    """Write text below a marker in a page: what stood there goes, what somebody wrote above it stays."""
+    """Replace the text below a marker in a page; what is above it stays."""
     above = path.read_text(encoding="utf-8").partition(marker)[0] if path.is_file() else ""
     write_text(path, f"{above}{marker}\n{text}")
 
 
 def plus_minus(mean, half, digits, sign=""):
-    """0.123 ± 0.045; without the interval where it is NaN."""
+    """0.123 ± 0.045; without the interval if `half` is NaN."""
     return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
@@ -40,7 +40,7 @@ def legend(axes, **options):
 
 
 def group_by(runs):
-    """Runs -> group -> its runs, in their order; a group's runs are seeds of one setting."""
+    """Runs -> {group: its runs, in order}; the runs of a group differ in the seed."""
     groups = {}
     for one in runs:
         groups.setdefault(one["group"], []).append(one)

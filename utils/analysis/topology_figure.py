@@ -22,13 +22,13 @@ def move_of(one, name):
 
 
 def mean_over_seeds(runs, name, key):
-    """Mean over seeds of one measure of one move, None where it was not made."""
+    """Mean over seeds of one measure of one move; None if no run has the move."""
     moves = [move for move in (move_of(one, name) for one in runs) if move]
     return float(np.mean([move[key] for move in moves])) if moves else None
 
 
 def shares_of_swap(runs, name):
-    """What a move changes, relative to a random token in its place; one for each run that made it."""
+    """Joint displacement by a move, relative to a swap for a random token; for each run with that move."""
     return [
         move_of(one, name)["field_mm"] / move_of(one, SWAP)["field_mm"] for one in runs if move_of(one, name)
     ]
@@ -59,7 +59,7 @@ def draw(record, path):
     """A: motion against code distance. B: the smallest move of each. C: swaps. D: histograms."""
     groups = group_by(record["autoencoders"].values())
     colours, used = {}, dict.fromkeys(COLOURS, 0)
-    for group, runs in groups.items():  # of its family's hue
+    for group, runs in groups.items():  # similar colours within a kind
         kind = runs[0]["kind"]
         colours[group] = COLOURS[kind][used[kind] % len(COLOURS[kind])]
         used[kind] += 1
@@ -111,7 +111,7 @@ def moves_of_group(axes, group, runs, colour):
 
 
 def smallest_panel(axes, groups, colours):
-    """What the smallest move does, of a random swap: mean and 95% interval over seeds; a dot a seed."""
+    """The smallest move relative to a random swap: mean and 95% interval over seeds; a dot per seed."""
     names = [SMALLEST[runs[0]["kind"]] for runs in groups.values()]
     for i, (name, (group, runs)) in enumerate(zip(names, groups.items())):
         shares = shares_of_swap(runs, name)

@@ -16,7 +16,7 @@ COLUMNS = {  # of the table: title, key, digits
 
 
 def cell(runs, key, digits):
-    """Mean and range over seeds; where some runs never reached it, how many did; "-" where it is unknown."""
+    """Mean and range over seeds, and, if not all reached it, how many did; "never"; or "-" if unknown."""
     values = [one[key] for one in runs if one.get(key) is not None]
     if not values:
         return "never" if all(key in one for one in runs) else "-"
@@ -40,7 +40,7 @@ def table(record):
 
 
 def draw(record, path, weight=0.8):
-    """Evaluations on shared axes; the metric and the gradient norm of each group in a panel of its own."""
+    """Draw evaluations on shared axes; metric and gradient norm in a panel for each group."""
     groups = group_by(record["runs"].values())
     columns = max(len(groups), 3)
     figure = new_figure(3.7 * columns, 9)
@@ -62,7 +62,7 @@ def draw(record, path, weight=0.8):
 
 
 def evaluated(axes, groups, tag, at, clock):
-    """A metric over steps or seconds (clock): a thin line a seed, a thick one for their mean."""
+    """Draw a metric over steps, or seconds if `clock`: a thin line per seed, a thick one for their mean."""
     axes.set(xlabel="seconds of training" if clock else "step", ylabel=tag)
     axes.grid(alpha=0.3)
     for i, (name, runs) in enumerate(groups.items()):

@@ -1,4 +1,4 @@
-"""Requests of the browser page, checked, and what they give: motions as files in one folder."""
+"""Requests of the browser page: checked, then answered with motions as files in one folder."""
 
 import shlex
 import shutil
@@ -35,7 +35,7 @@ NO_MOTION = "There is no motion, or it is no longer kept: press Generate first."
 
 @dataclass(frozen=True)
 class Request:
-    """A request within its bounds, whoever sends it, a browser or a program."""
+    """A request whose values have been checked, whether from a browser or a program."""
 
     prompts: tuple  # of str; several are a story
     frames: tuple  # of each; 0 = estimated from the text
@@ -44,7 +44,7 @@ class Request:
     rounds: int
     variations: int
     waypoints: str = ""
-    change: tuple = ()  # of an edit: the number of the variation that is changed, sections
+    change: tuple = ()  # for an edit: (number of the variation to change, sections)
 
     @property
     def caption(self):
@@ -52,7 +52,7 @@ class Request:
 
 
 def check_request(spec, fields):
-    """The page's values, a dict -> Request. Raises BadInput with a line for the user."""
+    """The page's values, by FIELDS -> Request. Raises BadInput with a line for the user."""
     lines, estimate = _lines(fields["prompt"]), fields["estimate"]
     if not isinstance(estimate, bool):
         raise BadInput("Whether the length is estimated must be true or false.")
@@ -60,7 +60,7 @@ def check_request(spec, fields):
     if not estimate:
         asked = round(bounded(fields["seconds"], "The length in seconds", *duration_range(spec)) * spec.fps)
         asked = min(asked // STRIDE * STRIDE, MAX_FRAMES)
-    if len(lines) > 1:  # as a file of prompts
+    if len(lines) > 1:  # like a file of prompts
         story = [parse_prompt(line, asked, f"line {k}") for k, line in enumerate(lines, start=1)]
         lines, frames = zip(*((prompt.text, prompt.frames) for prompt in story))
     else:
@@ -74,7 +74,7 @@ def check_request(spec, fields):
 
 
 def check_edit(result, fields):
-    """As check_request, for a change of a result's motion: the same length, drawn anew in sections."""
+    """As check_request, for an edit of a Result: the same length, some sections drawn anew."""
     if result is None or not result.page.is_file():
         raise BadInput(NO_MOTION)
     lines = _lines(fields["prompt"])
@@ -88,7 +88,7 @@ def check_edit(result, fields):
 
 
 def _lines(text):
-    """Lines of a prompt that say something, clean."""
+    """The lines of a prompt, cleaned, without empty ones. Raises BadInput."""
     if isinstance(text, str) and len(text) > PROMPT_LETTERS:
         raise BadInput(f"The text has {len(text)} letters, {PROMPT_LETTERS} are the most: shorten it.")
     lines = [line for _, line in prompt_lines(text)] if isinstance(text, str) else []
@@ -100,7 +100,7 @@ def _lines(text):
 
 
 def _short(text, what):
-    """A clean text of a few letters; a field that nobody touched is None."""
+    """A cleaned text of a few letters; "" for a field that nobody touched, which is None."""
     text = "" if text is None else text
     if not isinstance(text, str) or len(text) > OTHER_LETTERS:
         raise BadInput(f"{what} must be a text of up to {OTHER_LETTERS} letters.")
@@ -108,7 +108,7 @@ def _short(text, what):
 
 
 def _drawing(fields):
-    """What a request says about how it is drawn, by the names of Request."""
+    """The sampling settings of a request, by their names in Request."""
     return {
         "seed": int(bounded(fields["seed"], "The seed", *SEED, whole=True)),
         "cfg": bounded(fields["cfg"], "The guidance", *GUIDANCE),
@@ -155,12 +155,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Backend:
-    """Generates motions on request and keeps the files of the latest, each result in a folder of its own."""
+    """Generates motions on request, and keeps the latest results' files, each in a folder of its own."""
 
     pipeline: object
     sampling: object
     folder: Path
-    command: tuple = ()  # flags with which sample.py finds the same weights
+    command: tuple = ()  # flags with which sample.py uses the same weights
     fix_feet: bool = False
 
     def generate(self, request):
@@ -177,14 +177,14 @@ class Backend:
             candidates = CANDIDATES // request.variations
             draw, how = draw_routes, (parse_waypoints(request.waypoints, spec.fps), candidates)
             flags |= {"--waypoints": request.waypoints, "--candidates": candidates}
-        hold = self.fix_feet and not request.waypoints  # on a way they are held already
+        hold = self.fix_feet and not request.waypoints  # with waypoints they are held already
         flags |= {"--fix_feet": None} if hold else {}
         began, motions, notes = time.perf_counter(), [], []
         try:
             for made, _, joints in draw(pipeline, texts, self._sampling(request), request.variations, how):
                 notes += [str(Arrival(**made["waypoints"]))] if "waypoints" in made else []
                 motions.append(fix_feet(joints, spec.fps, spec.skeleton) if hold else joints)
-        except BadInput as error:  # variations that miss a waypoint; the others are worth having
+        except BadInput as error:  # raised last, for variations that miss a waypoint: keep the others
             if not motions:
                 raise
             notes.append(str(error))
@@ -192,7 +192,7 @@ class Backend:
         return self._keep(request, motions, [took(motions[0], spec.fps, seconds), *notes], flags, text)
 
     def edit(self, result, request):
-        """A motion of a Result, drawn anew in places -> Result. Raises BadInput."""
+        """Draw sections of a Result's motion anew -> Result. Raises BadInput."""
         pipeline, spec = self.pipeline, self.pipeline.spec
         number, sections = request.change
         source = result.motions[number - 1]
@@ -211,8 +211,8 @@ class Backend:
         return settled(replace(self.sampling, **settings), self.pipeline.mardm)
 
     def _keep(self, request, motions, notes, flags, text, plan=None):
-        """Write the files of a result -> Result. notes: lines; flags: of its command, by name; plan: of an
-        edit, whose source the command needs.
+        """Write the files of a result -> Result. notes: lines to show; flags: of its command, by name;
+        plan: of an edit, whose source the command needs.
         """
         self.remove_oldest()
         spec, caption = self.pipeline.spec, request.caption
@@ -246,7 +246,7 @@ class Backend:
         )
 
     def _command(self, request, flags):
-        """The command that makes the same motions."""
+        """The command line that makes the same motions."""
         flags |= {
             "--seed": request.seed,
             "--cfg": f"{request.cfg:g}",
@@ -259,7 +259,7 @@ class Backend:
         return shlex.join(["python", script, *self.command, *words, *sections])
 
     def video(self, result):
-        """All motions of a result side by side -> its mp4."""
+        """Render all motions of a result side by side -> path of the mp4."""
         if result is None or not result.page.is_file():
             raise BadInput(NO_MOTION)
         motions = [np.load(file, allow_pickle=False) for file in result.motions]
@@ -268,19 +268,19 @@ class Backend:
         return render_video(path, motions, spec.skeleton, spec.fps, result.request.caption, titles)
 
     def remove_oldest(self):
-        """Remove old results until one more fits."""
+        """Remove the oldest results, to make room for one more."""
         folders = sorted(Path(self.folder).iterdir(), key=lambda path: path.stat().st_mtime)
         for path in folders[: max(len(folders) - KEPT_RESULTS + 1, 0)]:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def spelled(flag, value):
-    """A flag with its value, or None, as words of a command line."""
+    """A flag and its value (None: it has none) as words of a command line."""
     if value is None:
         return [flag]
     return [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
 
 
 def took(joints, fps, seconds):
-    """The line on a motion's length and its time."""
+    """A line with a motion's length and the time it took."""
     return f"{len(joints) / fps:.1f} s of motion ({len(joints)} frames), generated in {seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""The page of app.py: its fields, and what its buttons do."""
+"""The page of app.py: its fields and what its buttons do."""
 
 import contextlib
 import html
@@ -21,11 +21,11 @@ from utils.flags import settled
 
 FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "rounds", "variations", "waypoints", "weights")
 CHANGE = ("prompt", "sections", "which", *FIELDS[3:7])
-WEIGHTS = {  # of the repository: what they are for
+WEIGHTS = {  # released weights -> their title on the page
     "demo": "demo: a few actions, reliable",
     "cmu": "CMU: many actions, less reliable",
 }
-VISITORS = 64  # whose last result is remembered; a program makes a new one with every request
+VISITORS = 64  # sessions whose last result is kept; each request of a program is a new session
 EXAMPLES = (
     "a person walks forward",
     "someone waves with the right hand",
@@ -34,13 +34,13 @@ EXAMPLES = (
     "a person walks forward\nsomeone waves with the left hand\na man turns right",
 )
 PACE = {"pace": 0.9, "first": 1.0}  # metres a second between clicks on the floor; seconds to start walking
-# the motion, which on a phone is a screen away from the buttons
+# scroll to the motion, which on a phone is a screen away from the buttons
 INTO_VIEW = "() => document.querySelector('#viewer').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 WELCOME = "<p style='text-align: center; padding: 6em 1em'>The motion appears here.</p>"
 
 
 def gradio(folder):
-    """The library, keeping its files in `folder` and reporting to nobody. Nothing else needs it."""
+    """Import Gradio, with its files in `folder` and without analytics. BadInput if it is not installed."""
     os.environ |= {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
     try:
         import gradio
@@ -50,7 +50,7 @@ def gradio(folder):
 
 
 def build(backends):
-    """The page, not yet served. backends: by the name of their weights, the first one chosen."""
+    """The page, not yet served. backends: {name of the weights: Backend}; the first one is preselected."""
     gr = gradio(next(iter(backends.values())).folder)
     visits = Visits(gr, backends)
 
@@ -97,7 +97,7 @@ def build(backends):
 
 
 def ask(gr, backends):
-    """The fields of a request, by the names of FIELDS, and its button."""
+    """-> {name in FIELDS: component}, the button to generate."""
     first = next(iter(backends.values()))
     sampling, specs = first.sampling, [backend.pipeline.spec for backend in backends.values()]
     rounds = min(settled(sampling, first.pipeline.mardm).time_steps, ROUNDS[1])
@@ -135,7 +135,7 @@ def ask(gr, backends):
 
 
 def ask_for_change(gr):
-    """The time line, the fields of CHANGE that are not of FIELDS as well, by name, and their button."""
+    """-> the time line, {name: component} of the edit's own fields (of CHANGE), the button to regenerate."""
     other = {}
     with gr.Accordion("Change a part of it", open=False):
         bar = gr.HTML("", elem_id="timeline", js_on_load=page_script("timeline"))
@@ -161,11 +161,11 @@ def errors_on_the_page(gr):
 
 
 class Visits:
-    """What the buttons do, and the last result of each visitor; one request at a time changes it."""
+    """What the buttons do, and each visitor's last result. Requests come one at a time."""
 
     def __init__(self, gr, backends):
         self.gr, self.backends = gr, backends
-        self.latest = {}  # of each visitor backend and result, the oldest first
+        self.latest = {}  # visitor -> (backend, result), the oldest first
 
     def generate(self, visitor, fields):
         backend = chosen(self.backends, fields["weights"])
@@ -185,7 +185,7 @@ class Visits:
         return self.latest.get(visitor, (next(iter(self.backends.values())), None))
 
     def show(self, visitor, backend, result):
-        """What the page shows of a result, which is kept for the visitor's next click."""
+        """Keep a result for the visitor's next click. -> what the page shows of it"""
         self.latest.pop(visitor, None)
         self.latest[visitor] = backend, result
         while len(self.latest) > VISITORS:

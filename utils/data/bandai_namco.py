@@ -15,7 +15,7 @@ SOURCE = "Bandai-Namco-Research-Motiondataset, Bandai Namco Research Inc."
 LICENCE = "CC BY-NC 4.0"
 NAME = re.compile(r"(dataset-[12])_([a-z-]+)_([a-z-]+)_(\d+)")
 
-CONTENTS = {  # what is seen, as a person does it; two wordings each
+CONTENTS = {  # content -> what a person is seen to do, in two wordings
     "bow": ("bows", "bends forward in a bow"),
     "bye": ("waves goodbye with the right hand", "raises the right hand and waves goodbye"),
     "byebye": ("waves goodbye with both hands", "raises both hands and waves goodbye"),
@@ -42,7 +42,7 @@ CONTENTS = {  # what is seen, as a person does it; two wordings each
     "wave-left-hand": ("waves the left hand", "waves with the left arm"),
     "wave-right-hand": ("waves the right hand", "waves with the right arm"),
 }  # fmt: skip
-STYLES = {  # an adjective and an adverb
+STYLES = {  # style -> an adjective and an adverb
     "active": ("active", "energetically"),
     "angry": ("angry", "angrily"),
     "childish": ("childish", "childishly"),
@@ -63,7 +63,7 @@ STYLES = {  # an adjective and an adverb
     "tired": ("tired", "tiredly"),
     "youthful": ("young", "in a youthful way"),
 }
-# labelled with one turn in the source, seen to do the other
+# labelled with one turn in the source, but they show the other
 RELABELLED = {
     "dataset-2_walk-turn-left_masculine_006": "walk-turn-right",
     "dataset-2_walk-turn-left_masculine_007": "walk-turn-right",
@@ -73,7 +73,7 @@ SHARES = (0.80, 0.05, 0.15)
 
 
 def describe(names):
-    """Names of files below the clone -> {name: Described}; others are left out."""
+    """Names of files in the clone -> {name: Described}; files of other names are left out."""
     groups = defaultdict(list)
     for name in sorted(names):
         match = NAME.fullmatch(PurePosixPath(name).name)
@@ -104,6 +104,6 @@ def _captions(content, style):
 
 
 def _split(index, count):
-    """Blocks of neighbours: clips of one content and style were cut in turn from few recordings."""
+    """Neighbours share a split: clips of one content and style were cut in order from few recordings."""
     place = (index + 0.5) / count
     return "train" if place < SHARES[0] else "val" if place < SHARES[0] + SHARES[1] else "test"

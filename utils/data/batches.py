@@ -1,6 +1,6 @@
 """Batches of a data set's clips: padded, in an order that follows from (seed, epoch), loaded by workers.
 
-A training's batches are global, whatever the number of processes: each process loads its share of every one.
+A training's batches are global, whatever the number of processes: each process loads its share of each batch.
 """
 
 import math
@@ -20,7 +20,7 @@ from utils.data.loader_processes import SignalSafeLoader, block_stops
 @dataclass
 class Batch:
     """motion [B,T,dim] z-normalised, zero past each end; m_lens [B] frames; text [B,E] or, with words,
-    [B,1+W,E], or None; B strings; index [B], the clips' numbers in their set.
+    [B,1+W,E], or None; names, captions, tokens: lists of B; index [B]: the clips' places in their set.
     """
 
     motion: torch.Tensor
@@ -38,7 +38,7 @@ class Batch:
         return self._each(lambda x: x.to(device, non_blocking=True))
 
     def pin_memory(self):
-        """Asked for by the loader, so that `to` need not wait."""
+        """Called by the DataLoader, so that `to` need not wait."""
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, move):
@@ -72,12 +72,11 @@ def in_micro_batches(samples, micro_batches):
 
 
 class AddressedBatches(Sampler):
-    """Batches of (epoch, index) pairs, shuffled by address (seed, epoch), from batch `start` on. A sampler to
-    resume with.
+    """A sampler that can resume: batches of (epoch, index), shuffled by address (seed, epoch), from batch
+    `start` on.
 
-    lengths [n]: within a batch the clips are sorted by them, so that a micro-batch holds clips of like
-    length. shard: the entries of each batch that are wanted, for one of several processes. Neither changes
-    which clips make a batch.
+    lengths [n]: by these the clips of a batch are sorted, so that a micro-batch has clips of similar length.
+    shard: the entries of each batch for this process. Neither changes which clips make a batch.
     """
 
     def __init__(self, n, batch_size, address, start=0, shuffle=True, lengths=None, shard=slice(None)):
@@ -104,8 +103,8 @@ def loader(dataset, batch_size, epoch=0, num_workers=0):
 
 
 def shared_loader(dataset, loading, device, epoch=0, start=0, shuffle=False):
-    """The batches of one epoch for one of several processes, each a list of its micro-batches of the global
-    batch. loading: a LoaderConfig.
+    """The batches of one epoch for this process: for each global batch a list of its micro-batches.
+    loading: a LoaderConfig.
     """
     batches = AddressedBatches(
         len(dataset),

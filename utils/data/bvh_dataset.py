@@ -1,4 +1,4 @@
-"""Convert a folder of BVH files with captions to raw clips: in parallel, resumable, skips with reasons."""
+"""Convert a folder of BVH files with captions to raw clips, in parallel; an interrupted run can continue."""
 
 import hashlib
 import multiprocessing
@@ -26,7 +26,7 @@ from utils.errors import BadInput
 from utils.plain import composed, parse_json, read_utf8
 
 SKELETONS = ("uniform", "humanml3d", "own")
-MAX_REACH = 1000.0  # metres from the start: beyond, something is wrong with the file
+MAX_REACH = 1000.0  # metres from the start: a file that goes further is broken
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class BvhConfig:
 
 @dataclass(frozen=True)
 class Reading:
-    """How BVH files are read. All of it goes into the key of a converted clip."""
+    """How BVH files are read. Every field is part of a converted clip's `key`."""
 
     fps: float = 20.0
     unit: str | None = None  # None: from the body's height
@@ -75,7 +75,7 @@ class Reading:
         return joints
 
     def key(self, path):
-        """Changes with the file and with everything that decides about its joints."""
+        """A hash of the file's size and time and of these settings: changes if the joints may change."""
         stat = os.stat(path)
         return hashlib.sha256(repr((self, stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()[:32]
 
@@ -131,7 +131,7 @@ def find_bvh(folder):
 
 
 def convert(files, reading, work, workers, skipped):
-    """Convert files {name: BVH} into the folder `work`, where they are not there yet. -> {name: its .npy}
+    """Convert files {name: BVH} into the folder `work`, except those already there. -> {name: its .npy}
 
     A .npy holds joints [T,22,3] float32 in metres. A file that cannot be used is added to `skipped`.
     """
@@ -153,8 +153,8 @@ def convert(files, reading, work, workers, skipped):
 
 
 def end_with_parent():
-    """In a process of the pool: end when the main process is gone. One that is killed cannot say so, and they
-    would wait for work for ever.
+    """Makes a process of the pool exit when the main process is gone: if that was killed, it would wait for
+    work for ever.
     """
 
     def wait():
@@ -182,7 +182,7 @@ def _convert_one(job):
 
 
 def load_converted(file, mmap_mode=None):
-    """Joints [T,22,3] that `convert` wrote. Raises BadInput where another run has tidied them away."""
+    """Joints [T,22,3] that `convert` wrote. Raises BadInput if another run has removed them."""
     try:
         return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
     except FileNotFoundError:
@@ -203,7 +203,7 @@ def drop_short(kept, min_frames, skipped):
 
 
 def warn_of_lying(kept, where):
-    """Print a line where heads are not above roots, most likely for want of --up z."""
+    """Warn if heads are not above roots, most likely because --up z is missing."""
     rises = [joints[:, SMPL22.head, 1] - joints[:, 0, 1] for joints in map(load_converted, kept.values())]
     above = float(np.concatenate(rises).mean()) if rises else UPRIGHT + 1
     if not above > UPRIGHT:
@@ -211,12 +211,12 @@ def warn_of_lying(kept, where):
 
 
 def clip_name(name):
-    """A path below the folder as a plain file name: walks/Fast one -> walks_Fast_one."""
+    """A relative path -> a plain file name: walks/Fast one -> walks_Fast_one."""
     return re.sub(r"[^\w.+-]+", "_", name).strip(".")
 
 
 def assign_splits(described, names, shares, seed):
-    """{name: split}: the captions' own, where all have one; else at random by shares of train, val, test."""
+    """{name: split}: as the captions say, if all do; else at random by shares of train, val, test."""
     given = {name: described[name].split for name in names if described[name].split}
     wrong = sorted(set(given.values()) - set(SPLITS))
     if wrong:
@@ -229,7 +229,7 @@ def assign_splits(described, names, shares, seed):
         raise BadInput(f"--split {' '.join(f'{share:g}' for share in shares)}: shares of nothing")
     order = np.random.default_rng(seed).permutation(sorted(names))
     ends = np.round(np.cumsum(shares) / np.sum(shares) * len(order)).astype(int)
-    if len(order) >= len(SPLITS) and min(shares) > 0:  # a small set too has something in each
+    if len(order) >= len(SPLITS) and min(shares) > 0:  # even a small set has a file in each
         ends[0] = np.clip(ends[0], 1, len(order) - 2)
         ends[1] = np.clip(ends[1], ends[0] + 1, len(order) - 1)
     return {str(name): SPLITS[int(np.searchsorted(ends, i, side="right"))] for i, name in enumerate(order)}
@@ -255,9 +255,9 @@ def raw_clips(described, kept, splits, skeleton):
 
 
 def described_files(files, described, skipped, mirror=True):
-    """The files {name: BVH} that have captions; what lacks its other half is added to `skipped`.
+    """The files {name: BVH} that have captions; files and captions without the other are added to `skipped`.
 
-    Raises BadInput where none has, and where two clips (or a clip and a twin) would have one name.
+    Raises BadInput if none has, or if two clips (or a clip and a twin) would have the same name.
     """
     for name in sorted(files.keys() - described.keys()):
         skipped.add("no captions", name)

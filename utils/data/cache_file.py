@@ -9,21 +9,21 @@ from utils.plain import parse_json
 
 
 def read_cache(file, build, remedy):
-    """-> build(index, stream), the stream at the array of rows; None without a file, or, with a printed
-    line, where it is damaged. remedy: what happens then. Nothing in the file is executed.
+    """-> build(index, stream), where the stream is at the array of rows; None without a file. If it is
+    damaged, None and a printed line. remedy: what happens then. Nothing in the file is executed.
     """
     try:
         with open(file, "rb") as stream:
             return build(parse_json(bytes(np.load(stream, allow_pickle=False)).decode()), stream)
     except FileNotFoundError:
         return None
-    except Exception as error:  # a damaged header is Python's to parse, and fails in as many ways
+    except Exception as error:  # NumPy parses a header as Python: damage fails in many ways
         print(f"{file}: not a readable cache ({' '.join(str(error).split())[:100]}); {remedy}")
         return None
 
 
 def write_cache(file, index, rows, remedy):
-    """Save index and rows; where that fails, only say so. -> whether it was written"""
+    """Save index and rows; if that fails, only print why. -> whether it was written"""
     try:
         with whole_file(file) as part, open(part, "wb") as stream:
             np.save(stream, np.frombuffer(json.dumps(index).encode(), np.uint8))

@@ -5,11 +5,11 @@ import numpy as np
 from utils.errors import BadInput
 from utils.motion_process import feature_groups
 
-STD_FLOOR = 1e-4  # a set in which nobody turns or moves still has to be divided by something
+STD_FLOOR = 1e-4  # avoids division by 0 in a set in which nobody turns or moves
 
 
 def mean_std(rows, joints_num):
-    """rows: motions [T, 4+3(J-1) or full width], one after another -> (Mean, Std), float32 of that width.
+    """rows: an iterable of motions [T, 4+3(J-1) or full width] -> (Mean, Std), float32 of that width.
 
     One pass in float64. Std is the population's, averaged over yaw | xz velocity | height | positions |
     rotations | velocities | contacts, so that within a group the axes keep their proportions.
@@ -18,7 +18,7 @@ def mean_std(rows, joints_num):
     for motion in rows:
         motion = np.asarray(motion, dtype=np.float64)
         if shift is None:
-            shift = motion[0]  # sums about a typical row: no cancellation
+            shift = motion[0]  # sums relative to a typical row avoid cancellation
         centred = motion - shift
         count += len(centred)
         total = total + centred.sum(axis=0)

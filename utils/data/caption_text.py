@@ -53,7 +53,7 @@ def _kinds():
         if word.endswith(":"):
             kind = word[:-1]
         else:
-            kinds.setdefault(word, kind)  # the first list that has a word counts
+            kinds.setdefault(word, kind)  # a word keeps its first class
     return kinds
 
 
@@ -78,7 +78,7 @@ _VERB_FORMS = _inflections()
 
 
 def tag(text):
-    """A caption -> its words as lemma/POS, as HumanML3D has them. By spaCy where installed, else by lists."""
+    """A caption -> its words as lemma/POS, as in HumanML3D: by spaCy if installed, else by word lists."""
     tagger = _spacy()
     if tagger is None:
         return _tag_by_list(text)
@@ -106,7 +106,7 @@ def _spacy():
 
 
 def _tag_by_list(text):
-    """Tags from the lists above; a word that they lack counts as a noun."""
+    """Tags from the lists above; an unknown word is a number, an adverb in -ly, or else a noun."""
     tokens, before = [], ""
     for word in re.findall(r"[^\W_]+(?:'[^\W_]+)?", text.lower().replace("-", "")):
         kind, lemma = _KIND.get(word), word
@@ -136,10 +136,10 @@ pauses wait waits
 
 
 def _is_adverb(before, after):
-    """Is "right" no side, judged by the word before and the two after it?
+    """Is "right" an adverb, not a side, judged by the word before and the two after it?
 
-    It is none in "right now", "right away", "all right"; nor, at the start of a caption and after a verb
-    without a direction, before "after", "there", ... ("stops right there"). After any other word it is a side
+    It is one in "right now", "right away", "all right"; also before "after", "there", ... if it begins the
+    caption or follows a verb without a direction ("stops right there"). After any other word it is a side
     ("turns right after a jump").
     """
     if before == "all" or re.match(r"now\b|away\b(?! from)", after):
@@ -156,7 +156,7 @@ def _mirrored_words(words):
         if plain[i] in ("counter", "anti") and plain[i + 1] == "clockwise":
             other = ""
         elif plain[i] == "clockwise" and plain[i - 1] in ("counter", "anti"):
-            word, other = words[i - 2], "clockwise"  # capitals as in the word that falls away
+            word, other = words[i - 2], "clockwise"  # capitalised like the dropped word
         elif plain[i] == "right" and _is_adverb(plain[i - 1], f"{plain[i + 1]} {plain[i + 2]}"):
             other = word
         if other is not word and word.isupper() and len(word) > 1:
@@ -168,9 +168,9 @@ def _mirrored_words(words):
 
 
 def swap_sides(text):
-    """A caption as it is true of the mirror image."""
+    """A caption -> the caption of the mirror image."""
     text = re.sub(r"\b((counter|anti)?clock)[\s-]+(wise)\b", r"\1\3", text, flags=re.I)
-    parts = re.split(r"([^\W_]+)", text)  # words at the odd places
+    parts = re.split(r"([^\W_]+)", text)  # words at odd indices
     parts[1::2] = _mirrored_words(parts[1::2])
     for i in range(1, len(parts), 2):
         if not parts[i]:
@@ -190,7 +190,7 @@ def swap_token_sides(tokens):
 
 @dataclass(frozen=True)
 class Described:
-    """A line of a caption file."""
+    """The entry of a name in a caption file."""
 
     captions: tuple[str, ...]
     tokens: tuple[tuple[str, ...], ...]
@@ -203,8 +203,8 @@ def read_captions(file):
     """A .jsonl or .csv of captions -> {name: Described}. Raises BadInput with the line.
 
     Fields: `name` (or `file`: the path below the folder, with or without .bvh), `captions` (jsonl: a list) or
-    `caption` (several rows of one name add up), and, where wanted, tokens (jsonl: a list for each
-    caption), split, content, style.
+    `caption` (rows with the same name are merged), and optionally tokens (jsonl: a list for each caption),
+    split, content, style.
     """
     is_table = str(file).lower().endswith(".csv")
     if is_table:
@@ -265,7 +265,7 @@ def _is_list_of_texts(words):
 
 
 def _caption(text):
-    """A caption, or a line of HumanML3D's texts -> the caption, its tokens, () where it has none."""
+    """A caption, or a line of HumanML3D's texts -> the caption, its tokens (() if it has none)."""
     try:
         line, start, end = parse_caption(text)
     except ValueError:

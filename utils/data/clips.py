@@ -1,4 +1,4 @@
-"""Read a split's clips with their captions. What cannot be used is skipped, counted and listed."""
+"""Read a split's clips with their captions. Clips that cannot be used are skipped and reported."""
 
 import math
 from collections import Counter, defaultdict
@@ -31,8 +31,8 @@ class Clip:
 
 
 def parse_caption(line):
-    """`caption#word/POS word/POS#start#end` -> (Caption, start, end) in seconds; nan and 0.0 mean the whole
-    clip.
+    """`caption#word/POS word/POS#start#end` -> (Caption, start, end) in seconds; nan or 0.0 for both means
+    the whole clip. Raises ValueError.
     """
     text, tokens, start, end = line.strip().split("#")
     start, end = (0.0 if math.isnan(float(x)) else float(x) for x in (start, end))

@@ -1,8 +1,8 @@
 """The CMU part of HumanML3D without AMASS: its clip borders and captions on public BVH files of CMU's motion.
 
-B. Hahne's conversions of the CMU database hold a trial a file, SS/SS_TT.bvh, its frames at 120 a second after
-one frame of a T-pose. HumanML3D's repository says which 20 fps frames of which trial make a clip, and what
-people wrote about it. What the files get wrong is left out, with the reason.
+B. Hahne's conversions of the CMU database have a file per trial, SS/SS_TT.bvh: a T-pose, then frames at 120
+fps. HumanML3D's repository says which 20 fps frames of which trial make a clip, and holds its captions.
+Clips with broken motion are left out, with the reason.
 """
 
 import csv
@@ -28,10 +28,10 @@ from utils.plain import read_csv, read_utf8
 SOURCE = "CMU Graphics Lab Motion Capture Database (mocap.cs.cmu.edu), BVH conversion; HumanML3D's captions"
 LICENCE = "motion: free for all uses, not to be sold as data; captions: MIT, Copyright (c) 2022 Chuan Guo"
 FPS = 20
-STEP = 3  # BVH frames between two that are kept: 40 a second of 120, 20 a second of 60
-FILTERED = 2  # 20 fps frames: the conversion draws the first 0.1 s of a trial towards its T-pose
-CUT = 4  # 20 fps frames that a file may be too short for a clip
-SHORT = 1.25  # a trial that ends so many times later than its file was shot at 60 fps
+STEP = 3  # every third BVH frame is kept: 40 fps of 120, 20 fps of 60
+FILTERED = 2  # 20 fps frames: the conversion pulls the first 0.1 s of a trial towards its T-pose
+CUT = 4  # 20 fps frames by which a file may be too short for a clip
+SHORT = 1.25  # a trial was shot at 60 fps if a clip ends beyond this multiple of its file's length
 LEGS = tuple(
     SMPL22.joints.index(f"{side}_{joint}")
     for side in ("left", "right")
@@ -39,8 +39,8 @@ LEGS = tuple(
 )
 TRUNK = tuple(SMPL22.joints.index(joint) for joint in ("pelvis", "spine1", "spine2", "spine3", "neck"))
 LEG_JUMP, TRUNK_JUMP = 0.5, 0.4  # metres in 1/20 s; people's feet reach 0.6, but not from a standstill
-UNDERGROUND = 0.2  # metres
-FROZEN, STILL, THAW = 3, 1e-5, 0.1  # frames that do not move by metres, then a jump by metres
+UNDERGROUND = 0.2  # metres below the floor
+FROZEN, STILL, THAW = 3, 1e-5, 0.1  # so many frames move less than STILL metres, the next more than THAW
 KEPT = "kept"
 
 
@@ -68,14 +68,14 @@ class Section:
 
 
 class TrialReading(Reading):
-    """Every third frame after the T-pose, in the file's world."""
+    """Reads every third frame after the T-pose, in the file's world coordinates."""
 
     def joints(self, path):
         bvh = read_bvh(path, self.position_channels)
         if bvh.fps != 120:
             raise ValueError(f"{bvh.fps:g} frames a second, the conversion has 120")
         joints = self.converted(bvh)
-        if joints[0, 0, 1] < -0.01:  # a T-pose at the origin, as in one of the conversions, is none
+        if joints[0, 0, 1] < -0.01:  # a T-pose at the origin, as one conversion has, is not below
             raise ValueError(
                 "converted with a wrong reference height: the hip of its T-pose is below the floor"
             )
@@ -83,7 +83,7 @@ class TrialReading(Reading):
 
 
 def cmu_clips(files, work, min_frames):
-    """-> list of RawClips, report {name: (Section, fps of its trial, KEPT or why not)}. Raises BadInput."""
+    """-> list of RawClips, report {name: (Section, its trial's fps, KEPT or why not)}. Raises BadInput."""
     sections = read_sections(files.humanml3d)
     texts = read_texts(files.humanml3d, sections)
     trials, broken = read_trials(files, {section.trial for section in sections.values()}, work)
@@ -122,7 +122,7 @@ def _unusable(section, captions, broken, trials):
 
 
 def _raw_clip(name, joints, split, captions, skipped):
-    """captions: [(Caption, start, end)] in seconds of HumanML3D's clip, which begins `skipped` earlier."""
+    """captions: [(Caption, start, end)] in seconds of HumanML3D's clip, which begins `skipped` s earlier."""
     return RawClip(
         name,
         joints,
@@ -158,7 +158,7 @@ def read_sections(folder):
 
 
 def _find(folder, name):
-    """A file of HumanML3D's repository, whose data lie in a folder of the same name."""
+    """A file of HumanML3D's repository, there or in its folder HumanML3D. Raises BadInput."""
     places = (Path(folder) / name, Path(folder) / "HumanML3D" / name)
     for place in places:
         if place.exists():
@@ -211,11 +211,11 @@ def read_trials(files, wanted, work):
 
 
 def shot_at_60(sections, lengths):
-    """Trials of lengths {trial: frames at 40 a second} that were shot at 60 fps, though their files say 120.
+    """The trials that were shot at 60 fps, though their files say 120. lengths: {trial: frames at 40 fps}.
 
-    HumanML3D counts frames at the true rate: a clip that ends far behind its file, read at 120, tells that
-    the trial is slow; a clip of exactly the whole file, that it is not. A trial without such a clip goes with
-    most others of its subject.
+    HumanML3D counts frames at the true rate. So a clip that ends far beyond its file, read at 120, shows that
+    the trial was shot at 60; a clip of exactly the whole file, that it was not. A trial without such clips is
+    taken to be as most others of its subject.
     """
     slow, of_subject, by_trial = {}, Counter(), defaultdict(list)
     for section in sections:
@@ -241,7 +241,7 @@ def common_bones(trials):
 
 
 def fault(joints):
-    """What is broken in a clip [T,22,3] in metres, above the floor of its source, or None."""
+    """What is broken in a clip [T,22,3] in metres, its source's floor at y = 0; or None."""
     moved = np.diff(joints, axis=0)
     speed = np.linalg.norm(moved, axis=-1)
     still = np.convolve(speed.max(axis=1) < STILL, np.ones(FROZEN), mode="valid") == FROZEN
@@ -261,7 +261,7 @@ def fault(joints):
 def leaks(clips):
     """Clips of val that share a frame with test, of train that share one with val or test. -> {name: reason}
 
-    CMU lists whole subjects twice, HumanML3D has both, and sections of one trial overlap.
+    CMU lists some subjects twice, HumanML3D has both, and sections of one trial overlap.
     """
     poses = {split: {} for split in SPLITS}
     for clip in clips:
@@ -282,7 +282,7 @@ def report_csv(report):
 
 
 def print_verdicts(report):
-    """How many clips were kept, and how many left out for which reason."""
+    """Print how many clips were kept, and how many were left out for which reason."""
     for verdict, count in Counter(verdict for *_, verdict in report.values()).most_common():
         print(f"{count:6} {verdict}")
     print(f"of {len(report)} clips; report.csv lists them")

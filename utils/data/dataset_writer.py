@@ -30,7 +30,7 @@ UNSAID = "see its source"
 
 @dataclass(frozen=True)
 class SetConfig:
-    """A set that is to be written."""
+    """Settings of a set to write."""
 
     name: str
     dataset_dir: str = flag("where the data sets lie", "./datasets")
@@ -51,12 +51,12 @@ class SetConfig:
         return Path(self.dataset_dir) / self.name
 
     def refuse_existing(self):
-        """BadInput where the set exists and must not be replaced."""
+        """BadInput if the set exists and must not be replaced."""
         if self.root.exists() and not self.overwrite:
             raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
 
     def spec(self):
-        """What stands in spec.json: all that the rest of the code wants to know of a set."""
+        """The content of spec.json: all that the rest of the code needs to know about a set."""
         spec = {"name": self.name, "fps": self.fps, "min_frames": self.min_frames, "source": self.source}
         spec |= {"licence": self.licence, "cfg": 2.5, "skeleton": SMPL22.name, "version": 1}
         return spec | {"facing": self.facing}
@@ -74,10 +74,10 @@ class RawClip:
     content: str = ""
     style: str = ""
     mirror_of: str = ""  # the clip whose mirror image this is
-    sections: tuple = ()  # (start, end) in seconds of what each caption describes, 0 0: the whole; () too
+    sections: tuple = ()  # per caption (start, end) in seconds; (0, 0), or () for all: the whole clip
 
     def mirrored(self):
-        """The twin M<name>: left is right in the motion, the captions, the labels; the same split."""
+        """The mirrored twin M<name>: left and right swapped in motion, captions and labels; same split."""
         return replace(
             self,
             name=f"M{self.name}",
@@ -89,7 +89,7 @@ class RawClip:
         )
 
     def parts(self):
-        """Itself; or, of more than MAX_ROWS rows, equal parts that share their border frames."""
+        """-> [itself]; or, if it has more than MAX_ROWS rows, equal parts that share their border frames."""
         rows = len(self.joints) - 1
         if rows <= MAX_ROWS:
             return [self]
@@ -106,7 +106,7 @@ class RawClip:
 
 
 def with_twins(clips, splits=SPLITS):
-    """Each clip, followed by its mirrored twin where it lies in one of `splits`. A generator."""
+    """Yield each clip, followed by its mirrored twin if it is in one of `splits`."""
     for clip in clips:
         yield clip
         if clip.split in splits:
@@ -124,7 +124,7 @@ class SetWriter:
             (folder / part).mkdir()
 
     def add(self, clip):
-        """Write one clip (a long one in parts), or count why not. BadInput where its name is taken."""
+        """Write one clip (a long one in parts), or note why not. BadInput if its name is taken."""
         problem = self._problem(clip)
         if problem:
             self.skipped.add(problem, clip.name)
@@ -175,7 +175,7 @@ class SetWriter:
         self.kept[clip.name] = (clip.split, clip.content, clip.style, clip.mirror_of, len(features))
 
     def finish(self):
-        """Split lists, labels, statistics of the train split; spec.json last."""
+        """Write split lists, labels and statistics of the train split; spec.json last."""
         names = {split: [name for name, row in self.kept.items() if row[0] == split] for split in SPLITS}
         if not names["train"]:
             self.skipped.report(str(self.where))
@@ -238,9 +238,9 @@ def demo_set(n_clips, seed):
 def read_packed(folder, split_column="split"):
     """The packed form: motions.npz, captions.jsonl, labels.csv -> (fps, list of RawClip). Raises BadInput.
 
-    motions.npz holds `joints` [N,22,3] of all clips one after another, in units of `unit_m` metres, `offsets`
-    of the clips, their `names`, `joint_names` and `fps`; captions.jsonl: see `read_captions`; labels.csv has
-    the columns name and `split_column`, and, where wanted, content and style.
+    motions.npz holds `joints` [N,22,3] of all clips, concatenated, in units of `unit_m` metres, the `offsets`
+    and `names` of the clips, `joint_names` and `fps`; captions.jsonl: see `read_captions`; labels.csv has the
+    columns name and `split_column`, and optionally content and style.
     """
     folder = Path(folder)
     names, clips, fps = _read_motions(folder / "motions.npz")
@@ -266,7 +266,7 @@ def _read_motions(file):
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
     except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
-        # of what is no archive, text for one, NumPy says how to load it unsafely
+        # for a file that is no archive NumPy's message says how to load it unsafely: cut that off
         reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
         raise BadInput(f"{file} is not readable as packed joints: {reason}") from None
     if joints.dtype.kind not in "fiu" or joints.shape[1:] != (len(SMPL22), 3):
@@ -283,7 +283,7 @@ def _read_motions(file):
 
 
 def divides(offsets, frames, clips):
-    """Whether offsets are the borders of that many clips in that many frames."""
+    """Whether offsets are the borders of `clips` clips in `frames` frames."""
     if offsets.shape != (clips + 1,) or offsets.dtype.kind not in "iu":
         return False
     return offsets[0] == 0 and offsets[-1] == frames and bool((np.diff(offsets.astype(np.int64)) >= 0).all())

@@ -1,8 +1,8 @@
 """A split's motions and texts in one file, so that a later start does not open thousands of small ones.
 
 <data set>/cache/<split>.npy (utils/data/cache_file.py) holds the rows of all clips one after another. A
-signature in its index covers the size and time of change of every source file: after a change the cache is
-written again. It is read into memory whole (HumanML3D: 0.9 GB), so a run does not need the files any more.
+signature in its index covers size and modification time of every source file: after a change the cache is
+written again. It is read into memory as a whole (HumanML3D: 0.9 GB), so a run then needs no files.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ def load_array(file):
         array = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist") from None
-    except Exception as error:  # a header is Python's to parse, and fails in as many ways
-        # of what is no array, text for one, NumPy says that it is pickled, and how to load it unsafely
+    except Exception as error:  # NumPy parses a header as Python: damage fails in many ways
+        # for a file that is no array NumPy's message says how to load it unsafely: cut that off
         reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
         raise BadInput(f"{file} is not a readable .npy array: {reason}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
@@ -37,7 +37,7 @@ def load_array(file):
 
 
 def as_float32(array):
-    """A float32 copy; what is beyond MAX_VALUE becomes infinite, so that one test for infinity finds it."""
+    """A float32 copy; values beyond MAX_VALUE become infinite, so that a check for infinity finds them."""
     with np.errstate(over="ignore"):
         rows = np.array(array, dtype=np.float32, order="C")
     rows[np.abs(rows) > MAX_VALUE] = np.inf
@@ -46,8 +46,8 @@ def as_float32(array):
 
 @dataclass(frozen=True)
 class CachedClip:
-    """The files of one clip: motion [T,dim] float32; its whole text file, None where there is none; the
-    reason why the motion cannot be used (then T = 0), or None."""
+    """The files of one clip: motion [T,dim] float32; the content of its text file, or None; the reason why
+    the motion cannot be used (then T = 0), or None."""
 
     motion: np.ndarray
     text: str | None
@@ -55,7 +55,7 @@ class CachedClip:
 
 
 def read_clips(root, split, ids, dim):
-    """The clips of a split, from its cache where nothing has changed since. -> {id: CachedClip}"""
+    """The clips of a split, from its cache if the files have not changed since. -> {id: CachedClip}"""
     root = Path(root)
     signature, file = sign(root, ids, dim), root / "cache" / f"{split}.npy"
     cached = read_cache(file, partial(_rebuild, signature=signature, ids=ids, dim=dim), REMEDY)
@@ -79,7 +79,7 @@ def read_clips(root, split, ids, dim):
 
 
 def _rebuild(index, stream, signature, ids, dim):
-    """-> {id: CachedClip}; None where the sources have changed since. Raises any error for damage."""
+    """-> {id: CachedClip}; None if the source files have changed since. Raises any error on damage."""
     if index["signature"] != signature:
         return None
     rows = np.load(stream, allow_pickle=False)
@@ -95,7 +95,7 @@ def _rebuild(index, stream, signature, ids, dim):
 
 
 def sign(root, ids, dim):
-    """A hash of the ids and of each source file's size and time of change."""
+    """A hash of the ids and of each source file's size and modification time."""
     digest = hashlib.sha256(repr((VERSION, dim)).encode())
     for name in ids:
         for file in (root / "new_joint_vecs" / f"{name}.npy", root / "texts" / f"{name}.txt"):

@@ -1,4 +1,4 @@
-"""A DataLoader whose worker processes outlive a signal to the whole run, but never the run itself."""
+"""A DataLoader whose workers survive a signal to the whole run, but never outlive the run."""
 
 import atexit
 import multiprocessing
@@ -10,14 +10,14 @@ from torch.utils.data import DataLoader
 
 
 class SignalSafeLoader(DataLoader):
-    """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the one that saves still needs its
-    workers. So these start with both signals blocked; they exit when the main process tells them to, or dies.
-    `end_loaders` kills those that a crash left behind.
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a run, but the main process, which then saves,
+    still needs its workers. So these start with both signals blocked; they exit when the main process tells
+    them to or dies. `end_loaders` kills those that a crash left behind.
     """
 
     def __iter__(self):
         if self.num_workers and multiprocessing.get_start_method() != "fork":
-            resource_tracker.ensure_running()  # its own start, before the first worker's, unblocks them
+            resource_tracker.ensure_running()  # starting it unblocks signals: do so first
         before = block_stops()
         others = set(multiprocessing.active_children())
         try:
@@ -28,14 +28,14 @@ class SignalSafeLoader(DataLoader):
 
 
 def block_stops(_worker=None):
-    """-> the signals blocked before. Also called in each worker: a fork server's do not inherit it."""
+    """Block both signals -> those blocked before. Workers call it too: a fork server's inherit no block."""
     return signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
-WORKERS = weakref.WeakSet()  # data loading processes of ours; a host program has others
+WORKERS = weakref.WeakSet()  # our data loading processes, not those of a host program
 
 
-@atexit.register  # before multiprocessing's own: that sends SIGTERM, which they block, and waits for ever
+@atexit.register  # runs before multiprocessing's own, whose SIGTERM the workers block: it would wait for ever
 def end_loaders():
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker was killed
     left = [process for process in WORKERS if process.is_alive()]

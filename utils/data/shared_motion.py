@@ -1,8 +1,8 @@
 """Find motion that occurs in two splits, whatever its clips are called and wherever they start.
 
-A frame is described by the distances between root, head, wrists and toes, which do not change with heading,
-place and floor: two sections of one recording differ in these. Frames whose distances agree to a millimetre
-are the same frame.
+A frame is described by the distances between root, head, wrists and toes. They do not depend on heading,
+position and floor height, in which two sections of one recording may differ. Frames whose distances agree to
+a millimetre are the same frame.
 """
 
 from itertools import combinations
@@ -15,7 +15,7 @@ from utils.motion_process import feature_groups, joints_in_root_frame
 PAIRS = tuple(combinations(range(6), 2))  # of root, head, left and right wrist, two toes
 _SWAPPED = (0, 1, 3, 2, 5, 4)
 MIRRORED = [PAIRS.index(tuple(sorted((_SWAPPED[a], _SWAPPED[b])))) for a, b in PAIRS]  # of the mirror image
-TOLERANCE = 1e-3  # m; sections of one recording agree to about 0.1 mm, frames of two hardly ever to 1
+TOLERANCE = 1e-3  # m; sections of one recording differ by 0.1 mm, two recordings hardly ever by < 1
 
 
 def pose_distances(joints, skeleton):
@@ -26,9 +26,9 @@ def pose_distances(joints, skeleton):
 
 
 def clip_joints(rows, skeleton):
-    """Every frame of a clip as joints in the root's frame: of full rows [T,D] -> [T+1,J,3], else [T,J,3].
+    """All frames of a clip as joints in the root's frame: full rows [T,D] -> [T+1,J,3], others -> [T,J,3].
 
-    A clip's last frame has no row of its own; it follows from the velocities of the row before.
+    A clip's last frame has no row of its own; it follows from the velocities of the last row.
     """
     joints = joints_in_root_frame(rows, skeleton)
     step = np.float64(rows[-1:, feature_groups(len(skeleton))["velocities"]])

@@ -1,4 +1,4 @@
-"""A split that asks for what training never showed: whole pairs of content and style are held out."""
+"""A split that tests unseen combinations: whole pairs of content and style are held out of training."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -9,13 +9,12 @@ from utils.errors import BadInput
 
 
 def hold_out_pairs(clips, least, seed):
-    """RawClips with labels -> the clips, split anew: at least `least` of them are test clips whose
-    content x style occurs neither in train nor in val, though both their content and their style are in
-    train.
+    """Split labelled RawClips anew: at least `least` test clips, whose pairs of content and style occur
+    neither in train nor in val, though the content and the style alone are in train. -> RawClips
 
-    Pairs are drawn in an order that follows from the seed. A pair goes as a whole, with that of its mirror
-    image (walk-left and walk-right are one here), since training may have mirrored twins. The other clips
-    keep their split; those that were test clips become training clips. BadInput where there are too few.
+    Pairs are tried in an order that follows from the seed. A pair is held out as a whole, with that of its
+    mirror image (walk-left and walk-right count as one), since training may have mirrored twins. Other clips
+    keep their split, except that test clips become training clips. BadInput if there are too few pairs.
     """
     members = defaultdict(list)
     for clip in clips:

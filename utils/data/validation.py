@@ -20,11 +20,11 @@ PUBLISHED = {"t2m": (23384, 1460, 4384), "kit": (4888, 300, 830)}  # train, val,
 KNOWN_NAN = {"t2m": {"007975", "M007975"}}
 OUTSIDE = "caption section outside its clip"
 TEXT_PROBLEMS = ("no text file", "malformed text line", "no usable caption", OUTSIDE)
-UNUSABLE = 0.05  # a larger share than this is no accident
+UNUSABLE = 0.05  # a larger share of a split fails the check
 HEIGHT = (0.1, 2.0)  # metres, of the root: mean over a set
-UPRIGHT = 0.2  # metres from root to head, upwards: mean over a set
-NO_TOES = 0.005  # metres from ankle to toe, ahead: mean over a set
-MEAN_OFF, STD_OFF = 0.1, 0.1  # in units of Std; relative
+UPRIGHT = 0.2  # metres of the head above the root, at least: mean over a set
+NO_TOES = 0.005  # metres of the toes ahead of the ankles, mean over a set: less means bones of no length
+MEAN_OFF, STD_OFF = 0.1, 0.1  # the largest error of Mean, in Std, and of Std, relative
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Findings:
 
 
 def check_dataset(spec, root):
-    """A DatasetSpec and its folder -> Findings. Raises BadInput where there is nothing to look at."""
+    """A DatasetSpec and its folder -> Findings. Raises BadInput if a split's list cannot be read."""
     root, findings = Path(root), Findings()
     ids = {split: read_split(root, split) for split in SPLITS}
     _check_ids(spec, root, ids, findings)
@@ -82,7 +82,7 @@ def _twins(spec, root, names):
 
 
 def _check_ids(spec, root, ids, findings):
-    """Counts, ids that stand in two splits, twins that are not in the split of their original."""
+    """Check counts, ids that are in two splits, twins that are not in their original's split."""
     counts = tuple(len(ids[split]) for split in SPLITS)
     published = PUBLISHED.get(spec.name)
     shown = " / ".join(map(str, counts))
@@ -102,8 +102,8 @@ def _check_ids(spec, root, ids, findings):
 
 
 def _look_at_clips(spec, root, ids):
-    """Read every file once. -> lengths of sound motions {split: [T]}, offenders {what: [names]}, names to
-    take the statistics of, poses of sound motions {split: {name: [T,15]}}"""
+    """Read every file once. -> lengths of valid clips {split: [T]}, offenders {what: [names]}, names for the
+    statistics of train, poses of valid motions {split: {name: [T,15]}}"""
     lengths, offending, train = defaultdict(list), defaultdict(list), []
     poses = {split: {} for split in SPLITS}
     everything = [(split, name) for split in SPLITS for name in ids[split]]
@@ -152,7 +152,7 @@ def _text_problems(spec, file, frames):
             problems.append(("malformed text line", f"{file.name}:{number}"))
             continue
         usable += 1
-        if end and int(end * spec.fps) > frames + spec.fps:  # a second of slack: the published ones round up
+        if end and int(end * spec.fps) > frames + spec.fps:  # a second's tolerance: published sets round up
             problems.append((OUTSIDE, f"{file.name}:{number}"))
     return problems if usable else [*problems, ("no usable caption", file.stem)]
 
@@ -172,7 +172,7 @@ def _check_lengths(spec, ids, lengths, findings):
 
 
 def _check_shared_motion(poses, findings):
-    """Clips of val and test that share frames with train: no evaluation on them is one of unseen motion."""
+    """Check for clips of val and test that share frames with train: these do not test unseen motion."""
     for split in ("val", "test"):
         shares = shared_frames(poses[split], poses["train"])
         half = sum(share >= 0.5 for share in shares.values())
@@ -192,7 +192,7 @@ def _check_statistics(spec, root, train, findings):
     mean, std = normalizer.mean.numpy(), normalizer.std.numpy()
     if not train:
         return
-    # read again: a large set does not fit in memory
+    # read again, since a large set does not fit in memory
     motions = (load_array(root / "new_joint_vecs" / f"{name}.npy")[:, : spec.dim] for name in train)
     true_mean, true_std = mean_std(motions, len(spec.skeleton))
     off = np.abs((mean - true_mean) / std).max()
@@ -209,15 +209,15 @@ def _check_statistics(spec, root, train, findings):
 
 
 def head_above(metres):
-    """What to say of the mean height of the head above the root."""
+    """The mean height of the head above the root as text, with a hint if bodies seem to lie."""
     lying = "" if metres > UPRIGHT else ": do they lie? BVH files with Z up need --up z, others no --up"
     return f"{metres:.2f} m{lying}"
 
 
 def _check_toes(skeleton, mean, findings):
-    """People face where their toes point, unless left and right are exchanged: the heading follows from them.
+    """Check that toes point where people face: not so if left and right, which give the heading, are swapped.
 
-    Published features of KIT-ML have the two exchanged, so nothing is said of that skeleton.
+    Published features of KIT-ML have the two swapped, so that skeleton is not checked.
     """
     if skeleton.facing[1] != skeleton.hips[0]:
         return

@@ -40,7 +40,7 @@ class MovementConvEncoder(nn.Module):
 
 
 class _BiGRU(nn.Module):
-    """A sequence -> one vector: linear, bidirectional GRU, its two last states through a small head."""
+    """A sequence -> one vector: linear layer, bidirectional GRU, its two last states through an MLP."""
 
     def __init__(self, input_size, hidden_size, output_size):
         super().__init__()
@@ -86,7 +86,7 @@ class MotionEncoderBiGRUCo(_BiGRU):
 
 
 class _SinusoidalPositions(nn.Module):
-    """Adds the table `pe` [max_len,d] (Vaswani et al. 2017), which the published weights hold."""
+    """Adds sinusoidal positions (Vaswani et al. 2017); the published weights hold the table [max_len,d]."""
 
     def __init__(self, d_model, max_len=2000):
         super().__init__()
@@ -105,7 +105,7 @@ def _transformer(d_model, ff, layers, heads):
 
 
 class _MotionTransformer(nn.Module):
-    """Motion [B,T,C] -> [B,out]: read off at a learned query token that attends to the real frames."""
+    """Motion [B,T,C] -> [B,out]: the output at a learned query token, which attends to the real frames."""
 
     def __init__(self, in_dim, d_model, ff, layers, heads, out):
         super().__init__()
@@ -127,7 +127,7 @@ class MotionCLIP(nn.Module):
     """The contrast model: motion and token ids into one space of unit vectors. It trains without dropout,
     which would double the time.
 
-    vocabulary_size: how many ids there are; context: how many a caption may have.
+    vocabulary_size: number of token ids; context: the most tokens of a caption.
     """
 
     def __init__(self, in_dim, d_model=512, layers=8, heads=8, vocabulary_size=49408, context=77, out=512):
@@ -146,7 +146,7 @@ class MotionCLIP(nn.Module):
         return F.normalize(self.motion_encoder(motion, m_lens), dim=-1)
 
     def encode_text(self, tokens):
-        """Token ids [B,context], zero past the end -> unit vectors [B,out], read off at the end token.
+        """Token ids [B,context], zero past the end -> unit vectors [B,out], the output at the end token.
 
         No mask: the published model attends to the padding too. The end token is the one with the largest id.
         """

@@ -1,7 +1,7 @@
-"""Training of evaluators: two losses that pull a caption to its motion, and the kinds of evaluator.
+"""Training of evaluators: two losses that pull a caption to its motion, and three kinds of evaluator.
 
-Each kind has `embed(batch) -> text [B,D], motion [B,D]` and `loss(batch) -> []`. Batches are z-normalised,
-zero past each end.
+Each kind has `embed(batch) -> text [B,D], motion [B,D]` and `loss(batch) -> []`. Batches hold z-normalised
+motion, zero past each end.
 """
 
 import numpy as np
@@ -21,15 +21,15 @@ from utils.training.train_utils import EMA, RunningMean, inference
 
 MARGIN = 10.0  # Guo et al., CVPR 2022
 EMA_DECAY = 0.99
-SAME_MEANING = 0.8  # cosine of two captions, above which their clips are no negatives of each other (as TMR)
+SAME_MEANING = 0.8  # cosine of captions above which clips are not each other's negatives (as TMR)
 
 
 def contrastive_margin(distance, same):
-    """Own pairs to distance 0, others apart by the margin: d^2 + mean of max(0, m - d)^2 over those within.
+    """Own pairs to distance 0, negatives beyond the margin m: d^2 + mean of (m - d)^2 over those with d < m.
 
     distance [B,B] of captions (rows) to motions; same bool [B,B]: pairs that are no negatives. Guo et al.
-    draw one negative per pair; here every other clip of the batch is one, and those already apart by the
-    margin do not thin the mean.
+    draw one negative per pair; here every other clip of the batch is one, and negatives beyond the margin do
+    not count in the mean.
     """
     shortfall = F.relu(MARGIN - distance[~same]).square()
     return distance.diagonal().square().mean() + shortfall.sum() / (shortfall > 0).sum().clamp(min=1)
@@ -47,15 +47,15 @@ LOSSES = {"infonce": info_nce, "margin": contrastive_margin}
 
 
 def same_caption(captions, device):
-    """bool [B,B]: True where two clips of a batch bear one and the same caption."""
+    """bool [B,B]: True where two clips of a batch have the same caption."""
     index = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
     ids = torch.tensor([index[caption] for caption in captions], device=device)
     return ids[:, None] == ids
 
 
 class Evaluator(nn.Module):
-    """`parts`: name in the checkpoint -> module; `training_parts`: what a training needs besides;
-    `constants`: what the checkpoint holds besides weights.
+    """Base class. `parts`: name in the checkpoint -> module; `training_parts`: further ones for training
+    only; `constants`: what the checkpoint holds besides weights.
     """
 
     training_parts = {}
@@ -72,9 +72,9 @@ class Evaluator(nn.Module):
 
 
 class Matching(Evaluator):
-    """The three networks whose Euclidean distances make FID, R-precision, Matching and Diversity."""
+    """The three networks of Guo et al. whose embeddings give FID, R-precision, Matching and Diversity."""
 
-    epoch_share = 1.0  # of the epochs
+    epoch_share = 1.0  # share of --epoch to train for
 
     def __init__(self, dim, sizes, words, loss):
         super().__init__()
@@ -97,7 +97,7 @@ class Matching(Evaluator):
 
 
 class WordStates(Evaluator):
-    """The networks of `word_networks`: captions as word states of a frozen encoder, which batches bring."""
+    """The networks of `word_networks`, which read a frozen encoder's word states from `batch.text`."""
 
     epoch_share = 1.0
 
@@ -105,7 +105,7 @@ class WordStates(Evaluator):
         super().__init__()
         self.model = WordMatching(sizes)
         self.ema = EMA(self.model, EMA_DECAY)
-        self.averaged = self.ema.model  # judges: a small val split chooses among single epochs by chance
+        self.averaged = self.ema.model  # evaluated: a small val split picks single epochs by chance
         self.config = {"sizes": sizes, "text_encoder": text_encoder}
         self.parts, self.constants = {"word_matching": self.averaged}, {}
         self.training_parts = {"trained": self.model}
@@ -124,9 +124,9 @@ class WordStates(Evaluator):
 
 
 class Contrast(Evaluator):
-    """The CLIP of motion and text, for the CLIP score; its tokens are the words of these captions."""
+    """The CLIP of motion and text, for the CLIP score; its vocabulary are the words of `captions`."""
 
-    epoch_share = 0.5  # of the epochs: steps are expensive, convergence is faster
+    epoch_share = 0.5  # its steps are expensive and it converges faster
 
     def __init__(self, dim, captions, d_model=64, layers=2, heads=4):
         super().__init__()
@@ -151,13 +151,13 @@ class Contrast(Evaluator):
 
     def loss(self, batch):
         text, motion = self.embed(batch)
-        # info_nce wants distances; the logits of a CLIP are their opposite
+        # info_nce takes distances: the negative of a CLIP's logits
         distance = -self.model.logit_scale.exp() * text @ motion.T
         return info_nce(distance, same_caption(batch.captions, distance.device))
 
 
 def mean_r_precision(model, dataset, batch_size, seed, device, repeats):
-    """R-precision of real motion, mean over `repeats` draws of captions -> [3]; None below 32 clips."""
+    """R-precision of real motion, mean over `repeats` draws of captions -> [TOP_K]; None below 32 clips."""
     if len(dataset) < metrics.POOL:
         return None
     tops = []

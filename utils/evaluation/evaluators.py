@@ -1,9 +1,9 @@
-"""The evaluators' files, and the wrapper through which captions and motions are embedded.
+"""Load the evaluators from their files, and embed captions and motions with them.
 
 checkpoints/<dataset>/text_mot_match/model/finest.tar       movement_encoder, text_encoder, motion_encoder;
                                                             or word_matching (word_networks.py)
 checkpoints/<dataset>/text_mot_match_clip/model/finest.tar  contrast_model
-Ours hold config, format, mean, std and vocabulary besides; the published ones do not.
+Ours also hold config, format, mean, std and vocabulary; the published ones do not.
 """
 
 from dataclasses import dataclass, field
@@ -28,13 +28,13 @@ from utils.text_embeddings import embed_prompts
 MATCHING, CONTRAST = "text_mot_match", "text_mot_match_clip"  # folders under checkpoints/<dataset>/
 CLIP_TOKENS = 77  # of a caption, in the published contrast evaluator
 TEXTS = 64  # captions at a time
-LARGEST = 4096  # what a size in a checkpoint can be
+LARGEST = 4096  # the largest valid size in a checkpoint
 
 
 @dataclass
 class TextMotionEvaluator:
-    """The networks in eval mode. Motion is given as physical essential rows; the evaluator has its own
-    statistics.
+    """The networks in eval mode. Motion is given as essential rows that are not normalised; the evaluator
+    normalises them with its own statistics.
     """
 
     networks: dict  # movement_encoder, text_encoder, motion_encoder
@@ -47,9 +47,9 @@ class TextMotionEvaluator:
 
     @classmethod
     def load(cls, run_config, spec, device, eval_mean_std=None, glove_dir="./glove", required=False):
-        """The data set's evaluator, with its contrast model where present.
+        """The data set's evaluator, with its contrast model if there is one.
 
-        Where there is none: BadInput if it is required, else None.
+        Without an evaluator: BadInput if it is required, else None.
         """
         path = Run.of(run_config, MATCHING).model / "finest.tar"
         if not path.is_file():
@@ -100,7 +100,7 @@ class TextMotionEvaluator:
 
     @torch.no_grad()
     def embed_text(self, tokens, texts=None):
-        """Captions as lists of word/POS tokens, and as they stand -> [B,D] on the CPU."""
+        """Captions as lists of word/POS tokens, and as texts -> [B,D] on the CPU."""
 
         def embed(some):
             words, pos, lengths = self.words(some)
@@ -110,7 +110,7 @@ class TextMotionEvaluator:
 
     @torch.no_grad()
     def embed_motion(self, motion, m_lens):
-        """Physical rows [B,T,dim], m_lens [B] frames -> [B,D] on the CPU, each clip as if alone."""
+        """Rows [B,T,dim] in the set's units, m_lens [B] frames -> [B,D] on the CPU; padding has no effect."""
         return self._embed_rows(self._prepared(motion, m_lens), m_lens).cpu()
 
     @torch.no_grad()
@@ -125,8 +125,8 @@ class TextMotionEvaluator:
         return self._once("contrast", captions, embed)
 
     def _once(self, tower, captions, embed):
-        """Embeddings [B,D] of captions, TEXTS at a time, each distinct one once: repeats ask for them again.
-        embed: some captions -> rows.
+        """Embeddings [B,D] of captions, TEXTS at a time; kept, since other repeats need the same ones again.
+        embed: list of captions -> [n,D].
         """
         new = sorted({one for one in captions if (tower, one) not in self.known})
         for start in range(0, len(new), TEXTS):
@@ -136,7 +136,7 @@ class TextMotionEvaluator:
 
     @torch.no_grad()
     def contrast_motion(self, motion, m_lens):
-        """Physical rows [B,T,dim] -> unit vectors [B,C] on the CPU, None without a contrast model."""
+        """As `embed_motion` -> unit vectors [B,C] on the CPU; None without a contrast model."""
         if self.contrast is None:
             return None
         return self.contrast.encode_motion(self._prepared(motion, m_lens), m_lens).cpu()
@@ -155,7 +155,7 @@ class TextMotionEvaluator:
 
 @dataclass
 class WordEvaluator(TextMotionEvaluator):
-    """Captions are read as word states of a frozen encoder. networks: word_matching; words: its name."""
+    """Reads captions as word states of a frozen encoder. networks: word_matching; words: encoder's name."""
 
     @property
     def width(self):
@@ -163,7 +163,7 @@ class WordEvaluator(TextMotionEvaluator):
 
     @torch.no_grad()
     def embed_text(self, tokens, texts=None):
-        """As above; the texts are what is read. Raises BadInput where the encoder has no weights."""
+        """As TextMotionEvaluator.embed_text, but reads `texts`. BadInput if the encoder has no weights."""
 
         def embed(some):
             states = embed_prompts(some, self.words, self.device, words=True)
@@ -179,7 +179,7 @@ def embed_rows(networks, motion, m_lens):
     """z-normalised rows [B,T,dim], zero past each end -> [B,D].
 
     The second convolution reads what the first makes of the zeros after a clip, so there must always be some:
-    the published evaluators were trained on 196 frames, and a few zeros after the longest clip give the same.
+    the published evaluators saw clips padded to 196 frames, and a few zeros after the longest give the same.
     """
     room = max(min(motion.shape[1] + STRIDE, MAX_FRAMES) - motion.shape[1], 0)
     movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))

@@ -24,7 +24,7 @@ MAX_WORDS = 20  # of a caption, between `sos` and `eos` (Guo et al., CVPR 2022)
 START, END, UNKNOWN = "sos", "eos", "unk"
 MAX_PICKLE_BYTES = 64 * 2**20
 
-# HumanML3D's convention: words that matter to motion get a class of their own, whatever their part of speech.
+# HumanML3D's convention: words that matter for motion have classes of their own in place of parts of speech.
 PARTS_OF_SPEECH = (
     *("VERB", "NOUN", "DET", "ADP", "NUM", "AUX", "PRON", "ADJ", "ADV"),
     *("Loc_VIP", "Body_VIP", "Obj_VIP", "Act_VIP", "Desc_VIP", "OTHER"),
@@ -44,7 +44,7 @@ _POS_INDEX = {kind: index for index, kind in enumerate(PARTS_OF_SPEECH)}
 
 @dataclass(frozen=True)
 class WordVectors:
-    """vectors [V,300] float32, index word -> row; a word that is not there reads as `unk`."""
+    """vectors [V,300] float32, index word -> row; a word that is not in it is read as `unk`."""
 
     vectors: torch.Tensor
     index: dict
@@ -52,7 +52,7 @@ class WordVectors:
 
     @classmethod
     def hashed(cls, words):
-        """Vectors for a vocabulary that need no file."""
+        """Gaussian vectors for these words, each seeded by its spelling."""
         words = sorted({START, END, UNKNOWN, *words})
         return cls(
             torch.stack([_gaussian(word) for word in words]), {w: i for i, w in enumerate(words)}, "hashed"
@@ -60,7 +60,7 @@ class WordVectors:
 
     @classmethod
     def published(cls, folder):
-        """glove/our_vab_*: an array, the words, and the row of each word."""
+        """The published vectors: an array and the row of each word, in glove/our_vab_*."""
         folder = Path(folder)
         vectors = load_array(folder / "our_vab_data.npy")
         index = load_plain_pickle(folder / "our_vab_idx.pkl")
@@ -112,10 +112,10 @@ def _gaussian(word):
 
 
 class WordTokens:
-    """Captions -> token ids of a set's own words; the CLIP of a small set needs no 49,408 tokens.
+    """Captions -> token ids of a set's own words: the CLIP of a small set does not need 49,408 tokens.
 
-    Id 0 pads, the last id ends a caption (the largest, as the contrast model expects), the last but one is a
-    word that the vocabulary lacks.
+    Id 0 pads, the largest id ends a caption (as the contrast model expects), the one before it stands for
+    words that the vocabulary lacks.
     """
 
     def __init__(self, vocabulary, context=77):

@@ -1,4 +1,4 @@
-"""A set of motions as the measures need it: embeddings, joints, physical features, sums of each clip."""
+"""A set of motions with all that the measures need: embeddings, joints, physical features, sums."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Motions:
     sums: dict  # foot_skate, jitter, root_speed -> per clip (numerator, denominator) [N,2]
 
     def take(self, rows):
-        """The motions of these rows."""
+        """The motions at these indices, as Motions."""
         contrast = None if self.contrast is None else self.contrast[rows]
         joints, sums = [self.joints[row] for row in rows], {k: x[rows] for k, x in self.sums.items()}
         return Motions(self.embeddings[rows], contrast, joints, self.features[rows], sums)
@@ -37,7 +37,7 @@ class Motions:
 
 
 def kinematics(clips, spec):
-    """Clips of joints [n,J,3] in metres -> (sums and features of Motions)."""
+    """Clips of joints [n,J,3] in metres -> (`sums`, `features`) as in Motions."""
     skeleton, fps = spec.skeleton, spec.fps
     sums = {
         "foot_skate": np.array([metrics.skate_sums(joints, skeleton.feet, fps) for joints in clips]),

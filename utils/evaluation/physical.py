@@ -1,6 +1,6 @@
-"""Physical features of a clip and measures of sets of them. Pure functions of arrays.
+"""Physical features of a clip, and distances between sets of clips in these features.
 
-FID of a learned embedding hardly changes with noise, drift or lost texture; these features do.
+FID on a learned embedding hardly reacts to noise, drift or lost fine motion; these features do.
 T frames, J joints, N clips, F features.
 """
 
@@ -10,10 +10,10 @@ from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
 HEADING_SIGMA = 5  # frames of smoothing
-WALKING = 0.5  # m/s of the real clip's root: above, the clip counts for the speed of walkers
+WALKING = 0.5  # m/s of the real clip's root, above which the clip counts for path_speed
 _END_FEATURES = ("speed", "speed_95", "acceleration", "jerk")
 _END_FEATURES += ("lateral", "up", "forward", "up_extent", "forward_extent")
-# of KIT21: see Skeleton.feet
+# for KIT21 see Skeleton.feet
 _END_EFFECTORS = ("head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
 FEATURES = (
     *(f"{end}_{name}" for name in _END_FEATURES for end in _END_EFFECTORS),
@@ -23,7 +23,7 @@ FEATURES = (
 
 
 def yaw(joints, skeleton):
-    """Heading about +Y [T] in radians without jumps of 2 pi, from hips and shoulders. joints [T,J,3]"""
+    """Heading about +Y [T] in radians, unwrapped, from hips and shoulders. joints [T,J,3]"""
     (left_hip, right_hip), (left, right) = skeleton.hips, skeleton.shoulders
     across = joints[:, left_hip] - joints[:, right_hip] + joints[:, left] - joints[:, right]
     forward = np.cross(across, [0.0, 1.0, 0.0])
@@ -35,7 +35,7 @@ def describe(joints, skeleton, fps, skate=0.0):
     """Features [F] of a clip of joints [T,J,3] in metres, y up, in the order of FEATURES.
 
     Speeds (mean, 95th percentile), accelerations and jerks of head, wrists, ankles in the world (m, s); their
-    mean place and their extent in the root's frame (m); the root's horizontal speed, acceleration, jerk;
+    mean position and their extent in the root's frame (m); the root's horizontal speed, acceleration, jerk;
     skate, the given share of sliding frames; net displacement (m) and net turning (rad) of the root.
     """
     joints = np.asarray(joints, dtype=np.float64)
@@ -75,10 +75,10 @@ def within_group_spread(features, groups):
 
 
 def energy_distance(real, pred, groups):
-    """Energy distance of pred [N,F] to real [N,F] within groups [N], mean over clips; None if all are alone.
+    """Energy distance of pred [N,F] to real [N,F] within groups [N], mean over clips; None if all are single.
 
     Per group 2 E|x - y| - E|x - x'| - E|y - y'| (Szekely & Rizzo 2013), over i != j also between the sets:
-    unbiased, so it may be negative, and clips paired by caption gain nothing by their pairing. Features are
+    unbiased, so it may be negative, and pairing by caption makes no difference. Features are
     standardised by the real clips' spread within groups.
     """
     spread = within_group_spread(real, groups)

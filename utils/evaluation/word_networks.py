@@ -1,8 +1,8 @@
-"""Matching networks for small sets: a frozen text encoder reads the captions, cosines compare.
+"""Matching networks for small sets: a frozen text encoder reads the captions, similarity is the cosine.
 
-Words learned from a thousand clips do not tell captions apart that nobody used in training; the word states
-of a pretrained encoder do (as in TMR, Petrovich et al., ICCV 2023). Both towers end in attention, mean and
-maximum over time: of a caption and of a motion, one moment may decide.
+Words learned from a thousand clips do not tell apart captions that training lacks; the word states of a
+pretrained encoder do (as in TMR, Petrovich et al., ICCV 2023). Both towers end in attention, mean and maximum
+over time, since a single word or moment may decide.
 B batch, T frames, L = T/4 tokens, W word pieces, E text width, H hidden width, D embedding width.
 """
 
@@ -21,7 +21,9 @@ FIRST_SCALE, LARGEST_SCALE = 10.0, 50.0  # inverse temperature of the cosines, l
 
 
 class Summary(nn.Module):
-    """A sequence [B,S,H] and its mask [B,S] -> [B,D]: attention by HEADS queries, mean, maximum; linear."""
+    """A sequence [B,S,H] and its mask [B,S] -> [B,D]: attention with HEADS queries, mean and maximum, then a
+    linear layer.
+    """
 
     def __init__(self, hidden, out, dropout):
         super().__init__()
@@ -38,7 +40,7 @@ class Summary(nn.Module):
 
 
 class DilatedBlock(nn.Module):
-    """x + a dilated convolution of three tokens, for [B,L,H]."""
+    """Residual block on [B,L,H] with a dilated convolution over three tokens."""
 
     def __init__(self, hidden, dilation, dropout):
         super().__init__()
@@ -81,13 +83,13 @@ class WordTower(nn.Module):
         mask = states.any(dim=-1)
         if self.training:
             kept = torch.rand(mask.shape, device=mask.device) > WORD_DROPOUT
-            kept[:, 0] = True  # the encoder's mark of the beginning: something is always left
+            kept[:, 0] = True  # the begin token stays, so that something does
             mask = mask & kept
         return self.summary(self.input(states), mask)
 
 
 class WordMatching(nn.Module):
-    """Both towers, into one space of unit vectors. sizes: those of SIZES."""
+    """Both towers, into one space of unit vectors. sizes: a dict with the keys SIZES."""
 
     def __init__(self, sizes, dropout=0.3):
         super().__init__()
@@ -100,7 +102,7 @@ class WordMatching(nn.Module):
         return F.normalize(self.motion(motion, m_lens), dim=-1)
 
     def embed_text(self, text):
-        """text [B,1+W,E]: the pooled vector, which is not read, then the word states."""
+        """text [B,1+W,E]: the pooled vector, which is ignored, then the word states. -> [B,D]"""
         return F.normalize(self.text(text[:, 1:]), dim=-1)
 
     def scale(self):

@@ -1,6 +1,6 @@
-"""Put an edited motion back where its source stood: kept frames exactly, drawn sections in between.
+"""Put an edited motion back where its source was: kept frames exactly, drawn sections fitted in between.
 
-All of it happens on feature rows (utils/motion_process.py), which hold steps and turns instead of places. The
+This works on feature rows (utils/motion_process.py), which hold steps and turns instead of positions. The
 ground plane is complex here, p = z + ix, so that a turn by theta about +Y is a product with exp(i theta).
 """
 
@@ -16,13 +16,13 @@ from motion.rotations import unit
 from motion.skeletons import SMPL22
 from utils.motion_process import joints_in_root_frame, with_pose
 
-BLEND = 12  # frames at either end of a section over which its pose departs from that of the kept frames
-CREEP = 0.005  # metres a frame: the share in a correction of a body that stands
+BLEND = 12  # frames at either end of a section over which its pose blends with that of the kept frames
+CREEP = 0.005  # metres a frame, added to the speed: a standing body takes a small part of a correction
 
 
 @dataclass(frozen=True)
 class Bend:
-    """How a drawn section was changed to end where the next kept frame stands."""
+    """How far a drawn section was moved and turned to end at the next kept frame."""
 
     first: int  # its frames, `last` exclusive
     last: int
@@ -35,9 +35,8 @@ def anchor(drawn, source, kept, skeleton):
 
     drawn, source [T,D], kept bool [T]. A section between kept frames begins and ends at the source's
     positions and headings: the difference is spread over it, most where the body moves and nothing at either
-    end. Its pose starts from that of the kept frame before and returns to that of the one after, over BLEND
-    frames. Bone lengths are blended apart from the joints: interpolating joint positions alone would change
-    a forearm by up to its length.
+    end. Over BLEND frames its pose blends from the kept frame before and into the one after. Bone lengths are
+    blended separately: interpolated joint positions alone would change a forearm by up to its length.
     """
     drawn, source, kept = np.asarray(drawn, np.float64), np.asarray(source, np.float64), np.asarray(kept)
     rows, bends = np.where(kept[:, None], source, drawn), []
@@ -64,7 +63,7 @@ def _bones(rows, skeleton):
 
 
 def _with_lengths(rows, lengths, skeleton):
-    """Rows [T,D] with bones of these lengths [T,J-1]; the lowest foot stays as high as it is."""
+    """Rows [T,D] with bones of these lengths [T,J-1]; the lowest foot keeps its height."""
     joints, bones = joints_in_root_frame(rows, skeleton), unit(_bones(rows, skeleton)[0])
     moved, feet = joints.copy(), list(skeleton.feet)
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
@@ -74,8 +73,8 @@ def _with_lengths(rows, lengths, skeleton):
 
 
 def _faded(apart, frames):
-    """Fade a difference out -> [frames,D]: a cubic Hermite curve from the value and speed of its last frames,
-    `apart` [1 or 2,D], to 0 at rest.
+    """Fade a difference out -> [frames,D]: a cubic Hermite curve from the value and speed of `apart`
+    [1 or 2,D], its last known frames, to 0 at rest.
     """
     n = min(BLEND, frames + 1)
     s = np.minimum(np.arange(1, frames + 1) / n, 1)[:, None]
@@ -99,15 +98,15 @@ def _bend(rows, source):
 
 
 def _steps(rows):
-    """Complex steps [n] on the ground, as seen by the body before them, and its turn [n] after each."""
+    """Complex steps [n] on the ground, relative to the first frame's heading, and exp(i turn) [n] so far."""
     facing = np.exp(-2j * np.cumsum(rows[:, 0]))
     return (rows[:, 2] + 1j * rows[:, 1]) * facing, facing
 
 
 def align(joints, target, frames):
-    """joints [T,J,3] turned about +Y and shifted as a whole, so that `frames` fit the target's best.
+    """joints [T,J,3] turned about +Y and shifted as a whole, for the least-squares fit of `frames` to target.
 
-    target [T,J,3], frames bool [T], at least one of them. Least squares.
+    target [T,J,3]; frames bool [T], at least one True.
     """
     p, q = (x[..., 2] + 1j * x[..., 0] for x in (joints, target))
     (p_mean, q_mean) = (x[frames].mean() for x in (p, q))
@@ -118,8 +117,8 @@ def align(joints, target, frames):
 
 
 def on_bones(rows, lengths):
-    """Rows [T,67] on a body with bones of other lengths [22]; steps grow as its legs do."""
-    pelvis = rows[:, None, [1, 3, 2]]  # its step for its place, so that both grow alike
+    """Rows [T,67] on a body with other bone lengths [22]; steps scale with the legs."""
+    pelvis = rows[:, None, [1, 3, 2]]  # its step as x, z: so it is scaled too
     body = np.concatenate([pelvis, rows[:, 4:].reshape(len(rows), -1, 3) + pelvis * [1, 0, 1]], axis=1)
     moved = with_bone_lengths(body, np.asarray(lengths), SMPL22)
     others = (moved[:, 1:] - moved[:, :1] * [1, 0, 1]).reshape(len(rows), -1)

@@ -1,4 +1,4 @@
-"""The motion that an edit starts from: a file -> joints in its own world, and rows that a model knows."""
+"""The motion that an edit starts from: a file -> joints in its own world, and feature rows for the model."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,8 @@ BONES_M = (0.5, 25)  # metres of all bones together; HumanML3D's body has 4.4
 class Source:
     """A motion to edit."""
 
-    joints: np.ndarray  # [T,J,3], where they stand in their world
-    rows: np.ndarray  # float64 [4 ceil(T/4),D]; beyond T the body goes on as it moved last
+    joints: np.ndarray  # [T,J,3] in the file's world coordinates
+    rows: np.ndarray  # float64 [4 ceil(T/4),D]; past T the body continues its last movement
 
 
 def is_bvh(path):
@@ -35,7 +35,7 @@ def is_bvh(path):
 
 
 def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRIDE):
-    """A motion file -> Source. reading: how a .bvh is understood; flag: for errors. Raises BadInput."""
+    """A motion file -> Source. reading: how to read a .bvh; flag: for errors. Raises BadInput."""
     where = f"{flag} {path}"
     reading = reading or Reading(spec.fps)
     array = _read_bvh(path, spec, reading, where) if is_bvh(path) else load_array(path)
@@ -46,7 +46,7 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
             f"joints [T,{joints},3]"
         )
     frames = len(array)
-    if not shortest <= frames <= MAX_SOURCE:  # before anything is computed of them
+    if not shortest <= frames <= MAX_SOURCE:  # before anything is computed
         raise BadInput(f"{where}: {frames} frames; {shortest} to {MAX_SOURCE} can be edited")
     if not np.isfinite(as_float32(array)).all():
         raise BadInput(f"{where} holds NaN, infinite or absurd values")
@@ -57,7 +57,7 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
         trunk = array[:, spec.skeleton.head] - array[:, 0]
         if (trunk[:, 1] < np.linalg.norm(trunk, axis=-1) / 2).all():
             print(f"{where}: the body lies in every frame; {OTHER_UP[reading.up] if is_bvh(path) else Y_UP}")
-        step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # joints give one row less than they are
+        step = (array[-1, 0] - array[-2:][0, 0]) * [1, 0, 1]  # T frames give T - 1 rows
         ahead = array[-1] + step * np.arange(1, missing + 2)[:, None, None]
         rows = joints_to_features(np.concatenate([array, ahead]), spec.skeleton, spec.facing)[:, : spec.dim]
         return Source(array, rows.astype(np.float64))
@@ -66,7 +66,7 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
 
 
 def _check_size(joints, skeleton, where, remedy):
-    """BadInput where joints [T,J,3] are not in the skeleton's unit: in another, nobody is that size."""
+    """BadInput unless joints [T,J,3] have a person's size, as in the skeleton's unit they must."""
     metres = float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
     if not BONES_M[0] < metres < BONES_M[1]:
         unit = {1.0: "metres", 0.001: "millimetres"}.get(skeleton.unit_m, f"units of {skeleton.unit_m:g} m")
@@ -75,7 +75,7 @@ def _check_size(joints, skeleton, where, remedy):
 
 
 def _read_bvh(path, spec, reading, where):
-    """A BVH file of a rig that is known or mapped -> joints [T,22,3] at the model's frame rate."""
+    """A BVH file, of a known rig or one with a joint map -> joints [T,22,3] at the model's frame rate."""
     if spec.skeleton is not SMPL22:
         raise BadInput(f"{where}: a .bvh needs a model of 22 joints; pass features or joints")
     try:
@@ -86,12 +86,12 @@ def _read_bvh(path, spec, reading, where):
 
 
 def joints_of(rows, spec):
-    """Rows [T,D] -> joints [T,J,3] from the origin."""
+    """Rows [T,D] -> joints [T,J,3], starting at the origin."""
     return recover_from_ric(torch.from_numpy(rows), len(spec.skeleton)).numpy()
 
 
 def bodies(source, spec, bones):
-    """The rows on the bodies that --bones allows -> {name: rows}."""
+    """The source's rows on each of the bone lengths that --bones allows -> {name: rows}."""
     result = {"own": source.rows}
     if spec.skeleton is SMPL22 and bones != "own":
         result["humanml3d"] = rows = on_bones(source.rows, HUMANML3D_BONES)
@@ -101,7 +101,7 @@ def bodies(source, spec, bones):
 
 @torch.no_grad()
 def best_reproduced(autoencoder, rows_by_body):
-    """Of the same motion on several bodies the name of the one that the autoencoder reproduces best."""
+    """The name of the body on which the autoencoder reproduces a motion best. rows_by_body: see `bodies`."""
 
     def error(name):
         motion = model_rows(autoencoder, rows_by_body[name])
@@ -111,6 +111,6 @@ def best_reproduced(autoencoder, rows_by_body):
 
 
 def model_rows(autoencoder, rows):
-    """Rows [T,D] -> what the autoencoder takes [1,T,D]."""
+    """Rows [T,D] -> z-normalised input of the autoencoder [1,T,D], on its device."""
     device = next(autoencoder.ae.parameters()).device
     return autoencoder.normalizer(torch.from_numpy(rows).float()).to(device)[None]

@@ -1,4 +1,4 @@
-"""An edit: which tokens are drawn anew, from which source, around which keyframes, and how far it went."""
+"""An edit: which tokens of which source are drawn anew, around which keyframes; how far it went."""
 
 # T frames, L = ceil(T/4) tokens, J joints, D essential columns
 
@@ -22,7 +22,7 @@ BODIES = {"own": "of its source", "humanml3d": "of HumanML3D"}
 
 
 def parse_section(section, frames):
-    """ "0.3,0.6" or "120,160" -> (first, last) in frames, numbers. With a point in it both are fractions."""
+    """ "0.3,0.6" or "120,160" -> (first, last) in frames. With a point in it both are fractions."""
     fractions = "." in section
     try:
         first, last = (round(float(b) * frames, 6) if fractions else int(b) for b in section.split(","))
@@ -34,7 +34,7 @@ def parse_section(section, frames):
 
 
 def parse_sections(sections, frames):
-    """["0.3,0.6", "120,160"] -> bool [L], True on the tokens to be drawn: those with a frame in a section."""
+    """["0.3,0.6", "120,160"] -> bool [L]: the tokens to draw anew, those with a frame in a section."""
     mask = torch.zeros(-(-frames // STRIDE), dtype=torch.bool)
     for section in sections:
         first, last = parse_section(section, frames)
@@ -44,7 +44,7 @@ def parse_sections(sections, frames):
 
 @dataclass(frozen=True)
 class EditConfig:
-    """What a user asks for; the flags of edit.py by their names."""
+    """What the user asks for; fields are flags of edit.py."""
 
     source_motion: str | None = None
     mask_edit_section: list | None = None
@@ -69,12 +69,12 @@ class Plan:
 
     @property
     def own(self):
-        """The frames whose bones a file has (see `Motion`): with those, kept frames stay as they were."""
+        """The frames that set a file's bone lengths (see `Motion`), so that kept frames stay as they were."""
         return self.kept if self.kept.any() else None
 
 
 def read_plan(asked, spec, reading):
-    """EditConfig -> (Plan, lines for the user). reading: how a .bvh is understood. Raises BadInput."""
+    """EditConfig -> (Plan, lines for the user). reading: how to read a .bvh. Raises BadInput."""
     poses, sections = asked.keep_pose or [], asked.mask_edit_section
     if bool(asked.source_motion) == bool(asked.motion_length) or (asked.motion_length and not poses):
         raise BadInput("pass --source_motion, or --motion_length and --keep_pose where there is no source")
@@ -118,7 +118,7 @@ def draw_edits(pipeline, text, plan, sampling, repeats):
         some = range(first, min(first + BATCH, repeats))
         for one in draw_hidden(pipeline, text, tokens, hidden, sampling, some):
             (rows,), _ = pipeline.decode(one[None], lengths, sampling.snap != "off")
-            if spec.skeleton is SMPL22:  # also of a body that is the source's own: generated bones vary
+            if spec.skeleton is SMPL22:  # always, since generated bones vary in length
                 rows = on_bones(rows.astype(np.float64), own_bones)
             rows, joints, lines = _place(rows, plan, spec)
             yield rows, joints, [*said, *lines]
@@ -137,7 +137,7 @@ def _place(rows, plan, spec):
     heights = joints[..., 1] + source.joints[0, 0, 1] - own[0, 3]
     joints = align(joints, source.joints, kept if kept.any() else np.arange(len(own)) == 0)
     if not kept.any():
-        joints[..., 1] = heights  # the floor is the source's, however its first pose differs
+        joints[..., 1] = heights  # from the source's floor, not its first pose
     if plan.keyframes:
         pinned = kept.copy()
         pinned[[keyframe.frame for keyframe in plan.keyframes]] = True
@@ -146,7 +146,7 @@ def _place(rows, plan, spec):
 
 
 def _describe(joints, rows, source, kept, bends, spec):
-    """Lines that say how far an edit went."""
+    """Lines that say how much an edit changed."""
     unit, frames = spec.skeleton.unit_m, len(joints)
     if kept.any():
         apart = 1000 * unit * np.linalg.norm(joints - source.joints, axis=-1)[kept]

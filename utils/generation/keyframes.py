@@ -1,6 +1,6 @@
 """Poses of other files as keyframes of an edit: held as tokens while the rest is drawn, then met exactly.
 
-Where a keyframe stands, and which way it looks, is left to the motion; its pose and its height are not.
+A keyframe fixes the pose and its height; position on the ground and heading are left to the motion.
 """
 
 # T frames, J joints, D essential columns
@@ -8,7 +8,7 @@ Where a keyframe stands, and which way it looks, is left to the motion; its pose
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts come when they are used: they take a second
+import scipy  # submodules are imported at their first use: it takes a second
 import torch
 
 from models.AE import STRIDE
@@ -19,14 +19,14 @@ from utils.generation.anchoring import on_bones
 from utils.generation.edit_source import Source, joints_of, read_source
 from utils.motion_process import joints_in_root_frame, with_pose
 
-HELD = 4  # frames on either side of a keyframe whose tokens are those of its file
-CLOSE = 10  # frames on either side over which the rest of the way to a pose is gone
+HELD = 4  # frames on either side of a keyframe whose tokens come from its file
+CLOSE = 10  # frames on either side over which the motion is blended into the exact pose
 
 
 @dataclass(frozen=True)
 class Keyframe:
     frame: int  # of the result
-    source: Source  # the file, moved in time so that the pose is in that frame, as long as the result
+    source: Source  # the file, shifted so that the pose is in that frame, and as long as the result
     name: str  # as the user wrote it
 
 
@@ -51,7 +51,7 @@ def read_keyframe(word, spec, reading, frames):
         raise BadInput(f"{where}: {path} lasts {len(source.joints) / spec.fps:g} s")
     shown = np.clip(np.arange(-(-frames // STRIDE) * STRIDE) - at + into, 0, len(source.joints) - 1)
     rows = source.rows[shown]
-    rows[np.append(shown[1:] == shown[:-1], True), :3] = 0  # before its first and after its last frame
+    rows[np.append(shown[1:] == shown[:-1], True), :3] = 0  # still before its first and after its last frame
     return Keyframe(at, Source(source.joints[shown[:frames]], rows), word)
 
 
@@ -67,7 +67,7 @@ def read_keyframes(words, spec, reading, frames, drawn):
 
 
 def hurried(keyframes, kept, fps):
-    """Lines on keyframes nearer than CLOSE frames to a kept frame, bool [T], or to the one before."""
+    """Lines about keyframes less than CLOSE frames from a frame in `kept`, bool [T], or the one before."""
     fixed = list(np.flatnonzero(kept))
     for keyframe in keyframes:
         gap = min((abs(keyframe.frame - frame) for frame in fixed), default=CLOSE)
@@ -80,9 +80,9 @@ def hurried(keyframes, kept, fps):
 
 
 def still(keyframe, spec):
-    """A source for keyframes alone: the body of the first of them, standing in that pose."""
+    """A Source for keyframes without one: the first keyframe's pose, standing still."""
     rows = keyframe.source.rows.copy()
-    if spec.skeleton is SMPL22:  # generated bones vary: those of this frame need not be its file's
+    if spec.skeleton is SMPL22:  # bones in this frame may differ from the file's
         rows = on_bones(rows, bone_lengths(joints_of(rows, spec), SMPL22))
     rows[:] = rows[keyframe.frame]
     rows[:, :3] = 0
@@ -90,16 +90,16 @@ def still(keyframe, spec):
 
 
 def held(frame, length):
-    """bool [L], True on the tokens around a frame."""
+    """bool [L], True on the tokens within HELD frames of a frame."""
     mask = torch.zeros(length, dtype=torch.bool)
     mask[max(frame - HELD, 0) // STRIDE : (frame + HELD) // STRIDE + 1] = True
     return mask
 
 
 def meet(rows, source, keyframes, kept, spec):
-    """Rows [T,D] that show every keyframe's pose in its frame -> (rows, lines for the user).
+    """Change rows [T,D] to show every keyframe's pose in its frame -> (rows, lines for the user).
 
-    What a bone is off fades out over CLOSE frames, or until a frame is kept, bool [T], or another keyframe.
+    The change of a bone fades out over CLOSE frames, or up to a frame in `kept`, bool [T], or a keyframe.
     """
     skeleton, frames = spec.skeleton, np.array([keyframe.frame for keyframe in keyframes])
     poses = np.stack([_pose(keyframe, source, spec) for keyframe in keyframes])
@@ -111,7 +111,7 @@ def meet(rows, source, keyframes, kept, spec):
     parents = list(skeleton.parents[1:])
 
     def faded(missing):
-        """What is missing at the keyframes [K,...] -> a share of it in every frame [T,...]."""
+        """The change needed at the keyframes [K,...] -> the faded change of every frame [T,...]."""
         at_knots = np.zeros((len(knots), *missing.shape[1:]))
         at_knots[np.searchsorted(knots, frames)] = missing
         if len(knots) == 1:

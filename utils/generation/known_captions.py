@@ -1,4 +1,4 @@
-"""What a released generator was trained on, in captions: how near a prompt is to them."""
+"""The captions that a released generator was trained on, and how near a prompt is to them."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ from models.words import pooled_text
 from utils.errors import BadInput
 from utils.safe_load import sound
 
-# Cosine of pooled vectors below which a prompt is called unknown, for encoders where it was chosen. On the
-# demo set (python -m experiments.known_prompts) 15 of 15 rewordings of known actions lie above it, 30 of 30
+# Cosine of pooled vectors below which a prompt is unknown, for encoders with a chosen threshold. On the demo
+# set (python -m experiments.known_prompts) 15 of 15 rewordings of known actions lie above it, 30 of 30
 # prompts of other things below.
 FAR = {"minilm": 0.65}
 MOST = 1200  # captions kept with the weights: 384 float16 numbers each, 0.9 MB
@@ -20,14 +20,14 @@ MOST_ACTIONS = 200
 class KnownCaptions:
     texts: list  # N of str
     rows: torch.Tensor  # [N,E], unit length
-    actions: dict  # a caption of each label of the set
+    actions: dict  # label of the set -> a caption
 
     @classmethod
     def of(cls, clips, labels, encode):
-        """Of training clips; labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
+        """Those of training clips. labels: utils.evaluation_report.read_labels; encode: N texts -> [N,E].
 
-        Of more than MOST captions the shortest, which name single actions. Actions are the labels of the set,
-        if need be without the sequences of the demo set ("walk+hop"); none where they are still too many.
+        Of more than MOST captions the shortest, which name single actions. Actions are the labels of the set;
+        if too many, without the demo set's sequences ("walk+hop"); if still too many, none.
         """
         captions = {caption.text for clip in clips for caption in clip.captions}
         texts = sorted(captions, key=lambda text: (len(text), text))[:MOST]
@@ -43,7 +43,7 @@ class KnownCaptions:
 
     @classmethod
     def from_state(cls, state, dim):
-        """A checkpoint's part (utils.safe_load.State) of width dim, checked; None where it is empty."""
+        """From a part of a checkpoint (utils.safe_load.State), for text width dim; None if it is empty."""
         fields = state.fields
         if not fields:
             return None
@@ -61,7 +61,7 @@ class KnownCaptions:
         return [(self.texts[i], s) for s, i in zip(similarity.tolist(), index.tolist())]
 
     def warnings(self, prompts, text, encoder):
-        """A line for every prompt that is far from all of them; none for an encoder without a threshold."""
+        """A line for every prompt that is far from all captions; none for encoders without a threshold."""
         far = FAR.get(encoder, -1.0)
         for prompt, (caption, cosine) in zip(prompts, self.nearest(text)):
             if cosine < far:

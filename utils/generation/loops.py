@@ -1,4 +1,4 @@
-"""Motions whose last frame flows into their first: the seam is drawn anew, knowing both sides."""
+"""Motions whose last frame flows into their first: the seam between them is inpainted."""
 
 # L tokens, T = 4 L frames, D columns
 
@@ -10,8 +10,8 @@ from models.sampling import unguided
 from utils.generation.windows import CONTEXT, draw_in_window, part_key
 from utils.motion_process import recover_from_ric
 
-LOOP_KEYS = 3 * 10**12  # beyond those of parts, joins and waypoints
-TURN = np.radians(45)  # a motion that turns less than this in all is to face its first direction again
+LOOP_KEYS = 3 * 10**12  # keys of seams: beyond those of parts, joins and waypoints
+TURN = np.radians(45)  # a motion that turns less than this in total is made to end in its first direction
 
 
 def draw_loops(pipeline, texts, sampling, repeats, transition):
@@ -31,9 +31,9 @@ def draw_loop(pipeline, text, length, sampling, transition, key):
     """text [1,E], length in tokens -> (rows [T,D], joints [T+1,J,3]) of a loop; joints end with the first
     pose again, where the next round begins.
 
-    The motion is drawn, rolled by half so that its end stands before its beginning, and `transition` tokens
-    around the seam, at most a third of the motion, are drawn again without guidance, as joins are. The
-    autoencoder decodes the ring. A small turn in all is taken out, evenly; the way stays.
+    The motion is drawn and rolled by half, so that its end stands before its beginning; `transition` tokens
+    around this seam, at most a third of the motion, are drawn again without guidance, as joins are. The ring
+    is decoded with context on both sides. A small total turn is removed, evenly; distance walked stays.
     """
     lengths = torch.tensor([length], device=pipeline.device)
     tokens = pipeline.mardm.generate(pipeline.autoencoder.ae, text, lengths, sampling, [key])

@@ -10,7 +10,7 @@ from models.LengthEstimator import MAX_FRAMES
 from motion.captions import clean_text
 from utils.errors import BadInput
 
-ALPHABET = "LATIN"  # of the texts that the encoders have learned from
+ALPHABET = "LATIN"  # the script that the text encoders were trained on
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def prompt_lines(text):
 
 
 def parse_prompt(line, default_frames, where):
-    """A line of a prompt file: `text`, `text#frames` or `text#NA`; other text after a # is text."""
+    """A line of a prompt file: `text`, `text#frames` or `text#NA`; anything else after # is text."""
     head, hash_sign, tail = line.rpartition("#")
     tail = tail.strip()
     if hash_sign and tail == "NA":
@@ -64,11 +64,11 @@ def _prompt(text, frames, where):
 
 
 def frames_as_words(text):
-    """The end of a single prompt that would be its number of frames in a list of prompts, or None."""
+    """The end of a prompt that would set its frames in a file of prompts (#120, #NA), or None."""
     found = re.search(r"#(\d+|NA)$", text)
     return found and found[0]
 
 
 def unknown_letters(texts):
-    """Those of the texts with letters that the encoders hardly know: they embed them without their sense."""
+    """The texts with letters of other scripts, which the encoders do not understand."""
     return [t for t in texts if any(c.isalpha() and ALPHABET not in unicodedata.name(c, "") for c in t)]

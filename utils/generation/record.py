@@ -1,4 +1,4 @@
-"""samples.json: what it takes to draw the motions of a call again, and their files."""
+"""samples.json: for each call, what is needed to reproduce its motions, and their files."""
 
 import hashlib
 import itertools
@@ -11,12 +11,9 @@ from utils.plain import parse_json
 
 
 class Record:
-    """The entry of one call in samples.json: what it takes to draw its motions again, and their files.
+    """The entry of one call in samples.json. Other calls may write theirs at the same time."""
 
-    Other calls may write theirs at the same time.
-    """
-
-    PAUSE = 1.0  # seconds between two writings
+    PAUSE = 1.0  # seconds between two saves
 
     def __init__(self, path, **fields):
         self.path, self.written = path, -math.inf
@@ -24,13 +21,13 @@ class Record:
         self.last = None  # the entry as it stands in the file
 
     def add(self, motion):
-        """A motion whose files are written. On disk at once, or with the next one after a pause."""
+        """Add a motion whose files are written; saved at once, or with a later one if one was just saved."""
         self.call["motions"].append(motion)
         if time.monotonic() - self.written > self.PAUSE:
             self.write()
 
     def write(self):
-        """The entry as it is now, if it has a motion."""
+        """Save the entry as it is now, if it has a motion."""
         if not self.call["motions"]:
             return
         with alone(self.path.parent):
@@ -41,7 +38,7 @@ class Record:
         self.last, self.written = parse_json(json.dumps(self.call)), time.monotonic()
 
     def _calls(self):
-        """What stands in the file."""
+        """The entries in the file; an unreadable file is renamed."""
         try:
             calls = parse_json(self.path.read_text(encoding="utf-8"))
             if not isinstance(calls, list):
@@ -57,7 +54,7 @@ class Record:
 
 
 def unused(path):
-    """The path, or with the first number behind it that no file has."""
+    """The path if no file has it, else with the first number appended that none has."""
     numbered = (path.with_name(f"{path.name}{n}") for n in itertools.count(2))
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
 

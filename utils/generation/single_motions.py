@@ -19,7 +19,7 @@ class Texts:
 
 
 def draw_each(pipeline, texts, sampling, repeats, batch_size):
-    """Every prompt and repeat, batches of like length -> (entry of samples.json, feature rows, joints)."""
+    """Every prompt and repeat, in batches of similar length. Yields (entry of samples.json, rows, joints)."""
     jobs = [(i, r) for i in range(len(texts.prompts)) for r in range(repeats)]
     jobs.sort(key=lambda job: int(texts.m_lens[job[0]]))
     for first in range(0, len(jobs), batch_size):

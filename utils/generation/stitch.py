@@ -1,7 +1,7 @@
 """Several prompts as one long motion: each part is generated on its own, then every join by inpainting.
 
 Joins are inpainted as tokens, and the autoencoder decodes the whole sequence at once, so that pose and speed
-are continuous through every join. Outside the joins each part turns and walks as far as it does alone.
+are continuous through every join. Outside the joins each part turns and walks as it does alone.
 """
 
 # K parts, L tokens, E text width, n frames, J joints, D essential columns
@@ -17,7 +17,7 @@ from utils.generation.windows import draw_in_window, part_key, window_around
 from utils.motion_process import recover_from_ric
 
 BATCH = 32  # parts at a time
-JOIN_KEYS = 10**12  # beyond the keys of all parts
+JOIN_KEYS = 10**12  # keys of joins: beyond those of all parts
 TRANSITION = 8  # frames around a join that are drawn anew
 
 
@@ -34,8 +34,8 @@ def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
     """text [K,E], lengths [K] tokens -> (rows [n,D], joints [n,J,3]), n = 4 sum(lengths).
 
     transition: tokens of a join, the smaller half before the seam. A join is drawn from the text of the part
-    that begins there, without guidance: measured on 18 joins, this is as smooth as no text at all, and
-    smoother than the same with guidance or the mean of both texts.
+    after it, without guidance: measured on 18 joins, this is as smooth as no text at all, and smoother than
+    the same with guidance or the mean of both texts.
     """
     parts, counts = draw_parts(pipeline, text, lengths, sampling, repeat), [int(n) for n in lengths]
     tokens, spans = torch.cat(parts), seams(counts, transition)
@@ -60,11 +60,11 @@ def draw_story(pipeline, text, lengths, sampling, transition, repeat=0):
 
 
 def in_a_row(parts, skeleton):
-    """Rows [n_k,D] of K motions one after the other -> [n,D], turned so that the body faces the same way on
-    both sides of every seam.
+    """Rows [n_k,D] of K motions, concatenated -> [n,D], turned so that the body faces the same way on both
+    sides of every seam.
 
-    The body, not the rows' heading: that is smoothed over about two seconds (`motion_process.headings`), so
-    at either end of a short turn the body is up to 15 degrees ahead of it or behind.
+    The body, not the rows' heading, which is smoothed over about two seconds (`motion_process.headings`): at
+    either end of a short turn the two differ by up to 15 degrees.
     """
     rows, seam = np.concatenate(parts).astype(np.float64), 0
     for before, after in zip(parts, parts[1:]):
@@ -82,7 +82,7 @@ def _facing(rows, skeleton):
 
 
 def draw_parts(pipeline, text, lengths, sampling, repeat):
-    """Every prompt by itself -> list of K tensors [L_k,target_dim]."""
+    """Generate every prompt by itself -> list of K tensors of targets [L_k,target_dim]."""
     parts = []
     for first in range(0, len(lengths), BATCH):
         some = lengths[first : first + BATCH].to(text.device)
@@ -97,7 +97,7 @@ def draw_parts(pipeline, text, lengths, sampling, repeat):
 def seams(lengths, transition):
     """Tokens to inpaint around every seam: lengths [K] tokens -> K-1 pairs (first, last), last exclusive.
 
-    `transition` of them, but at most a third of either part, so that something of each stays.
+    `transition` tokens, but at most a third of either part, so that some of each stays.
     """
     before, after = transition // 2, transition - transition // 2
     ends = np.cumsum(lengths).tolist()
@@ -110,7 +110,7 @@ def seams(lengths, transition):
 def joins(spans, total):
     """Windows for the spans of `seams` -> list of (slice of the story, bool mask in it of the span).
 
-    A window ends where the next span begins: tokens from there on are yet to be inpainted.
+    A window ends where the next span begins, since the tokens from there on are not yet inpainted.
     """
     starts = [first for first, _ in spans[1:]] + [total]
     return [window_around(*span, open_until) for span, open_until in zip(spans, starts)]

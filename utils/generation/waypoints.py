@@ -1,9 +1,9 @@
-"""Motion that passes given places at given times: the best of many drawings, its worst stretch drawn again,
-the rest closed by a smooth warp of the root's path.
+"""Motion that passes given places at given times: the best of many samples, its worst section drawn again,
+and a smooth warp of the root's path that closes the remaining distance.
 
-The warp changes turns and speeds in feature rows, which hold them as the body sees them, so the body turns
-with its path. Both changes are cubic B-splines over time. The motion begins at the origin and faces wherever
-suits. The ground plane is complex here, p = z + ix: a turn by phi about +Y is a product with exp(i phi).
+The warp changes turns and speeds in feature rows, which are relative to the body, so the body turns with its
+path. Both changes are cubic B-splines over time. The motion begins at the origin, in the direction that fits
+best. The ground plane is complex here, p = z + ix: a turn by phi about +Y is a product with exp(i phi).
 """
 
 # T frames, D columns, J joints, W waypoints, K candidates, n spline coefficients
@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import scipy  # its parts come when they are used: they take a second
+import scipy  # submodules are imported at their first use: it takes a second
 import torch
 
 from models.AE import STRIDE
@@ -24,17 +24,17 @@ from utils.motion_process import recover_from_ric
 
 CANDIDATES = 64  # of which the best is kept
 BATCH = 64  # candidates at a time
-AGAIN_KEYS = 2 * 10**12  # beyond the keys of all parts and joins
+AGAIN_KEYS = 2 * 10**12  # for sections drawn again: beyond the keys of all parts and joins
 FASTEST = 3.0  # metres a second between two waypoints; the demo set's runners reach it
-FARTHEST = 0.25  # metres that may be missing in the end
-NAMED = 3  # of the motions that miss more
-CLOSE = 0.02  # metres within which nothing is drawn again
-SPEED = 0.15  # the most by which a step grows or shrinks
-# units of the cost: metres and radians off, radians a second, share of the speed
+FARTHEST = 0.25  # metres: a motion that still misses a waypoint by more is left out
+NAMED = 3  # how many of these the error names
+CLOSE = 0.02  # metres: within these nothing is drawn again
+SPEED = 0.15  # the most by which a step grows or shrinks, as a share
+# scales of the cost: metres and radians off, radians a second, share of the speed
 OFF, ASKEW, TURN, PACE = 0.005, math.radians(1), math.radians(12), 0.06
-STANDING = 0.2  # metres a second: a body as slow turns half as willingly, lest its feet slide
+STANDING = 0.2  # metres a second: a body this slow is turned half as much, so that its feet slide less
 KNOTS = 1.5  # spline coefficients a second
-ENOUGH = 30  # evaluations of the fit: where bounds hold it back, hundreds more lower its cost by 0.3%
+ENOUGH = 30  # evaluations of the fit: at its bounds, hundreds more lower the cost by 0.3%
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Waypoint:
 def parse_waypoints(text, fps):
     """ "1.5,0@2.0 1.5,2@4.5:90" -> list of Waypoint: x,z in metres @ seconds : heading in degrees.
 
-    Raises BadInput, also for what nobody can walk in the time.
+    Raises BadInput, also if a waypoint cannot be reached in its time.
     """
     points, before = [], Waypoint(0, 0.0, 0.0)
     for word in text.split():
@@ -93,9 +93,9 @@ class Warped:
     """A motion led along waypoints as far as the warp may go."""
 
     rows: np.ndarray  # [T,D] with the warp's turns and speeds
-    facing: float  # radians at the first frame, which rows cannot say
+    facing: float  # heading in radians at the first frame, which rows do not hold
     cost: float
-    drawn: np.ndarray  # [W] metres off when only turned as a whole
+    drawn: np.ndarray  # [W] metres off without the warp, turned as a whole
     off: np.ndarray  # [W] metres off after the warp
     askew: np.ndarray  # radians off at the waypoints that ask for a heading
     pace: float  # the largest change of a step, as a share
@@ -111,7 +111,7 @@ def warp(rows, points, fps, unit_m=1.0):
     """Lead feature rows [T,D] along waypoints -> Warped.
 
     Bounded least squares over the first facing, turns a [n] and changes of speed b [n], with
-    phi_t = facing + sum of w (B a)_t, steps (1 + (B b)_t) v_t exp(i phi_t); w is less for a standing body.
+    phi_t = facing + sum of w (B a)_t, steps (1 + (B b)_t) v_t exp(i phi_t); w is small for a standing body.
     """
     rows = np.array(rows, dtype=np.float64)
     fit = PathFit(rows, points, fps, unit_m)
@@ -127,7 +127,7 @@ def warp(rows, points, fps, unit_m=1.0):
 
 
 class PathFit:
-    """What `warp` minimises, of x = (facing, a [n], b [n])."""
+    """The least-squares problem of `warp`, in x = (facing, a [n], b [n])."""
 
     def __init__(self, rows, points, fps, unit_m):
         self.steps, own = ground_steps(rows, unit_m)
@@ -135,14 +135,14 @@ class PathFit:
         self.n = self.basis.shape[1]
         speed = scipy.ndimage.gaussian_filter1d(np.abs(self.steps) * fps, 3, mode="nearest")
         self.turns = np.cumsum((speed / (speed + STANDING))[:, None] * self.basis, axis=0) / fps
-        self.at = np.array([point.frame for point in points]) - 1  # the step that leads there
+        self.at = np.array([point.frame for point in points]) - 1  # the step that leads to each
         self.goal = np.array([point.z + 1j * point.x for point in points])
         self.at_heading = self.at[[k for k, point in enumerate(points) if point.heading is not None]]
         self.own = own[self.at_heading]
         self.asked = np.array([point.heading for point in points if point.heading is not None])
         before = np.cumsum(self.steps)[self.at]
         self.facing = float(np.angle((self.goal * before.conj()).sum()))  # the best without a warp
-        self.drawn = np.abs(before * np.exp(1j * self.facing) - self.goal)  # [W] off with it
+        self.drawn = np.abs(before * np.exp(1j * self.facing) - self.goal)  # [W] metres off with this facing
 
     def moved(self, x):
         """-> phi [T], the steps turned by it [T], their scale [T]"""
@@ -150,7 +150,7 @@ class PathFit:
         return phi, self.steps * np.exp(1j * phi), 1 + self.basis @ x[self.n + 1 :]
 
     def errors(self, x):
-        """-> metres off at each waypoint, complex; radians off at those that ask for a heading"""
+        """-> complex metres off at each waypoint; radians off at those with a heading"""
         phi, turned, scale = self.moved(x)
         askew = np.angle(np.exp(1j * (self.own + phi[self.at_heading] - self.asked)))
         return np.cumsum(turned * scale)[self.at] - self.goal, askew
@@ -161,13 +161,13 @@ class PathFit:
         return np.concatenate([off.real / OFF, off.imag / OFF, askew / ASKEW, turns, paces])
 
     def jacobian(self, x):
-        """Of the residuals: a row each, a column for each of x."""
+        """Derivatives of the residuals (rows) by x (columns)."""
         _, turned, scale = self.moved(x)
         all_turns = np.concatenate([np.ones((len(turned), 1)), self.turns], axis=1)
         by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[self.at]
         by_pace = np.cumsum(turned[:, None] * self.basis, axis=0)[self.at]
         off = np.concatenate([by_turn, by_pace], axis=1) / OFF
-        askew = np.pad(all_turns[self.at_heading], ((0, 0), (0, self.n))) / ASKEW  # speeds turn nobody
+        askew = np.pad(all_turns[self.at_heading], ((0, 0), (0, self.n))) / ASKEW  # speeds do not turn
         size = np.concatenate([np.full(self.n, 1 / TURN), np.full(self.n, 1 / PACE)])
         return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
 
@@ -187,12 +187,12 @@ def ground_steps(rows, unit_m):
 
 @dataclass(frozen=True)
 class Arrival:
-    """How far from its waypoints a motion was drawn, and how far it is."""
+    """How far a motion is from its waypoints, as drawn and after the warp."""
 
-    drawn_m: float  # mean over the waypoints, of the best drawing, only turned as a whole
+    drawn_m: float  # mean over the waypoints, of the best sample, only turned as a whole
     mean_m: float
     worst_m: float
-    heading_degrees: float  # at the worst of the waypoints that ask for one
+    heading_degrees: float  # the largest at waypoints with a heading
     speed_change: float  # the largest, as a share
 
     def __str__(self):
@@ -206,8 +206,8 @@ class Arrival:
 def draw_routes(pipeline, texts, sampling, repeats, route):
     """Every prompt and repeat -> (entry of samples.json, feature rows, joints), as sample.py draws them.
 
-    route: list of Waypoint, number of candidates. A motion that does not get there is left out; when all
-    are drawn, BadInput names the first few of these.
+    route: (list of Waypoint, number of candidates). A motion that misses a waypoint is left out; when all
+    are drawn, BadInput names the first few that were.
     """
     (points, candidates), missed = route, []
     for i, prompt in enumerate(texts.prompts):
@@ -230,8 +230,8 @@ def draw_routes(pipeline, texts, sampling, repeats, route):
 def draw_along(pipeline, text, points, frames, sampling, keys):
     """One motion along waypoints, the best of K -> (rows [T,D], joints [T,J,3], Arrival). Raises BadInput.
 
-    text [1,E]; keys: K integers, see MARDM.generate. Joints, in the skeleton's unit, have standing feet held,
-    rows not.
+    text [1,E]; keys: K integers, see MARDM.generate. Joints, in the skeleton's unit, have standing feet held
+    in place, rows do not.
     """
     length, batches = frames // STRIDE, [keys[first : first + BATCH] for first in range(0, len(keys), BATCH)]
 
@@ -264,7 +264,7 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
 
 
 def _best(pipeline, tokens, points, sampling):
-    """The candidate [K,L,d] that costs the warp least, warped -> (Warped, its index)."""
+    """Of K candidates [K,L,d] the one that the warp changes at the least cost -> (Warped, its index)."""
     spec = pipeline.spec
     frames = torch.full((len(tokens),), STRIDE * tokens.shape[1], device=tokens.device)
     rows, _ = pipeline.decode(tokens, frames, snap=sampling.snap != "off")
@@ -274,7 +274,7 @@ def _best(pipeline, tokens, points, sampling):
 
 
 def _worst_stretch(motion, points, length):
-    """bool [L], True between the two waypoints between which the drawing missed most."""
+    """bool [L], True on the section between waypoints in which the unwarped error grew most."""
     ends = [0, *(point.frame for point in points)]
     worst = int(np.argmax(np.diff(motion.drawn, prepend=0)))
     hidden = torch.zeros(length, dtype=torch.bool)

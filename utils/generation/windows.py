@@ -1,4 +1,4 @@
-"""Inpaint tokens of a motion of any length, in windows as long as the generator can take."""
+"""Inpaint tokens of a motion of any length, in windows that fit the generator."""
 
 # n motions, L tokens, d target width, E text width
 
@@ -7,18 +7,18 @@ import torch
 from models.LengthEstimator import MAX_TOKENS
 from motion.feet import stretches
 
-CONTEXT = 12  # known tokens before a piece of a section that is longer than a window
-MOST_REPEATS = 100_003  # of a sample: more would have the keys of the next one
+CONTEXT = 12  # known tokens before each piece of a section that is longer than a window
+MOST_REPEATS = 100_003  # of a sample: further ones would share keys with the next sample
 
 
 def part_key(sample, repeat):
-    """Key of a motion's noise (MARDM.generate): sample k of a list and part k of a story have the same."""
+    """Key of a motion's noise (MARDM.generate); sample k of a list and part k of a story share it."""
     return sample * MOST_REPEATS + repeat
 
 
 def window_around(first, last, open_until):
-    """At most MAX_TOKENS tokens around first..last-1, within 0..open_until. -> (slice, bool mask in it of
-    first..last-1)
+    """A window of at most MAX_TOKENS tokens around first..last-1, within 0..open_until-1. -> (slice, bool
+    mask in it of first..last-1)
     """
     room = MAX_TOKENS - (last - first)
     after = min(room // 2, open_until - last)
@@ -32,8 +32,8 @@ def window_around(first, last, open_until):
 def windows(hidden):
     """bool [L] -> [(window, bool mask of what to draw in it)], from left to right.
 
-    One for all where the motion fits. Else one for each section, or several where it is longer than a window
-    with its context; none of them sees a token that is still to be drawn.
+    A single one if the motion fits. Else one for each section, or several if it and its context are longer
+    than a window; none contains tokens that a later window draws.
     """
     if len(hidden) <= MAX_TOKENS:
         return [(slice(0, len(hidden)), hidden)]
@@ -45,7 +45,7 @@ def windows(hidden):
 
 @torch.no_grad()
 def draw_hidden(pipeline, text, tokens, hidden, sampling, keys):
-    """tokens [1,L,d] -> [n,L,d]: for each of n keys those of `hidden`, bool [L], drawn from text [1,E]."""
+    """tokens [1,L,d] -> [n,L,d]: for each of n keys, tokens in `hidden`, bool [L], drawn from text [1,E]."""
     text, tokens = text.expand(len(keys), *text.shape[1:]), tokens.expand(len(keys), -1, -1).clone()
     for k, (window, mask) in enumerate(windows(hidden)):
         own = [part_key(k, key) for key in keys]

@@ -14,14 +14,14 @@ from utils import distributed
 class Watch:
     """Finds the first step whose loss or gradient norm is not finite, and names its clips.
 
-    Values stay on the device, so that no step waits for it; `look` reads all since the last look at once.
+    Values stay on the device, so that no step waits for it; `look` reads all new values at once.
     """
 
     def __init__(self):
         self.steps, self.values = [], []
 
     def note(self, step, names, loss, norm):
-        """loss [] of this process's share, norm [] of the whole step's gradient."""
+        """Store a step's loss [] of this process and norm [] of the whole gradient; names: of its clips."""
         self.steps.append((step, names))
         self.values.append(torch.stack([loss.detach().float(), norm.float()]))
 
@@ -45,7 +45,7 @@ class Watch:
 
 
 class Meter:
-    """Clips a second, the share of the time spent waiting for data, and memory, between two reports."""
+    """Clips per second and the share of time spent waiting for data, between two reports; memory."""
 
     def __init__(self, device):
         self.device, self.last = device, time.perf_counter()
@@ -55,7 +55,7 @@ class Meter:
         self.start, self.clips, self.waited = time.perf_counter(), 0, 0.0
 
     def waiting(self, batches):
-        """These batches, timed while they are fetched."""
+        """Yield these batches, and add up the time spent waiting for them."""
         batches = iter(batches)
         while True:
             before = time.perf_counter()
@@ -83,7 +83,7 @@ class Meter:
 
 
 def memory_mb(device):
-    """The most that was ever in use, of a CUDA device's memory or of the process's."""
+    """Peak memory of the CUDA device, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
@@ -92,10 +92,10 @@ def memory_mb(device):
 
 @torch.no_grad()
 def neighbour_attention(mardm, latents, text, m_lens):
-    """Attention of hidden tokens to the tokens before and after them [], 0 to 1: a scalar to watch.
+    """Attention of hidden tokens to the tokens before and after them [], from 0 to 1, to monitor a training.
 
     Every second token is hidden. For each offset, -1 and +1, the head with the most attention counts; the
-    mean over both and over layers. Without neighbour heads it is about 1 / L. Arguments: see
+    result is the mean over offsets and layers. Without neighbour heads it is about 1 / L. Arguments: as in
     `MARDM.forward_loss`.
     """
     latents = latents.mT

@@ -1,7 +1,7 @@
-"""What stage 1 minimises: errors of the rows, of the joints' steps and of the root's path.
+"""The loss of stage 1: errors of the rows, of the joints' velocities and of the root's path.
 
-Rows hold the root's velocities. A small constant error in them adds up to a large one of the path, and small
-noise from frame to frame makes feet slide. So the loss also measures the path and the joints' velocities.
+Rows hold the root's velocities. A small constant error in them adds up to a large error of the path, and
+little noise from frame to frame makes feet slide. So the loss also measures the path and joint velocities.
 B motions, T frames, J joints.
 """
 
@@ -15,15 +15,15 @@ from utils.datasets import DatasetSpec, Normalizer
 from utils.motion_process import joint_steps, root_path
 
 DISTANCES = {"l1_smooth": smooth_l1_loss, "mse": mse_loss}
-# where a smooth L1 distance goes over from squares to absolute values
+# errors at which the smooth L1 distance changes from squared to absolute
 PATH_ERROR = 0.1  # m
 STEP_ERROR = 0.2  # m/s
-ARM = 0.5  # m: an error of the heading counts as that of a point so far from the root
+ARM = 0.5  # m: a heading error counts as the displacement of a point so far from the root
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The loss of a ReconstructionLoss on a data set's z-normalised rows."""
+    """The loss that a ReconstructionLoss describes, on a data set's z-normalised rows."""
 
     config: ReconstructionLoss
     normalizer: Normalizer
@@ -31,7 +31,7 @@ class Reconstruction:
 
     def __call__(self, motion, recons, m_lens, step=None):
         """motion, recons [B,T,dim], m_lens [B] -> mean over real frames []. step: of the training, for the
-        ramp of the path's weight; None: past it.
+        ramp of path_weight; None: after it.
         """
         config = self.config
         loss = reconstruction_loss(motion, recons, m_lens, config)
@@ -48,13 +48,13 @@ class Reconstruction:
         return loss
 
     def _step_errors(self, real, recons):
-        """Of every joint's step from one frame to the next [B,T-1,J,3]."""
+        """Errors of the joints' steps from frame to frame [B,T-1,J,3]."""
         metres_per_second = self.spec.skeleton.unit_m * self.spec.fps
         steps = [joint_steps(x, len(self.spec.skeleton)) * metres_per_second for x in (recons, real)]
         return smooth_l1_loss(*(x / STEP_ERROR for x in steps), reduction="none")
 
     def _path_errors(self, real, recons):
-        """Of place and heading of the root [B,T,3]."""
+        """Errors of position and heading of the root [B,T,3]."""
         unit = self.spec.skeleton.unit_m
         scale = real.new_full((3,), unit)  # filled on the device: a copy of the host's numbers would wait
         scale[2] = ARM
@@ -63,16 +63,17 @@ class Reconstruction:
 
 
 def per_frame(errors, inside, m_lens):
-    """Mean of errors [B,t,...] where `inside`: their sum over the real frames and the errors in one frame.
+    """Sum of errors [B,t,...] where `inside`, over (real frames x errors per frame) -> [].
 
-    By all real frames also where t = T - 1: batches are weighted by frames, so micro-batches add up exactly.
+    Divided by all real frames even if t = T - 1: batches are weighted by frames, so micro-batches add up.
     """
     return (errors * inside).sum() / (m_lens.sum() * errors[0, 0].numel())
 
 
 def reconstruction_loss(motion, recons, m_lens, config):
-    """recons + aux * recons(local joint positions), over real frames. motion, recons [B,T,dim], m_lens [B] ->
-    [].
+    """recons_loss of all columns + aux_loss_joints * that of the joints alone, mean over real frames -> [].
+
+    motion, recons [B,T,dim], m_lens [B].
     """
     each = DISTANCES[config.recons_loss](recons, motion, reduction="none")
     inside = lengths_to_mask(m_lens, motion.shape[1])

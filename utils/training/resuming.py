@@ -1,4 +1,4 @@
-"""What a resumed training goes on from, and what it may not change."""
+"""What a resumed training continues from, and what it must not change."""
 
 from utils.errors import BadInput
 from utils.runs import Run, weights_hash
@@ -12,13 +12,13 @@ MAY_CHANGE = {
     *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
 }
 
-ADDED = {"windows_per_clip": "all"}  # settings that older checkpoints lack, as those were trained
+ADDED = {"windows_per_clip": "all"}  # settings that older checkpoints lack -> how these were trained
 
 CHECKPOINTS = {"latest.tar": "latest", "net_best_fid.tar": "best"}  # files as values of --checkpoint
 
 
 def refuse_other_settings(run, asked, stored):
-    """BadInput names the first setting asked for that differs from the stored one and matters."""
+    """BadInput for the first setting in `asked` that differs from the stored one and must not."""
     stored = ADDED | stored
     for key, value in asked.items():
         before = stored.get(key)
@@ -35,7 +35,7 @@ def refuse_other_settings(run, asked, stored):
 
 
 def _other_weights(run, key, before, now):
-    """The line, with its remedy, on an autoencoder or a teacher that is not the one the run began with."""
+    """The error line, with its remedy, for an autoencoder or teacher other than the run began with."""
     file, remedy = before.get("file"), f"bring that {key} back"
     if file != now.get("file") and file in CHECKPOINTS and _still_there(run, key, before, now):
         remedy = f"pass --checkpoint {CHECKPOINTS[file]}"
@@ -46,7 +46,7 @@ def _other_weights(run, key, before, now):
 
 
 def _still_there(run, key, before, now):
-    """Whether the file that the run began with holds those weights yet: it may have been trained on."""
+    """Whether the file that the run began with still holds its weights: it may have been trained on."""
     if key == "autoencoder":
         owner, weights = Run(run.root.with_name(now["name"])), "ae"
     else:  # a distillation lies within its teacher
@@ -59,7 +59,7 @@ def _still_there(run, key, before, now):
 
 
 def read_back(run):
-    """latest.tar, every byte checked. Where it is damaged, the one before is offered if that is whole."""
+    """The state in latest.tar. If that is damaged, BadInput says so, and offers latest.prev.tar if whole."""
     if not run.latest.is_file():
         raise BadInput(f"--is_continue: there is no {run.latest} to go on from: train without the flag first")
     try:

@@ -13,7 +13,7 @@ from utils.errors import BadInput
 
 
 def measure_targets(ae, train_set, loading, device):
-    """Mean and standard deviation [target_dim] of all training tokens. BadInput where there is only one."""
+    """Mean and standard deviation [target_dim] of all training tokens. BadInput if there is only one."""
     sums = torch.zeros(3, ae.target_dim, dtype=torch.float64)  # on the host: not every device has float64
     steps = tqdm(shared_loader(train_set, loading, device), desc="measuring tokens", unit="it", leave=False)
     for batch in chain.from_iterable(steps):
@@ -32,8 +32,8 @@ def measure_targets(ae, train_set, loading, device):
 
 
 def keep_real_tokens(ae, train_set, device, clips=256):
-    """Let the autoencoder keep the tokens of so many clips, spread over the set, as random replacements of
-    hidden latents. Only of continuous latents: others draw replacements from their code book.
+    """Give a continuous autoencoder the tokens of `clips` clips, spread over the set, as its pool of random
+    replacements (`AE.random_replacements`). Others draw them from their code book.
     """
     if ae.codebook_size is not None:
         return

@@ -1,4 +1,4 @@
-"""What all training loops share: tokens, optimizer and schedules, EMA, running means, graceful stops."""
+"""What all trainings share: tokens, optimizer and schedules, EMA, running means, graceful stops."""
 
 import contextlib
 import copy
@@ -13,7 +13,7 @@ from utils import distributed
 
 
 def tokenized(ae, batch, device):
-    """A batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
+    """A Batch on the host -> latents, targets, text on the device; m_lens in tokens, on the host."""
     on_device = batch.to(device)
     return *ae.tokenize(on_device.motion, batch.m_lens), on_device.text, batch.m_lens // STRIDE
 
@@ -54,8 +54,8 @@ def parameters_of(optimizer):
 
 
 def adamw(module, training):
-    """AdamW with the rates of a TrainingConfig. Fused takes a fifth of the time on a CPU as well (13 million
-    parameters: 8 ms, else 43).
+    """AdamW with the rates of a TrainingConfig. Fused, which on a CPU also takes a fifth of the time (13
+    million parameters: 8 ms instead of 43).
     """
     return torch.optim.AdamW(
         module.parameters(), training.lr, betas=(0.9, 0.99), weight_decay=training.weight_decay, fused=True
@@ -97,13 +97,13 @@ def inference(*modules):
 
 
 class RunningMean:
-    """Means of named scalars between two reports, over all processes. Tensors stay put until `pop`."""
+    """Means of named scalars over all processes, since the last `pop`; only that waits for the device."""
 
     def __init__(self):
         self.totals, self.counts = defaultdict(float), defaultdict(int)
 
     def add(self, count=1, **values):
-        """values: numbers or tensors [], each the sum of `count` of its kind."""
+        """values: numbers or tensors [], each a sum of `count` values."""
         for name, value in values.items():
             self.totals[name] = self.totals[name] + (value.detach() if torch.is_tensor(value) else value)
             self.counts[name] += count
@@ -119,19 +119,19 @@ class RunningMean:
 
 
 def format_scalars(values):
-    """dict of numbers -> "name 1.234  name 5.678"; None is left out."""
+    """{name: number} -> "name 1.234  name 5.678"; None is left out."""
     return "  ".join(f"{name} {value:.4g}" for name, value in values.items() if value is not None)
 
 
 class CodeUsage:
-    """How much of a code book is used, over all processes: feed code indices, read usage and perplexity."""
+    """Counts code indices, over all processes, to report usage and perplexity of a code book."""
 
     def __init__(self, codebook_size, device):
-        """device: that of the indices, so that no step waits, and the same in each process."""
+        """device: that of the indices, so that no step waits; the same kind in each process."""
         self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=device)
 
     def add(self, indices, inside=None):
-        """indices: int64 tensor of any shape; inside: bool of its shape, which of them count."""
+        """indices: int64 of any shape; inside: bool of the same shape, which of them count."""
         counted = torch.ones_like(indices) if inside is None else inside.to(indices.dtype)
         self.counts.scatter_add_(0, indices.flatten(), counted.flatten())
 
@@ -151,7 +151,7 @@ class CodeUsage:
 class GracefulStop:
     """SIGTERM and Ctrl-C ask the loop to finish its step, save and leave; a second Ctrl-C leaves at once.
 
-    An interrupted launcher sends SIGTERM after the Ctrl-C that its processes got as well: no second Ctrl-C.
+    A launcher that gets Ctrl-C sends SIGTERM to its processes, which got Ctrl-C too: not a second Ctrl-C.
     """
 
     def __init__(self):
@@ -159,7 +159,7 @@ class GracefulStop:
         self.previous = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
 
     def restore(self):
-        """Give the signals back to whoever had them."""
+        """Put the previous signal handlers back."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 

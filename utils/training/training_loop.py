@@ -1,5 +1,5 @@
-"""The bookkeeping of a training run, so that the scripts hold only the algorithm: position, micro-batches,
-saves, scalars, signals.
+"""The bookkeeping of a training run, so that scripts hold only the algorithm: progress, micro-batches, saves,
+scalars, signals.
 
     loop = TrainingLoop(training, loading, run, device, parts={"ae": ae, "opt_ae": optimizer, ...}, ...)
     for epoch in loop.epochs():
@@ -10,10 +10,10 @@ saves, scalars, signals.
         loop.finish_epoch(metrics)
 
 A step is one global batch of `loading.batch_size` clips, whatever the number of processes and of grad_accum.
-Each process has its share, cut into micro-batches; the gradient is that of all sums over all counts.
+Each process has its share, cut into micro-batches; the gradient is that of total loss / total count.
 
-Everything random in a step follows from (seed, step), and what a clip draws from (seed, step, clip) or, in
-the loader, (seed, epoch, clip): a resumed run ends with the tensors of an uninterrupted one.
+All randomness of a step follows from (seed, step), that of a clip from (seed, step, clip) or, in the loader,
+(seed, epoch, clip): a resumed run ends with the same tensors as an uninterrupted one.
 """
 
 import contextlib
@@ -43,16 +43,16 @@ from utils.training.train_utils import GracefulStop, RunningMean, optimizer_step
 class Progress:
     ep: int = 0  # finished epochs
     total_it: int = 0  # finished steps
-    batch: int = 0  # finished batches of the epoch under way
+    batch: int = 0  # finished batches of the current epoch
     best: dict | None = None  # metrics of the best evaluation so far
     seconds: float = 0.0  # spent in steps, before and after interruptions
 
 
 @dataclass(frozen=True)
 class Best:
-    """Which weights of a run are kept beside the latest: those with the lowest (or highest) `metric`."""
+    """Which weights a run keeps besides the latest: those with the lowest (or highest) `metric`."""
 
-    parts: tuple  # names of what the file keeps
+    parts: tuple  # names of the loop's parts that the file holds
     file: str = "net_best_fid.tar"
     metric: str = "fid"
     highest: bool = False
@@ -67,8 +67,8 @@ class Best:
 class TrainingLoop:
     """training: TrainingConfig; loading: LoaderConfig; run: Run, its folder.
 
-    parts: name -> anything with a state_dict, the keys of latest.tar; one is called "scheduler". constants:
-    further keys of the files, among them config, the plain data by which a resumed run is compared.
+    parts: {key in latest.tar: anything with a state_dict}; one is called "scheduler". constants: further keys
+    of the files, among them config, plain data that must not change in a resumed run.
     """
 
     def __init__(self, training, loading, run, device, parts, constants, best):
@@ -76,7 +76,7 @@ class TrainingLoop:
         self.parts, self.best, self.constants = parts, best, {"format": FORMAT, **constants}
         if not training.is_continue:
             for file in filter(Path.is_file, (run.latest, run.model / best.file)):
-                if file.parent == run.model:  # the best of a distillation is the teacher's to replace
+                if file.parent == run.model:  # a distillation may replace its teacher's file
                     remedy = "choose another name" if file == run.best else "keep it"
                     remedy = "go on with --is_continue" if file == run.latest else remedy
                     remedy = f"{file} exists: {remedy}, or remove {run.root} to train anew"
@@ -92,7 +92,7 @@ class TrainingLoop:
         write_opt_json(self.constants.get("config", {}), self.run.root, resumed=self.training.is_continue)
         for leftover in self.run.model.glob(".part-*"):  # of a save that was killed
             leftover.unlink()
-        # points of an earlier attempt, which was killed, are not this run's
+        # drop points that a killed attempt wrote after its last save
         self.writer = SummaryWriter(self.run.model, purge_step=self.progress.total_it + 1)
 
     def epochs(self):
@@ -105,7 +105,7 @@ class TrainingLoop:
         finally:
             self.stop.restore()
             if self.writer:
-                with contextlib.suppress(OSError):  # left on an error, which the caller has in hand
+                with contextlib.suppress(OSError):  # on the way out by another error
                     self.writer.close()
 
     @property
@@ -115,7 +115,7 @@ class TrainingLoop:
 
     def batches(self, dataset):
         """The rest of the current epoch: for each step the micro-batches of this process, on the host. Saves
-        on the way, and stops where it is told to.
+        in between; stops at max_iters or a signal.
         """
         progress, seed = self.progress, self.loading.seed
         if self._enough():
@@ -139,14 +139,14 @@ class TrainingLoop:
                     break
 
     def backward(self, loss, count, **more):
-        """Gradients of a micro-batch. loss: the sum [] over its `count` of entries; more: sums to log."""
+        """Add a micro-batch's gradients. loss: the sum [] over its `count` entries; more: sums to log."""
         loss.backward()
         self.count += count
         self.loss = self.loss + loss.detach()
         self.means.add(count, loss=loss, **more)
 
     def optimizer_step(self, optimizer):
-        """One step on the gradients of all micro-batches of all processes over all that they count."""
+        """One step, on the gradients of all micro-batches of all processes divided by their total count."""
         distributed.pool_gradients(parameters_of(optimizer), self.count)
         norm = optimizer_step(optimizer, self.parts["scheduler"], self.training.clip_norm)
         self.means.add(grad_norm=norm)
@@ -162,9 +162,9 @@ class TrainingLoop:
                 self.writer.add_scalar(f"{group}/{title}", value, self.progress.total_it)
 
     def finish_epoch(self, metrics=None, group="Test"):
-        """Close the epoch, keep the weights if `metrics` (a dict) are the best so far; save the last epoch.
+        """Close the epoch; keep the weights if `metrics` (a dict) are the best so far; save the last epoch.
 
-        Others wait for their `save_every` steps: XL is 4.6 GB a save, and resuming is exact in mid-epoch.
+        Other epochs wait for `save_every`: XL is 4.6 GB a save, and resuming is exact within an epoch.
         """
         progress = self.progress
         if not self.done:
@@ -174,16 +174,16 @@ class TrainingLoop:
             self._check()
             self.scalars(group, metrics)
             if self.best.better(metrics, progress.best):
-                if not self.saved:  # best weights alone would be taken for those of another run
+                if not self.saved:  # without latest.tar they would look like another run's
                     self.save()
                 progress.best = {**metrics, "ep": progress.ep, "total_it": progress.total_it}
                 distributed.on_main(self._write, self.run.model / self.best.file, self.best.parts)
         if self.done or progress.ep >= self.training.epoch or self._due():
             self.save()
-        self.meter = Meter(self.device)  # what an epoch's end takes is no part of the next step
+        self.meter = Meter(self.device)  # the time of an epoch's end does not count for the next step
 
     def save(self):
-        """latest.tar, whole; the one before stays as latest.prev.tar. Nothing that is not finite is kept."""
+        """Write latest.tar, and keep the previous one as latest.prev.tar. Stops if a loss is not finite."""
         self._check()
         distributed.on_main(self._save)
         self.saved = self.progress.total_it
@@ -226,7 +226,7 @@ class TrainingLoop:
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
 
     def _check(self):
-        """Stop at what is not finite: at the latest after --log_every steps, and before anything is saved."""
+        """Stop if a loss or gradient is not finite; called every --log_every steps and before every save."""
         trouble = self.watch.look()
         if trouble:
             kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
@@ -239,7 +239,7 @@ class TrainingLoop:
         sys.exit(128 + number)
 
     def _clips(self, dataset):
-        """In the step under way, all processes counted."""
+        """Clips in the current step, over all processes."""
         size = self.loading.batch_size
         return min(size, len(dataset) - self.progress.batch * size)
 
@@ -291,12 +291,12 @@ class TrainingLoop:
         return f", all of {' and '.join(met)}: raise it to train on" if met else ""
 
     def _kept_best(self, latest):
-        """Metrics of the best weights that are kept, or None: they are written at once, latest.tar later."""
+        """Metrics of the best weights kept so far, or None. Their file may be newer than latest.tar."""
         states, file = [latest], self.run.model / self.best.file
         asked = self.constants.get("config", {})
         if file.is_file():
             kept = State(load_state(file), file)
-            with contextlib.suppress(BadInput):  # what another run left there is not this run's best
+            with contextlib.suppress(BadInput):  # a file that another run left does not count
                 refuse_other_settings(self.run, asked, kept.part("config").fields)
                 states.append(kept)
         best = None
@@ -306,7 +306,7 @@ class TrainingLoop:
         return best
 
     def _apply_rates(self):
-        """--lr and --weight_decay hold from here on, whatever the run was begun with."""
+        """Make this run's --lr and --weight_decay hold from here on, not those it was begun with."""
         scheduler, lr = self.parts["scheduler"], self.training.lr
         scheduler.base_lrs = [lr] * len(scheduler.base_lrs)
         rates = [lr * factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
