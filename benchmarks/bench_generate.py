@@ -153,7 +153,7 @@ def cases(size, batch, setup, rates, device):
     clock = CLOCKS[setup.clock]
     others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5", sampler_steps=None)}
     others = {name: timed_reference(mardm, ae, text, m_lens, s, rounds, clock) for name, s in others.items()}
-    stages = beside(ae, m_lens, device) if setup.stages else {}
+    stages = stage_times(ae, m_lens, device) if setup.stages else {}
 
     def ours(sampling):
         return ae.detokenize(mardm.generate(ae, text, m_lens, sampling), m_lens * 4)
@@ -197,7 +197,7 @@ def cases(size, batch, setup, rates, device):
         yield row, account.rows == expected
 
 
-def beside(ae, m_lens, device):
+def stage_times(ae, m_lens, device):
     """ms per motion of what stands around the generator: text encoder, decoder, rendering to mp4."""
     targets = torch.zeros(len(m_lens), int(m_lens.max()), ae.target_dim, device=device)
     result = {}

@@ -8,7 +8,7 @@ import torch
 
 from models.draws import SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
-from models.sampling import settle
+from models.sampling import resolve_sampling
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def draw_everything(mardm, tokenizer, text, m_lens, sampling, rounds=None, edit=
     rounds: run only these (for timing). -> [B,L,target_dim]
     """
     targets, sections = edit or (None, None)
-    sampling = settle(sampling, mardm)
+    sampling = resolve_sampling(sampling, mardm)
     head = mardm.head(sampling)
     draw = head.draw_with(sampling)
     B, L = len(m_lens), int(m_lens.max()) if targets is None else targets.shape[1]

@@ -32,8 +32,8 @@ class AdaLN_MLP(nn.Module):
         with autocast_to(self.precision, x):
             h = self.input_proj(x).to(x.dtype)
             modulations = modulations or self.modulations(time, z)
-            for layer, its_own in zip((*self.res_blocks, self.final_layer), modulations):
-                h = layer(h, its_own)
+            for layer, layer_modulations in zip((*self.res_blocks, self.final_layer), modulations):
+                h = layer(h, layer_modulations)
             return h.to(x.dtype)
 
     def modulations(self, time, z):

@@ -20,10 +20,10 @@ from models.counter_rng import normal, random_keys, uniform
 from models.DiffMLPs import HEAD_SIZES, HEADS, make_head
 from models.draws import NOISE, TIME, SamplingNoise, TrainingDraws, keyed_masks
 from models.layers import Linear
-from models.masking import by_round, lengths_to_mask, reveal_rounds
+from models.masking import lengths_to_mask, reveal_rounds, tokens_by_round
 from models.options import SIZES, GeneratorOptions
 from models.precision import InferenceWeights, autocast_to, compile_module
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from models.Transformer import Block, InputProcess, PositionalEncoding, take
 from models.words import TextConditions, TextReader, drop_texts, pooled_text
 
@@ -225,7 +225,7 @@ class MARDM(nn.Module):
 
     def _decode(self, tokenizer, text, targets, masks, sampling, keys):
         """Draw tokens of targets [B,L,target_dim]. masks: (which to draw, which are real), bool [B,L]."""
-        sampling = settle(sampling, self)
+        sampling = resolve_sampling(sampling, self)
         noise = self._noise(sampling, keys, len(text))
         net = self.head(sampling).net
         modules = [self.input_process, *self.MARTransformer, self.cond_emb, self.text_reader]
@@ -234,7 +234,7 @@ class MARDM(nn.Module):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
     def head(self, sampling):
-        """The head to draw with. sampling: as `settle` returns it."""
+        """The head to draw with. sampling: as `resolve_sampling` returns it."""
         return self.onestep if sampling.sampler == "onestep" else self.DiffMLPs
 
     def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
@@ -244,7 +244,7 @@ class MARDM(nn.Module):
         # In which round a token leaves the mask is known beforehand: computed on the host and sent over at
         # once, so that no round waits for the device.
         leaves = reveal_rounds(hidden.cpu(), order, sampling.time_steps)
-        places, counts, widths = by_round(leaves, sampling.time_steps)
+        places, counts, widths = tokens_by_round(leaves, sampling.time_steps)
         places = places.to(targets.device)
 
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
@@ -288,7 +288,7 @@ class MARDM(nn.Module):
 
     def describe_sampling(self, sampling):
         """Rounds, sampler and network evaluations per token, as a line of text."""
-        sampling = settle(sampling, self)
+        sampling = resolve_sampling(sampling, self)
         sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
         rounds = f"{sampling.time_steps} rounds in {sampling.order} order"
         return f"{rounds}, sampler {sampler}, {'' if guided else 'not '}guided"

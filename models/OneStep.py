@@ -92,7 +92,7 @@ class OneStepHead(nn.Module):
         return self.null
 
     def draw_with(self, sampling):
-        """As Head.draw_with, by one evaluation. `models.sampling.settle` checks the guidance scale."""
+        """As Head.draw_with, by one evaluation. `resolve_sampling` checks the guidance scale."""
         embedding = self.start + self.scale_embed(self.start.new_full((1,), sampling.cfg))
 
         def draw(z, z_null, noise):

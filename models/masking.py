@@ -60,7 +60,7 @@ def reveal_rounds(hidden, order, rounds):
     return torch.where(hidden, still_hidden.sum(dim=2), -1)
 
 
-def by_round(leaves, rounds):
+def tokens_by_round(leaves, rounds):
     """The tokens to draw, sorted by round. leaves int64 [B,L], as from reveal_rounds -> int64 [3,n]: clip,
     place, and rank within its clip and round of each token; then two lists of S: the number of tokens of
     each round, and the largest number that one clip has in it.

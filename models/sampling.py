@@ -15,19 +15,19 @@ ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # defaults of a one-step head (resu
 class SamplingConfig:
     """How motions are drawn."""
 
-    time_steps: int | None = None  # rounds; for this and every None see `settle`
+    time_steps: int | None = None  # rounds; for this and every None see `resolve_sampling`
     cfg: float = 4.5  # guidance scale, 1 = off
     # SiT, one-step: scales the start noise; DDPM: the noise of the steps; Softmax: divides the logits
     temperature: float = 1.0
     snap: str = "step"  # step: every drawn token at once; end: before decoding; off: never
-    sampler: str = "auto"  # see `settle`
+    sampler: str = "auto"  # see `resolve_sampling`
     sampler_steps: int | None = None
     hard_pseudo_reorder: bool = False
     order: str | None = None  # order in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = SEED
 
 
-def settle(sampling, mardm):
+def resolve_sampling(sampling, mardm):
     """The SamplingConfig with "auto" and every None replaced by what this generator (`mardm`) draws with.
 
     "auto": the one-step head if it supports this guidance scale and number of steps, else the head's first

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from motion.files import whole_file
+from motion.files import atomic_file
 from motion.skeletons import Skeleton
 
 NAME_BYTES = 200  # of the whole file name; common file systems stop at 255
@@ -122,7 +122,7 @@ def check_formats(formats, has_features=True):
 
 
 def _write_array(path, array):
-    with whole_file(path) as part, open(part, "wb") as file:
+    with atomic_file(path) as part, open(part, "wb") as file:
         np.save(file, np.asarray(array, dtype=np.float32))
 
 

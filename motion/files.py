@@ -13,7 +13,7 @@ class Unwritten(OSError):
 
 
 @contextmanager
-def whole_file(path):
+def atomic_file(path):
     """Yield a temporary path beside `path`, with its suffix; it is renamed only if the block succeeds.
 
     Raises Unwritten for any OSError, such as a full disk, so the block should do nothing but write. The
@@ -50,7 +50,7 @@ def whole_folder(path):
 
     with _unwritten(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.parent):  # another process would take `part` for a leftover
+    with folder_lock(path.parent):  # another process would take `part` for a leftover
         try:
             with _unwritten(path):
                 tidy()
@@ -65,7 +65,7 @@ def whole_folder(path):
 
 
 @contextmanager
-def alone(folder):
+def folder_lock(folder):
     """Hold an exclusive lock on a folder: other processes that ask for it wait until the block ends. No lock
     on Windows, nor where the file system has none."""
     with contextlib.ExitStack() as stack:
@@ -96,5 +96,5 @@ def _unwritten(path):
 
 def write_text(path, text):
     """Write a text file in UTF-8. Lone surrogates, as from undecodable file names, appear as \\udcff."""
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

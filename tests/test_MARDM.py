@@ -16,7 +16,7 @@ from utils.config import GeneratorConfig
 from utils.training.monitoring import neighbour_attention
 
 
-def awake(module):
+def fill_zero_weights(module):
     """Random weights in the place of the zeros that a new modulation starts with."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def pair(request):
     ae = make_ae("FSQ_AE_Small" if request.param.startswith("FSQ") else "AE_Model", width=32)
     mardm = MARDM_models[request.param](ae_dim=32, target_dim=ae.target_dim, text_dim=16)
     mardm.set_target_stats(0.1 * torch.ones(ae.target_dim), torch.full((ae.target_dim,), 0.5))
-    return awake(mardm).double().eval(), ae.double().eval()
+    return fill_zero_weights(mardm).double().eval(), ae.double().eval()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -90,7 +90,7 @@ def test_a_relative_bias_of_zero_is_no_bias():
 
 
 def test_a_relative_bias_keeps_its_positions_when_tokens_are_sorted():
-    mardm = awake(masses("relative_bias")[0]).double()
+    mardm = fill_zero_weights(masses("relative_bias")[0]).double()
     x, text = torch.randn(3, 49, 16).double(), torch.randn(3, 8).double()
     inside = lengths_to_mask(M_LENS, 49)
     plain, sorted_ = (mardm.transformer(x, text, inside, order) for order in (None, torch.rand(3, 49)))
@@ -100,7 +100,7 @@ def test_a_relative_bias_keeps_its_positions_when_tokens_are_sorted():
 @pytest.mark.parametrize("order", [None, torch.rand(3, 49, generator=torch.Generator().manual_seed(2))])
 @pytest.mark.parametrize("attention", ["flat", "relative_bias"])
 def test_conditions_of_some_tokens_are_those_of_all(order, attention):
-    mardm = awake(masses(attention)[0]).double()
+    mardm = fill_zero_weights(masses(attention)[0]).double()
     x, text = torch.randn(3, 49, 16).double(), torch.randn(3, 8).double()
     inside, asked = lengths_to_mask(M_LENS, 49), torch.tensor([[0, 48], [7, 3], [6, 6]])
     every, some = (mardm.transformer(x, text, inside, order, wanted) for wanted in (None, asked))

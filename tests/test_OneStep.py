@@ -29,10 +29,10 @@ from models.OneStep import (
     ode_end,
 )
 from models.precision import InferenceWeights
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from scripts import release
 from tests.test_draw_law import HOW, LENGTHS, both, build
-from tests.test_MARDM import awake
+from tests.test_MARDM import fill_zero_weights
 from tests.tiny import PAIR, call, different_tensors, linked, where
 from utils.checkpoints import load_generator
 from utils.config import WeightsConfig
@@ -51,7 +51,11 @@ ONESTEP = replace(HOW, sampler="onestep", sampler_steps=None)
 @pytest.fixture(params=["SiT", "DDPM"])
 def teacher(request):
     torch.manual_seed(0)
-    return awake(DiffMLPs_models[f"{request.param}-XS"](target_dim=D, z_dim=H)).eval().requires_grad_(False)
+    return (
+        fill_zero_weights(DiffMLPs_models[f"{request.param}-XS"](target_dim=D, z_dim=H))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def rows(w):
@@ -73,14 +77,14 @@ def test_it_begins_as_one_step_of_its_teacher_without_guidance(teacher, null):
 
 
 def test_a_head_that_reads_the_unconditional_z_hears_it(teacher):
-    head, asked = awake(OneStepHead.from_teacher(teacher, null=True)), rows(2.0)
+    head, asked = fill_zero_weights(OneStepHead.from_teacher(teacher, null=True)), rows(2.0)
     drawn, other = (head(asked.noise, asked.z, asked.w, asked.z_null + n) for n in (0, 1))
     assert (drawn - other).abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES.values())
 def test_a_draw_is_the_head_at_this_scale_and_temperature(teacher, kind):
-    student, asked = awake(kind.from_teacher(teacher)), rows(2.0)
+    student, asked = fill_zero_weights(kind.from_teacher(teacher)), rows(2.0)
     draw = student.draw_with(replace(ONESTEP, cfg=2.0, temperature=0.5, sampler_steps=1))
     for x in asked.noise:
         torch.testing.assert_close(draw(asked.z, None, x), student(0.5 * x, asked.z, asked.w))
@@ -89,7 +93,7 @@ def test_a_draw_is_the_head_at_this_scale_and_temperature(teacher, kind):
 
 def test_a_flow_map_begins_as_the_velocity_of_its_teacher():
     torch.manual_seed(0)
-    teacher, asked = awake(DiffMLPs_models["SiT-XS"](target_dim=D, z_dim=H)).eval(), rows(3.0)
+    teacher, asked = fill_zero_weights(DiffMLPs_models["SiT-XS"](target_dim=D, z_dim=H)).eval(), rows(3.0)
     student, t = FlowMapHead.from_teacher(teacher).eval(), asked.times[:, 0]
     for x in asked.noise:
         torch.testing.assert_close(student.velocity(x, t, t, asked.z, asked.w), teacher.net(x, t, asked.z))
@@ -194,7 +198,7 @@ def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monke
 
 def with_head(name, null=False, kind=OneStepHead):
     mardm, ae, text = build(name)
-    mardm.onestep = awake(kind.from_teacher(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
+    mardm.onestep = fill_zero_weights(kind.from_teacher(mardm.DiffMLPs, (1.0, 4.0), null)).double().eval()
     return mardm, ae, text
 
 
@@ -236,24 +240,30 @@ def test_which_sampler_auto_means():
     auto = SamplingConfig(cfg=4.0)
     without, head = (SimpleNamespace(onestep=None, DiffMLPs=DiffMLPs_SiT) for _ in range(2))
     head.onestep = OneStepHead(D, H, 1, 8, scales=(1.0, 4.0))
-    assert settle(auto, head).sampler == "onestep"
-    assert settle(auto, without).sampler == settle(replace(auto, cfg=4.5), head).sampler == "midpoint"
-    assert settle(replace(auto, sampler="heun"), head).sampler == "heun"
-    assert [settle(auto, mardm).sampler_steps for mardm in (head, without)] == [1, 4]
-    pace = [(one.time_steps, one.order) for one in (settle(auto, head), settle(auto, without))]
+    assert resolve_sampling(auto, head).sampler == "onestep"
+    assert (
+        resolve_sampling(auto, without).sampler
+        == resolve_sampling(replace(auto, cfg=4.5), head).sampler
+        == "midpoint"
+    )
+    assert resolve_sampling(replace(auto, sampler="heun"), head).sampler == "heun"
+    assert [resolve_sampling(auto, mardm).sampler_steps for mardm in (head, without)] == [1, 4]
+    pace = [
+        (one.time_steps, one.order) for one in (resolve_sampling(auto, head), resolve_sampling(auto, without))
+    ]
     assert pace == [(9, "halton"), (18, "random")]
-    asked = settle(replace(auto, time_steps=5, order="random"), head)
+    asked = resolve_sampling(replace(auto, time_steps=5, order="random"), head)
     assert (asked.time_steps, asked.order) == (5, "random")
     four = replace(auto, sampler_steps=4)
-    assert settle(four, head).sampler == "midpoint"
+    assert resolve_sampling(four, head).sampler == "midpoint"
     with pytest.raises(ValueError, match="1 evaluation, not 4; distill_MARDM.py --objective flow_map"):
-        settle(replace(four, sampler="onestep"), head)
+        resolve_sampling(replace(four, sampler="onestep"), head)
     for mardm, cfg in ((without, 2.0), (head, 4.5)):
         with pytest.raises(ValueError, match="sampler onestep"):
-            settle(replace(auto, sampler="onestep", cfg=cfg), mardm)
-    assert settle(replace(auto, sampler="dopri5"), head).sampler_steps is None
+            resolve_sampling(replace(auto, sampler="onestep", cfg=cfg), mardm)
+    assert resolve_sampling(replace(auto, sampler="dopri5"), head).sampler_steps is None
     with pytest.raises(ValueError, match="dopri5 chooses its steps"):
-        settle(replace(four, sampler="dopri5"), head)
+        resolve_sampling(replace(four, sampler="dopri5"), head)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES.values())

@@ -143,7 +143,10 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
     runner.work([(plan, job) for job in wanted])
     record = collect(plan)
     assert len(measured(record, "fsq").seeds) == len(measured(record, "fsq", evaluation="onestep").seeds) == 1
-    assert claims.growth(record, "fsq", "off").seeds.keys() == {1} and record["reference"]["fid"]["mean"] > 0
+    assert (
+        claims.story_growth(record, "fsq", "off").seeds.keys() == {1}
+        and record["reference"]["fid"]["mean"] > 0
+    )
     assert record["training"]["runs"]["fsq_111"]["steps"] == 4
     monkeypatch.setattr(report, "collect", lambda plan: record)
     report.main(f"--size tiny --out {tmp_path}/x --comparison {tmp_path}/c.md".split())

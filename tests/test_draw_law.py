@@ -15,10 +15,10 @@ from benchmarks.reference import draw_everything
 from models import onednn
 from models.AE import make_ae
 from models.MARDM import MARDM_models
-from models.masking import by_round, lengths_to_mask, reveal_rounds
+from models.masking import lengths_to_mask, reveal_rounds, tokens_by_round
 from models.OneStep import OneStepHead
 from models.sampling import SamplingConfig
-from tests.test_MARDM import awake
+from tests.test_MARDM import fill_zero_weights
 from utils.training.monitoring import neighbour_attention
 
 LENGTHS = torch.tensor([1, 9, 2, 5])
@@ -34,7 +34,7 @@ def build(name, **options):
     if "DDPM" in name:
         mardm.DiffMLPs.reschedule(50, 5)
     text = torch.randn(len(LENGTHS), 16, dtype=torch.float64)
-    return awake(mardm).double().eval(), ae.double().eval(), text
+    return fill_zero_weights(mardm).double().eval(), ae.double().eval(), text
 
 
 @pytest.fixture(scope="module", params=["MARDM-SiT-XS", "FSQ-MARDM-SiT-XS"])
@@ -129,7 +129,7 @@ def test_the_transformer_rests_in_a_round_where_nothing_leaves(sit):
 
 def test_tokens_go_round_after_round():
     leaves = reveal_rounds(lengths_to_mask(LENGTHS, 9), torch.rand(4, 9), 7)
-    tokens, counts, most = by_round(leaves, 7)
+    tokens, counts, most = tokens_by_round(leaves, 7)
     assert sum(counts) == LENGTHS.sum()
     for r, (rows, columns, numbers) in enumerate(zip(*(x.split(counts) for x in tokens))):
         mask = torch.zeros(leaves.shape, dtype=torch.bool)

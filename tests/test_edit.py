@@ -18,7 +18,7 @@ from motion.bvh.writer import write_bvh
 from motion.skeletons import SMPL22
 from tests.bodies import packed_clips, rest_pose
 from tests.test_glb import Reader
-from tests.test_MARDM import awake
+from tests.test_MARDM import fill_zero_weights
 from tests.tiny import with_demo
 from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
@@ -92,7 +92,7 @@ def pair():
 def test_an_edit_sees_what_is_kept(pair):
     """The same section, text and noise, another surrounding: another result."""
     mardm, ae = pair
-    awake(mardm)
+    fill_zero_weights(mardm)
     with torch.no_grad():
         tokens = ae.tokenize(torch.randn(2, 40, 67))[1]
     sections = torch.zeros(1, 10, dtype=torch.bool)

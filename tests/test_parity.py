@@ -20,7 +20,7 @@ from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
 from models.options import SIZES, Size
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from tests.conftest import outside
 from tests.test_goldens import SAMPLERS, close, recorded_noise
 from utils.checkpoints import load_ae, load_generator, load_length_estimator, make_mardm, statistics_of
@@ -334,11 +334,11 @@ def test_the_length_of_a_diffusion_travels_in_the_checkpoint(home):
     assert len(mardm.DiffMLPs.sampling_schedule) == 25
     drawn = mardm.generate(ae, torch.ones(2, 16), torch.tensor([3, 2]), SamplingConfig(time_steps=2))
     assert drawn.shape == (2, 3, 8) and torch.isfinite(drawn).all()
-    assert settle(SamplingConfig(), mardm).sampler == "ddpm"
+    assert resolve_sampling(SamplingConfig(), mardm).sampler == "ddpm"
     with pytest.raises(ValueError, match="loaded to sample in 25 steps, not 20"):
-        settle(SamplingConfig(sampler_steps=20), mardm)
+        resolve_sampling(SamplingConfig(sampler_steps=20), mardm)
     with pytest.raises(ValueError, match="sampler midpoint.*does not have it, but ddpm"):
-        settle(SamplingConfig(sampler="midpoint"), mardm)
+        resolve_sampling(SamplingConfig(sampler="midpoint"), mardm)
     for steps in (1, 1001):
         with pytest.raises(BadInput, match=f"sampler_steps: .*1000 steps.*in {steps}"):
             load_generator(asked(sampler_steps=steps), CPU, autoencoder)

@@ -15,7 +15,7 @@ from PIL import Image
 from experiments import blind, grid_picture, pictures
 from motion.captions import wrap_caption
 from motion.render import rendering
-from motion.render.camera import FIXED_SPAN, MARGIN, Camera, follow, frame_motions
+from motion.render.camera import FIXED_SPAN, MARGIN, Camera, fit_camera, follow
 from motion.render.rendering import SIDE_COLOURS, contact_sheet, render_video
 from motion.skeletons import KIT21, SMPL22
 from tests.bodies import rest_pose
@@ -81,7 +81,7 @@ def test_from_the_front_the_persons_left_is_on_the_viewers_right():
 def test_every_joint_stays_in_the_picture_and_the_person_stays_large(metres, heading):
     way = np.linspace(0, metres, 120)[:, None] * (np.sin(heading), np.cos(heading))
     motion = walking(way, heading)
-    camera, (target,) = frame_motions([motion], fps=20)
+    camera, (target,) = fit_camera([motion], fps=20)
     picture, scale = camera.project(motion, target[:, None])
     assert np.abs(picture).max() <= MARGIN + 1e-9 and (scale > 0).all()
     assert camera.span <= 2 * FIXED_SPAN

@@ -14,7 +14,7 @@ from experiments.sampling.report import TEACHER, Family, format_n, format_spread
 from experiments.sampling.study import cells
 from models.DiffMLPs import DiffMLPs_SiT
 from models.OneStep import OneStepHead
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from tests.conftest import ROOT
 from tests.tiny import call
 from utils.errors import BadInput
@@ -200,4 +200,4 @@ def test_every_cell_of_the_study_is_one_that_a_generator_draws():
     table = cells(SamplingConfig(18, 2.5, sampler="midpoint", sampler_steps=4, order="random"))
     assert {how.sampler for how in table.values()} == {"dopri5", "midpoint", "heun", "euler", "onestep"}
     for how in table.values():
-        assert settle(how, mardm) == how
+        assert resolve_sampling(how, mardm) == how

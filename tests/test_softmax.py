@@ -19,9 +19,9 @@ import train_MARDM
 from models.AE import make_ae
 from models.draws import SamplingNoise, TrainingDraws
 from models.MARDM import MARDM_models
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from models.Softmax import COORDINATES, SoftmaxHead, pick
-from tests.test_MARDM import awake
+from tests.test_MARDM import fill_zero_weights
 from tests.tiny import TRAIN_MARDM, call, different_tensors, where
 
 LEVELS, H = (3, 4, 3), 8
@@ -31,7 +31,7 @@ PLAIN = SamplingConfig(cfg=1)
 def make_head(coordinates="sequential"):
     """A small head in float64, whose weights are far from uniform."""
     torch.manual_seed(0)
-    head = awake(SoftmaxHead(3, H, depth=2, width=16, levels=LEVELS, coordinates=coordinates))
+    head = fill_zero_weights(SoftmaxHead(3, H, depth=2, width=16, levels=LEVELS, coordinates=coordinates))
     with torch.no_grad():
         for layer in (head.net.final_layer.linear, *head.earlier):
             layer.weight.mul_(60)
@@ -136,7 +136,7 @@ def pair(request):
     ae = make_ae("FSQ_AE_Small", width=32)
     shape = {"ae_dim": 32, "target_dim": 5, "text_dim": 16, "levels": ae.fsq_levels}
     mardm = MARDM_models["FSQ-MARDM-Softmax-XS"](**shape, softmax_coordinates=request.param)
-    return awake(mardm).double().eval(), ae.double().eval()
+    return fill_zero_weights(mardm).double().eval(), ae.double().eval()
 
 
 def test_a_prompt_gives_the_same_codes_alone_and_in_a_batch(pair):
@@ -171,17 +171,17 @@ def test_the_loss_asks_each_hidden_token_once_and_learns(pair):
 
 def test_samplers_of_diffusion_are_refused_and_its_own_is_taken(pair):
     mardm, _ = pair
-    assert settle(SamplingConfig(), mardm).sampler == "softmax"
+    assert resolve_sampling(SamplingConfig(), mardm).sampler == "softmax"
     line = "18 rounds in random order, sampler softmax: 1 evaluation a token, guided"
     assert mardm.describe_sampling(SamplingConfig()) == line
     with pytest.raises(ValueError, match="sampler midpoint.*softmax"):
-        settle(SamplingConfig(sampler="midpoint"), mardm)
+        resolve_sampling(SamplingConfig(sampler="midpoint"), mardm)
     for name in ("auto", "softmax"):
         with pytest.raises(ValueError, match="one evaluation: leave --sampler_steps out"):
-            settle(SamplingConfig(sampler=name, sampler_steps=8), mardm)
+            resolve_sampling(SamplingConfig(sampler=name, sampler_steps=8), mardm)
     sit = MARDM_models["FSQ-MARDM-SiT-XS"](ae_dim=32, target_dim=5, text_dim=16)
     with pytest.raises(ValueError, match="sampler softmax.*midpoint"):
-        settle(SamplingConfig(sampler="softmax"), sit)
+        resolve_sampling(SamplingConfig(sampler="softmax"), sit)
 
 
 def test_bfloat16_draws_and_trains(pair):

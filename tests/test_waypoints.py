@@ -102,7 +102,7 @@ def test_steps_grow_by_what_is_missing_and_no_more_than_they_may():
 def test_two_waypoints_and_a_heading_bend_the_path():
     points = [Waypoint(40, 0.0, 2.0), Waypoint(80, 1.0, 3.7, math.radians(45))]
     led = warp(straight(), points, FPS)
-    assert led.drawn.max() > 0.05 and led.off.max() < 0.01 and abs(led.askew[0]) < math.radians(2)
+    assert led.drawn.max() > 0.05 and led.off.max() < 0.01 and abs(led.heading_error[0]) < math.radians(2)
     assert np.abs(np.diff(led.rows[:, 0])).max() < math.radians(1)  # smoothly
 
 
@@ -160,7 +160,7 @@ def test_a_real_clip_meets_the_waypoints_of_its_own_way(world, monkeypatch):
     assert {len(task.points) for task in tasks} == {1, 2, 3}
     for task in tasks:
         found = warp(clips[task.prompt].motion, task.points, spec.fps)
-        assert found.drawn.max() < 1e-3 and np.abs(found.askew).max(initial=0) < 1e-2, task
+        assert found.drawn.max() < 1e-3 and np.abs(found.heading_error).max(initial=0) < 1e-2, task
 
 
 def test_the_table_counts_what_arrives_and_who_answers(tmp_path, capsys):

@@ -7,7 +7,7 @@ from models.AE import make_ae
 from models.MARDM import MARDM
 from models.sampling import SamplingConfig
 from models.words import TextReader, drop_texts
-from tests.test_MARDM import awake
+from tests.test_MARDM import fill_zero_weights
 
 SHAPE = {"kind": "FSQ", "size": "XS", "ae_dim": 32, "target_dim": 6, "text_dim": 16}
 
@@ -40,7 +40,7 @@ def test_a_pooled_model_is_the_special_case_before_training(mardm, given):
 
 def test_words_are_heard_by_place_and_padding_is_not(mardm, given):
     latents, text, inside = given
-    awake(mardm)
+    fill_zero_weights(mardm)
     z = mardm.transformer(latents, text, inside)
     swapped = text[:, [0, 2, 1, 3, 4, 5]]
     assert (mardm.transformer(latents, swapped, inside) - z).abs().max() > 1e-4
@@ -64,7 +64,7 @@ def test_guidance_drops_words_and_pooled_vector_together(given):
 def test_a_pooled_vector_that_was_never_heard_is_not_heard_later(given):
     latents, text, inside = given
     torch.manual_seed(0)
-    mardm = awake(MARDM(**SHAPE, text_tokens="on", pooled_drop_prob=1.0)).eval()
+    mardm = fill_zero_weights(MARDM(**SHAPE, text_tokens="on", pooled_drop_prob=1.0)).eval()
     other = torch.cat([text[:, :1] + 1, text[:, 1:]], dim=1)
     a, b = (mardm.transformer(latents, x, inside) for x in (text, other))
     torch.testing.assert_close(a, b)
@@ -77,7 +77,7 @@ def test_a_text_is_read_once_for_all_rounds(mardm, given, monkeypatch):
         TextReader, "forward", lambda self, words: reads.append(len(words)) or forward(self, words)
     )
     sampling, m_lens = SamplingConfig(time_steps=5), torch.tensor([9, 4, 7])
-    drawn = awake(mardm).generate(ae, given[1], m_lens, sampling)
+    drawn = fill_zero_weights(mardm).generate(ae, given[1], m_lens, sampling)
     assert reads == [6]  # with and without the text
     alone = mardm.generate(ae, given[1][1:2, :4], m_lens[1:2], sampling, keys=[1])
     torch.testing.assert_close(alone[0], drawn[1, :4], atol=1e-4, rtol=1e-4)

@@ -11,7 +11,7 @@ import numpy as np
 
 from models import counter_rng
 from models.counter_rng import Purpose
-from motion.files import alone, write_text
+from motion.files import folder_lock, write_text
 from utils import distributed, metrics
 from utils.cli import command_line
 from utils.data.clips import load_clips
@@ -216,7 +216,7 @@ class Report:
         if not quiet:
             print(text, flush=True)
         file = self.folder / "eval.log"
-        with alone(self.folder):  # other evaluations of the run may write to it
+        with folder_lock(self.folder):  # other evaluations of the run may write to it
             before = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
             write_text(file, f"{before}{text}\n")
 

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 import torch
 
-from models.sampling import SamplingConfig, settle
+from models.sampling import SamplingConfig, resolve_sampling
 from utils.config import (
     EvaluationConfig,
     LoaderConfig,
@@ -134,8 +134,8 @@ def sampling_config(args, spec, mardm=None):
 
 
 def settled(sampling, mardm):
-    """`models.sampling.settle` with BadInput for a sampler that this generator does not have."""
+    """`models.sampling.resolve_sampling` with BadInput for a sampler that this generator does not have."""
     try:
-        return settle(sampling, mardm)
+        return resolve_sampling(sampling, mardm)
     except ValueError as error:
         raise BadInput(str(error)) from None

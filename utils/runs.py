@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from motion.files import whole_file
+from motion.files import atomic_file
 from utils.errors import BadInput
 
 FORMAT = 1
@@ -58,7 +58,7 @@ class Run:
 
 def save_state(path, state):
     """torch.save, whole or not at all."""
-    with whole_file(path) as part, open(part, "wb") as file:
+    with atomic_file(path) as part, open(part, "wb") as file:
         torch.save(state, file)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.ablation.claims import growth, lost, measured
+from experiments.ablation.claims import lost, measured, story_growth
 from experiments.ablation.plan import DIFFUSION, FULL_WIDTH, NARROWED
 from utils.analysis import topology_figure, training_figure
 from utils.analysis.output import legend, new_figure, save
@@ -133,7 +133,7 @@ def of_stories(record, path):
         told = ("continuous", "step"), ("narrow", "step"), ("fsq", "step"), ("fsq", "off")
         for k, (arm, snap) in enumerate(told):
             label = f"{arm}, never snapped" if snap == "off" else arm
-            at = {q + 1 + (k - 1.5) / 15: growth(record, arm, snap, quarter=q) for q in range(4)}
+            at = {q + 1 + (k - 1.5) / 15: story_growth(record, arm, snap, quarter=q) for q in range(4)}
             colour = "C6" if snap == "off" else COLOURS[arm]
             drawn.append(series(axes, at, label=label, color=colour))
         axes.set_xticks(range(1, 5))

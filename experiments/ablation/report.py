@@ -58,7 +58,7 @@ def main(argv=None):
     else:
         record = made_on_this_machine() | {"size": size, "sets": found(size, folder), "summary": ""}
     if args.again:
-        others = again(args.again, args.size or record["size"])
+        others = other_sets(args.again, args.size or record["size"])
         sizes = {one["size"] for one in others}
         record["sets"] = [one for one in record["sets"] if one.get("size") not in sizes] + others
     if args.summary:
@@ -87,7 +87,7 @@ def found(size, folder):
     return sets
 
 
-def again(source, size):
+def other_sets(source, size):
     """-> what `found` finds in a folder, or the sets of a JSON, each with its machine, date and size."""
     if source.is_dir():
         about, sets = made_on_this_machine() | {"size": size}, found(size, source)

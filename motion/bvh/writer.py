@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from motion.bvh.pose import FRONT, fitted_pose, local_rotations
-from motion.files import whole_file
+from motion.files import atomic_file
 from motion.rotations import unit
 from motion.skeletons import SMPL22
 
@@ -28,7 +28,7 @@ def write_bvh(path, joints, fps, skeleton=SMPL22, own=None):
     """
     joints = np.asarray(joints, dtype=np.float64)
     offsets, world = fitted_pose(joints, skeleton, own)
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(bvh_text(joints[:, 0], offsets, world, fps, skeleton), encoding="ascii")
 
 

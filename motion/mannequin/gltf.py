@@ -8,7 +8,7 @@ import pygltflib as gltf
 from motion.bvh.pose import fitted_pose, local_rotations, rest_places
 from motion.bvh.writer import FAMILIAR
 from motion.captions import clean_text
-from motion.files import whole_file
+from motion.files import atomic_file
 from motion.mannequin.body import mannequin
 from motion.rotations import quaternions
 from motion.skeletons import SMPL22
@@ -35,7 +35,7 @@ def write_glb(path, joints, fps, caption="", skeleton=SMPL22, own=None):
     scene = glb_scene(skeleton.unit_m * joints[:, 0], skeleton.unit_m * offsets, world, fps, skeleton)
     scene.animations[0].name = clean_text(caption) or "motion"
     blob = b"".join(scene.save_to_bytes())
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(blob)
 
 

@@ -47,7 +47,7 @@ def follow(root, fps):
     return np.stack([np.convolve(padded[:, k], kernel / kernel.sum(), mode="valid") for k in (0, 1)], axis=1)
 
 
-def frame_motions(motions, fps):
+def fit_camera(motions, fps):
     """One scale for all, a target per frame for each: motions [T,J,3] in metres -> Camera, list of [T,3].
 
     Where the whole path fits into a view that keeps people large the camera stands still, else it follows.

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from motion.captions import wrap_caption
-from motion.files import whole_file
-from motion.render.camera import frame_motions
+from motion.files import atomic_file
+from motion.render.camera import fit_camera
 from motion.render.figure import (
     HEAD_SIZE,
     LEFT,
@@ -59,7 +59,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     if path.suffix not in VIDEO_OPTIONS:
         raise ValueError(f"{path.name}: videos are written as {' or '.join(VIDEO_OPTIONS)}")
     motions = in_metres(motions, skeleton)
-    camera, targets = frame_motions(motions, fps)
+    camera, targets = fit_camera(motions, fps)
     titles = titles or [""] * len(motions)
     columns = min(len(motions), MAX_COLUMNS)
     canvas, axes = _page(len(motions), columns, panel, caption, titles)
@@ -67,7 +67,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     width, height = canvas.get_width_height()
     clock = canvas.figure.text(10 / width, 8 / height, "", animated=True, **_font(13))
     n_frames = max(len(motion) for motion in motions)
-    with whole_file(path) as part, _text_without_glyph_warnings():
+    with atomic_file(path) as part, _text_without_glyph_warnings():
         canvas.draw()
         empty = canvas.copy_from_bbox(canvas.figure.bbox)
         with _ffmpeg(part, (width, height), fps) as send:
@@ -88,11 +88,11 @@ def contact_sheet(path, motions, skeleton=SMPL22, fps=20, titles=None, n_frames=
     """
     path = Path(path)
     motions = in_metres(motions, skeleton)
-    camera, targets = frame_motions(motions, fps)
+    camera, targets = fit_camera(motions, fps)
     moments = [np.linspace(0, len(motion) - 1, n_frames).round().astype(int) for motion in motions]
     of_rows = [text for title in titles or [""] * len(motions) for text in (title, *[""] * (n_frames - 1))]
     canvas, axes = _page(len(of_rows), n_frames, panel, "", of_rows, title_width=n_frames * panel)
-    with whole_file(path) as part, _text_without_glyph_warnings():
+    with atomic_file(path) as part, _text_without_glyph_warnings():
         canvas.draw()
         for i, ax in enumerate(axes):
             row, column = divmod(i, n_frames)

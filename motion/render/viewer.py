@@ -18,7 +18,7 @@ import numpy as np
 
 from motion.bvh.pose import fitted_pose
 from motion.captions import clean_text
-from motion.files import whole_file
+from motion.files import atomic_file
 from motion.mannequin.body import mannequin
 from motion.render.camera import AZIMUTH, ELEVATION, FIXED_SPAN, LENS, stand_still, walk_along
 from motion.render.figure import HEAD_SIZE, NOSE_SIZE, bones, in_metres
@@ -33,7 +33,7 @@ STEPS = 32767
 def write_html(path, motions, captions, fps=20, skeleton=SMPL22, closed=False):
     """Write the page of `viewer_page` -> path."""
     page = viewer_page(motions, captions, fps, skeleton, closed)
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return Path(path)
 

@@ -7,7 +7,7 @@ As in `gestures`: functions of a Mood -> Tracks, written for the left. All end a
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from motion.synthetic.body import FPS, STANCE, STAND_HEIGHT, keyed, smooth, standing, then
+from motion.synthetic.body import FPS, STANCE, STAND_HEIGHT, concatenate, keyed, smooth, standing
 from motion.synthetic.gait import Gait, travel
 from motion.synthetic.gestures import Mood, pose_arm, rise_and_fall, still
 
@@ -93,7 +93,7 @@ def jump(mood, distance=0.0):
     parts = [_one_jump(mood, distance) for _ in range(mood.reps)]
     tracks = parts[0]
     for part in parts[1:]:
-        tracks = then(tracks, part)
+        tracks = concatenate(tracks, part)
     return tracks
 
 
@@ -183,8 +183,8 @@ def walk(mood, turn=0.0, pace=1.0, rest=(0.25, 0.35)):
 
 def walk_around(mood):
     """`reps` steps forward, half a turn on the spot, as many steps back."""
-    back = then(turn(Mood(0.88), 180), walk(mood, rest=(0.1, 0.35)))
-    return then(walk(mood, rest=(0.25, 0.1)), back)
+    back = concatenate(turn(Mood(0.88), 180), walk(mood, rest=(0.1, 0.35)))
+    return concatenate(walk(mood, rest=(0.25, 0.1)), back)
 
 
 def run(mood, turn=0.0):

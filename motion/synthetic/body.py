@@ -94,7 +94,7 @@ def turned(points, yaw):
     return np.stack([np.cos(yaw) * x + np.sin(yaw) * z, np.cos(yaw) * z - np.sin(yaw) * x], axis=-1)
 
 
-def then(first, second):
+def concatenate(first, second):
     """Join two Tracks: the second starts at the place and heading where the first ended, both at rest."""
     yaw, origin = first.yaw[-1], first.root[-1]
     moved = {

@@ -14,7 +14,7 @@ from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic import actions as act
 from motion.synthetic import gestures as gesture
 from motion.synthetic import sequences
-from motion.synthetic.body import HANG, Tracks, pose, smooth, then
+from motion.synthetic.body import HANG, Tracks, concatenate, pose, smooth
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import captions, tokens
 
@@ -72,7 +72,7 @@ ACTIONS = {
     "raise_both": Action(lambda mood: gesture.raise_arms(mood, (0, 1))),
     "turn": Action(lambda mood: act.turn(mood, 90 * mood.size), sided=True),
     "turn_around": Action(lambda mood: act.turn(mood, 180)),
-    "stand_walk": Action(lambda mood: then(act.stand_up(Mood()), act.walk(mood)), (5, 6), STEADY),
+    "stand_walk": Action(lambda mood: concatenate(act.stand_up(Mood()), act.walk(mood)), (5, 6), STEADY),
 }
 LABELS = tuple(
     label

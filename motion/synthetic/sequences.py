@@ -14,7 +14,7 @@ import numpy as np
 
 from motion.synthetic import actions as act
 from motion.synthetic import gestures as gesture
-from motion.synthetic.body import mirrored, then
+from motion.synthetic.body import concatenate, mirrored
 from motion.synthetic.gestures import Mood
 from motion.synthetic.text import PEOPLE, TIMES
 
@@ -230,7 +230,7 @@ def _one_after_the_other(labels, reps, slowest, rng):
         part = (act.sit if stays else PARTS[_name(label)].build)(mood)
         side = label.rpartition("_")[2] if PARTS[_name(label)].sided else rng.choice(["left", "right"])
         parts.append(mirrored(part) if side == "right" else part)
-    return reduce(then, parts)
+    return reduce(concatenate, parts)
 
 
 def captions(labels, reps, rng):

@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from motion.files import whole_file, write_text
+from motion.files import atomic_file, write_text
 from utils.errors import BadInput
 
 
@@ -30,7 +30,7 @@ def new_figure(width, height):
 
 
 def save(figure, path):
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         figure.savefig(part)
 
 

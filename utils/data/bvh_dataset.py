@@ -15,7 +15,7 @@ from tqdm import tqdm
 from models.counter_rng import SEED
 from motion.bvh import read_bvh
 from motion.bvh.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
-from motion.files import whole_file
+from motion.files import atomic_file
 from motion.skeletons import SMPL22
 from utils.cli import count, number
 from utils.config import flag
@@ -176,7 +176,7 @@ def _convert_one(job):
         return name, None, re.sub(r"\s+", " ", str(error))[:300]
     except MemoryError:
         return name, None, "out of memory: cut the file into parts, or pass fewer --num_workers"
-    with whole_file(target) as part, open(part, "wb") as file:
+    with atomic_file(target) as part, open(part, "wb") as file:
         np.save(file, joints)
     return name, target, None
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from motion.files import Unwritten, whole_file
+from motion.files import Unwritten, atomic_file
 from utils.plain import parse_json
 
 
@@ -25,7 +25,7 @@ def read_cache(file, build, remedy):
 def write_cache(file, index, rows, remedy):
     """Save index and rows; if that fails, only print why. -> whether it was written"""
     try:
-        with whole_file(file) as part, open(part, "wb") as stream:
+        with atomic_file(file) as part, open(part, "wb") as stream:
             np.save(stream, np.frombuffer(json.dumps(index).encode(), np.uint8))
             np.save(stream, rows)
         return True

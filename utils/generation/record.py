@@ -6,7 +6,7 @@ import json
 import math
 import time
 
-from motion.files import alone, write_text
+from motion.files import folder_lock, write_text
 from utils.plain import parse_json
 
 
@@ -30,7 +30,7 @@ class Record:
         """Save the entry as it is now, if it has a motion."""
         if not self.call["motions"]:
             return
-        with alone(self.path.parent):
+        with folder_lock(self.path.parent):
             calls = self._calls()
             place = calls.index(self.last) if self.last in calls else len(calls)
             calls[place : place + 1] = [self.call]

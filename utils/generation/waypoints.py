@@ -97,7 +97,7 @@ class Warped:
     cost: float
     drawn: np.ndarray  # [W] metres off without the warp, turned as a whole
     off: np.ndarray  # [W] metres off after the warp
-    askew: np.ndarray  # radians off at the waypoints that ask for a heading
+    heading_error: np.ndarray  # radians off at the waypoints that ask for a heading
     pace: float  # the largest change of a step, as a share
 
     def joints(self, spec):
@@ -118,12 +118,12 @@ def warp(rows, points, fps, unit_m=1.0):
     most = np.concatenate([[np.inf], np.full(fit.n, 5 * TURN), np.full(fit.n, SPEED)])
     first = np.eye(1, 2 * fit.n + 1)[0] * fit.facing
     found = scipy.optimize.least_squares(fit.residuals, first, fit.jacobian, (-most, most), max_nfev=ENOUGH)
-    off, askew = fit.errors(found.x)
+    off, heading_error = fit.errors(found.x)
     phi, _, scale = fit.moved(found.x)
     rows[:, 0] -= np.diff(phi, prepend=found.x[0]) / 2
     rows[:, 1:3] *= scale[:, None]
     pace = float(np.abs(scale - 1).max())
-    return Warped(rows, found.x[0], found.cost, fit.drawn, np.abs(off), askew, pace)
+    return Warped(rows, found.x[0], found.cost, fit.drawn, np.abs(off), heading_error, pace)
 
 
 class PathFit:
@@ -152,13 +152,13 @@ class PathFit:
     def errors(self, x):
         """-> complex metres off at each waypoint; radians off at those with a heading"""
         phi, turned, scale = self.moved(x)
-        askew = np.angle(np.exp(1j * (self.own + phi[self.at_heading] - self.asked)))
-        return np.cumsum(turned * scale)[self.at] - self.goal, askew
+        heading_error = np.angle(np.exp(1j * (self.own + phi[self.at_heading] - self.asked)))
+        return np.cumsum(turned * scale)[self.at] - self.goal, heading_error
 
     def residuals(self, x):
-        off, askew = self.errors(x)
+        off, heading_error = self.errors(x)
         turns, paces = x[1 : self.n + 1] / TURN, x[self.n + 1 :] / PACE
-        return np.concatenate([off.real / OFF, off.imag / OFF, askew / ASKEW, turns, paces])
+        return np.concatenate([off.real / OFF, off.imag / OFF, heading_error / ASKEW, turns, paces])
 
     def jacobian(self, x):
         """Derivatives of the residuals (rows) by x (columns)."""
@@ -167,9 +167,10 @@ class PathFit:
         by_turn = np.cumsum(1j * (turned * scale)[:, None] * all_turns, axis=0)[self.at]
         by_pace = np.cumsum(turned[:, None] * self.basis, axis=0)[self.at]
         off = np.concatenate([by_turn, by_pace], axis=1) / OFF
-        askew = np.pad(all_turns[self.at_heading], ((0, 0), (0, self.n))) / ASKEW  # speeds do not turn
+        # speeds do not turn
+        heading_error = np.pad(all_turns[self.at_heading], ((0, 0), (0, self.n))) / ASKEW
         size = np.concatenate([np.full(self.n, 1 / TURN), np.full(self.n, 1 / PACE)])
-        return np.concatenate([off.real, off.imag, askew, np.pad(np.diag(size), ((0, 0), (1, 0)))])
+        return np.concatenate([off.real, off.imag, heading_error, np.pad(np.diag(size), ((0, 0), (1, 0)))])
 
 
 def splines(frames, fps):
@@ -254,8 +255,8 @@ def draw_along(pipeline, text, points, frames, sampling, keys):
             "more or less time, or a prompt that goes there"
         )
     spec = pipeline.spec
-    askew = np.degrees(np.abs(result.askew).max(initial=0))
-    off = [float(value) for value in (first.drawn.mean(), result.off.mean(), result.off.max(), askew)]
+    heading_error = np.degrees(np.abs(result.heading_error).max(initial=0))
+    off = [float(value) for value in (first.drawn.mean(), result.off.mean(), result.off.max(), heading_error)]
     return (
         result.rows.astype(np.float32),
         fix_feet(result.joints(spec), spec.fps, spec.skeleton),
