@@ -60,7 +60,7 @@ def main(argv=None):
         real = evaluation.real(repeat)
         generated.repeats.append(evaluation.compare(real, motions, repeat, multimodality=spread))
         if repeat == 0:
-            generated.half_widths = evaluation.half_widths(real, motions)
+            generated.halves = evaluation.halves(real, motions)
         values = generated.repeats[-1].as_dict().items()
         report.log(f"repeat {repeat + 1}: " + "  ".join(f"{k} {v:.4g}" for k, v in values if v is not None))
     rows = {

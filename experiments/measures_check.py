@@ -147,7 +147,7 @@ def main(argv=None):
     sets = {name: plant(evaluation, defect) for name, defect in DEFECTS.items()}
     sets[COLLAPSE] = one_clip_per_label(evaluation, root)
     for name, motions in sets.items():
-        rows[name] = Scores([evaluation.compare(real, motions)], evaluation.half_widths(real, motions))
+        rows[name] = Scores([evaluation.compare(real, motions)], evaluation.halves(real, motions))
     tables = "\n".join(table(rows, names) for names in TABLES)
     print(tables)
     write_below(args.output, MARKER, tables)

@@ -15,7 +15,7 @@ import train_LengthEstimator
 from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
-from utils import evaluation_report
+from utils import evaluation_report, metrics
 from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
 from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
@@ -381,7 +381,7 @@ def test_the_real_set_is_embedded_once_and_repeats_draw_only_captions_and_pools(
     monkeypatch.setattr(evaluation.evaluator, "embed_motion", lambda *x: calls.append("embed") or embed(*x))
     monkeypatch.setattr(evaluation_report.metrics, "fid", lambda *x: calls.append("fid") or fid(*x))
     pred = evaluation.real().take(np.roll(np.arange(40), 1))
-    monkeypatch.setattr(evaluation, "half_widths", lambda *x: {})
+    monkeypatch.setattr(evaluation, "halves", lambda *x: {})
     column = evaluation.repeats(lambda repeat: pred, 3).repeats
     assert calls == ["embed", "fid"]
     assert column == [evaluation.compare(evaluation.real(), pred, i) for i in range(3)]
@@ -409,7 +409,7 @@ def test_metrics_are_plain_numbers_and_all_measured(evaluation):
     assert {type(x) for x in values.values() if x is not None} == {float, int}
     absent = {"multimodality", "clip_score", "mpjpe", "mpjpe_global", "fid_content"}  # no group of 20 clips
     assert {name for name, x in values.items() if x is None} - {"path_speed"} == absent
-    halves = evaluation.half_widths(real, pred)
+    halves = {name: metrics.half_width(x) for name, x in evaluation.halves(real, pred).items()}
     assert set(halves) >= {"fid", "kid", "physical", "top1", "label_top3", "jitter", "coverage"}
     measured = {name: x for name, x in halves.items() if name not in ("fid_content", "path_speed")}
     assert all(x >= 0 for x in measured.values()) and halves["matching"] > 0
@@ -582,7 +582,8 @@ def test_a_trained_evaluator_keeps_how_it_does_on_the_test_split(world, tmp_path
 
 
 def test_halves_that_are_all_alike_do_not_make_a_share_certain():
-    scores = Scores([Metrics(precision=0.98, top1=1.0, fid=0.0)], {"precision": 0.0, "top1": 0.0, "fid": 0.0})
+    alike = dict.fromkeys(("precision", "top1", "fid"), np.zeros(40))
+    scores = Scores([Metrics(precision=0.98, top1=1.0, fid=0.0)], alike)
     halves = {name: half for name, (_, half) in scores.interval().items()}
     assert np.isnan(halves["precision"]) and halves["top1"] == halves["fid"] == 0
     assert evaluation_report.as_record(scores)["interval"]["precision"]["half_clips"] is None

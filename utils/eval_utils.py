@@ -174,7 +174,7 @@ class EvaluationRun:
         """
         pred = produce(0)
         first = self.compare(self.real(), pred, paired=paired)
-        half_widths = self.half_widths(self.real(), pred, paired)
+        halves = self.halves(self.real(), pred, paired)
         column = [first]
         for repeat in range(1, n):
             if self.dataset.crop:
@@ -182,16 +182,17 @@ class EvaluationRun:
             else:
                 rows, rng = self._rows(repeat)
                 column.append(replace(first, **self._repeat_measures(pred, rows, repeat, rng)))
-        return Scores(column, half_widths)
+        return Scores(column, halves)
 
-    def half_widths(self, real, pred, paired=False):
-        """95% half widths over clips of what `compare` measures in repeat 0, without OVER_REPEATS. -> dict
+    def halves(self, real, pred, paired=False):
+        """What `compare` measures in repeat 0, without OVER_REPEATS, on random halves of the clips.
+        -> {name: values}, the same halves in every evaluation of these clips by this seed
 
         R-precision has its own pools here. A clip and its mirror image are drawn together.
         """
         kept, rng = self._rows(0)
         if len(kept) < 4:  # too few to halve: the interval over clips is unknown
-            return {one.name: np.nan for one in fields(Metrics) if one.name not in OVER_REPEATS}
+            return {one.name: () for one in fields(Metrics) if one.name not in OVER_REPEATS}
         sums = self._kinematics(real, pred, paired) | self._caption_matching(pred, kept, 0, rng)
         distances = (lambda rows: {}) if pred is real else self._distances(real, pred)
 
@@ -199,7 +200,7 @@ class EvaluationRun:
             return ratios(sums, kept[half]) | distances(kept[half])
 
         rng = counter_rng.rng(Purpose.HALVES, self.config.seed)
-        return metrics.half_width(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
+        return metrics.over_halves(measure, twins([clip.name for clip in self.dataset.clips])[kept], rng)
 
     def multimodality(self, mardm, ae, sampling, repeat=0):
         """Spread of 30 motions of one caption, over 96 captions."""
@@ -325,10 +326,10 @@ def generate(mardm, ae, text, m_lens, sampling, keys):
 
 @dataclass
 class Scores:
-    """The Metrics of each repeat, and the 95% half widths over clips of the first."""
+    """The Metrics of each repeat, and those of the first on halves of the clips."""
 
     repeats: list  # of Metrics
-    half_widths: dict = field(default_factory=dict)
+    halves: dict = field(default_factory=dict)  # name -> values
 
     def interval(self):
         """{name: (mean, half width)}; half widths over clips if known, else over repeats. NaN for a single
@@ -336,7 +337,7 @@ class Scores:
         """
         result = {}
         for name, (mean, half) in interval(self.repeats).items():
-            half = self.half_widths.get(name, half)
+            half = metrics.half_width(self.halves[name]) if name in self.halves else half
             silent = name in SHARES and half == 0 and 0 < mean < 1
             result[name] = mean, np.nan if silent else half
         return result

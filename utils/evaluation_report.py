@@ -145,7 +145,7 @@ def reference_rows(evaluation, root):
     for name, draw in draws.items():
         picked = [train.take(draw(repeat)) for repeat in range(REFERENCE_DRAWS)]
         repeats = [evaluation.compare(real, motions, i) for i, motions in enumerate(picked)]
-        rows[name] = Scores(repeats, evaluation.half_widths(real, picked[0]))
+        rows[name] = Scores(repeats, evaluation.halves(real, picked[0]))
     return rows
 
 
@@ -248,13 +248,15 @@ class Report:
 
 
 def as_record(row):
-    """Scores as plain data. half: half width over repeats; half_clips: over clips."""
+    """Scores as plain data. half: half width over repeats; half_clips: over clips; halves: for comparing."""
     intervals = {
         name: {"mean": mean, "half": None if math.isnan(half) else half}
         for name, (mean, half) in interval(row.repeats).items()
     }
     over_clips = row.interval()
-    for name in intervals.keys() & row.half_widths.keys():
+    for name in intervals.keys() & row.halves.keys():
         half = over_clips[name][1]
         intervals[name]["half_clips"] = None if math.isnan(half) else half
-    return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats]}
+    known = {name: x for name, x in row.halves.items() if len(x) and np.isfinite(x).all()}
+    halves = {name: [float(f"{value:.6g}") for value in x] for name, x in known.items()}
+    return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats], "halves": halves}

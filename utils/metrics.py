@@ -101,24 +101,29 @@ def fid_within(real, pred, groups, chosen):
     return float(np.average([fid(real[m], pred[m]) for m in members], weights=[len(m) for m in members]))
 
 
-def half_width(measure, units, rng, draws=40):
-    """95% half width over clips of each measure: 1.96 standard deviations over random halves of the clips.
+def over_halves(measure, units, rng, draws=40):
+    """Each measure on random halves of the clips -> {name: float64 [draws]}; NaN where a half cannot tell.
 
-    measure(rows) -> dict of numbers; NaN for what cannot be measured on some half, of a small group say.
+    measure(rows) -> dict of numbers; None for what these rows cannot measure (of a small group, say).
     units [N]: clips with the same number are drawn together (a clip and its mirror image are not two
-    observations). For a measure close to a mean, halves drawn without replacement vary as much as new samples
-    of N (delete-half jackknife, Shao & Wu 1989). FID, KID and the energy distance of similar sets are
-    quadratic: their halves vary up to twice as much, so the interval is too wide, not too narrow. A
-    bootstrap's duplicates would inflate FID and shrink the distances to neighbours.
+    observations). Equal units and rng give equal halves: so two evaluations can be compared half by half.
     """
     names = np.unique(units)
     halves = (rng.permutation(names)[: len(names) // 2] for _ in range(draws))
     values = [measure(np.flatnonzero(np.isin(units, half))) for half in halves]
-    columns = {name: [x.get(name) for x in values] for name in dict.fromkeys(chain(*values))}
-    return {
-        name: math.nan if None in column else 1.96 * float(np.std(column, ddof=1))
-        for name, column in columns.items()
-    }
+    measures = dict.fromkeys(chain(*values))
+    return {name: np.array([x.get(name) for x in values], dtype=float) for name in measures}
+
+
+def half_width(values):
+    """95% half width over clips of a measure, from its values on halves of them; NaN if one is missing.
+
+    1.96 standard deviations: for a measure close to a mean, halves drawn without replacement vary as much as
+    new samples of N (delete-half jackknife, Shao & Wu 1989). FID, KID and the energy distance of similar sets
+    are quadratic: their halves vary up to twice as much, so the interval is too wide, not too narrow. A
+    bootstrap's duplicates would inflate FID and shrink the distances to neighbours.
+    """
+    return 1.96 * float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def distances(a, b):

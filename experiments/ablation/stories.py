@@ -21,7 +21,7 @@ from utils.evaluation.physical import energy_distance
 from utils.evaluation_report import make_generator_evaluation
 from utils.flags import evaluation_flags, generator_flags, sampling_config
 from utils.generation.stitch import draw_story
-from utils.metrics import fid, half_width
+from utils.metrics import fid, half_width, over_halves
 from utils.pipeline import Pipeline
 from utils.runs import Run
 
@@ -77,7 +77,9 @@ def main(argv=None):
             }
 
         values, rng = measure(np.arange(len(at))), counter_rng.rng(Purpose.HALVES, config.seed, quarter)
-        quarters.append(values | {"n": len(at), "half_clips": half_width(measure, np.arange(len(at)), rng)})
+        halves = over_halves(measure, np.arange(len(at)), rng)
+        half_clips = {name: half_width(column) for name, column in halves.items()}
+        quarters.append(values | {"n": len(at), "half_clips": half_clips})
         print(f"quarter {quarter + 1}: {values}")
     record = {"command": command_line(), "flags": vars(args), "seconds": time.time() - begun}
     record["quarters"] = quarters
