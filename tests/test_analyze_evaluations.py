@@ -39,7 +39,11 @@ def test_what_both_runs_share_leaves_the_interval(tmp_path):
     value, difference, half = compared["fid"]["b"]
     assert (value, difference) == (0.28, pytest.approx(-0.02)) and 0.002 < half < 0.01 < 0.07 < apart
     assert compared["fid"]["a"][1:] == (0, 0)
+    records["b"]["compared"]["mean"]["matching"] = 1.1  # in a later repeat: the halves are of the first
+    compared = compare(records)
+    assert np.isnan(compared["matching"]["b"][2])
     text = table(records, compared)
+    assert "+0.1 ± n/a |" in text
     assert "| FID | - | 0.3 | 0.28 | -0.02 ± 0.0" in text and " * |" in text.splitlines()[2]
     assert "*" not in next(line for line in text.splitlines() if line.startswith("| Jitter"))
 

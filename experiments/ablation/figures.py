@@ -20,10 +20,12 @@ COLOURS |= {"FSQ": "C1", "VQ": "C2", "AE": "C0", "Narrow": "C4"}
 TOKENS_PER_SECOND = 5  # at 20 frames a second
 
 
-def draw_all(record, stem):
-    """Every figure for which there is something measured. -> title -> path"""
+def draw_all(record, stem, done=()):
+    """Every figure for which enough is measured, without the titles in `done`. -> {title: path}"""
     paths = {}
     for title, draw in FIGURES.items():
+        if title in done:
+            continue
         path = stem.with_name(f"{stem.name}_{record['dataset']}_{title.split()[0].lower().strip(':')}.png")
         if draw(record, path):
             paths[title] = path
@@ -31,7 +33,7 @@ def draw_all(record, stem):
 
 
 def series(axes, points, **style):
-    """Plot points, x -> Numbers: a dot per seed, their mean and its interval. -> whether there were any"""
+    """Plot points, x -> Numbers: a dot per seed, their mean and its interval. -> how many"""
     points = {x: one for x, one in points.items() if one.seeds}
     for x, one in points.items():
         axes.plot([x] * len(one.seeds), one.seeds.values(), ".", color=style["color"], alpha=0.5)
@@ -39,7 +41,7 @@ def series(axes, points, **style):
         means, halves = zip(*(one.interval() for one in points.values()))
         halves = np.nan_to_num(halves)
         axes.errorbar(list(points), means, yerr=halves, capsize=3, marker="_", linewidth=1, **style)
-    return bool(points)
+    return len(points)
 
 
 def panels(path, plots, **settings):
@@ -91,7 +93,7 @@ def of_codes(record, path):
                        label=kind, color=COLOURS[kind])
                 for kind in ("FSQ", "VQ")
             ]  # fmt: skip
-            return any(drawn)
+            return max(drawn) > 1
 
         return draw
 
@@ -100,13 +102,12 @@ def of_codes(record, path):
 
 def of_heads(record, path):
     def draw(axes):
-        return any(
-            [
-                series(axes, {w: measured(record, f"{arm}_w{w}") for w in record["widths"]}
-                       | {FULL_WIDTH: measured(record, arm)}, label=arm, color=COLOURS[arm])
-                for arm in (NARROWED if record["widths"] else ())
-            ]
-        )  # fmt: skip
+        drawn = [
+            series(axes, {w: measured(record, f"{arm}_w{w}") for w in record["widths"]}
+                   | {FULL_WIDTH: measured(record, arm)}, label=arm, color=COLOURS[arm])
+            for arm in NARROWED
+        ]  # fmt: skip
+        return max(drawn) > 1
 
     return panels(path, {"FID": draw}, xlabel="width of the head", xscale="log")
 

@@ -68,9 +68,12 @@ def main(argv=None):
         write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
     write_text(out.with_name(out.name + ".md"), page(record, out))
     write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
-    if args.comparison:
-        width = SIZES[record["size"]].ae_width
-        write_text(args.comparison, comparison(record["sets"][0], width, out.name))
+    if args.comparison:  # of the first size that ran all code books, if any did
+        one = max(
+            record["sets"], key=lambda one: len({run for run in one["runs"] if "test" in one["runs"][run]})
+        )
+        width = SIZES[one.get("size", record["size"])].ae_width
+        write_text(args.comparison, comparison(one, width, out.name))
     for one in hypotheses(record["sets"][0]):
         print(f"{one['name']}: {one['verdict']}")
 
@@ -120,11 +123,13 @@ def page(record, out):
         "## Verdicts",
         READING,
     ]
+    drawn = set()
     for one in record["sets"]:
         answered = hypotheses(one) if one is record["sets"][0] else tested(hypotheses(one))
         parts += [f"### {heading(one)}", verdict_table(answered)]
-        figures = {} if "machine" in one else draw_all(one, out)
+        figures = draw_all(one, out, drawn)
         parts += [f"{title}\n\n![{title}]({path.name})" for title, path in figures.items()]
+        drawn |= figures.keys()
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -206,6 +211,8 @@ def comparison(record, width, stem):
     facts = f"""Made from `results/{stem}.json` by `experiments/ablation/report.py`; {record["dataset"]}, test
 split, its own evaluator, width {width}, mean ± 95% over seeds and clips. FSQ_k and VQ_k have about 2^k codes.
 FIDs of different data sets and evaluators are different quantities."""
+    if "machine" in record:
+        facts += f" Size `{record['size']}` of [the ablation](results/{stem}.md)."
     header = ["model", "run", "levels", "codes", "d", "parameters", "FID", "physical"]
     parts = ["# The autoencoders compared", facts, markdown([*header, "MPJPE mm", "top 3"], rows)]
     others = [[one["what"], one["fid"], one["note"]] for one in quoted]

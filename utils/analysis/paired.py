@@ -50,7 +50,8 @@ def compare(records):
     """{name: of `read_record`}, the base first -> {measure: {name: (value, difference, half width)}}
 
     The difference is to the base, its half width the 95% over clips that both share. Raises BadInput where
-    the records are not of the same clips. Of another evaluator only what needs none is compared.
+    the records are not of the same clips. Of another evaluator only what needs none is compared. The half
+    width is NaN where every half says the same of a difference, which later repeats alone make.
     """
     names, found = list(records), list(records.values())
     if not agree(found, "root_speed"):
@@ -58,15 +59,15 @@ def compare(records):
     base, result = found[0]["compared"], {}
     for measure in MEASURES if agree(found, "matching") else WITHOUT_EVALUATOR:
         if all(measure in one["compared"]["halves"] for one in found):
-            result[measure] = {
-                name: (
-                    one["mean"][measure],
-                    one["mean"][measure] - base["mean"][measure],
-                    half_width(one["halves"][measure] - base["halves"][measure]),
-                )
-                for name, one in zip(names, (one["compared"] for one in found))
-            }
+            rows = ((name, one["compared"]) for name, one in zip(names, found))
+            result[measure] = {name: difference(one, base, measure) for name, one in rows}
     return result
+
+
+def difference(one, base, measure):
+    by = one["mean"][measure] - base["mean"][measure]
+    half = half_width(one["halves"][measure] - base["halves"][measure])
+    return one["mean"][measure], by, math.nan if by and not half else half
 
 
 def table(records, compared):
@@ -76,14 +77,18 @@ def table(records, compared):
     real = records[base]["real"]["mean"]
     rows = []
     for measure, values in compared.items():
-        cells = [MEASURES[measure].strip(), short(real.get(measure, math.nan)), short(values[base][0])]
+        cells = [
+            MEASURES[measure].strip(),
+            short(real[measure]) if measure in real else "-",
+            short(values[base][0]),
+        ]
         for name in others:
-            value, difference, half = values[name]
-            star = " *" if abs(difference) > half else ""
-            cells += [short(value), f"{short(difference, '+')} ± {short(half)}{star}"]
+            value, by, half = values[name]
+            star = " *" if abs(by) > half else ""
+            cells += [short(value), f"{short(by, '+')} ± {short(half)}{star}"]
         rows.append(cells)
     return markdown(header, rows)
 
 
 def short(x, sign=""):
-    return "-" if math.isnan(x) else f"{x:{sign}.3g}"
+    return "n/a" if math.isnan(x) else f"{x:{sign}.3g}"
