@@ -11,6 +11,7 @@ It tells these weights apart, not the methods behind them: for those, train seve
 
 import utils.environment  # noqa: F401  # isort: skip
 import json
+import math
 from pathlib import Path
 
 from utils.analysis.event_files import check_names
@@ -44,7 +45,15 @@ def main(argv=None):
     if args.table:
         write_text(args.table, table(records, compared) + "\n")
     if args.json:
-        write_text(args.json, json.dumps({"command": command_line(), "measures": compared}, indent=1))
+        write_text(args.json, json.dumps({"command": command_line(), "measures": plain(compared)}, indent=1))
+
+
+def plain(compared):
+    """With None in the place of NaN, which JSON does not have."""
+    return {
+        measure: {name: [None if math.isnan(x) else x for x in values] for name, values in row.items()}
+        for measure, row in compared.items()
+    }
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def main(argv=None):
     text = pipeline.embed(words)
     for line in pipeline.warnings(words, text):
         print(f"warning: {line}")
-    for end in filter(None, map(frames_as_words, args.text_prompt or [])):
+    for end in filter(None, map(frames_as_words, words if args.text_prompt else [])):
         print(f"warning: {end} is read as words: --motion_length sets the frames of --text_prompt")
     frames = [prompt.frames for prompt in prompts]
     points = parse_waypoints(args.waypoints, spec.fps) if args.waypoints is not None else None

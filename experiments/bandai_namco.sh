@@ -84,6 +84,7 @@ compare Equal_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 chosen
 compare Longer_SiT_XS FSQ-MARDM-SiT-XS --max_iters 15000 --milestones 9900 13200 --eval_every 60
 chosen
+evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5 # added when `chosen` had been read
 autoencoder AE_Model_equal AE_Model --windows_per_clip equal
 compare Equal_MARDM_SiT_XS MARDM-SiT-XS
 guidance # 1.5 is best

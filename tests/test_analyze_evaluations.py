@@ -42,6 +42,7 @@ def test_what_both_runs_share_leaves_the_interval(tmp_path):
     records["b"]["compared"]["mean"]["matching"] = 1.1  # in a later repeat: the halves are of the first
     compared = compare(records)
     assert np.isnan(compared["matching"]["b"][2])
+    assert analyze_evaluations.plain(compared)["matching"]["b"][2] is None  # JSON has no NaN
     text = table(records, compared)
     assert "+0.1 ± n/a |" in text
     assert "| FID | - | 0.3 | 0.28 | -0.02 ± 0.0" in text and " * |" in text.splitlines()[2]

@@ -96,7 +96,7 @@ def test_all_in_one_file_give_a_motion_each(demo_weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "prompt", ["", " \n\t", "\0", "\ufeff", *[p for p in HOSTILE if "\udcff" in p], "a\nb\0c", "walk#40"]
+    "prompt", ["", " \n\t", "\0", "\ufeff", *[p for p in HOSTILE if "\udcff" in p], "a\nb\0c", "walk#40 "]
 )
 def test_on_the_command_line(demo_weights, tmp_path, capsys, prompt):
     code = draw(demo_weights, tmp_path, "npy", "--text_prompt", prompt)
@@ -104,6 +104,7 @@ def test_on_the_command_line(demo_weights, tmp_path, capsys, prompt):
         assert code == 0
         ((motion,), _) = check_written(tmp_path, formats=1)
         assert motion["frames"] == 8
+        assert ("#40 is read as words" in capsys.readouterr().out) == ("#40" in prompt)
     else:
         error = capsys.readouterr().err.strip()
         assert code == 2 and error == "error: --text_prompt: the prompt is empty"

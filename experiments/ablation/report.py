@@ -68,10 +68,8 @@ def main(argv=None):
         write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
     write_text(out.with_name(out.name + ".md"), page(record, out))
     write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
-    if args.comparison:  # of the first size that ran all code books, if any did
-        one = max(
-            record["sets"], key=lambda one: len({run for run in one["runs"] if "test" in one["runs"][run]})
-        )
+    if args.comparison:  # of the set with the most autoencoders
+        one = max(record["sets"], key=lambda one: sum("test" in records for records in one["runs"].values()))
         width = SIZES[one.get("size", record["size"])].ae_width
         write_text(args.comparison, comparison(one, width, out.name))
     for one in hypotheses(record["sets"][0]):
