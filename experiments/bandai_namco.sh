@@ -54,6 +54,11 @@ chosen() {
     evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --repeat_times 5 --cfg 1.5
 }
 
+# last_weights: a generator by its last weights, not by those that FID on val chose, at the guidance of `chosen`
+last_weights() {
+    evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5
+}
+
 autoencoder FSQ_AE_High FSQ_AE_High
 compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
 guidance # 2.5, the default, is best
@@ -86,18 +91,20 @@ compare Equal_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 chosen
 compare Longer_SiT_XS FSQ-MARDM-SiT-XS --max_iters 15000 --milestones 9900 13200 --eval_every 60
 chosen
-evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5 # added when `chosen` had been read
+last_weights # added when `chosen` had been read
 autoencoder AE_Model_equal AE_Model --windows_per_clip equal
 compare Equal_MARDM_SiT_XS MARDM-SiT-XS
 guidance # 1.5 is best
 chosen
 compare Equal_MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
 chosen
+last_weights
 
 # Added after these, with the rule before the runs: mirrored twins of the training clips, with mirrored captions, so that
 # autoencoder and generator see each clip half as often. All else as with equal windows; evaluated on the same clips without
 # twins. They help if in both seeds FID and physical distance at the chosen guidance lie below those of the same seed of
-# Equal_SiT_XS
+# Equal_SiT_XS. The last weights too, of these and of the second seed of latents: is the choice by FID on val worth making?
+# Not if the last weights have the lower FID in all three, as they had after 15,000 steps
 set_folder=(--dataset_dir datasets/twins)
 [ -f datasets/twins/BandaiNamco/spec.json ] ||
     step prepare_twins python prepare_dataset.py joints --input "$data" --name BandaiNamco --mirror "${set_folder[@]}"
@@ -105,5 +112,7 @@ autoencoder Twins_AE FSQ_AE_High --windows_per_clip equal
 compare Twins_SiT_XS FSQ-MARDM-SiT-XS
 guidance
 chosen
+last_weights
 compare Twins_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 chosen
+last_weights
