@@ -41,11 +41,11 @@ def flags():
     return parser
 
 
-def motions_of(source, device):
-    """Real and reconstructed joints [T,J,3] of every test clip -> fps, {name: (real, reconstructed)}."""
+def motions_of(source, device, split="test"):
+    """Joints [T,J,3] of every clip of a split -> fps, {name: (real, reconstructed)}."""
     autoencoder = load_ae(source, device, source.name)
     spec, root = find_dataset(source.dataset_name, source.dataset_dir, trained_on=autoencoder.spec)
-    clips = load_clips(spec, root, "test")
+    clips = load_clips(spec, root, split)
     evaluation = EvaluationRun(None, TextMotionSet(clips, autoencoder.normalizer), spec, device)
     pairs = zip(evaluation.real().joints, evaluation.reconstructed(autoencoder.ae).joints, strict=True)
     return spec.fps, dict(zip([clip.name for clip in clips], pairs, strict=True))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from experiments import speeds
 from motion.skeletons import KIT21, SMPL22, mirror_joints
 from tests.bodies import rest_pose
 from utils.evaluation.physical import (
@@ -143,3 +144,18 @@ def test_path_distances_are_wasserstein_within_groups():
     assert found["path_turning"] == pytest.approx(90) and found["path_speed"] == pytest.approx(0.4)
     assert found["path_displacement"] == 0
     assert "path_speed" not in path_distances(real - 100, pred, groups)
+
+
+def test_speeds_are_compared_within_classes_of_real_speed():
+    """At half speed a metre a second becomes -50%, and a class without clips has no row."""
+    joints = np.zeros((T, 22, 3))
+    joints[:, :, 2] = np.arange(T)[:, None] / FPS  # 1 m/s
+    joints[:, :, 1] = np.sin(np.arange(T))[:, None]  # up and down, which does not count
+    assert speeds.speed(joints, FPS) == pytest.approx(1)
+    real, frames = np.array([0.2, 1.0, 3.0]), np.array([10, 10, 20])
+    rows = speeds.table(real, {"half": real / 2, "same": real}, frames).splitlines()[2:]
+    assert [row.split(" | ")[1:] for row in rows] == [
+        ["1", "25.0%", "0.20", "0.10 (-50%)", "0.20 (+0%) |"],
+        ["1", "25.0%", "1.00", "0.50 (-50%)", "1.00 (+0%) |"],
+        ["1", "50.0%", "3.00", "1.50 (-50%)", "3.00 (+0%) |"],
+    ]
