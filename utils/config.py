@@ -6,15 +6,13 @@ Nothing below a `main` sees an argparse namespace. A field made by `flag` is a c
 """
 
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from itertools import chain
 
 from models.AE import AE_models
 from models.counter_rng import SEED
-from models.DiffMLPs import HEADS
 from models.draws import REVEAL_ORDERS
 from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import MAX_FRAMES
-from models.MARDM import MARDM_models
+from models.MARDM import SAMPLERS, MARDM_models
 from models.OneStep import OBJECTIVES
 from models.options import GeneratorOptions
 from models.sampling import ONESTEP_ORDER, ONESTEP_ROUNDS, ORDER, ROUNDS, SamplingConfig
@@ -309,7 +307,7 @@ class SamplingFlags:
         "solvers of the SiT head (dopri5 as in MARDM: a motion then depends on its batch) [onestep if the "
         "run has it, else the head's own, of SiT midpoint]",
         SamplingConfig.sampler,
-        choices=("auto", "onestep", *dict.fromkeys(chain(*(head.samplers for head in HEADS.values())))),
+        choices=("auto", "onestep", *SAMPLERS),
     )
     sampler_steps: int | None = flag(
         "steps of a fixed-step solver [4], of a one-step head trained as a flow map [1], or of a DDPM head, "
