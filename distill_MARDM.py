@@ -13,10 +13,9 @@ import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
 from models.counter_rng import Purpose, rng, sample_keys, uniform
-from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
 from models.LengthEstimator import MAX_FRAMES
-from models.OneStep import OBJECTIVES, hidden_inputs, ode_end
+from models.OneStep import OBJECTIVES, hidden_inputs
 from models.sampling import SamplingConfig
 from utils import distributed
 from utils.checkpoints import load_generator
@@ -95,7 +94,7 @@ def distance(student, mardm, ae, rows, steps):
 
     loss: mean squared error; other_grid_point: share of quantized coordinates that differ.
     """
-    end = ode_end(mardm.DiffMLPs, rows, steps)
+    end = mardm.DiffMLPs.ode_end(rows, steps)
     drawn = student(rows.noise, rows.z, rows.w, rows.z_null)
     sums = {"loss": (drawn - end).square().mean(dim=-1).sum()}
     if ae.kind != "continuous":
@@ -130,7 +129,7 @@ def main(argv=None):
     teacher = load_generator(source, device)
     if not teacher.mardm.DiffMLPs.noisy:
         raise BadInput(f"{source.name}: a {teacher.model} draws a token in one evaluation already")
-    if args.objective == "flow_map" and isinstance(teacher.mardm.DiffMLPs, DiffMLPs_DDPM):
+    if args.objective == "flow_map" and not hasattr(teacher.mardm.DiffMLPs, "velocity"):
         raise BadInput(f"--objective flow_map: {teacher.model} has no velocity to follow; take regression")
     mardm, ae, spec = teacher.mardm, teacher.autoencoder.ae, teacher.autoencoder.spec
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]

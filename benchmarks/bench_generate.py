@@ -25,11 +25,11 @@ from benchmarks.reference import draw_everything
 from benchmarks.training_reference import plain_products
 from diffusions.samplers import EVALUATIONS
 from models.AE import make_ae
-from models.DiffMLPs import HEAD_SIZES
 from models.draws import REVEAL_ORDERS
 from models.MARDM import MARDM_models
 from models.masking import hidden_counts
 from models.OneStep import OneStepHead
+from models.options import SIZES
 from models.sampling import SamplingConfig
 from models.TextEncoder import TextEncoder
 from motion.render.rendering import render_video
@@ -148,7 +148,7 @@ def cases(size, batch, setup, rates, device):
     sampling = from_flags(SamplingConfig, setup, sampler=setup.samplers[0])
     sampling = replace(sampling, sampler_steps=steps.get(sampling.sampler, setup.sampler_steps))
     # at L and XL two of the reference's rounds are timed, scaled by their share of the hidden tokens
-    whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= HEAD_SIZES["B"][1]
+    whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= SIZES["B"].head[1]
     rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
     clock = CLOCKS[setup.clock]
     others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5", sampler_steps=None)}
@@ -258,7 +258,7 @@ def summary(row):
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="one case: size S, batch 8, two repeats")
-    parser.add_argument("--sizes", nargs="+", choices=HEAD_SIZES, default=["S"], help="[%(default)s]")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["S"], help="[%(default)s]")
     parser.add_argument(
         "--batch", type=count(1, 4096), nargs="+", default=[8], help="motions a call [%(default)s]"
     )

@@ -36,8 +36,8 @@ from benchmarks.training_reference import (
 )
 from models.AE import STRIDE, make_ae
 from models.counter_rng import Purpose, sample_keys
-from models.DiffMLPs import HEAD_SIZES
 from models.MARDM import MARDM_models
+from models.options import SIZES
 from utils.cli import Parser, count, number, run
 from utils.config import ReconstructionLoss, SpeedConfig, TrainingConfig, add_flags, flag, from_flags
 from utils.data.batches import Batch, loader
@@ -301,7 +301,7 @@ def report(row):
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="an AE of width 32 and size XS, two rounds")
-    parser.add_argument("--sizes", nargs="*", choices=HEAD_SIZES, default=["S"], help="[%(default)s]")
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=["S"], help="[%(default)s]")
     parser.add_argument("--no_ae", action="store_true", help="stage 2 alone")
     add_flags(parser, "case", Setup)
     machine_flags(parser)

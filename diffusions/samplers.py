@@ -23,8 +23,7 @@ def heun(v, x, t, dt):
     return x + dt / 2 * (slope + v(x + dt * slope, t + dt))
 
 
-FIXED_STEP = {"euler": euler, "midpoint": midpoint, "heun": heun}
-EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2}  # of v per step
+FIXED_STEP = {"midpoint": midpoint, "heun": heun, "euler": euler}  # a new solver is entered here alone
 
 
 def integrate(v, x, solver="midpoint", steps=4, rtol=1e-3, atol=1e-6):
@@ -50,6 +49,9 @@ def solver_times(solver, steps, like):
     times = []
     integrate(lambda x, t: times.append(t) or x, like.new_zeros(()), solver, steps)
     return torch.stack(times)
+
+
+EVALUATIONS = {name: len(solver_times(name, 1, torch.zeros(()))) for name in FIXED_STEP}  # of v per step
 
 
 def guided(net, z, z_null, scale):

@@ -28,8 +28,8 @@ class AE(nn.Module):
     load with False).
     """
 
-    kind = "continuous"
-    options = ()  # the flags of this bottleneck
+    kind = "continuous"  # one of models.MARDM.KINDS
+    options = ()  # the flags of this bottleneck: fields of utils.config.AutoencoderConfig
     codebook_size = None
     fsq_levels = None  # levels per grid dimension
     precision = torch.float32  # of the encoder and the decoder; the bottleneck stays float32

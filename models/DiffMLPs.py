@@ -10,6 +10,7 @@ from diffusions import ddpm, flow
 from diffusions.samplers import EVALUATIONS, guided, integrate, solver_times
 from models.AdaLN import AdaLN_MLP
 from models.Head import Head
+from models.options import SIZES
 from models.precision import autocast_to
 from models.sampling import SOLVERS
 from models.Softmax import SoftmaxHead
@@ -35,8 +36,19 @@ class DiffMLPs_SiT(Head):
         sampling: see `models.sampling.SamplingConfig`.
         """
         times = solver_times(sampling.sampler, sampling.sampler_steps, noise)
-        field = guided(precompute_modulations(self.net, times, z), z, z_null, sampling.cfg)
+        field = self.velocity(z, z_null, sampling.cfg, times)
         return integrate(field, sampling.temperature * noise, sampling.sampler, sampling.sampler_steps)
+
+    def velocity(self, z, z_null, scale, times=None):
+        """-> the guided velocity v(x, t) of sampling and distillation. scale: as in `guided`; times: those at
+        which v will be asked for, in order, if known.
+        """
+        return guided(precompute_modulations(self.net, times, z), z, z_null, scale)
+
+    def ode_end(self, rows, steps):
+        """HeadInputs -> end points [K,N,D] of the guided ODE, by `steps` midpoint steps."""
+        field = self.velocity(rows.z, rows.z_null, rows.w[:, None])
+        return integrate(field, rows.noise, "midpoint", steps)
 
     def describe_sampling(self, sampling):
         """The solver, and how often it evaluates the network per token, as text."""
@@ -76,6 +88,11 @@ class DiffMLPs_DDPM(Head):
         field = guided(precompute_modulations(self.net, times, z), z, z_null, sampling.cfg)
         return ddpm.sample(field, self.sampling_schedule, noise[:, 0], noise[:, 1:], sampling.temperature)
 
+    def ode_end(self, rows, steps):
+        """As DiffMLPs_SiT.ode_end, by DDIM over the sampling schedule; steps: not used."""
+        field = guided(self.net, rows.z, rows.z_null, rows.w[:, None])
+        return ddpm.ddim(field, self.sampling_schedule, rows.noise)
+
     def describe_sampling(self, sampling):
         """As DiffMLPs_SiT.describe_sampling."""
         return describe_steps("DDPM", len(self.sampling_schedule), 1)
@@ -111,12 +128,10 @@ def precompute_modulations(net, times, z, max_rows=512):
 
 
 HEADS = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM, "Softmax": SoftmaxHead}
-# depth x width of the head for every size of generator
-HEAD_SIZES = {"XS": (4, 256), "S": (8, 512), "B": (12, 768), "L": (12, 1280), "XL": (16, 1792)}
 DiffMLPs_models = {
-    f"{head}-{size}": partial(cls, depth=depth, width=width)
+    f"{head}-{name}": partial(cls, depth=size.head[0], width=size.head[1])
     for head, cls in HEADS.items()
-    for size, (depth, width) in HEAD_SIZES.items()
+    for name, size in SIZES.items()
 }
 
 

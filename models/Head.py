@@ -11,6 +11,8 @@ class Head(nn.Module):
 
     noisy: it trains on standardised targets with random times and noise. samplers: the values of
     `SamplingConfig.sampler` that it supports, its default first. noise_shape: shape of one token's noise.
+    net: its network, whose linear layers are laid out for inference. A noisy head is distilled by `ode_end`,
+    and as a flow map by `velocity`: see DiffMLPs_SiT.
     """
 
     noisy = True

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from models.counter_rng import normal, random_keys, uniform
-from models.DiffMLPs import HEAD_SIZES, HEADS, make_head
+from models.DiffMLPs import HEADS, make_head
 from models.draws import NOISE, TIME, SamplingNoise, TrainingDraws, keyed_masks
 from models.layers import Linear
 from models.masking import lengths_to_mask, reveal_rounds, tokens_by_round
@@ -229,7 +229,7 @@ class MARDM(nn.Module):
         noise = self._noise(sampling, keys, len(text))
         net = self.head(sampling).net
         modules = [self.input_process, *self.MARTransformer, self.cond_emb, self.text_reader]
-        modules += [net.cond_embed, net.input_proj, net.res_blocks, net.final_layer]
+        modules += [module for name, module in net.named_children() if name != "time_embed"]
         with self.inference_weights([module for module in modules if module is not None], self.precision):
             return self._rounds(tokenizer, text, targets, masks, sampling, noise)
 
@@ -301,9 +301,11 @@ class FSQ_MARDM(MARDM):
         super().__init__(kind=kind, target_dim=target_dim, **options)
 
 
+# family -> the kind of its autoencoder (`AE.kind`)
 KINDS = {"MARDM": "continuous", "FSQ-MARDM": "FSQ", "VQ_MARDM": "VQ"}
 MARDM_models = {
     f"{family}-{head}-{size}": partial(MARDM, kind=KINDS[family], head=head, size=size)
-    for family, head, size in product(KINDS, HEADS, HEAD_SIZES)
+    for family, head, size in product(KINDS, HEADS, SIZES)
     if head != "Softmax" or KINDS[family] == "FSQ"
 }
+SAMPLERS = tuple(dict.fromkeys(name for head in HEADS.values() for name in head.samplers))

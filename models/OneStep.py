@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from diffusions import ddpm
-from diffusions.samplers import guided, integrate
 from models.AdaLN import AdaLN_MLP, TimeEmbedding
 from models.counter_rng import normal, uniform
 from models.DiffMLPs import DiffMLPs_DDPM, describe_steps
@@ -83,8 +81,9 @@ class OneStepHead(nn.Module):
         return self.net(x, None, None, modulations)
 
     def loss(self, teacher, rows, steps):
-        """Mean squared error [K,N] to the end points that `ode_end(teacher, rows, steps)` gives."""
-        end = ode_end(teacher, rows, steps)
+        """Mean squared error [K,N] to the end points that `teacher.ode_end(rows, steps)` gives."""
+        with torch.no_grad():
+            end = teacher.ode_end(rows, steps)
         return (self(rows.noise, rows.z, rows.w, rows.z_null) - end).square().mean(dim=-1)
 
     def guides(self, sampling):
@@ -158,7 +157,7 @@ class FlowMapHead(OneStepHead):
         before, after = (self(x, *given, (s, t + step)) for step in (-TIME_STEP, TIME_STEP))
         y = ((before + after) / 2).detach()  # X_{s,t}(x_s) up to TIME_STEP^2
         with torch.no_grad():
-            b = guided(teacher.net, rows.z, rows.z_null, rows.w[:, None])(y, t)
+            b = teacher.velocity(rows.z, rows.z_null, rows.w[:, None])(y, t)
         still = self.velocity(y, t, t, *given) - b
         moving = (after - before) / (2 * TIME_STEP) - b
         return 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
@@ -202,12 +201,3 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
     noise = normal(keys[b], NOISE, (draws, mardm.target_dim), at).transpose(0, 1)
     times = uniform(keys[b], TIME, (2,), at).sort(dim=1).values
     return HeadInputs(z, z_null, w.to(z), noise.to(z), times.to(z))
-
-
-@torch.no_grad()
-def ode_end(head, rows, steps):
-    """End points [K,N,D] of a trained head's guided ODE, by `steps` midpoint steps (DDPM: by DDIM)."""
-    field = guided(head.net, rows.z, rows.z_null, rows.w[:, None])
-    if isinstance(head, DiffMLPs_DDPM):
-        return ddpm.ddim(field, head.sampling_schedule, rows.noise)
-    return integrate(field, rows.noise, "midpoint", steps)

@@ -26,18 +26,19 @@ class GeneratorOptions:
 
 @dataclass(frozen=True)
 class Size:
-    """Widths and depth of the Transformer."""
+    """Widths and depth of the Transformer. head: depth and width of the head's network."""
 
     latent_dim: int
     ff: int
     heads: int
+    head: tuple[int, int]
     layers: int = 1
 
 
 SIZES = {
-    "XS": Size(128, 512, 4),
-    "S": Size(256, 1024, 4),
-    "B": Size(512, 2048, 8),
-    "L": Size(768, 3072, 12),
-    "XL": Size(1024, 4096, 16),
+    "XS": Size(128, 512, 4, (4, 256)),
+    "S": Size(256, 1024, 4, (8, 512)),
+    "B": Size(512, 2048, 8, (12, 768)),
+    "L": Size(768, 3072, 12, (12, 1280)),
+    "XL": Size(1024, 4096, 16, (16, 1792)),
 }

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from diffusions.samplers import EVALUATIONS
+from diffusions.samplers import FIXED_STEP
 from models.counter_rng import SEED
 
-SOLVERS = ("midpoint", "heun", "euler", "dopri5")  # of a diffusion head
-STEPS = dict.fromkeys(EVALUATIONS, 4) | {"onestep": 1}  # defaults; other samplers choose their own
+SOLVERS = (*FIXED_STEP, "dopri5")  # of a SiT head, its default first
+STEPS = dict.fromkeys(FIXED_STEP, 4) | {"onestep": 1}  # defaults; other samplers choose their own
 ROUNDS, ORDER = 18, "random"  # defaults, as in MARDM
 ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # defaults of a one-step head (results/sampling.md)
 
@@ -45,10 +45,8 @@ def resolve_sampling(sampling, mardm):
         known = ", ".join(samplers if refusal else ("onestep", *samplers))
         raise ValueError(f"sampler {sampler}: this generator does not have it, but {known}; leave it at auto")
     steps = sampling.sampler_steps or STEPS.get(sampler)
-    if sampler == "dopri5" and steps:
-        raise ValueError("sampler dopri5 chooses its steps itself: leave --sampler_steps out")
-    if sampler == "softmax" and steps:
-        raise ValueError("sampler softmax draws a token in one evaluation: leave --sampler_steps out")
+    if steps and sampler not in (*STEPS, "ddpm"):
+        raise ValueError(f"sampler {sampler} has no number of steps to choose: leave --sampler_steps out")
     if sampler == "ddpm" and steps:
         loaded = len(mardm.DiffMLPs.sampling_schedule)
         if steps != loaded:

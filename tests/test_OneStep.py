@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,6 @@ from models.OneStep import (
     HeadInputs,
     OneStepHead,
     hidden_inputs,
-    ode_end,
 )
 from models.precision import InferenceWeights
 from models.sampling import SamplingConfig, resolve_sampling
@@ -120,7 +120,7 @@ class GaussianMap(FlowMapHead):
 def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
     asked, exact = rows(2.0), GaussianMap(0.5)
     asked = HeadInputs(*(part.double() for part in vars(asked).values()))
-    teacher = SimpleNamespace(net=exact.field)
+    teacher = SimpleNamespace(velocity=partial(guided, exact.field))
     assert exact.loss(teacher, asked, 1).shape == (K, N)
     assert exact.loss(teacher, asked, 1).max() < 1e-6  # the difference for d/dt leaves STEP^2, squared
     for wrong in (GaussianMap(0.6), GaussianMap(0.4)):
@@ -148,15 +148,29 @@ def test_the_loss_of_a_flow_map_in_closed_form():
     b = y + 2 * asked.z[:, :D] - asked.z_null[:, :D]  # null + 2 (conditional - null)
     still, moving = 3 * t - b, 4 * t - s - b
     expected = 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
-    teacher = SimpleNamespace(net=lambda x, t, z: x + z[:, :D])
+    teacher = SimpleNamespace(velocity=partial(guided, lambda x, t, z: x + z[:, :D]))
     torch.testing.assert_close(head.loss(teacher, asked, 1), expected)
+
+
+def test_distillation_asks_the_head_for_its_velocity():
+    """A head whose network predicts something else needs no change beyond `velocity`."""
+
+    class Opposite(DiffMLPs_SiT):
+        def velocity(self, z, z_null, scale, times=None):
+            return guided(lambda x, t, z: -self.net(x, t, z), z, z_null, scale)
+
+    torch.manual_seed(0)
+    head, asked = fill_zero_weights(Opposite(D, H, 1, 8)).eval(), rows(2.5)
+    how = replace(HOW, cfg=2.5, sampler="midpoint", sampler_steps=3)
+    drawn = head.sample(asked.z, asked.z_null, asked.noise[0], how)
+    torch.testing.assert_close(head.ode_end(asked, 3)[0], drawn)
 
 
 @pytest.mark.parametrize("w", [1.0, 2.5])
 def test_the_end_of_the_teachers_path_is_that_of_its_sampler(teacher, w):
     """Scales of each row and several draws at once give what one number and one draw do."""
     asked = rows(w)
-    ends = ode_end(teacher, asked, 3)
+    ends = teacher.ode_end(asked, 3)
     field = guided(teacher.net, asked.z, asked.z_null, w)
     for x, end in zip(asked.noise, ends):
         one = (
@@ -262,7 +276,7 @@ def test_which_sampler_auto_means():
         with pytest.raises(ValueError, match="sampler onestep"):
             resolve_sampling(replace(auto, sampler="onestep", cfg=cfg), mardm)
     assert resolve_sampling(replace(auto, sampler="dopri5"), head).sampler_steps is None
-    with pytest.raises(ValueError, match="dopri5 chooses its steps"):
+    with pytest.raises(ValueError, match="dopri5 has no number of steps"):
         resolve_sampling(replace(four, sampler="dopri5"), head)
 
 

@@ -2,17 +2,23 @@
 
 import shlex
 import shutil
+from dataclasses import fields
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 import sample
+from models.AE import AE_models, make_ae
+from models.options import GeneratorOptions
 from models.Transformer import PositionalEncoding
+from motion.skeletons import SMPL22
 from tests.tiny import MODEL
 from utils import checkpoints
 from utils.checkpoints import load_generator
-from utils.config import RunConfig, WeightsConfig
+from utils.config import AutoencoderConfig, RunConfig, WeightsConfig
+from utils.datasets import DatasetSpec
 from utils.errors import BadInput
 from utils.flags import RELEASED
 from utils.pipeline import load
@@ -185,3 +191,31 @@ def test_the_weights_of_the_checkout_draw_what_they_were_trained_on(weights, tmp
     joints = np.load(file)
     assert joints.shape == (80, 22, 3) and np.isfinite(joints).all()
     assert 0.5 < joints[..., 1].max() < 2.2 and np.linalg.norm(joints[-1, 0] - joints[0, 0]) > 0.5  # metres
+
+
+def test_every_option_of_an_autoencoder_is_a_flag_and_is_read_back(tmp_path):
+    """Without its flag an option of a checkpoint would silently be the default."""
+    flags = {one.name for one in fields(AutoencoderConfig)}
+    assert {name for entry in AE_models.values() for name in entry.func.options} <= flags
+    own, config = {"codebook_size": 7, "commitment_cost": 0.5}, {"model": "VQ_AE_Model", "width": 8}
+    config |= own | {"dataset": DatasetSpec("Demo", "Demo", SMPL22, 20.0, 16).as_dict()}
+    state = {"config": config, "format": 1, "mean": torch.zeros(67), "std": torch.ones(67)}
+    run(tmp_path, "AE").model.mkdir(parents=True)
+    save_state(
+        run(tmp_path, "AE").latest,
+        state | {"ae": make_ae("VQ_AE_Model", width=8, codebook_size=7).state_dict()},
+    )
+    ae = checkpoints.load_ae(source(tmp_path), CPU, "AE").ae
+    assert {name: getattr(ae, name) for name in ae.options} == own
+
+
+def test_every_option_of_a_generator_is_read_back(tmp_path, monkeypatch):
+    """All but those of training alone, and the levels, which are the autoencoder's."""
+    run(tmp_path, "MARDM").model.mkdir(parents=True)
+    save_state(run(tmp_path, "MARDM").latest, {"config": {"model": MODEL}, "ema_mardm": {}})
+    make = Mock(side_effect=StopIteration)
+    monkeypatch.setattr(checkpoints, "make_mardm", make)
+    with pytest.raises(StopIteration):
+        load_generator(source(tmp_path), CPU, autoencoder=Mock())
+    others = {"cond_drop_prob", "diffmlps_batch_mul", "dropout", "levels"}
+    assert {one.name for one in fields(GeneratorOptions)} - others <= make.call_args.kwargs.keys()

@@ -50,7 +50,9 @@ def golden(request, goldens):
     data = goldens(f"mardm_{request.param.lower()}.pt")
     c = data["config"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "golden", Size(c["latent_dim"], c["ff_size"], c["num_heads"], c["num_layers"]))
+        patch.setitem(
+            SIZES, "golden", Size(c["latent_dim"], c["ff_size"], c["num_heads"], (1, 8), c["num_layers"])
+        )
         head = partial(HEADS[request.param], depth=c["diffmlps_depth"], width=c["diffmlps_width"])
         patch.setitem(DiffMLPs_models, f"{request.param}-golden", head)
         model = MARDM(

@@ -145,7 +145,9 @@ def published(request, home, goldens, monkeypatch):
     c = recorded["config"]
     model = f"MARDM-{request.param}-XL"
     head = {"SiT": DiffMLPs_SiT, "DDPM": DiffMLPs_DDPM}[request.param]
-    monkeypatch.setitem(SIZES, "XL", Size(c["latent_dim"], c["ff_size"], c["num_heads"], c["num_layers"]))
+    monkeypatch.setitem(
+        SIZES, "XL", Size(c["latent_dim"], c["ff_size"], c["num_heads"], (1, 8), c["num_layers"])
+    )
     monkeypatch.setitem(
         DiffMLPs_models,
         f"{request.param}-XL",

@@ -6,16 +6,16 @@ In the same way a one-step head, model/onestep.tar beside its generator, holds a
 was distilled from (`config["teacher"]`); with any other weights it is ignored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 
 from models.AE import AE_models, make_ae
-from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM, MARDM_models
 from models.OneStep import OBJECTIVES
+from utils.config import AutoencoderConfig
 from utils.datasets import DATASETS, DatasetSpec, Normalizer, find_dataset
 from utils.errors import BadInput
 from utils.runs import Run, file_and_hash, weights_hash
@@ -75,14 +75,13 @@ def _open_ae(state, source, device, model):
     check_name(model, AE_models, "autoencoder")
     if stored not in (None, model):
         raise BadInput(f"{path} holds a {stored}, not a {model}: leave its flag out, or name another run")
-    spec = _spec(source, config)
+    spec, options = _spec(source, config), AE_models[model].func.options
     ae = make_ae(
         model,
         dim=spec.dim,
         width=config.whole("width", 1, 4096, 512),
         mask_padding="format" in state.fields,
-        fsq_levels=config.list_of("fsq_levels", int, lambda level: 3 <= level <= MOST_LEVELS),
-        codebook_size=config.whole("codebook_size", 2, 10**6),
+        **{one.name: config.flagged(one) for one in fields(AutoencoderConfig) if one.name in options},
     )
     load_into(ae, weights, path, *() if stored else ("pass the model that it holds",))
     print(f"autoencoder: {model} from {path}")

@@ -12,10 +12,10 @@ from models.counter_rng import SEED
 from models.draws import REVEAL_ORDERS
 from models.FSQ import MOST_LEVELS
 from models.LengthEstimator import MAX_FRAMES
-from models.MARDM import MARDM_models
+from models.MARDM import SAMPLERS, MARDM_models
 from models.OneStep import OBJECTIVES
 from models.options import GeneratorOptions
-from models.sampling import ONESTEP_ORDER, ONESTEP_ROUNDS, ORDER, ROUNDS, SOLVERS, SamplingConfig
+from models.sampling import ONESTEP_ORDER, ONESTEP_ROUNDS, ORDER, ROUNDS, SamplingConfig
 from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
@@ -307,7 +307,7 @@ class SamplingFlags:
         "solvers of the SiT head (dopri5 as in MARDM: a motion then depends on its batch) [onestep if the "
         "run has it, else the head's own, of SiT midpoint]",
         SamplingConfig.sampler,
-        choices=("auto", "onestep", "softmax", "ddpm", *SOLVERS),
+        choices=("auto", "onestep", *SAMPLERS),
     )
     sampler_steps: int | None = flag(
         "steps of a fixed-step solver [4], of a one-step head trained as a flow map [1], or of a DDPM head, "

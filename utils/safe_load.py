@@ -139,6 +139,19 @@ class State:
         values = self._value(key, f"a list of {kind.__name__}", right)
         return None if values is None else list(values)
 
+    def flagged(self, one):
+        """The value of a config's field that is a flag, within what the flag accepts, or None."""
+        kind = one.metadata.get("type")
+        if kind is None:
+            return self.text(one.name)
+
+        def fits(value):
+            return type(value) in (int, kind.kind) and kind.low <= value <= kind.high
+
+        if "nargs" in one.metadata:
+            return self.list_of(one.name, kind.kind, fits)
+        return self._value(one.name, f"a number from {kind.low} to {kind.high}", fits)
+
     def row(self, key, dim, positive=False):
         """dim finite numbers, float32 [dim], within what a motion can have; positive: at least MIN_STD."""
         value = self.fields.get(key)

@@ -169,7 +169,7 @@ def code_moves(ae, samples, generator):
 
 
 def noise_moves(samples, generator, norms):
-    """Continuous: moves in a random direction and towards a random token.
+    """Any targets, such as continuous ones: moves in a random direction and towards a random token.
 
     norms: name -> distance in the targets' units.
     """
@@ -184,9 +184,9 @@ def noise_moves(samples, generator, norms):
 
 
 def moves_of(ae, samples, generator, norms):
-    if ae.kind == "continuous":
-        return noise_moves(samples, generator, norms)
-    return (grid_moves if ae.kind == "FSQ" else code_moves)(ae, samples, generator)
+    if ae.kind in ("FSQ", "VQ"):
+        return (grid_moves if ae.kind == "FSQ" else code_moves)(ae, samples, generator)
+    return noise_moves(samples, generator, norms)
 
 
 def coincide(ae, samples):
