@@ -40,14 +40,15 @@ def test_training_masks_nest_and_have_their_shares():
     torch.manual_seed(0)
     lengths = torch.randint(1, 50, (4000,))
     inside = lengths_to_mask(lengths, 49)
-    hidden, replaced, blank = training_masks(inside)
-    assert not (hidden & ~inside).any() and not (replaced & ~hidden).any()
-    assert not (blank & ~hidden).any() and not (blank & replaced).any()
-    n = hidden.sum()
-    assert abs(replaced.sum() / n - 0.1) < 0.01
-    assert abs(blank.sum() / (n - replaced.sum()) - 0.88) < 0.01
-    # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
-    assert abs(n / inside.sum() - 2 / torch.pi) < 0.02
+    keys = sample_keys(torch.arange(4000), Purpose.TRAINING, 3407, 1)
+    for hidden, replaced, blank in (training_masks(inside), keyed_masks(inside, keys, 49)):
+        assert not (hidden & ~inside).any() and not (replaced & ~hidden).any()
+        assert not (blank & ~hidden).any() and not (blank & replaced).any()
+        n = hidden.sum()
+        assert abs(replaced.sum() / n - 0.1) < 0.01
+        assert abs(blank.sum() / (n - replaced.sum()) - 0.88) < 0.01
+        # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
+        assert abs(n / inside.sum() - 2 / torch.pi) < 0.02
 
 
 def test_at_least_one_token_of_the_padded_length_is_hidden():
