@@ -112,6 +112,20 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
 
 
+def test_a_join_is_drawn_from_the_text_after_it_unguided_with_noise_of_its_own(released, monkeypatch):
+    text, lengths, seen = released.embed(["walk", "turn", "jump"]), torch.tensor([8, 8, 8]), {}
+    for name in ("generate", "edit"):
+        method, calls = getattr(released.mardm, name), seen.setdefault(name, [])
+        wrapped = lambda *given, method=method, calls=calls: calls.append(given) or method(*given)  # noqa: E731
+        monkeypatch.setattr(released.mardm, name, wrapped)
+    draw_story(released, text, lengths, SamplingConfig(time_steps=1, cfg=3.0), transition=4, repeat=7)
+    ((_, alone, _, guided, own),) = seen["generate"]
+    joins = seen["edit"]
+    assert torch.equal(alone, text) and torch.equal(torch.cat([given[1] for given in joins]), text[1:])
+    assert guided.cfg == 3 and {given[-2].cfg for given in joins} == {1}
+    assert len({*own, *(key for given in joins for key in given[-1])}) == 3 + 2
+
+
 def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teacher(released, monkeypatch):
     text, lengths = released.embed(["walk", "turn"]), torch.tensor([8, 8])
     monkeypatch.setattr(released.mardm.onestep, "scales", (2.0, 6.0))  # --cfg_range 2 6
