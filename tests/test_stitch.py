@@ -21,6 +21,7 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.loops import draw_loop
 from utils.generation.stitch import TRANSITION, draw_parts, draw_story, in_a_row, joins, seams
+from utils.generation.windows import part_key
 from utils.motion_process import recover_from_ric
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
@@ -118,12 +119,14 @@ def test_a_join_is_drawn_from_the_text_after_it_unguided_with_noise_of_its_own(r
         method, calls = getattr(released.mardm, name), seen.setdefault(name, [])
         wrapped = lambda *given, method=method, calls=calls: calls.append(given) or method(*given)  # noqa: E731
         monkeypatch.setattr(released.mardm, name, wrapped)
+    monkeypatch.setattr("utils.generation.stitch.BATCH", 2)
     draw_story(released, text, lengths, SamplingConfig(time_steps=1, cfg=3.0), transition=4, repeat=7)
-    ((_, alone, _, guided, own),) = seen["generate"]
-    joins = seen["edit"]
-    assert torch.equal(alone, text) and torch.equal(torch.cat([given[1] for given in joins]), text[1:])
-    assert guided.cfg == 3 and {given[-2].cfg for given in joins} == {1}
-    assert len({*own, *(key for given in joins for key in given[-1])}) == 3 + 2
+    alone, joins = seen["generate"], seen["edit"]
+    assert torch.equal(torch.cat([given[1] for given in alone]), text) and len(alone) == 2
+    assert torch.equal(torch.cat([given[1] for given in joins]), text[1:])
+    assert {given[-2].cfg for given in alone} == {3} and {given[-2].cfg for given in joins} == {1}
+    own, others = (sum((list(given[-1]) for given in calls), []) for calls in (alone, joins))
+    assert own == [part_key(k, 7) for k in range(3)] and len({*own, *others}) == 3 + 2
 
 
 def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teacher(released, monkeypatch):
