@@ -46,11 +46,10 @@ class FSQ(nn.Module):
 
     def forward(self, z):
         """z [...,d] -> z_q [...,d] on the grid. float32 also under autocast; float64 stays float64."""
-        with torch.autocast(z.device.type, enabled=False):
-            z = z if z.dtype == torch.float64 else z.float()
-            bounded = self.half_width.to(z) * torch.tanh(z + self.shift.to(z)) - self.offset.to(z)
-            rounded = bounded + (bounded.round() - bounded).detach()
-            return rounded / self.scale.to(z)
+        z = z if z.dtype == torch.float64 else z.float()
+        bounded = self.half_width.to(z) * torch.tanh(z + self.shift.to(z)) - self.offset.to(z)
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return rounded / self.scale.to(z)
 
     def snap(self, coords):
         """Nearest grid point of any real coordinates [...,d]; each dimension clamped to its own range."""

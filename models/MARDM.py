@@ -179,7 +179,6 @@ class MARDM(nn.Module):
         replacements = torch.randn_like(latents) if replacements is None else replacements.mT
         x = torch.where(replaced[..., None], replacements, latents)
         x = torch.where(blank[..., None], self.mask_latent, x)
-        x = x * inside[..., None]
         if self.training:
             text = drop_texts(text, keys, self.cond_drop_prob, self.pooled_drop_prob)
         z = self.transformer(x, text, inside)
@@ -248,7 +247,6 @@ class MARDM(nn.Module):
         places = places.to(targets.device)
 
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
-        x = x * inside[..., None]  # [B,L,D], the Transformer's input
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.draw_with(sampling)
         text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)

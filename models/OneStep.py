@@ -193,7 +193,7 @@ def hidden_inputs(mardm, tokens, keys, room, draws, scales):
     hidden = keyed_masks(inside, keys, room)[0]
     on_host = inside, hidden, *hidden.nonzero(as_tuple=True), keys
     inside, hidden, b, at, keys = (x.to(device, non_blocking=True) for x in on_host)
-    x = torch.where(hidden[..., None], mardm.mask_latent, latents) * inside[..., None]
+    x = torch.where(hidden[..., None], mardm.mask_latent, latents)
     both = mardm.encode_text(torch.cat([text, torch.zeros_like(text)]))
     z, z_null = (rows[b, at] for rows in mardm.conditions(x, both, inside, None, guide=True))
     low, high = scales

@@ -22,6 +22,16 @@ def test_every_level_gives_exactly_L_values_in_the_unit_interval(L):
     assert values.abs().max() <= 1
 
 
+@pytest.mark.parametrize("L", range(3, 18))
+def test_a_value_begins_where_the_papers_bound_passes_half_a_step(L):
+    """At atanh((k + 1/2 + o) / h) - atanh(o / h), for each step k."""
+    h, o = (L - 1) * (1 + 1e-3) / 2, 0.5 if L % 2 == 0 else 0.0
+    steps = torch.arange(-(L // 2), (L - 1) // 2, dtype=torch.float64)
+    border = torch.atanh((steps + 0.5 + o) / h) - math.atanh(o / h)
+    for side, step in ((-1e-5, steps), (1e-5, steps + 1)):
+        torch.testing.assert_close(FSQ([L])((border + side)[:, None])[:, 0], step / (L // 2))
+
+
 def test_two_levels_are_refused_with_the_reason_and_more_than_a_step_can_hold():
     with pytest.raises(ValueError, match="from 3"):
         FSQ([2, 5])

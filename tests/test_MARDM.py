@@ -11,7 +11,7 @@ from models.MARDM import MARDM, MARDM_models
 from models.masking import lengths_to_mask
 from models.options import SIZES, GeneratorOptions
 from models.sampling import SamplingConfig
-from models.Transformer import PositionalEncoding
+from models.Transformer import Attention, CrossAttention, PositionalEncoding
 from utils.config import GeneratorConfig
 from utils.training.monitoring import neighbour_attention
 
@@ -34,6 +34,44 @@ def pair(request):
     mardm = MARDM_models[request.param](ae_dim=32, target_dim=ae.target_dim, text_dim=16)
     mardm.set_target_stats(0.1 * torch.ones(ae.target_dim), torch.full((ae.target_dim,), 0.5))
     return fill_zero_weights(mardm).double().eval(), ae.double().eval()
+
+
+@torch.no_grad()
+def test_new_weights_have_the_deviations_of_mardm_and_every_block_begins_as_identity():
+    torch.manual_seed(0)
+    mardm = MARDM(size="XS", ae_dim=512, attention="flat", text_tokens="on").eval()
+    net, reader, (block,) = mardm.DiffMLPs.net, mardm.text_reader, mardm.MARTransformer
+    narrow = [mardm.mask_latent, reader.no_word, mardm.cond_emb.weight, block.mlp.fc1.weight]
+    for weight in (*narrow, net.time_embed.mlp[0].weight, net.time_embed.mlp[2].weight):
+        assert weight.std() == pytest.approx(0.02, rel=0.25)
+    for layer in (net.input_proj, net.cond_embed, net.res_blocks[0].mlp[0]):  # Xavier, uniform
+        assert layer.weight.abs().max() == pytest.approx((6 / sum(layer.weight.shape)) ** 0.5, rel=0.02)
+    assert all((m.bias == 0).all() for m in mardm.modules() if isinstance(m, torch.nn.Linear))
+    for layer in (block, *net.res_blocks, net.final_layer):
+        assert (layer.adaLN_modulation[1].weight == 0).all()
+    assert (net.final_layer.linear.weight == 0).all()
+    for layer in reader.layers:  # words begin at their neighbours
+        attention = layer.attn.weights(layer.norm1(reader.position_enc(torch.zeros(1, 40, 128))), ROOM)[0]
+        assert attention[0, range(10, 40), range(9, 39)].mean() > 0.6
+
+
+ROOM = torch.ones(1, 40, dtype=torch.bool)
+
+
+def test_dropout_acts_in_training_alone():
+    """On positions, on what is attended to, and on what comes of it."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 40, 8)
+    for weights, output in ((0.5, 0.0), (0.0, 0.5)):
+        place = PositionalEncoding(8, output)
+        attention, cross = Attention(8, 2, weights), CrossAttention(8, 2, weights)
+        attention.drop.p = cross.drop.p = output
+        words = *cross.keys_values(x), ROOM
+        for module, given in ((place, (x,)), (attention, (x, ROOM)), (cross, (x, words))):
+            acts = module is not place or output > 0
+            assert torch.equal(module(*given), module(*given)) != acts
+            module.eval()
+            assert torch.equal(module(*given), module(*given))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -169,6 +207,7 @@ def test_temperature_snap_and_seed_have_their_effects(pair):
     text, m_lens = torch.randn(1, 16, dtype=torch.float64), torch.tensor([8])
     draw = partial(mardm.generate, ae, text, m_lens)
     assert torch.equal(draw(SamplingConfig()), draw(SamplingConfig()))
+    assert not draw(SamplingConfig()).requires_grad
     assert not torch.equal(draw(SamplingConfig(snap="off")), draw(SamplingConfig(snap="off", seed=1)))
     assert not torch.equal(
         draw(SamplingConfig(snap="off")), draw(SamplingConfig(snap="off", temperature=0.1))
@@ -235,6 +274,22 @@ def test_targets_are_standardised_and_the_statistics_stay_out_of_the_state_dict(
         latents = torch.randn(1, 32, 6, dtype=torch.float64)
         mardm.forward_loss(latents, targets, torch.randn(1, 16, dtype=torch.float64), torch.tensor([6]))
     torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))  # (0.6 - 0.1) / 0.5
+    mardm.set_target_stats(*torch.zeros(2, mardm.target_dim))
+    assert mardm.target_stats["std"].min() == pytest.approx(1e-3)  # a target that never changes is no 0 / 0
+
+
+def test_every_draw_of_every_hidden_token_has_a_time_and_noise_of_its_own(pair, monkeypatch):
+    mardm, _ = pair
+    seen = []
+    monkeypatch.setattr(
+        mardm.DiffMLPs, "loss", lambda rows, z, t, noise: seen.extend((t, noise)) or rows.sum(dim=1)
+    )
+    hidden = torch.ones(2, 6, dtype=torch.bool)
+    latents, targets = torch.randn(2, 32, 6).double(), torch.randn(2, 6, mardm.target_dim).double()
+    masks = hidden, ~hidden, hidden
+    mardm.forward_loss(latents, targets, torch.randn(2, 16).double(), torch.tensor([6, 6]), masks=masks)
+    t, noise = seen
+    assert len(t.unique()) == len(noise.unique(dim=0)) == len(t) == 12 * mardm.diffmlps_batch_mul
 
 
 def test_new_generators_have_the_defaults_of_published_ones_but_for_the_attention():

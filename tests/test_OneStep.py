@@ -18,7 +18,7 @@ from distill_MARDM import own_motions
 from models import onednn
 from models.counter_rng import Purpose, uniform
 from models.DiffMLPs import DiffMLPs_DDPM, DiffMLPs_models, DiffMLPs_SiT, precompute_modulations
-from models.draws import CONDITION, SamplingNoise
+from models.draws import CONDITION, SamplingNoise, keyed_masks
 from models.masking import lengths_to_mask
 from models.OneStep import (
     OBJECTIVES,
@@ -132,24 +132,34 @@ def test_the_exact_map_of_a_gaussian_has_no_loss_and_composes():
 
 
 class QuadraticMap(FlowMapHead):
-    """X_{s,t}(x) = x + (t - s)(s + 2 t), wrong for any teacher: each part of the loss shows."""
+    """X_{s,t}(x) = x + (t - s)(a (s + 2 t) + x / 2), wrong for any teacher: each part of the loss shows."""
+
+    def __init__(self):
+        super().__init__(D, H, 1, 8)
+        self.a = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
 
     def velocity(self, x, s, t, z, w, z_null=None):
-        return (s + 2 * t)[:, None] + 0 * x
+        return self.a * (s + 2 * t)[:, None] + x / 2
 
 
 def test_the_loss_of_a_flow_map_in_closed_form():
-    """y: the noise, mapped to s and from there to t; b: the teacher's guided velocity at y."""
-    asked, head = rows(2.0), QuadraticMap(D, H, 1, 8)
+    """y: the noise, mapped to s and from there to t; b: the teacher's guided velocity at y. Gradients pass
+    through neither.
+    """
+    asked, head = rows(2.0), QuadraticMap()
     asked = HeadInputs(*(part.double() for part in vars(asked).values()))
     s, t = (time[:, None] for time in asked.times.unbind(dim=1))
     t = t.clamp(TIME_STEP, 1 - TIME_STEP)
-    y = asked.noise + 2 * s**2 + (t - s) * (s + 2 * t) + 2 * TIME_STEP**2
-    b = y + 2 * asked.z[:, :D] - asked.z_null[:, :D]  # null + 2 (conditional - null)
-    still, moving = 3 * t - b, 4 * t - s - b
+    x = asked.noise + s * (2 * s + asked.noise / 2)
+    y = x + (t - s) * (s + 2 * t + x / 2) + 2 * TIME_STEP**2
+    b = y + t + 2 * asked.z[:, :D] - asked.z_null[:, :D]  # null + 2 (conditional - null)
+    still, moving = 3 * t + y / 2 - b, 4 * t - s + x / 2 - b
     expected = 0.75 * still.square().mean(dim=-1) + 0.25 * moving.square().mean(dim=-1)
-    teacher = SimpleNamespace(velocity=partial(guided, lambda x, t, z: x + z[:, :D]))
-    torch.testing.assert_close(head.loss(teacher, asked, 1), expected)
+    teacher = SimpleNamespace(velocity=partial(guided, lambda x, t, z: x + t[:, None] + z[:, :D]))
+    loss = head.loss(teacher, asked, 1)
+    torch.testing.assert_close(loss, expected)
+    loss.mean().backward()
+    torch.testing.assert_close(head.a.grad, (1.5 * still * 3 * t + 0.5 * moving * (4 * t - s)).mean())
 
 
 def test_distillation_asks_the_head_for_its_velocity():
@@ -190,13 +200,16 @@ def test_ddim_follows_the_exact_path_of_a_gaussian():
         return (1 - alpha_bar).sqrt() * x / (alpha_bar * spread**2 + 1 - alpha_bar)
 
     x = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
-    torch.testing.assert_close(ddpm.ddim(exact, schedule, x), spread * x, rtol=0.02, atol=0)
+    for steps in (1000, 250):
+        found = ddpm.ddim(exact, schedule.respaced(steps), x)
+        torch.testing.assert_close(found, spread * x, rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize("n", [1, 6])
 @pytest.mark.parametrize("cfg", [1.0, 2.5])
 def test_what_does_not_depend_on_x_is_computed_once_at_equal_bits(teacher, monkeypatch, n, cfg):
     z, noise = torch.randn(2, n, H), torch.randn(n, *teacher.noise_shape)
+    teacher.reschedule(50, 10)  # a DDPM head's; its noise is for 50 steps
     calls, sampling = [], SamplingConfig(cfg=cfg, sampler="heun", sampler_steps=3)
     teacher.net.cond_embed.register_forward_hook(lambda *_: calls.append(1))
     with InferenceWeights()([teacher.net], torch.float32):  # as motions are drawn
@@ -300,6 +313,19 @@ def test_it_learns_where_its_teacher_ends(kind):
         student.loss(mardm.DiffMLPs, asked, 4).mean().backward()
         optimizer.step()
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+
+
+def test_a_student_trains_on_the_tokens_that_training_would_hide_each_with_draws_of_its_own():
+    mardm, _, text = build("FSQ-MARDM-SiT-XS")
+    latents, keys, room = torch.randn(len(LENGTHS), 32, 9).double(), torch.arange(len(LENGTHS)), 20
+    asked = hidden_inputs(mardm, (latents, text, LENGTHS), keys, room, K, (1.0, 4.0))
+    inside = lengths_to_mask(LENGTHS, 9)
+    hidden = keyed_masks(inside, keys, room)[0]
+    x = torch.where(hidden[..., None], mardm.mask_latent, latents.mT)
+    for found, words in ((asked.z, text), (asked.z_null, torch.zeros_like(text))):
+        torch.testing.assert_close(found, mardm.transformer(x, words, inside)[hidden])
+    draws = asked.noise.flatten(0, 1)
+    assert len(draws.unique(dim=0)) == len(draws) == K * len(asked.w) == K * len(asked.w.unique())
 
 
 def test_only_the_clips_that_are_replaced_are_generated(monkeypatch):

@@ -54,6 +54,12 @@ def test_training_moves_the_codes_onto_the_data():
     assert (distance < 0.3).all()
 
 
+def test_codes_start_at_real_vectors_and_no_two_alike():
+    vq = VectorQuantizer(50, 2).train()
+    vq(torch.tensor([[[0.5, 0.0], [-0.5, 1.0], [90.0, 90.0]]]), inside=torch.tensor([[True, True, False]]))
+    assert vq.codebook.abs().max() < 2 and len(vq.codebook.unique(dim=0)) == 50
+
+
 def test_a_dead_code_is_revived_where_the_data_lie():
     vq = VectorQuantizer(3, 2, patience=3).train()
     z = torch.randn(1, 40, 2)
@@ -99,8 +105,10 @@ def test_a_code_restarts_at_vectors_of_all_pieces_of_a_step():
     assert places == {3, -3}
 
 
-def test_a_code_that_padding_alone_uses_is_idle():
+def test_a_code_that_padding_or_a_validation_alone_uses_is_idle():
     vq, _ = two_codes()
+    vq.eval()(torch.tensor([[[9.0]]]))
+    vq.train()
     vq(torch.tensor([[[0.5], [-0.5], [9.0]]]), inside=torch.tensor([[True, True, False]]))
     vq.finish_step()
     assert vq.idle.tolist() == [0, 1]
@@ -115,19 +123,31 @@ def test_a_code_that_another_process_uses_is_not_idle():
 
 
 def test_a_restarted_code_leaves_its_moments_behind():
-    vq, z = two_codes()
+    ae = make_ae("VQ_AE_Model", width=1, codebook_size=2)
+    ae.vq, z = two_codes()
+    vq, others = ae.vq, (lambda tensor: tensor, lambda tensors: None)
     optimizer = torch.optim.AdamW(vq.parameters(), 1e-3, fused=True)
     vq(torch.tensor([[[0.5], [9.0]]]))[2].backward()
     optimizer.step()
     state = optimizer.state[vq.codebook]
     assert (state["exp_avg"] != 0).all() and (state["exp_avg_sq"] != 0).all()
     for _ in range(3):
-        vq.finish_step(optimizer)
+        ae.finish_step(optimizer, *others)
         vq(z)
-    vq.finish_step(optimizer)
+    ae.finish_step(optimizer, *others)
     assert vq.codebook[1].abs() < 1
     for moment in (state["exp_avg"], state["exp_avg_sq"]):
         assert moment[1] == 0 and moment[0] != 0
+
+
+def test_a_restarted_code_that_is_not_used_waits_as_long_again():
+    (vq, z), restarted = two_codes(patience=2), []
+    for _ in range(6):
+        vq.codebook.data[1] = 90.0
+        vq(z)
+        vq.finish_step()
+        restarted.append(bool(vq.codebook[1] < 9))
+    assert restarted == [False, True] * 3
 
 
 def test_the_moving_average_takes_over_a_restarted_code_as_it_is():
@@ -168,6 +188,17 @@ def test_padding_trains_no_code():
     z = torch.tensor([[[1.0], [10.5]]])
     inside = torch.tensor([[True, False]])
     assert float(vq(z, inside)[2].detach()) == pytest.approx(1.25)
+
+
+@torch.no_grad()
+def test_the_autoencoder_is_charged_the_commitment_it_is_built_with_and_no_padding():
+    torch.manual_seed(0)
+    ae = make_ae("VQ_AE_Model", width=16, codebook_size=11, commitment_cost=2.0).eval()
+    motion, m_lens = torch.randn(2, 32, 67), torch.tensor([32, 20])
+    z = ae._latents(motion, m_lens).mT
+    real = torch.cat([z[0], z[1, :5]])
+    error = (real - ae.quantize(real)).square().mean()
+    torch.testing.assert_close(ae.training_pass(motion, m_lens)[1], 3 * error)
 
 
 def test_the_autoencoder_answers_to_the_four_verbs():

@@ -27,6 +27,7 @@ def write(path, fid, noise, clips=0.0, matching=0.8):
             "halves": halves,
         },
     }
+    rows["reconstruction"] = rows["real"]  # the row that the generated one goes before
     path.write_text(json.dumps({"rows": rows}))
     return path
 

@@ -57,6 +57,26 @@ def test_kept_frames_stand_where_they_stood(first, length, turn, step):
     assert len(bends) == (first > 0 and first + length < 60)
 
 
+def test_a_pose_leaves_the_kept_frames_and_comes_back_to_them_with_their_speed():
+    source, drawn = walk(60), walk(60)
+    up = [3, *range(5, 67, 3)]
+    source[:, up] += 0.02 * (np.abs(np.arange(60) - 29.5) - 10.5)[:, None]  # sinks and rises, 2 cm a frame
+    height = anchor(drawn, source, section(60, 20, 40), SMPL22)[0][:, 3]
+    assert np.allclose(np.diff(height)[[18, 19, 39, 40]], [-0.02, -0.0168, 0.0168, 0.02], atol=1e-4)
+
+
+def test_feet_keep_their_height_where_legs_that_spread_are_blended():
+    """Interpolated legs would be too short; at their own length they would reach below the floor."""
+    source = rest_pose(SMPL22, 0.2)
+    wide = source.copy()
+    for side, (hip, *leg) in ((1, (1, 4, 7, 10)), (-1, (2, 5, 8, 11))):
+        wide[leg] = source[hip] + Rotation.from_rotvec([0, 0, side]).apply(source[leg] - source[hip])
+    bodies = (pose - [0, pose[list(SMPL22.feet), 1].min(), 0] for pose in (source, wide))
+    source, drawn = (np.tile(np.r_[0, 0, 0, body[0, 1], body[1:].ravel()], (60, 1)) for body in bodies)
+    rows, _ = anchor(drawn, source, section(60, 10, 50), SMPL22)
+    assert np.allclose(joints(rows)[:, list(SMPL22.feet), 1].min(axis=1), 0, atol=1e-9)
+
+
 def test_a_section_that_stands_is_moved_over_all_its_frames():
     """The source goes 2 m straight on, the drawn part stands: it is moved by 2 m, without turn or jump."""
     rows, (bend,) = anchor(walk(60, step=0), walk(60), section(60, 10, 50), SMPL22)

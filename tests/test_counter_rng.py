@@ -4,7 +4,8 @@ import pytest
 import scipy.stats
 import torch
 
-from models.AE import make_ae
+from models import draws
+from models.AE import REPLACEMENT, make_ae
 from models.counter_rng import Purpose, integers, normal, rng, sample_keys, splitmix64, uniform
 from models.draws import TrainingDraws
 from models.MARDM import MARDM_models
@@ -26,6 +27,11 @@ def test_no_two_addresses_share_a_stream():
     ]
     assert len(set(streams)) == len(streams) == 2 * len(Purpose) * len(addresses)
     assert rng(Purpose.CROP, 3, 5).random() == rng(Purpose.CROP, 3, 5).random()
+
+
+def test_no_two_draws_of_a_clip_share_a_stream():
+    streams = [value for name, value in vars(draws).items() if name.isupper() and type(value) is int]
+    assert len(streams) == 8 and len({REPLACEMENT, *streams}) == 9
 
 
 def test_the_hash_is_splitmix64():
@@ -83,8 +89,8 @@ def test_the_loss_of_a_batch_is_that_of_its_clips(model, entry):
         frames = int(m_lens[rows].max())
         latents, targets = ae.tokenize(motion[rows, :frames], m_lens[rows])
         random_replacements = ae.random_replacements(latents, keys[rows])
-        draws = TrainingDraws(keys[rows], 10, random_replacements)
-        return mardm.summed_loss(latents, targets, text[rows], m_lens[rows] // 4, draws)
+        given = TrainingDraws(keys[rows], 10, random_replacements)
+        return mardm.summed_loss(latents, targets, text[rows], m_lens[rows] // 4, given)
 
     def gradient(parts):
         mardm.zero_grad()

@@ -24,7 +24,7 @@ from utils.data.bvh_dataset import Reading
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation.edit_source import best_reproduced, bodies, joints_of, read_source
-from utils.generation.edits import parse_sections
+from utils.generation.edits import Plan, _place, parse_sections
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,21 @@ def test_a_bvh_is_a_source_too(tmp_path):
     for name, of in (("broken.bvh", spec), ("missing.bvh", spec), ("large.bvh", DATASETS["kit"])):
         with pytest.raises(BadInput, match=name):
             read_source(tmp_path / name, of)
+
+
+def test_an_edit_of_every_frame_begins_where_its_source_does_and_stands_on_its_floor(tmp_path):
+    """In the air from its first frame on, say: it is not pulled down to the source's pose."""
+    spec, world = DATASETS["t2m"], strider(20) @ Rotation.from_rotvec([0, 0.7, 0]).as_matrix().T + [1, 2, 3]
+    np.save(tmp_path / "walk.npy", world)
+    source = read_source(tmp_path / "walk.npy", spec)
+    drawn = source.rows.copy()
+    drawn[:, [3, *range(5, 67, 3)]] += 0.4
+    drawn[:, 2] *= 2
+    _, joints, _ = _place(drawn, Plan(source, torch.ones(5, dtype=torch.bool), (), "own"), spec)
+    assert np.abs(joints[..., 1] - world[..., 1] - 0.4).max() < 1e-6
+    steps = joints[:, 0] - joints[0, 0]
+    assert np.abs(joints[0, 0, [0, 2]] - world[0, 0, [0, 2]]).max() < 1e-6
+    assert np.abs(steps - 2 * (world[:, 0] - world[0, 0])).max() < 1e-6
 
 
 @pytest.mark.parametrize("factor", [100, 1000, 0.01, 0])

@@ -89,12 +89,12 @@ def test_a_short_runs_average_has_left_its_initial_weights():
 
 
 def test_every_start_of_every_motion_is_served_once():
-    normalizer, motions = still([70, 64, 66, 20])
+    normalizer, motions = still([70, 64, 66, 22])
     windows = WindowSet(motions, normalizer, 64)
     assert len(windows) == 7 + 1 + 3 + 1
     served = [windows[(0, i)] for i in range(len(windows))]
-    assert [name for _, name, *_ in served] == ["c70"] * 7 + ["c64"] + ["c66"] * 3 + ["c20"]
-    assert [len(motion) for motion, *_ in served] == [64] * 11 + [20]
+    assert [name for _, name, *_ in served] == ["c70"] * 7 + ["c64"] + ["c66"] * 3 + ["c22"]
+    assert [len(motion) for motion, *_ in served] == [64] * 11 + [20]  # whole tokens
     frames = [np.repeat(np.arange(n)[:, None], 67, 1).astype(np.float32) for n in (70, 64, 66)]
     counted = WindowSet([Clip(str(len(x)), x) for x in frames], normalizer, 64)
     starts = [int(counted[(0, i)][0][0, 0]) for i in range(len(counted))]
@@ -150,6 +150,21 @@ def test_a_short_maximal_length_crops():
         cut = TextMotionSet(motions, normalizer, max_frames=40, crop=crop)
         lengths = {len(cut[(epoch, 0)][0]) for epoch in range(30)}
         assert lengths == ({40, 36} if crop else {40})
+
+
+def test_a_crop_starts_anywhere_and_has_any_of_the_captions():
+    normalizer, _ = still([])
+    rows = np.repeat(np.arange(43)[:, None], 67, 1).astype(np.float32)
+    long, short = (Clip("x", rows[:n], (Caption("a", ()), Caption("b", ()))) for n in (43, 7))
+    cut = TextMotionSet([long, short], normalizer, max_frames=40, crop=True)
+    drawn = [cut[epoch, 0] for epoch in range(400)]
+    starts = {n: {int(motion[0, 0]) for motion, *_ in drawn if len(motion) == n} for n in (40, 36)}
+    assert starts == {40: set(range(4)), 36: set(range(8))}
+    assert abs(np.mean([len(motion) == 36 for motion, *_ in drawn]) - 1 / 3) < 0.1
+    captions = [caption for _, _, caption, *_ in drawn]
+    assert set(captions) == set(long.captions)
+    assert captions == [cut.caption(epoch, 0) for epoch in range(400)]
+    assert {len(cut[epoch, 1][0]) for epoch in range(30)} == {4}  # one token is never taken from one
 
 
 def test_an_id_twice_counts_once(written, capsys):

@@ -4,6 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.counter_rng import Purpose, sample_keys
+from models.draws import keyed_masks
 from models.masking import hidden_counts, lengths_to_mask, reveal_rounds, training_masks
 
 SEEDS, LENGTHS = st.integers(0, 10**6), st.lists(st.integers(1, 49), min_size=1, max_size=6)
@@ -38,11 +40,26 @@ def test_training_masks_nest_and_have_their_shares():
     torch.manual_seed(0)
     lengths = torch.randint(1, 50, (4000,))
     inside = lengths_to_mask(lengths, 49)
-    hidden, replaced, blank = training_masks(inside)
-    assert not (hidden & ~inside).any() and not (replaced & ~hidden).any()
-    assert not (blank & ~hidden).any() and not (blank & replaced).any()
-    n = hidden.sum()
-    assert abs(replaced.sum() / n - 0.1) < 0.01
-    assert abs(blank.sum() / (n - replaced.sum()) - 0.88) < 0.01
-    # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
-    assert abs(n / inside.sum() - 2 / torch.pi) < 0.02
+    keys = sample_keys(torch.arange(4000), Purpose.TRAINING, 3407, 1)
+    for hidden, replaced, blank in (training_masks(inside), keyed_masks(inside, keys, 49)):
+        assert not (hidden & ~inside).any() and not (replaced & ~hidden).any()
+        assert not (blank & ~hidden).any() and not (blank & replaced).any()
+        n = hidden.sum()
+        assert abs(replaced.sum() / n - 0.1) < 0.01
+        assert abs(blank.sum() / (n - replaced.sum()) - 0.88) < 0.01
+        # E[cos(pi u / 2)] = 2 / pi of the real tokens are hidden
+        assert abs(n / inside.sum() - 2 / torch.pi) < 0.02
+
+
+def test_at_least_one_token_of_the_padded_length_is_hidden():
+    inside = torch.ones(200, 9, dtype=torch.bool)
+    assert (training_masks(inside, torch.ones(200))[0].sum(dim=1) == 1).all()
+
+
+def test_a_clips_masks_do_not_depend_on_the_clips_beside_it():
+    """Nor on the length that its batch is padded to: room, which fixes both, is that of the longest clip."""
+    lengths, keys = torch.arange(1, 21), sample_keys(torch.arange(20), Purpose.TRAINING, 3407, 1)
+    together = keyed_masks(lengths_to_mask(lengths, 49), keys, 49)
+    for k, n in enumerate(lengths.tolist()):
+        alone = keyed_masks(torch.ones(1, n, dtype=torch.bool), keys[k : k + 1], 49)
+        assert all(torch.equal(one[0], every[k, :n]) for one, every in zip(alone, together))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from utils import metrics
 from utils.eval_utils import twins
+from utils.statistics import spearman, student
 
 
 def rows(n, d, seed=0, scale=1.0, shift=0.0):
@@ -128,6 +129,7 @@ def test_half_width_of_a_mean_is_the_textbooks():
     )
     assert metrics.half_width(halves["mean"]) == pytest.approx(1.96 * x.std(ddof=1) / 20, rel=0.1)
     assert math.isnan(metrics.half_width(halves["none"]))
+    assert metrics.half_width([0.0, 2.0]) == pytest.approx(1.96 * 2**0.5)
 
 
 def test_a_clip_and_its_mirror_image_are_one_observation():
@@ -241,6 +243,15 @@ def test_diversity_and_multimodality_of_known_distances():
     assert metrics.multimodality(repeats, [0, 1], [1, 2]) == 5
 
 
+def test_students_interval_and_rank_correlation_in_closed_form():
+    mean, half = student([1.0, 2.0, 6.0])
+    assert mean == 3 and half == pytest.approx(4.302653 * (7 / 3) ** 0.5)
+    assert math.isnan(student([4.0])[1])
+    x = np.arange(5.0)
+    assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
+    assert spearman(x, np.ones(5)) is None is spearman(x[:2], x[:2])
+
+
 def mpjpe(preds, reals, root=0):
     return metrics.ratio([metrics.pose_error_sums(p, r, root) for p, r in zip(preds, reals)])
 
@@ -274,10 +285,17 @@ FEET = (7, 10, 8, 11)
 
 
 @pytest.mark.parametrize(
-    ("speed", "height", "share"), [(0.6, 0.02, 1), (0.4, 0.02, 0), (0.6, 0.06, 0), (-0.6, 0.02, 1)]
+    ("speed", "height", "share"), [(0.51, 0.049, 1), (0.49, 0.049, 0), (0.51, 0.051, 0), (-0.51, 0.049, 1)]
 )
 def test_foot_skate(speed, height, share):
     assert metrics.foot_skate([walk(speed, height)], FEET, 20.0) == share
+
+
+def test_a_foot_is_low_where_its_step_begins():
+    lifted = walk(0.6, 0.02, n_frames=2)
+    lifted[1, 10, 1] = 1.0
+    assert metrics.skate_sums(lifted, FEET, 20.0) == (1, 1)
+    assert metrics.skate_sums(lifted[::-1].copy(), FEET, 20.0) == (0, 0)
 
 
 def test_foot_skate_is_horizontal():
@@ -289,6 +307,8 @@ def test_foot_skate_is_horizontal():
 
 def test_pace_is_what_is_covered_within_a_second():
     fps, t = 20.0, np.arange(50) / 20.0
+    slow = np.arange(30)[:, None, None] / 12.5 * [0.0, 0.0, 1.3]  # a second is no whole number of frames
+    assert root_speed([slow], 12.5) == pytest.approx(1.3, rel=1e-6)
     walk, sway = np.zeros((50, 2, 3)), np.zeros((50, 2, 3))
     walk[:, :, 2], walk[:, :, 1] = 1.3 * t[:, None], t[:, None] ** 2  # rising does not count
     sway[:, :, 0] = np.sin(2 * np.pi * t)[:, None]  # there and back each second

@@ -65,6 +65,49 @@ def test_a_walk_along_a_line_and_a_turn_on_the_spot():
     )
 
 
+def test_each_end_has_its_own_speeds_and_places():
+    """A wrist that gathers speed forwards, an ankle that rises ever faster, on a body that stands."""
+    still, joints, t = describe(standing(), SMPL22, FPS), standing(), np.arange(T) / FPS
+    wrist, ankle = SMPL22.wrists[0], SMPL22.feet[0]
+    joints[:, wrist, 2] += t**2  # 2 m/s^2
+    joints[:, ankle, 1] += t**3 / 2  # 3 m/s^3
+    values = dict(zip(FEATURES, describe(joints, SMPL22, FPS) - still))
+    speeds = np.diff(t**2) * FPS
+    expected = {
+        "left_wrist_speed": speeds.mean(),
+        "left_wrist_speed_95": np.percentile(speeds, 95),
+        "left_wrist_acceleration": 2,
+        "left_wrist_forward": np.mean(t**2),
+        "left_wrist_forward_extent": t[-1] ** 2,
+        "left_ankle_speed": np.mean(np.diff(t**3 / 2)) * FPS,
+        "left_ankle_speed_95": np.percentile(np.diff(t**3 / 2), 95) * FPS,
+        "left_ankle_acceleration": np.mean(np.diff(t**3 / 2, n=2)) * FPS**2,
+        "left_ankle_jerk": 3,
+        "left_ankle_up": np.mean(t**3 / 2),
+        "left_ankle_up_extent": t[-1] ** 3 / 2,
+    }
+    assert values == pytest.approx(dict.fromkeys(FEATURES, 0.0) | expected, abs=1e-6)
+
+
+def test_the_root_has_speed_acceleration_and_jerk():
+    joints, t = standing(), np.arange(T) / FPS
+    joints[:, :, 0] += (t**3 / 3)[:, None]
+    joints[:, :, 1] += (7 * t**3)[:, None]  # rising does not count
+    values = describe(joints, SMPL22, FPS)
+    for order, name in enumerate(("root_speed", "root_acceleration", "root_jerk"), start=1):
+        assert feature(values, name) == pytest.approx(np.mean(np.diff(t**3 / 3, n=order)) * FPS**order)
+
+
+def test_the_heading_is_that_of_hips_and_shoulders_alike():
+    joints, turn = standing(), 0.6
+    for side in SMPL22.shoulders:
+        joints[:, side] = turned(joints[:, [side]], np.full(T, turn))[:, 0]
+    (left_hip, right_hip), (left, right) = SMPL22.hips, SMPL22.shoulders
+    x, _, z = joints[0, left_hip] - joints[0, right_hip] + joints[0, left] - joints[0, right]
+    assert 0.1 < np.arctan2(-z, x) < turn - 0.1
+    assert yaw(joints, SMPL22) == pytest.approx(np.full(T, np.arctan2(-z, x)))
+
+
 def test_features_do_not_depend_on_place_and_heading_and_mirror_with_the_body():
     rng = np.random.default_rng(0)
     joints = standing() + np.cumsum(rng.normal(0, 0.01, (T, 22, 3)), axis=0)
@@ -94,15 +137,22 @@ def test_spread_within_groups_ignores_the_groups_means():
 
 
 def test_energy_distance_by_brute_force():
-    x, y = np.random.default_rng(1).normal(size=(2, 6, 3))
-    d = [[[np.linalg.norm(a[i] - b[j]) for j in range(6)] for i in range(6)] for a, b in ((x, y), (x, x))]
-    assert off_diagonal(x, y) == pytest.approx(sum(d[0][i][j] for i in range(6) for j in range(6) if i != j))
-    spread = x.std(axis=0, ddof=1)
-    a, b = x / spread, y / spread
-    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    """Within groups, standardised by the spread within groups, and a group counts by its clips."""
+    groups = np.repeat([0, 1, 2], [4, 6, 1])
+    x, y = np.random.default_rng(1).normal(size=(2, 11, 3)) + 9 * groups[:, None]
     norm = np.linalg.norm
-    expected = np.mean([2 * norm(a[i] - b[j]) - norm(a[i] - a[j]) - norm(b[i] - b[j]) for i, j in pairs])
-    assert energy_distance(x, y, np.zeros(6)) == pytest.approx(expected)
+    d = [norm(x[i] - y[j]) for i in range(11) for j in range(11) if i != j]
+    assert off_diagonal(x, y) == pytest.approx(sum(d))
+    residual = np.concatenate([x[groups == g] - x[groups == g].mean(axis=0) for g in range(3)])
+    spread = np.sqrt((residual**2).sum(axis=0) / (11 - 3))
+    a, b = x / spread, y / spread
+
+    def within(rows):
+        pairs = [(i, j) for i in rows for j in rows if i != j]
+        return np.mean([2 * norm(a[i] - b[j]) - norm(a[i] - a[j]) - norm(b[i] - b[j]) for i, j in pairs])
+
+    expected = 0.4 * within(range(4)) + 0.6 * within(range(4, 10))
+    assert energy_distance(x, y, groups) == pytest.approx(expected)
 
 
 def test_energy_distance_is_zero_in_expectation_for_one_distribution_paired_or_not():
@@ -144,6 +194,9 @@ def test_path_distances_are_wasserstein_within_groups():
     assert found["path_turning"] == pytest.approx(90) and found["path_speed"] == pytest.approx(0.4)
     assert found["path_displacement"] == 0
     assert "path_speed" not in path_distances(real - 100, pred, groups)
+    real[:, FEATURES.index("root_speed")] = np.repeat([0.45, 0.55], [30, 10])  # these ten walk
+    shifted[:, FEATURES.index("root_speed")] = np.repeat([9.0, 0.85], [30, 10])
+    assert path_distances(real, shifted, groups)["path_speed"] == pytest.approx(0.3)
 
 
 def test_speeds_are_compared_within_classes_of_real_speed():

@@ -1,10 +1,13 @@
 """The losses of stage 1: closed forms, what they see and what they do not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import train_AE
+from motion.skeletons import SMPL22
 from tests.tiny import TRAIN_AE, call, where
 from utils.config import ReconstructionLoss, TrainingConfig, from_flags
 from utils.datasets import DATASETS, Normalizer
@@ -19,10 +22,10 @@ FPS, LENGTHS = 20.0, torch.tensor([24, 40])
 OFF = dict.fromkeys(("aux_loss_joints", "root_weight", "velocity_weight", "path_weight"), 0.0)
 
 
-def loss_of(recons, step=None, std=None, **weights):
+def loss_of(recons, step=None, std=None, spec=DATASETS["t2m"], **weights):
     """The loss of recons [40,67] as reconstruction of two still motions, of 24 and 40 frames."""
     normalizer = Normalizer(np.zeros(67), np.ones(67) if std is None else std)
-    objective = Reconstruction(ReconstructionLoss(**OFF | weights), normalizer, DATASETS["t2m"])
+    objective = Reconstruction(ReconstructionLoss(**OFF | weights), normalizer, spec)
     return objective(torch.zeros(2, 40, 67), recons.expand(2, 40, 67), LENGTHS, step)
 
 
@@ -65,6 +68,14 @@ def test_velocities_see_noise_in_metres_a_second_and_no_constant_error():
         given = rows / scale, np.full(67, scale)
         found = loss_of(given[0], std=given[1], velocity_weight=1.0) - loss_of(given[0])
         assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", ["velocity_weight", "path_weight"])
+def test_a_set_in_millimetres_has_the_loss_of_one_in_metres(weight):
+    rows, scale = torch.randn(40, 67) * 0.01, np.array([1.0] + 66 * [1000.0])  # the first is an angle
+    small = replace(DATASETS["t2m"], skeleton=replace(SMPL22, unit_m=0.001))
+    metres, millimetres = loss_of(rows, **{weight: 1.0}), loss_of(rows, None, scale, small, **{weight: 1.0})
+    assert float(metres) == pytest.approx(float(millimetres), rel=1e-4) and metres > 1.01 * loss_of(rows)
 
 
 def test_the_root_weighs_as_it_is_asked_to_and_the_joints_as_ever():

@@ -83,6 +83,18 @@ def test_only_a_sequential_head_knows_dependent_coordinates():
 
 
 @torch.no_grad()
+def test_the_loss_is_that_of_its_formula(head):
+    """logits_i = V_i silu(h + sum of E_j[c_j] over j < i)."""
+    z, digits = torch.randn(H, dtype=torch.float64), (2, 1, 0)
+    h, loss = head._hidden(z[None])[0], 0.0
+    for i, (layer, digit) in enumerate(zip(head.classes, digits)):
+        given = h + sum(table.weight[c] for table, c in zip(head.earlier, digits[:i]))
+        loss -= (layer.weight @ (given * given.sigmoid()) + layer.bias).log_softmax(dim=0)[digit]
+    codes = head.grid.digits_to_codes(torch.tensor([digits]))
+    torch.testing.assert_close(head.loss(codes, z[None])[0], loss)
+
+
+@torch.no_grad()
 def test_codes_are_drawn_as_often_as_the_softmax_says(head):
     n, z = 20_000, torch.randn(H, dtype=torch.float64)
     drawn = head.sample(z.expand(n, -1), None, draws(n), PLAIN)
@@ -120,6 +132,8 @@ def test_a_low_temperature_takes_the_likeliest_class():
     for temperature in (0, 1e-9):
         assert torch.equal(pick(logits, u, temperature), logits.argmax(dim=-1))
     assert not torch.equal(pick(logits, u, 1), logits.argmax(dim=-1))
+    sure = 100 * logits.float()
+    assert torch.equal(pick(sure, u.float(), 2e-38), sure.argmax(dim=-1))  # infinite when divided by it
     assert pick(logits[:2], torch.tensor([0.0, 1.0]), 50).tolist() == [0, 4]
 
 

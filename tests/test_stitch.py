@@ -21,6 +21,7 @@ from utils.errors import BadInput
 from utils.flags import settled
 from utils.generation.loops import draw_loop
 from utils.generation.stitch import TRANSITION, draw_parts, draw_story, in_a_row, joins, seams
+from utils.generation.windows import part_key
 from utils.motion_process import recover_from_ric
 
 SHARES = st.lists(st.integers(1, MAX_TOKENS), min_size=2, max_size=12)
@@ -110,6 +111,22 @@ def test_a_story_is_its_parts_except_at_the_joins(pipeline, monkeypatch):
     again = draw_story(pipeline, text, lengths, sampling, transition=8)[1]
     other = draw_story(pipeline, text, lengths, sampling, transition=8, repeat=1)[1]
     assert np.array_equal(joints, again) and not np.array_equal(joints, other)
+
+
+def test_a_join_is_drawn_from_the_text_after_it_unguided_with_noise_of_its_own(released, monkeypatch):
+    text, lengths, seen = released.embed(["walk", "turn", "jump"]), torch.tensor([8, 8, 8]), {}
+    for name in ("generate", "edit"):
+        method, calls = getattr(released.mardm, name), seen.setdefault(name, [])
+        wrapped = lambda *given, method=method, calls=calls: calls.append(given) or method(*given)  # noqa: E731
+        monkeypatch.setattr(released.mardm, name, wrapped)
+    monkeypatch.setattr("utils.generation.stitch.BATCH", 2)
+    draw_story(released, text, lengths, SamplingConfig(time_steps=1, cfg=3.0), transition=4, repeat=7)
+    alone, joins = seen["generate"], seen["edit"]
+    assert torch.equal(torch.cat([given[1] for given in alone]), text) and len(alone) == 2
+    assert torch.equal(torch.cat([given[1] for given in joins]), text[1:])
+    assert {given[-2].cfg for given in alone} == {3} and {given[-2].cfg for given in joins} == {1}
+    own, others = (sum((list(given[-1]) for given in calls), []) for calls in (alone, joins))
+    assert own == [part_key(k, 7) for k in range(3)] and len({*own, *others}) == 3 + 2
 
 
 def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teacher(released, monkeypatch):

@@ -231,6 +231,27 @@ def test_a_killed_saves_remains_are_cleared(tmp_path):
     assert not list(run.model.glob(".part-*")) and run.latest.is_file()
 
 
+def test_the_loop_clips_gradients_to_the_norm_that_it_is_asked_for(tmp_path):
+    """To one so small that Adam's epsilon stops it: what is left is the decay of weights."""
+    clipped, free = (Rehearsal(tmp_path / str(n), clip_norm=n, max_iters=3) for n in (1e-15, 0))
+    before = free.net.weight.detach().clone()
+    moved = [(run.train().net.weight - before).abs().max() for run in (clipped, free)]
+    assert moved[0] < 1e-3 < 1e-2 < moved[1]
+
+
+@pytest.mark.parametrize("highest, kept", [(False, [3.0, 2.0, 0.0]), (True, [3.0])])
+def test_the_best_is_the_lowest_or_the_highest_and_of_equals_the_first(tmp_path, highest, kept):
+    loop, found = Rehearsal(tmp_path).loop, []
+    loop.best = Best(loop.best.parts, highest=highest)
+    values = iter([3.0, 2.0, 2.0, 3.0, 0.0])
+    for _ in loop.epochs():
+        for _ in loop.batches(SET):
+            pass
+        loop.finish_epoch({"fid": next(values, None)})
+        found.append((loop.progress.best["fid"], loop.progress.best["ep"]))
+    assert list(dict(found)) == kept and len(set(found)) == len(kept)
+
+
 def test_micro_batches_change_nothing_but_rounding(tmp_path):
     """Also the logged loss: the sum over all micro-batches over all that they count."""
     runs = [Rehearsal(tmp_path / str(n), grad_accum=n, max_iters=8).train() for n in (1, 3)]
@@ -261,6 +282,8 @@ def test_every_clip_is_in_its_global_batch_once_whatever_the_split(size, micro_b
             seen = [int(lengths[i]) for one in batches for i in one.index]
             assert seen == sorted(seen)
     assert sum(len(batch) for batch in alone) == n - batch
+    assert len(AddressedBatches(n, batch, (3, 2), start=1)) == len(alone) == 2
+    assert {epoch for epoch, _ in sum(alone, [])} == {2}
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])  # spawn: macOS
@@ -321,7 +344,10 @@ def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
     assert means.pop() == {"loss": 3.0, "norm": 4.0} and means.pop() == {}
     usage = CodeUsage(5, "cpu")
     usage.add(torch.tensor([[0, 1, 4], [1, 2, 2]]), torch.tensor([[True, True, False], [True, False, False]]))
-    assert usage.counts.tolist() == [1, 2, 0, 0, 0] and usage.report()["codes_used"] == 2
+    assert usage.counts.tolist() == [1, 2, 0, 0, 0]
+    perplexity = 3 / 2 ** (2 / 3)  # exp of the entropy of 1/3 and 2/3
+    expected = {"codes_used": 2, "tokens": 3, "usage": 2 / 3, "perplexity": perplexity}  # of 3, not of 5
+    assert usage.report() == pytest.approx(expected)
 
 
 def test_a_resumed_run_takes_the_rates_that_are_asked_for(tmp_path):

@@ -20,6 +20,7 @@ from utils.generation import waypoints as routes
 from utils.generation.waypoints import (
     SPEED,
     Arrival,
+    PathFit,
     Waypoint,
     _worst_stretch,
     draw_along,
@@ -104,6 +105,23 @@ def test_two_waypoints_and_a_heading_bend_the_path():
     led = warp(straight(), points, FPS)
     assert led.drawn.max() > 0.05 and led.off.max() < 0.01 and abs(led.heading_error[0]) < math.radians(2)
     assert np.abs(np.diff(led.rows[:, 0])).max() < math.radians(1)  # smoothly
+
+
+def test_millimetres_are_led_as_metres_are():
+    points, scale = [Waypoint(40, 0.3, 2.1), Waypoint(80, 1.0, 3.7, 0.5)], np.array([1.0] + 66 * [1000.0])
+    led, small = warp(straight(), points, FPS), warp(straight() * scale, points, FPS, unit_m=0.001)
+    assert np.allclose(small.rows / scale, led.rows, atol=1e-6) and np.allclose(small.drawn, led.drawn)
+
+
+def test_the_slopes_of_the_fit_are_those_of_its_residuals():
+    rng, rows = np.random.default_rng(0), straight()
+    rows[:, :3] += rng.normal(0, 0.02, (100, 3))
+    points = [Waypoint(30, 0.5, 1.2, 0.4), Waypoint(60, 1.0, 2.0), Waypoint(95, 1.5, 3.0, -0.2)]
+    fit = PathFit(rows, points, FPS, 1.0)
+    x = rng.normal(0, 0.1, 2 * fit.n + 1)
+    step = 1e-6 * np.eye(len(x))
+    slopes = [(fit.residuals(x + d) - fit.residuals(x - d)) / 2e-6 for d in step]
+    assert np.allclose(fit.jacobian(x), np.transpose(slopes), rtol=1e-5, atol=1e-4)
 
 
 def test_a_body_that_stands_is_not_turned_about_its_feet():

@@ -53,6 +53,17 @@ def test_words_are_heard_by_place_and_padding_is_not(mardm, given):
     assert torch.isfinite(nothing[0]).all()
 
 
+@torch.no_grad()
+def test_neither_words_nor_motion_are_heard_by_their_size(mardm, given):
+    latents, text, _ = given
+    reader, cross = mardm.text_reader, fill_zero_weights(mardm).MARTransformer[0].cross
+    states, present = reader(text[:, 1:])
+    torch.testing.assert_close(reader(9 * text[:, 1:])[0], states, atol=1e-4, rtol=0)
+    torch.testing.assert_close(states.square().mean(dim=-1), torch.ones(3, 6), atol=0.02, rtol=0)
+    x, words = torch.randn(3, 9, 128), (*cross.keys_values(states), present)
+    torch.testing.assert_close(cross(9 * x, words), cross(x, words), atol=1e-4, rtol=0)
+
+
 def test_guidance_drops_words_and_pooled_vector_together(given):
     text, keys = given[1][:1].abs().repeat(4000, 1, 1) + 1, torch.arange(4000) * 977
     left = drop_texts(text, keys, 0.2, 0.4) != 0
