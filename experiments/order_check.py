@@ -115,6 +115,7 @@ def parse(argv):
     add_flags(parser, "run", RunConfig, skip=("dataset_dir",), name=None, dataset_name="Demo")
     parser.add_argument("--repeats", type=count(1), default=2, help="motions a prompt [%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), help="guidance scale [the data set's]")
+    parser.add_argument("--refine", type=count(0, 100), default=0, help="see sample.py [%(default)s]")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="[all]")
     parser.add_argument("--clips", type=count(2, 10**5), default=800, help="--real: demo clips [%(default)s]")
     parser.add_argument("--seed", type=count(), default=SEED, help="of clips or motions [%(default)s]")
@@ -138,7 +139,9 @@ def main(argv=None):
         pairs = []
         for first in range(0, len(asked), BATCH):
             some = asked[first : first + BATCH]
-            made = pipeline.generate([p.text for p in some], seed=args.seed + first, cfg=args.cfg)
+            made = pipeline.generate(
+                [p.text for p in some], seed=args.seed + first, cfg=args.cfg, refine=args.refine
+            )
             pairs += [(prompt, motion.joints) for prompt, motion in zip(some, made, strict=True)]
         place = Path(args.checkpoints_dir) / run_name / "eval" / "order_check.json"
     judged = [(prompt, *prompt.judge(joints)) for prompt, joints in pairs]

@@ -10,6 +10,7 @@ embedded latents are part of the Transformer's next input. Drawing only these gi
 drawing every hidden token: a token that is hidden again before it is an input changes nothing.
 """
 
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -230,14 +231,34 @@ class MARDM(nn.Module):
         modules = [self.input_process, *self.MARTransformer, self.cond_emb, self.text_reader]
         modules += [module for name, module in net.named_children() if name != "time_embed"]
         with self.inference_weights([module for module in modules if module is not None], self.precision):
-            return self._rounds(tokenizer, text, targets, masks, sampling, noise)
+            guide = self.head(sampling).guides(sampling)
+            text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
+            targets = self._rounds(tokenizer, text, targets, masks, sampling, noise)
+            targets = self._refined(tokenizer, text, targets, masks, sampling, noise)
+        if sampling.snap == "end":
+            targets = torch.where(masks[0][..., None], tokenizer.quantize(targets), targets)
+        return targets
+
+    def _refined(self, tokenizer, text, targets, masks, sampling, noise):
+        """Draw every other token anew given all the rest, then those between them, `sampling.refine` times.
+
+        This is Gibbs sampling: the tokens of an early round did not know most of the others.
+        """
+        (hidden, inside), once = masks, replace(sampling, time_steps=1)
+        odd = torch.arange(hidden.shape[1], device=hidden.device) % 2 == 1
+        for k in range(2 * sampling.refine):
+            anew = hidden & (odd if k % 2 else ~odd)
+            targets = self._rounds(tokenizer, text, targets, (anew, inside), once, noise.anew(k + 1))
+        return targets
 
     def head(self, sampling):
         """The head to draw with. sampling: as `resolve_sampling` returns it."""
         return self.onestep if sampling.sampler == "onestep" else self.DiffMLPs
 
     def _rounds(self, tokenizer, text, targets, masks, sampling, noise):
-        """In every round draw the tokens that leave the mask, and make them part of the input."""
+        """In every round draw the tokens that leave the mask, and make them part of the input. text:
+        TextConditions, see `conditions`.
+        """
         (hidden, inside), head = masks, self.head(sampling)
         order = noise.order(hidden.shape[1])
         # In which round a token leaves the mask is known beforehand: computed on the host and sent over at
@@ -249,7 +270,6 @@ class MARDM(nn.Module):
         x = torch.where(hidden[..., None], self.mask_latent.to(targets), tokenizer.embed_codes(targets).mT)
         order = order.argsort().argsort().to(targets.device) if sampling.hard_pseudo_reorder else None
         guide, draw = head.guides(sampling), head.draw_with(sampling)
-        text = self.encode_text(torch.cat([text, torch.zeros_like(text)]) if guide else text)
         at_once = len(head.noise_shape) == 1  # a DDPM head needs noise for every step: gigabytes
         starts = noise.rows(*places[:2], head.noise_shape).split(counts) if at_once else [None] * len(counts)
         for width, start, b, at, slot in zip(widths, starts, *(rows.split(counts) for rows in places)):
@@ -269,8 +289,6 @@ class MARDM(nn.Module):
                 drawn = tokenizer.quantize(drawn[None])[0]
             targets[b, at] = drawn
             x[b, at] = tokenizer.embed_codes(drawn[None])[0].mT
-        if sampling.snap == "end":
-            targets = torch.where(hidden[..., None], tokenizer.quantize(targets), targets)
         return targets
 
     def conditions(self, x, text, inside, order, guide, queries=None):
@@ -289,6 +307,8 @@ class MARDM(nn.Module):
         sampling = resolve_sampling(sampling, self)
         sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
         rounds = f"{sampling.time_steps} rounds in {sampling.order} order"
+        if sampling.refine:
+            rounds += f", then every token {sampling.refine} more time{'s' * (sampling.refine > 1)}"
         return f"{rounds}, sampler {sampler}, {'' if guided else 'not '}guided"
 
 

@@ -1,5 +1,6 @@
 """What is random in a generator's training and sampling, as values that a caller may also fix."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from models.masking import training_masks
 
 # streams of a clip's key (`purpose` in models/counter_rng.py); 0 is `models.AE.REPLACEMENT`
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
+MOST_TOKENS = 2**20  # of a motion
 
 
 def fractions(keys, n):
@@ -36,6 +38,8 @@ class SamplingNoise:
     tokens, an entry of REVEAL_ORDERS.
     """
 
+    draw = 0  # see `anew`
+
     def __init__(self, seed, keys, device="cpu", reveal="random"):
         self.reveal = REVEAL_ORDERS[reveal]
         self.host = sample_keys(torch.tensor(list(keys), dtype=torch.int64), Purpose.SAMPLING, seed)
@@ -47,7 +51,13 @@ class SamplingNoise:
 
     def rows(self, b, at, shape):
         """Standard normal float32 [N,*shape] for the tokens at places `at` [N] of the motions b [N]."""
-        return normal(self.keys[b], NOISE, shape, at)
+        return normal(self.keys[b], NOISE, shape, at + self.draw * MOST_TOKENS)
+
+    def anew(self, draw):
+        """The same with other noise, for tokens that are drawn once more. draw: 1 and more."""
+        other = copy(self)
+        other.draw = draw
+        return other
 
 
 def keyed_masks(inside, keys, room):

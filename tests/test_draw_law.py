@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.reference import draw_everything
 from models import onednn
 from models.AE import make_ae
+from models.draws import SamplingNoise
 from models.MARDM import MARDM_models
 from models.masking import lengths_to_mask, reveal_rounds, tokens_by_round
 from models.OneStep import OneStepHead
@@ -110,6 +111,34 @@ def test_edits(sit, cfg):
     assert not torch.equal(edited[sections & inside], targets[sections & inside])
     nothing = both(sit, HOW, targets=targets, sections=torch.zeros_like(sections))
     assert torch.equal(nothing, targets * inside[..., None])
+
+
+@pytest.mark.parametrize("name", ["FSQ-MARDM-SiT-XS", "MARDM-DDPM-XS", "FSQ-MARDM-Softmax-XS"])
+@pytest.mark.parametrize("snap", ["step", "off"])
+def test_refining_draws_every_other_token_anew_then_those_between(name, snap):
+    """As two edits of one round do, with noise that no token had before; a motion alone as in the batch."""
+    mardm, ae, text = build(name, **({"levels": (5,) * 5} if "Softmax" in name else {}))
+    how = replace(HOW, sampler_steps=None, snap=snap)
+    noise, odd = SamplingNoise(how.seed, range(4)), torch.arange(9).expand(4, -1) % 2 == 1
+    expected = mardm.generate(ae, text, LENGTHS, how, noise)
+    for k, sections in enumerate((~odd, odd, ~odd, odd), start=1):
+        once = replace(how, time_steps=1)
+        expected = mardm.edit(ae, text, LENGTHS, expected, sections, once, noise.anew(k))
+    refined = replace(how, refine=2)
+    found = mardm.generate(ae, text, LENGTHS, refined)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    alone = mardm.generate(ae, text[1:2], LENGTHS[1:2], refined, [1])
+    torch.testing.assert_close(alone[0], found[1], atol=1e-10, rtol=0)
+    assert "then every token 2 more times" in mardm.describe_sampling(refined)
+
+    both_noises = [
+        one.rows(torch.zeros(9, dtype=int), torch.arange(9), (2,)) for one in (noise, noise.anew(1))
+    ]
+    assert len(torch.cat(both_noises).unique()) == 36
+    targets, sections = ae.tokenize(torch.randn(4, 36, ae.dim).double())[1], odd & lengths_to_mask(LENGTHS, 9)
+    edited = mardm.edit(ae, text, LENGTHS, targets, sections, refined)
+    kept = lengths_to_mask(LENGTHS, 9) & ~sections
+    assert torch.equal(edited[kept], targets[kept]) and not torch.equal(edited[sections], targets[sections])
 
 
 def test_the_transformer_rests_in_a_round_where_nothing_leaves(sit):

@@ -287,10 +287,9 @@ class SamplingFlags:
     time_steps: int | None = flag(
         f"unmasking rounds [{ONESTEP_ROUNDS} by a one-step head, else {ROUNDS}]", None, type=count(1, 1000)
     )
+    refine: int = flag("passes after the rounds: every token anew, given all others", 0, type=count(0, 100))
     cfg: float | None = flag(
-        "guidance scale, 1 = off [the data set's: 4.5; kit and own sets 2.5]",
-        None,
-        type=number(float, 0, 100),
+        "guidance scale, 1 = off [the data set's: 4.5; kit, own sets: 2.5]", None, type=number(float, 0, 100)
     )
     temperature: float = flag(
         "scale of the noise; divides a Softmax head's logits (0: the likeliest class)",
