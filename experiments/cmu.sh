@@ -174,3 +174,4 @@ autoencoder FSQ_AE_High_equal_long FSQ-MARDM --windows_per_clip equal --max_iter
 generator equal_8000 XS 8000 --text_tokens off
 last_weights
 last_one_step
+# So it was not released: on val by one evaluation root speed is .333 (released .341, real .356)
