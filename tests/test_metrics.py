@@ -1,6 +1,7 @@
 """Metrics against closed forms and an independent FID."""
 
 import math
+from dataclasses import fields
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import metrics
-from utils.eval_utils import twins
+from utils.eval_utils import Metrics, twins
+from utils.evaluation_report import MEASURES
 from utils.statistics import spearman, student
 
 
@@ -325,3 +327,7 @@ def test_jitter_is_the_third_derivative():
     assert jitter([cubic], fps) == pytest.approx(2.0, rel=1e-9)
     assert jitter([cubic, cubic[:3]], fps) == pytest.approx(2.0, rel=1e-9)  # too short to count
     assert jitter([cubic * 0 + t[:, None, None] ** 2], fps) == pytest.approx(0, abs=1e-8)
+
+
+def test_every_measure_is_shown():
+    assert {field.name for field in fields(Metrics)} - {"n_real", "n_pred"} == set(MEASURES)
