@@ -54,11 +54,6 @@ chosen() {
     evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --repeat_times 5 --cfg 1.5
 }
 
-# last_weights: a generator by its last weights, not by those that FID on val chose, at the guidance of `chosen`
-last_weights() {
-    evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5
-}
-
 autoencoder FSQ_AE_High FSQ_AE_High
 compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
 guidance # 2.5, the default, is best
@@ -91,14 +86,13 @@ compare Equal_SiT_XS_2 FSQ-MARDM-SiT-XS --seed 2
 chosen
 compare Longer_SiT_XS FSQ-MARDM-SiT-XS --max_iters 15000 --milestones 9900 13200 --eval_every 60
 chosen
-last_weights # added when `chosen` had been read
+evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5 # added when `chosen` had been read
 autoencoder AE_Model_equal AE_Model --windows_per_clip equal
 compare Equal_MARDM_SiT_XS MARDM-SiT-XS
 guidance # 1.5 is best
 chosen
-compare Equal_MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
+compare Equal_MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2 # not run yet
 chosen
-last_weights
 
 # Added after these, with the rule before the runs: mirrored twins of the training clips, with mirrored captions, so that
 # autoencoder and generator see each clip half as often. All else as with equal windows; evaluated on the same clips without
