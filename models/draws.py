@@ -10,7 +10,6 @@ from models.masking import training_masks
 
 # streams of a clip's key (`purpose` in models/counter_rng.py); 0 is `models.AE.REPLACEMENT`
 MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
-MOST_TOKENS = 2**20  # of a motion
 
 
 def fractions(keys, n):
@@ -39,6 +38,7 @@ class SamplingNoise:
     """
 
     draw = 0  # see `anew`
+    most_tokens = 2**20  # of a motion
 
     def __init__(self, seed, keys, device="cpu", reveal="random"):
         self.reveal = REVEAL_ORDERS[reveal]
@@ -51,7 +51,7 @@ class SamplingNoise:
 
     def rows(self, b, at, shape):
         """Standard normal float32 [N,*shape] for the tokens at places `at` [N] of the motions b [N]."""
-        return normal(self.keys[b], NOISE, shape, at + self.draw * MOST_TOKENS)
+        return normal(self.keys[b], NOISE, shape, at + self.draw * self.most_tokens)
 
     def anew(self, draw):
         """The same with other noise, for tokens that are drawn once more. draw: 1 and more."""
