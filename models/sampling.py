@@ -16,7 +16,6 @@ class SamplingConfig:
     """How motions are drawn."""
 
     time_steps: int | None = None  # rounds; for this and every None see `resolve_sampling`
-    refine: int = 0  # passes after the rounds, in which every token is drawn anew, given all others
     cfg: float = 4.5  # guidance scale, 1 = off
     # SiT, one-step: scales the start noise; DDPM: the noise of the steps; Softmax: divides the logits
     temperature: float = 1.0
@@ -26,6 +25,7 @@ class SamplingConfig:
     hard_pseudo_reorder: bool = False
     order: str | None = None  # order in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = SEED
+    refine: int = 0  # passes after the rounds, in which every token is drawn anew, given all others
 
 
 def resolve_sampling(sampling, mardm):
