@@ -106,3 +106,4 @@ compare Twins_SiT_XS FSQ-MARDM-SiT-XS
 # FID 1.54 at guidance 2.5, of Equal_SiT_XS .23, so guidance 1.5 and the second seed were left out. Every token drawn once or
 # twice more, for results/sampling.md
 for passes in 0 1 2; do evaluate "refine_$passes" --sampler onestep --repeat_times 5 --refine "$passes"; done
+for passes in 0 1; do evaluate "midpoint_refine_$passes" --sampler midpoint --repeat_times 5 --refine "$passes"; done

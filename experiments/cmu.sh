@@ -167,7 +167,7 @@ last_one_step
 # So it was not released: feet slide 18% more on val, and 24 of 40 drawings show their prompt, of the released weights 25
 
 # Added after these, with its rule before its runs. Where the released autoencoder loses speed is known now: clips that run at
-# more than 2 m/s, one training frame in a hundred, lose a quarter, train and test alike; clips below 1 m/s lose 3 to 7%. Does
+# more than 2 m/s, one training frame in a hundred, lose a quarter, train and test alike; those of .3 to 1 m/s lose 4 and 6%. Does
 # seeing clips equally often mend that on the grid of six coordinates too, whose feet slide less than the finer one's? 9,000
 # steps, XS as before, last weights. To be released by the rule above
 autoencoder FSQ_AE_High_equal_long FSQ-MARDM --windows_per_clip equal --max_iters 9000

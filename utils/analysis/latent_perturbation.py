@@ -184,9 +184,8 @@ def noise_moves(samples, generator, norms):
 
 
 def moves_of(ae, samples, generator, norms):
-    if ae.kind in ("FSQ", "VQ"):
-        return (grid_moves if ae.kind == "FSQ" else code_moves)(ae, samples, generator)
-    return noise_moves(samples, generator, norms)
+    own = {"FSQ": grid_moves, "VQ": code_moves}.get(ae.kind)
+    return own(ae, samples, generator) if own else noise_moves(samples, generator, norms)
 
 
 def coincide(ae, samples):
