@@ -1,17 +1,16 @@
-"""Compare solvers, numbers of evaluations, snapping, guidance and temperature on real data.
+"""Compare solvers, numbers of evaluations, rounds and orders on real data.
 
   python -m experiments.sampling.study --dataset_name BandaiNamco --runs FSQ_MARDM_1 FSQ_MARDM_2 FSQ_MARDM_3
   python -m experiments.sampling.study --list                         the names of the cells
   python -m experiments.sampling.study ... --repeat_times 1           a cheap pass over all of them
   python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
-  python -m experiments.sampling.study --report     results/sampling.md and .png from what is recorded
+  python -m experiments.sampling.study --report           results/sampling.md's tables and .png from what is recorded
 
 A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step; or
 rounds-9/halton/onestep: 9 rounds, tokens in Halton's order, by the one-step head where the run has one. One
 repeat of it is one motion per clip of the split, evaluated as evaluation_MARDM.py does. Every finished repeat
 is written to <record_dir>/<run>.json at once and never run again, so the study can be stopped, spread over
-processes (one per run) and deepened later. Continuous latents have no grid: their cells are those of one
-snapping.
+processes (one per run) and deepened later.
 
 The cell called landing: the distance of each solver from a tight solution of the same equation (dopri5 in
 float64, tolerances 1e-6). Every token of 64 clips is drawn once, with the clip's own tokens around it and the
@@ -44,10 +43,8 @@ from utils.evaluation_report import make_generator_evaluation
 from utils.flags import common_flags, evaluation_flags
 from utils.pipeline import load
 
-SNAPS = ("step", "end", "off")
 ROUNDS = (18, 12, 9, 6, 4)
 BUDGETS = (2, 4, 8, 16, 32)  # evaluations a token
-OPTIONS = {"temperature": (0.8, 0.9, 1.1), "cfg": (1.5, 2.5, 3.0, 3.5, 4.5)}
 KEPT = ("fid", "kid", "top1", "top2", "top3", "matching", "diversity", "foot_skate", "jitter", "root_speed")
 LANDING, LANDING_CLIPS, TOLERANCE = "landing", 64, 1e-6
 
@@ -58,21 +55,18 @@ def solvers():
         f"{solver}-{n}": {"sampler": solver, "sampler_steps": n // EVALUATIONS[solver]}
         for n in BUDGETS
         for solver in EVALUATIONS
+        if n >= EVALUATIONS[solver]
     }
     return {"dopri5": {"sampler": "dopri5", "sampler_steps": None}} | fixed
 
 
-def cells(base, snaps=SNAPS):
-    """name -> SamplingConfig. The cells that decide the default come first."""
-    table = {
-        f"{name}/{snap}": fields | {"snap": snap} for snap in snaps for name, fields in solvers().items()
-    }
+def cells(base):
+    """name -> SamplingConfig"""
+    table = {f"{name}/step": fields for name, fields in solvers().items()}
     for sampler, order, rounds in product(("midpoint", "onestep"), REVEAL_ORDERS, ROUNDS):
         how = {"sampler": sampler, "order": order, "time_steps": rounds}
         how |= {"sampler_steps": 1} if sampler == "onestep" else {}
         table[f"rounds-{rounds}/{order}/{sampler}"] = how
-    for field, values in OPTIONS.items():
-        table |= {f"default/{field}={x}": {field: x} for x in values if x != getattr(base, field)}
     return {name: replace(base, **fields) for name, fields in table.items()}
 
 
@@ -195,7 +189,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     def wanted(cell):
         return any(fnmatch.fnmatch(cell, pattern) for pattern in patterns)
 
-    table = cells(base, SNAPS if mardm.kind != "continuous" else SNAPS[:1])
+    table = cells(base)
     if mardm.onestep is None:
         table = {cell: sampling for cell, sampling in table.items() if sampling.sampler != "onestep"}
     # every cell once before any twice: a study that is cut off has compared all of them
