@@ -4,7 +4,7 @@
   python -m experiments.sampling.study --list                         the names of the cells
   python -m experiments.sampling.study ... --repeat_times 1           a cheap pass over all of them
   python -m experiments.sampling.study ... --cells 'dopri5/step' 'heun-*/step' --repeat_times 5
-  python -m experiments.sampling.study --report           results/sampling.md's tables and .png from what is recorded
+  python -m experiments.sampling.study --report     the tables and the picture of results/sampling.md
 
 A cell is a setting, such as heun-8/step: Heun, 8 evaluations, snapped at every step; or
 rounds-9/halton/onestep: 9 rounds, tokens in Halton's order, by the one-step head where the run has one. One
