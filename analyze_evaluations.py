@@ -10,13 +10,13 @@ It tells these weights apart, not the methods behind them: for those, train seve
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import json
 import math
 from pathlib import Path
 
+from motion.files import write_json, write_text
 from utils.analysis.event_files import check_names
 from utils.analysis.paired import compare, read_record, table
-from utils.cli import Parser, command_line, run, write_text
+from utils.cli import Parser, command_line, run
 from utils.errors import BadInput
 
 
@@ -45,7 +45,7 @@ def main(argv=None):
     if args.table:
         write_text(args.table, table(records, compared) + "\n")
     if args.json:
-        write_text(args.json, json.dumps({"command": command_line(), "measures": plain(compared)}, indent=1))
+        write_json(args.json, {"command": command_line(), "measures": plain(compared)})
 
 
 def plain(compared):

@@ -19,18 +19,18 @@ one group.
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from motion.files import write_json
 from utils.analysis import latent_perturbation as topology
 from utils.analysis.output import check_picture
 from utils.analysis.topology_figure import draw, table
 from utils.checkpoints import load_ae
-from utils.cli import Parser, command_line, count, name, run, start, write_text
+from utils.cli import Parser, command_line, count, name, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
@@ -44,7 +44,6 @@ def parse(argv):
     parser = Parser(__doc__)
     common_flags(parser)
     parser.add_argument("--ae_names", type=name, nargs="+", required=True, help="runs of train_AE.py")
-    parser.add_argument("--ae_models", nargs="+", help="their entries in AE_models [as trained]")
     weights_flags(parser, "checkpoint")
     parser.add_argument(
         "--samples", type=count(8, 10**5), default=256, help="tokens to move, each in every way [%(default)s]"
@@ -53,19 +52,14 @@ def parse(argv):
     parser.add_argument("--output", type=Path, default="topology.png", help="png, pdf or svg [%(default)s]")
     parser.add_argument("--json", type=Path, default="topology.json", help="every number [%(default)s]")
     args = parser.parse_args(argv)
-    if args.ae_models and len(args.ae_models) != len(args.ae_names):
-        raise BadInput(f"--ae_models: {len(args.ae_models)} for {len(args.ae_names)} runs; give one for each")
     check_picture(args.output)
     return args
 
 
-def analyse(source, device, models, split, count, seed):
-    """Move `count` tokens of the runs in `models` (name -> model or None, as trained).
-
-    -> everything that `table` and `draw` need, as plain data
-    """
+def analyse(source, device, names, split, count, seed):
+    """Move `count` tokens of these autoencoders -> all that `table` and `draw` need, as plain data."""
     root = find_dataset(source.dataset_name, source.dataset_dir)[1]
-    parts = {one: load_ae(source, device, one, model) for one, model in models.items()}
+    parts = {one: load_ae(source, device, one) for one in dict.fromkeys(names)}
     clips = load_clips(next(iter(parts.values())).spec, root, split)
     tokens = {
         one: topology.encode(part.ae, TextMotionSet(clips, part.normalizer)) for one, part in parts.items()
@@ -90,7 +84,7 @@ def analyse(source, device, models, split, count, seed):
         results[one] |= topology.examine(decoding, samples[one], kept, generator, norms or topology.NORMS)
         norms |= grid_norms(results)
     facts = {"split": split, "clips": len(clips), "samples": count, "seed": seed}
-    return facts | {"autoencoders": {one: results[one] for one in models}}
+    return facts | {"autoencoders": {one: results[one] for one in parts}}
 
 
 def grid_norms(results):
@@ -125,10 +119,9 @@ def main(argv=None):
     device = start(args)
     record = {"command": command_line()}
     source = from_flags(WeightsConfig, args, name="")
-    models = dict(zip(args.ae_names, args.ae_models or [None] * len(args.ae_names)))
-    record |= analyse(source, device, models, args.split, args.samples, args.seed)
+    record |= analyse(source, device, args.ae_names, args.split, args.samples, args.seed)
     print(table(record))
-    write_text(args.json, json.dumps(record))
+    write_json(args.json, record)
     draw(record, args.output)
     print(f"figure: {args.output}, numbers: {args.json}")
 

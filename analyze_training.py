@@ -12,14 +12,14 @@ CV              of the gradient norm after warm-up: standard deviation / mean; d
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import json
 from pathlib import Path
 
+from motion.files import write_json, write_text
 from utils.analysis.convergence import FID, NORM, TOP3, progress, steadiness, thresholds
 from utils.analysis.event_files import check_names, read_points, run_name
 from utils.analysis.output import check_picture
 from utils.analysis.training_figure import draw, table
-from utils.cli import Parser, command_line, number, run, write_text
+from utils.cli import Parser, command_line, number, run
 from utils.errors import BadInput
 from utils.statistics import split_seed
 
@@ -84,7 +84,7 @@ def main(argv=None):
     if args.table:
         write_text(args.table, table(record) + "\n")
     if args.json:
-        write_text(args.json, json.dumps(record))
+        write_json(args.json, record)
     draw(record, args.output, args.smooth)
     print(f"figure: {args.output}")
 

@@ -75,8 +75,8 @@ def check_address(host, port):
         raise BadInput(f"the page cannot open at {host}:{port} ({reason}): pass another {flag}") from None
 
 
-def serve(page, host, port, wait=True):
-    """Serve the page; with `wait` until Ctrl-C."""
+def serve(page, host, port):
+    """Serve the page until Ctrl-C."""
     gr = gradio(page.GRADIO_CACHE)
     look = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     try:
@@ -97,8 +97,7 @@ def serve(page, host, port, wait=True):
         check_address(host, port)  # taken in the meantime
         raise
     print(f"open http://{host}:{port} in a browser; Ctrl-C ends it", flush=True)
-    if wait:
-        page.block_thread()
+    page.block_thread()
 
 
 def main(argv=None):

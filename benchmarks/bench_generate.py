@@ -134,7 +134,6 @@ class Setup:
     repeats: int = flag("the best counts", 3, type=count(1, 100))
     clock: str = flag("time on the wall, or of the CPU where it is shared", "wall", choices=CLOCKS)
     stages: bool = flag("time text encoder (minilm), decoder and rendering as well", False)
-    whole_reference: bool = flag("time all rounds of the reference at L and XL too", False)
 
 
 def cases(size, batch, setup, rates, device):
@@ -148,7 +147,7 @@ def cases(size, batch, setup, rates, device):
     sampling = from_flags(SamplingConfig, setup, sampler=setup.samplers[0])
     sampling = replace(sampling, sampler_steps=steps.get(sampling.sampler, setup.sampler_steps))
     # at L and XL two of the reference's rounds are timed, scaled by their share of the hidden tokens
-    whole = setup.whole_reference or mardm.DiffMLPs.net.input_proj.out_features <= SIZES["B"].head[1]
+    whole = mardm.DiffMLPs.net.input_proj.out_features <= SIZES["B"].head[1]
     rounds = range(sampling.time_steps) if whole else TIMED_ROUNDS
     clock = CLOCKS[setup.clock]
     others = {"drawing_all": sampling, "reference": replace(sampling, sampler="dopri5", sampler_steps=None)}

@@ -38,7 +38,7 @@ from models.AE import STRIDE, make_ae
 from models.counter_rng import Purpose, sample_keys
 from models.MARDM import MARDM_models
 from models.options import SIZES
-from utils.cli import Parser, count, number, run
+from utils.cli import Parser, count, run
 from utils.config import ReconstructionLoss, SpeedConfig, TrainingConfig, add_flags, flag, from_flags
 from utils.data.batches import Batch, loader
 from utils.data.clips import Caption, Clip
@@ -69,9 +69,6 @@ class Setup(SpeedConfig):
     rounds: int = flag("after one to warm up", 7, type=count(1, 1000))
     num_workers: int = flag("of the loader", 0, type=count(0, 256))
     clock: str = flag("cpu: of this process alone, for one thread on a busy machine", "wall", choices=CLOCKS)
-    peak_tflops: float | None = flag(
-        "of the device, for its model FLOP utilisation [none]", None, type=number(float, 1, 1e5)
-    )
 
 
 def clips(n, batch, shortest):
@@ -250,8 +247,6 @@ def measure(bench, rate):
         row = {"seconds": typical, "all_seconds": times[1:], "flops": flops}
         row |= {"steps_per_second": 1 / typical, "tokens_per_second": tokens / typical}
         row["share_of_matmul_rate"] = per_second / rate
-        if setup.peak_tflops:
-            row["model_flop_utilisation"] = per_second / (1e12 * setup.peak_tflops)
         rows[name] = row
     return rows
 

@@ -32,8 +32,9 @@ from models.LengthEstimator import LengthEstimator
 from models.MARDM import MARDM_models
 from models.masking import lengths_to_mask
 from models.sampling import SamplingConfig
+from motion.files import write_text
 from utils.analysis.output import markdown
-from utils.cli import Parser, number, run, write_text
+from utils.cli import Parser, number, run
 from utils.config import SpeedConfig
 from utils.distributed import all_gather, all_reduce_max, all_reduce_sum, broadcast
 from utils.evaluation import evaluator_networks as evaluators

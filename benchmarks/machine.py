@@ -1,6 +1,5 @@
 """Timers, compute rates and the name of the machine that benchmarks run on."""
 
-import json
 import os
 import platform
 import time
@@ -9,7 +8,8 @@ from pathlib import Path
 import torch
 
 from models import onednn
-from utils.cli import command_line, count, write_text
+from motion.files import write_json
+from utils.cli import command_line, count
 
 
 def processor():
@@ -42,7 +42,7 @@ def write_record(path, module, argv, device, **results):
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
     }
-    write_text(path, json.dumps(record | results, indent=1) + "\n")
+    write_json(path, record | results)
 
 
 def synchronise(device):

@@ -39,9 +39,10 @@ from models.draws import TrainingDraws
 from models.masking import lengths_to_mask
 from models.options import SIZES
 from models.sampling import SamplingConfig
+from motion.files import write_json
 from utils.analysis.output import legend, markdown, new_figure, plus_minus, save, write_below
 from utils.checkpoints import load_ae, make_mardm
-from utils.cli import Parser, count, run, start, write_text
+from utils.cli import Parser, count, run, start
 from utils.config import EvaluationConfig, RunConfig, TrainingConfig, WeightsConfig, from_flags
 from utils.data.batches import collate
 from utils.data.clips import load_clips
@@ -159,7 +160,7 @@ class Bench:
         row["val_loss"] = self.val_loss(average)
         row |= self.generated(average, arm.seed) if generate else {}
         row["cpu_seconds"] = round(time.process_time() - begun, 1)
-        write_text(record, json.dumps(row) + "\n")
+        write_json(record, row)
         return row
 
     def trained(self, arm):
@@ -327,7 +328,7 @@ def main(argv=None):
     if not rows:
         raise BadInput("--report: nothing is recorded yet")
     stem, text = args.output, report(rows)
-    write_text(stem.with_suffix(".json"), json.dumps(rows, indent=1) + "\n")
+    write_json(stem.with_suffix(".json"), rows)
     write_below(stem.with_suffix(".md"), MARKER, f"{text}\n![attention over training]({stem.name}.png)\n")
     draw(rows, stem.with_suffix(".png"))
     print(text)

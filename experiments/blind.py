@@ -15,8 +15,9 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from motion.files import write_json
 from motion.render.rendering import contact_sheet
-from utils.cli import Parser, count, run, write_text
+from utils.cli import Parser, count, run
 from utils.errors import BadInput
 from utils.generation.prompts import read_prompts
 from utils.pipeline import load
@@ -66,7 +67,7 @@ def main(argv=None):
             panel=args.panel,
         )
         print(path)
-    write_text(args.output_dir / "order.json", json.dumps(order) + "\n")
+    write_json(args.output_dir / "order.json", order)
 
 
 def tally(order, marks):

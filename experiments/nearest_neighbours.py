@@ -10,7 +10,6 @@ often a clip is nearer to training than a test clip is, over all pairs; 0.5 if t
 figure go to the run's eval folder, with the KID of the same motions.
 """
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,9 @@ from tqdm import tqdm
 from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
+from motion.files import write_json
 from utils.analysis.output import new_figure, save
-from utils.cli import Parser, command_line, count, run, start, write_text
+from utils.cli import Parser, command_line, count, run, start
 from utils.config import EvaluationConfig, WeightsConfig, add_flags, from_flags
 from utils.data.clips import load_clips
 from utils.datasets import TextMotionSet, find_dataset
@@ -99,7 +99,7 @@ def main(argv=None):
         if rows["copies"]["share"] < POWER:
             print(f"{space}: flags {rows['copies']['share']:.0%} of copied training clips, too few to tell")
     folder = Run.of(source).eval
-    write_text(args.json or folder / "memorisation.json", json.dumps(record))
+    write_json(args.json or folder / "memorisation.json", record)
     draw(record, args.output or folder / "memorisation.png")
 
 

@@ -10,7 +10,6 @@ pieces show the actions in this order and in no other: motion/synthetic/sequence
 Wilson's 95% intervals and writes JSON.
 """
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from models.counter_rng import SEED
+from motion.files import write_json
 from motion.synthetic import sequences
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.sequence_check import count as times_shown
 from motion.synthetic.sequence_check import happens, in_order
 from motion.synthetic.text import TIMES
-from utils.cli import Parser, command_line, count, number, run, write_text
+from utils.cli import Parser, command_line, count, number, run
 from utils.config import RunConfig, add_flags
 from utils.pipeline import load
 from utils.statistics import wilson
@@ -149,7 +149,7 @@ def main(argv=None):
     print(text)
     texts = Counter(prompt.text for prompt, passed, _ in judged if not passed)
     record = {"command": command_line("experiments.order_check", argv), "groups": rows}
-    write_text(args.output or place, json.dumps(record | {"failed": dict(texts)}, indent=1) + "\n")
+    write_json(args.output or place, record | {"failed": dict(texts)})
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ The predicates are in motion/synthetic/geometry_check.py. A motion that shows it
 for right) counts as failed, and as a swap. Prints a table and writes JSON.
 """
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
 import torch
 
 from models.counter_rng import SEED
+from motion.files import write_json
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.geometry_check import describe, shows, split_label, swapped
 from utils.checkpoints import load_ae
-from utils.cli import Parser, command_line, count, number, run, write_text
+from utils.cli import Parser, command_line, count, number, run
 from utils.config import WeightsConfig
 from utils.generation.edit_source import model_rows
 from utils.motion_process import joints_to_features, recover_from_ric
@@ -157,7 +157,7 @@ def main(argv=None):
         place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
     print(table(rows))
     record = {"command": command_line("experiments.prompt_check", argv), "total": totals(rows)}
-    write_text(args.output or place, json.dumps(record | {"prompts": rows}, indent=1) + "\n")
+    write_json(args.output or place, record | {"prompts": rows})
 
 
 if __name__ == "__main__":

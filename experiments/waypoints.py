@@ -14,7 +14,6 @@ times, every third with the clip's last heading. R-precision says whether prompt
 Prints a table, writes JSON.
 """
 
-import json
 import math
 import random
 import time
@@ -30,8 +29,9 @@ from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
 from models.sampling import SamplingConfig
 from motion.feet import fix_feet
+from motion.files import write_json
 from motion.synthetic.geometry_check import describe, shows
-from utils.cli import Parser, command_line, count, run, write_text
+from utils.cli import Parser, command_line, count, run
 from utils.config import RunConfig
 from utils.data.clips import load_clips
 from utils.datasets import find_dataset
@@ -190,7 +190,7 @@ def main(argv=None):
         asked, free, led = zip(*both)
         precision = {"free": answered(evaluator, asked, free), "led": answered(evaluator, asked, led)}
     record = {"command": command_line("experiments.waypoints", argv), "rows": rows, "r_precision": precision}
-    write_text(args.output, json.dumps(record, indent=1) + "\n")
+    write_json(args.output, record)
     print(table(rows, precision))
 
 

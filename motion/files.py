@@ -1,6 +1,7 @@
 """Atomic file writing."""
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
@@ -98,3 +99,20 @@ def write_text(path, text):
     """Write a text file in UTF-8. Lone surrogates, as from undecodable file names, appear as \\udcff."""
     with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def write_json(path, data):
+    """Write plain data as JSON that people read: a list or object without others in it takes one line."""
+    write_text(path, _json(data, "\n") + "\n")
+
+
+def _json(data, newline):
+    values = data.values() if isinstance(data, dict) else data if isinstance(data, (list, tuple)) else ()
+    if not any(isinstance(value, (dict, list, tuple)) for value in values):
+        return json.dumps(data, ensure_ascii=False)
+    inner = newline + " "
+    parts = [_json(value, inner) for value in values]
+    if not isinstance(data, dict):
+        return f"[{inner}{f',{inner}'.join(parts)}{newline}]"
+    parts = [f"{json.dumps(str(key), ensure_ascii=False)}: {part}" for key, part in zip(data, parts)]
+    return f"{{{inner}{f',{inner}'.join(parts)}{newline}}}"

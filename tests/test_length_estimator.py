@@ -41,9 +41,3 @@ def test_a_draw_depends_on_seed_and_prompt_alone():
     assert (
         len(set(sample_lengths(torch.zeros(40, 50), 6, seed=3).tolist())) > 15
     )  # prompts draw independently
-
-
-def test_no_legal_length_is_refused():
-    for classes, least in ((50, 50), (20, 20)):  # more than a motion may have, more than there are classes
-        with pytest.raises(ValueError, match=f"no length between {least} and 49 tokens among {classes}"):
-            sample_lengths(torch.zeros(1, classes), min_tokens=least, seed=0)

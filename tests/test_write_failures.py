@@ -17,7 +17,7 @@ import torch
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from motion.bvh import read_bvh
-from motion.files import Unwritten, whole_folder, write_text
+from motion.files import Unwritten, whole_folder, write_json, write_text
 from motion.render.rendering import render_video
 from tests.conftest import ROOT
 from tests.tiny import PAIR, SCRIPTS, as_process, call, linked, where
@@ -300,3 +300,18 @@ def test_a_cache_that_cannot_be_written_costs_time_only(home, capsys):
 def test_whose_fault_it_is(error, says):
     line = system_error(error)
     assert line is None if says is None else says in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, [], 3, "é\n", {"a": []}, [[]], {"ü": {"b": [1, None, True], "c": {}}, "d": [{"e": 2.5}, "\udcff"]}],
+)
+def test_json_is_what_was_written(tmp_path, data):
+    write_json(tmp_path / "a.json", data)
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == data
+
+
+def test_in_json_a_row_of_numbers_is_a_line(tmp_path):
+    write_json(tmp_path / "a.json", {"rows": {"x": [1, 2], "y": {"mean": 0.5}}, "n": 2})
+    text = (tmp_path / "a.json").read_text("utf-8")
+    assert text == '{\n "rows": {\n  "x": [1, 2],\n  "y": {"mean": 0.5}\n },\n "n": 2\n}\n'

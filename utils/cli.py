@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from motion.files import write_text
+from motion.files import write_json
 from utils.errors import BadInput, system_error
 from utils.randomness import reseed
 
@@ -120,7 +120,7 @@ def write_opt_json(config, folder, resumed=False):
             before = json.loads(file.read_text(encoding="utf-8"))
             first = before.get("begun_by", before.get("command", first))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps({"command": command_line(), "begun_by": first, "flags": config}, indent=1))
+    write_json(file, {"command": command_line(), "begun_by": first, "flags": config})
 
 
 def run(main, argv=None):

@@ -1,6 +1,5 @@
 """What the evaluation scripts share: building an evaluation, reference rows, report files."""
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -11,7 +10,7 @@ import numpy as np
 
 from models import counter_rng
 from models.counter_rng import Purpose
-from motion.files import folder_lock, write_text
+from motion.files import folder_lock, write_json, write_text
 from utils import distributed, metrics
 from utils.cli import command_line
 from utils.data.clips import load_clips
@@ -244,7 +243,7 @@ class Report:
         }
         record |= more | {"rows": {name: as_record(row) for name, row in rows.items()}}
         name = config.record or ("eval" if config.split == "test" else f"eval_{config.split}")
-        write_text(self.folder / f"{name}.json", json.dumps(record, indent=1))
+        write_json(self.folder / f"{name}.json", record)
 
 
 def as_record(row):
@@ -258,5 +257,10 @@ def as_record(row):
         half = over_clips[name][1]
         intervals[name]["half_clips"] = None if math.isnan(half) else half
     known = {name: x for name, x in row.halves.items() if len(x) and np.isfinite(x).all()}
-    halves = {name: [float(f"{value:.6g}") for value in x] for name, x in known.items()}
-    return {"interval": intervals, "repeats": [one.as_dict() for one in row.repeats], "halves": halves}
+    halves = {name: [six_digits(value) for value in x] for name, x in known.items()}
+    repeats = [{name: six_digits(x) for name, x in one.as_dict().items()} for one in row.repeats]
+    return {"interval": intervals, "repeats": repeats, "halves": halves}
+
+
+def six_digits(x):
+    return float(f"{x:.6g}") if isinstance(x, float) else x

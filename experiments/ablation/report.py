@@ -16,8 +16,9 @@ from experiments.ablation.claims import collect, hypotheses, measured
 from experiments.ablation.figures import draw_all
 from experiments.ablation.plan import SIZES, Plan, variant
 from models.AE import AE_models, make_ae
+from motion.files import write_json, write_text
 from utils.analysis.output import markdown, plus_minus
-from utils.cli import Parser, run, write_text
+from utils.cli import Parser, run
 from utils.errors import BadInput
 from utils.training.train_utils import parameter_count
 
@@ -65,7 +66,7 @@ def main(argv=None):
         record["summary"] = args.summary.read_text(encoding="utf-8")
     if args.again or args.summary or not args.report:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out.with_name(out.name + ".json"), json.dumps(record) + "\n")
+        write_json(out.with_name(out.name + ".json"), record)
     write_text(out.with_name(out.name + ".md"), page(record, out))
     write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
     if args.comparison:  # of the set with the most autoencoders

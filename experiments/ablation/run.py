@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.ablation.plan import SIZES, Plan
-from utils.cli import Parser, run, write_text
+from motion.files import write_text
+from utils.cli import Parser, run
 from utils.errors import BadInput
 
 WAIT = 20  # seconds between looks at what another process is doing

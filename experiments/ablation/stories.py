@@ -4,7 +4,6 @@ python -m experiments.ablation.stories --dataset_name BandaiNamco --name fsq_1_1
 Every quarter of the stories is held against the real clips of its captions: FID and physical distance.
 """
 
-import json
 import time
 
 import numpy as np
@@ -13,7 +12,8 @@ import torch
 from models import counter_rng
 from models.AE import STRIDE
 from models.counter_rng import Purpose
-from utils.cli import Parser, command_line, count, run, start, write_text
+from motion.files import write_json
+from utils.cli import Parser, command_line, count, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
 from utils.data.batches import collate
 from utils.evaluation.motions import Motions
@@ -83,7 +83,7 @@ def main(argv=None):
         print(f"quarter {quarter + 1}: {values}")
     record = {"command": command_line(), "flags": vars(args), "seconds": time.time() - begun}
     record["quarters"] = quarters
-    write_text(Run.of(this_run).eval / f"{config.record or 'stories'}.json", json.dumps(record, indent=1))
+    write_json(Run.of(this_run).eval / f"{config.record or 'stories'}.json", record)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 # In how many rounds does a one-step head draw, and is every token then drawn once more? The val splits of three sets, five
 # repeats: the released weights of CMU and the demo, and of BandaiNamco three generators, trained as briefly as those of the
 # ablation's size `equal`. Needs data and evaluators of cmu.sh, bandai_namco.sh and train_fsq_pipeline.sh --demo.
-# Rule, set before the runs. A setting is worse than today's (nine rounds, --refine 0) on a set where FID, R-precision top 1,
-# foot skate or the distance of root speed from real motion is worse by its 95% interval paired over clips (BandaiNamco: over
-# its three generators, Student's t). Of the settings with at most nine passes of the Transformer (a refinement takes two) that are worse on no set, and whose FID is on average
-# at most 5% higher, the one whose feet slide least on average (as a share of real motion) becomes the default of one-step
-# heads. Today's stays if there is none.
+# Rule, set before the runs. A setting is worse than today's (nine rounds, --refine 0) on a set where FID, R-precision top
+# 1, foot skate or the distance of root speed from real motion is worse by its 95% interval paired over clips (BandaiNamco:
+# over its three generators, Student's t). Of the settings with at most nine passes of the Transformer (a refinement takes
+# two) that are worse on no set, and whose FID is on average at most 5% higher, the one whose feet slide least on average
+# (as a share of real motion) becomes the default of one-step heads. Today's stays if there is none.
 #   bash experiments/sampling/refine.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

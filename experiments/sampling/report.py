@@ -244,12 +244,12 @@ def figure(families, path):
 
 
 MARKER = "## How to read the tables\n"  # of results/sampling.md; what stands above it is written by hand
-READING = """Written by `python -m experiments.sampling.study --report`. ± is the 95% interval over generator
-seeds (Student's t), repeats of a seed being averaged first; of one seed it is over its repeats and marked (r). *n*:
-seeds x repeats. *FID less ...*: paired, with the same weights, captions and noise. *Evaluations* are counted,
-per token and pass. *Other grid point*, *error / std*: against a tight float64 solution with the same noise
-and the same tokens around; RMS in units of the targets' standard deviation. Seconds are of a machine that did
-other work."""
+READING = """Written by `python -m experiments.sampling.study --report`. ± is the 95% interval over
+generator seeds (Student's t), repeats of a seed being averaged first; of one seed it is over its
+repeats and marked (r). *n*: seeds x repeats. *FID less ...*: paired, with the same weights,
+captions and noise. *Evaluations* are counted, per token and pass. *Other grid point*, *error /
+std*: against a tight float64 solution with the same noise and the same tokens around; RMS in units
+of the targets' standard deviation. Seconds are of a machine that did other work."""
 
 
 def write_report(record_dir, output):

@@ -35,7 +35,8 @@ from models.AE import STRIDE
 from models.draws import REVEAL_ORDERS, SamplingNoise
 from models.masking import lengths_to_mask, reveal_rounds
 from models.sampling import SamplingConfig
-from utils.cli import Parser, count, run, start, write_text
+from motion.files import write_json
+from utils.cli import Parser, count, run, start
 from utils.config import EvaluationConfig, RunConfig, from_flags
 from utils.data.batches import collate
 from utils.errors import BadInput
@@ -93,7 +94,7 @@ class Record:
         return kept["repeats"]
 
     def save(self):
-        write_text(self.path, json.dumps(self.state, indent=1) + "\n")
+        write_json(self.path, self.state)
 
 
 def measure(evaluation, pipeline, real, sampling, repeat):

@@ -1,7 +1,6 @@
 """Write motion with captions to datasets/<Name>/ in HumanML3D's layout; read the packed form of joints."""
 
 import csv
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
-from motion.files import whole_folder, write_text
+from motion.files import whole_folder, write_json, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
 from utils.cli import count
@@ -189,7 +188,7 @@ class SetWriter:
         train = (load_array(self.folder / "new_joint_vecs" / f"{name}.npy") for name in names["train"])
         for file, values in zip(("Mean.npy", "Std.npy"), mean_std(train, len(SMPL22))):
             np.save(self.folder / file, values)
-        write_text(self.folder / "spec.json", json.dumps(self.config.spec(), indent=1) + "\n")
+        write_json(self.folder / "spec.json", self.config.spec())
 
     def report(self):
         """Print what was skipped and cut, and the size of each split."""

@@ -6,7 +6,7 @@ import json
 import math
 import time
 
-from motion.files import folder_lock, write_text
+from motion.files import folder_lock, write_json
 from utils.plain import parse_json
 
 
@@ -34,7 +34,7 @@ class Record:
             calls = self._calls()
             place = calls.index(self.last) if self.last in calls else len(calls)
             calls[place : place + 1] = [self.call]
-            write_text(self.path, json.dumps(calls, indent=1, ensure_ascii=False) + "\n")
+            write_json(self.path, calls)
         self.last, self.written = parse_json(json.dumps(self.call)), time.monotonic()
 
     def _calls(self):
