@@ -129,6 +129,7 @@ class Setup:
     sampler_steps: int = flag("steps of a solver", 4, type=count(1, 100))
     time_steps: int = flag("unmasking rounds", 18, type=count(1, 1000))
     order: str = flag("in which tokens leave the mask", "random", choices=tuple(REVEAL_ORDERS))
+    refine: int = flag("passes after the rounds: every token anew", 0, type=count(0, 100))
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
     words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))
@@ -161,7 +162,8 @@ def cases(size, batch, setup, rates, device):
         onestep = sampler == "onestep"
         sampling = replace(sampling, sampler=sampler, sampler_steps=steps.get(sampler, setup.sampler_steps))
         evaluations = 1 if onestep else EVALUATIONS[sampler] * setup.sampler_steps
-        expected = batch * tokens * evaluations * (1 if onestep or setup.cfg == 1 else 2)
+        expected = batch * tokens * (1 + setup.refine) * evaluations
+        expected *= 1 if onestep or setup.cfg == 1 else 2
         precision = mode.split("+")[0]
         mardm, _ = build(size, setup.kind, device, setup.words)  # what was compiled stays so
         mardm.set_precision(PRECISIONS[precision])
@@ -237,7 +239,7 @@ def modes_agree(device):
     m_lens = torch.tensor([1, 13, 6], device=device)
     differences = []
     for sampler, steps in (("midpoint", 2), ("onestep", 1)):
-        sampling = SamplingConfig(time_steps=7, cfg=3.0, sampler=sampler, sampler_steps=steps, snap="off")
+        sampling = SamplingConfig(7, cfg=3.0, sampler=sampler, sampler_steps=steps, snap="off", refine=0)
         drawn = mardm.generate(ae, text, m_lens, sampling)
         differences.append(drawn - draw_everything(mardm, ae, text, m_lens, sampling))
     return float(torch.stack(differences).abs().max()) < 1e-9

@@ -115,7 +115,7 @@ def parse(argv):
     add_flags(parser, "run", RunConfig, skip=("dataset_dir",), name=None, dataset_name="Demo")
     parser.add_argument("--repeats", type=count(1), default=2, help="motions a prompt [%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), help="guidance scale [the data set's]")
-    parser.add_argument("--refine", type=count(0, 100), default=0, help="see sample.py [%(default)s]")
+    parser.add_argument("--refine", type=count(0, 100), help="see sample.py [1 by a one-step head]")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="[all]")
     parser.add_argument("--clips", type=count(2, 10**5), default=800, help="--real: demo clips [%(default)s]")
     parser.add_argument("--seed", type=count(), default=SEED, help="of clips or motions [%(default)s]")

@@ -124,7 +124,7 @@ def parse(argv):
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
     parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
     parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
-    parser.add_argument("--refine", type=count(0, 100), default=0, help="--run: see sample.py [%(default)s]")
+    parser.add_argument("--refine", type=count(0, 100), help="--run: see sample.py [1 by a one-step head]")
     parser.add_argument(
         "--clips", type=count(42, 10**5), default=1500, help="demo clips to check [%(default)s]"
     )

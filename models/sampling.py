@@ -7,8 +7,8 @@ from models.counter_rng import SEED
 
 SOLVERS = (*FIXED_STEP, "dopri5")  # of a SiT head, its default first
 STEPS = dict.fromkeys(FIXED_STEP, 4) | {"onestep": 1}  # defaults; other samplers choose their own
-ROUNDS, ORDER = 18, "random"  # defaults, as in MARDM
-ONESTEP_ROUNDS, ONESTEP_ORDER = 9, "halton"  # defaults of a one-step head (results/sampling.md)
+ROUNDS = {"time_steps": 18, "order": "random", "refine": 0}  # defaults, as in MARDM
+ONESTEP_ROUNDS = {"time_steps": 7, "order": "halton", "refine": 1}  # of a one-step head (results/sampling.md)
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class SamplingConfig:
     hard_pseudo_reorder: bool = False
     order: str | None = None  # order in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = SEED
-    refine: int = 0  # passes after the rounds, in which every token is drawn anew, given all others
+    refine: int | None = None  # passes after the rounds: every token drawn anew, given all others
 
 
 def resolve_sampling(sampling, mardm):
     """The SamplingConfig with "auto" and every None replaced by what this generator (`mardm`) draws with.
 
     "auto": the one-step head if it supports this guidance scale and number of steps, else the head's first
-    sampler (midpoint for SiT: results/sampling.md). Steps: as in STEPS. Rounds and order: ONESTEP_ROUNDS and
-    ONESTEP_ORDER with the one-step head, else ROUNDS and ORDER. ValueError where the generator does not have
+    sampler (midpoint for SiT: results/sampling.md). Steps: as in STEPS. Rounds, order and refine: as in
+    ONESTEP_ROUNDS with the one-step head, else as in ROUNDS. ValueError where the generator does not have
     the sampler, or the sampler does not take these steps.
     """
     samplers, refusal = mardm.DiffMLPs.samplers, _refusal(mardm.onestep, sampling)
@@ -55,9 +55,9 @@ def resolve_sampling(sampling, mardm):
                 f"this DDPM head was loaded to sample in {loaded} steps, not {steps}: load it with "
                 f"sampler_steps {steps}"
             )
-    rounds, order = (ONESTEP_ROUNDS, ONESTEP_ORDER) if sampler == "onestep" else (ROUNDS, ORDER)
-    rounds, order = sampling.time_steps or rounds, sampling.order or order
-    return replace(sampling, sampler=sampler, sampler_steps=steps, time_steps=rounds, order=order)
+    usual = ONESTEP_ROUNDS if sampler == "onestep" else ROUNDS
+    chosen = {name: value for name in usual if (value := getattr(sampling, name)) is not None}
+    return replace(sampling, sampler=sampler, sampler_steps=steps, **(usual | chosen))
 
 
 def unguided(sampling, mardm):

@@ -45,7 +45,7 @@ from utils.safe_load import load_state
 from utils.training.training_loop import TrainingLoop
 
 N, K, D, H = 5, 3, 4, 16
-ONESTEP = replace(HOW, sampler="onestep", sampler_steps=None)
+ONESTEP = replace(HOW, sampler="onestep", sampler_steps=None, refine=0)
 
 
 @pytest.fixture(params=["SiT", "DDPM"])
@@ -244,6 +244,9 @@ def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
     assert torch.equal(auto, mardm.generate(ae, text, LENGTHS, ONESTEP))
     assert not torch.equal(auto, mardm.generate(ae, text, LENGTHS, replace(ONESTEP, cfg=1.5)))
     assert "1 evaluation a token" in mardm.describe_sampling(ONESTEP)
+    heads.clear()
+    mardm.generate(ae, text, LENGTHS, replace(ONESTEP, refine=None))
+    assert sum(heads) == 2 * LENGTHS.sum()  # the default draws every token twice
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -263,6 +266,11 @@ def test_a_flow_map_takes_as_many_rows_a_token_as_it_is_asked_for(null):
     assert torch.equal(drawn[1], mardm.generate(ae, text, LENGTHS, replace(ONESTEP, sampler_steps=None)))
 
 
+def rounds_of(sampling, mardm):
+    one = resolve_sampling(sampling, mardm)
+    return one.time_steps, one.order, one.refine
+
+
 def test_which_sampler_auto_means():
     auto = SamplingConfig(cfg=4.0)
     without, head = (SimpleNamespace(onestep=None, DiffMLPs=DiffMLPs_SiT) for _ in range(2))
@@ -275,12 +283,10 @@ def test_which_sampler_auto_means():
     )
     assert resolve_sampling(replace(auto, sampler="heun"), head).sampler == "heun"
     assert [resolve_sampling(auto, mardm).sampler_steps for mardm in (head, without)] == [1, 4]
-    pace = [
-        (one.time_steps, one.order) for one in (resolve_sampling(auto, head), resolve_sampling(auto, without))
-    ]
-    assert pace == [(9, "halton"), (18, "random")]
-    asked = resolve_sampling(replace(auto, time_steps=5, order="random"), head)
-    assert (asked.time_steps, asked.order) == (5, "random")
+    assert rounds_of(auto, head) == (7, "halton", 1) and rounds_of(auto, without) == (18, "random", 0)
+    for given in ((5, "random", 0), (4, "halton", 2)):
+        asked = replace(auto, **dict(zip(("time_steps", "order", "refine"), given)))
+        assert rounds_of(asked, head) == rounds_of(asked, without) == given
     four = replace(auto, sampler_steps=4)
     assert resolve_sampling(four, head).sampler == "midpoint"
     with pytest.raises(ValueError, match="1 evaluation, not 4; distill_MARDM.py --objective flow_map"):

@@ -15,7 +15,7 @@ from models.LengthEstimator import MAX_FRAMES
 from models.MARDM import SAMPLERS, MARDM_models
 from models.OneStep import OBJECTIVES
 from models.options import GeneratorOptions
-from models.sampling import ONESTEP_ORDER, ONESTEP_ROUNDS, ORDER, ROUNDS, SamplingConfig
+from models.sampling import ONESTEP_ROUNDS, ROUNDS, SamplingConfig
 from models.Softmax import COORDINATES
 from models.TextEncoder import TEXT_ENCODERS
 from utils.cli import count, number
@@ -280,14 +280,19 @@ class TrainingConfig:
     is_continue: bool = flag("resume from latest.tar, exactly", False)
 
 
+def usual(name):
+    """The defaults of a field of SamplingConfig, as the flags' help shows them."""
+    return f"[{ONESTEP_ROUNDS[name]} by a one-step head, else {ROUNDS[name]}]"
+
+
 @dataclass(frozen=True)
 class SamplingFlags:
     """How to sample motions; None: as the data set or the head says (sampling_config)."""
 
-    time_steps: int | None = flag(
-        f"unmasking rounds [{ONESTEP_ROUNDS} by a one-step head, else {ROUNDS}]", None, type=count(1, 1000)
+    time_steps: int | None = flag(f"unmasking rounds {usual('time_steps')}", None, type=count(1, 1000))
+    refine: int | None = flag(
+        f"passes after them: every token anew, given all others {usual('refine')}", None, type=count(0, 100)
     )
-    refine: int = flag("passes after the rounds: every token anew, given all others", 0, type=count(0, 100))
     cfg: float | None = flag(
         "guidance scale, 1 = off [the data set's: 4.5; kit, own sets: 2.5]", None, type=number(float, 0, 100)
     )
@@ -309,14 +314,12 @@ class SamplingFlags:
         choices=("auto", "onestep", *SAMPLERS),
     )
     sampler_steps: int | None = flag(
-        "steps of a fixed-step solver [4], of a one-step head trained as a flow map [1], or of a DDPM head, "
-        "respaced from those of its training [50]",
+        "steps of a fixed-step solver [4], of a flow map [1], of a DDPM head, respaced from training's [50]",
         None,
         type=count(1, 1000),
     )
     order: str | None = flag(
-        "order in which tokens leave the mask; halton: those of a round are spread evenly "
-        f"[{ONESTEP_ORDER} by a one-step head, else {ORDER}]",
+        "order in which tokens leave the mask; halton: those of a round are spread evenly " + usual("order"),
         None,
         choices=tuple(REVEAL_ORDERS),
     )

@@ -170,7 +170,7 @@ def study(run_config, config, device, checkpoint, patterns, record_dir):
     pipeline = load(f"{dataset_name}/{name}", run_config.checkpoints_dir, str(device), checkpoint)
     mardm, evaluation = pipeline.mardm, make_generator_evaluation(run_config, config, pipeline)
     base = SamplingConfig(time_steps=ROUNDS[0], cfg=pipeline.spec.cfg, sampler="midpoint", sampler_steps=4)
-    base = replace(base, order="random", seed=config.seed)
+    base = replace(base, order="random", refine=0, seed=config.seed)
     real = evaluation.real()
     facts = {
         "run": name,
