@@ -45,13 +45,13 @@ compare() {
     distill "$run" python distill_MARDM.py "${named[@]}" --batch_size 4 --max_iters 2000 --warm_up_iter 50 \
         --teacher_steps 4 ${set_folder[@]+"${set_folder[@]}"}
     evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
-    evaluate onestep --sampler onestep --time_steps 18 --order random --repeat_times 5
+    evaluate onestep --sampler onestep --time_steps 18 --order random --refine 0 --repeat_times 5
 }
 
 # chosen: a generator at the guidance that was chosen where that is not the default
 chosen() {
     evaluate midpoint_cfg1.5 --sampler midpoint --repeat_times 5 --cfg 1.5
-    evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --repeat_times 5 --cfg 1.5
+    evaluate onestep_cfg1.5 --sampler onestep --time_steps 18 --order random --refine 0 --repeat_times 5 --cfg 1.5
 }
 
 autoencoder FSQ_AE_High FSQ_AE_High
@@ -105,5 +105,5 @@ autoencoder Twins_AE FSQ_AE_High --windows_per_clip equal
 compare Twins_SiT_XS FSQ-MARDM-SiT-XS
 # FID 1.54 at guidance 2.5, of Equal_SiT_XS .23, so guidance 1.5 and the second seed were left out. Every token drawn once or
 # twice more, for results/sampling.md
-for passes in 0 1 2; do evaluate "refine_$passes" --sampler onestep --repeat_times 5 --refine "$passes"; done
+for passes in 0 1 2; do evaluate "refine_$passes" --sampler onestep --time_steps 9 --repeat_times 5 --refine "$passes"; done
 for passes in 0 1; do evaluate "midpoint_refine_$passes" --sampler midpoint --repeat_times 5 --refine "$passes"; done

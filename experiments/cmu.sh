@@ -12,6 +12,7 @@ source scripts/steps.sh
 data=${FSQ_MARDM_DATA:-../shared/data}/cmu_humanml3d
 runs=checkpoints/CMU logs=logs/CMU
 common=(--dataset_name CMU --num_workers 0)
+onestep=(--sampler onestep --time_steps 9 --refine 0) # its defaults when this was run
 
 [ -f datasets/CMU/spec.json ] ||
     step prepare python prepare_dataset.py joints --input "$data" --name CMU --mirror
@@ -54,9 +55,9 @@ both_heads() {
     generator "$@"
     one_step_head
     evaluate midpoint --sampler midpoint --repeat_times 5 --baselines
-    evaluate onestep --sampler onestep --repeat_times 5
+    evaluate onestep "${onestep[@]}" --repeat_times 5
     evaluate midpoint_mm --sampler midpoint --repeat_times 1 --cal_mm
-    evaluate onestep_mm --sampler onestep --repeat_times 1 --cal_mm
+    evaluate onestep_mm "${onestep[@]}" --repeat_times 1 --cal_mm
 }
 
 # last_weights: the generator $run by its last weights, not by those that FID on val chose
@@ -68,8 +69,8 @@ last_weights() {
 # last_one_step: a one-step head of the last weights
 last_one_step() {
     one_step_head --checkpoint latest
-    evaluate latest_val_onestep --checkpoint latest --split val --sampler onestep --repeat_times 4
-    evaluate latest_test_onestep --checkpoint latest --sampler onestep --repeat_times 5
+    evaluate latest_val_onestep --checkpoint latest --split val "${onestep[@]}" --repeat_times 4
+    evaluate latest_test_onestep --checkpoint latest "${onestep[@]}" --repeat_times 5
 }
 
 # three_seeds NAME FLAGS...: generators of 1,500 steps, the test split by the teacher at each guidance.
@@ -117,7 +118,7 @@ generator continuous_8000 XS 8000 --text_tokens off
 guidance
 for cfg in 1.5 2.5 4; do evaluate "test_cfg$cfg" --sampler midpoint --repeat_times 5 --cfg "$cfg"; done
 one_step_head
-evaluate onestep_cfg2.5 --sampler onestep --repeat_times 5 --cfg 2.5
+evaluate onestep_cfg2.5 "${onestep[@]}" --repeat_times 5 --cfg 2.5
 evaluate midpoint_mm --sampler midpoint --repeat_times 1 --cal_mm
 # A grid of eight coordinates of eight levels in place of six: does what the autoencoder smooths away come back? Three seeds
 # beside tokens_off. Trained for 8,000 steps if seed 1 has the lower FID on val than tokens_off_1, each at its best guidance:

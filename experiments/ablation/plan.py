@@ -25,6 +25,7 @@ ARMS = {  # generator, its autoencoder, its own flags
 STORY_ARMS = ("continuous", "narrow", "fsq")  # evaluated on stories too
 DIFFUSION = ("continuous", "narrow", "fsq", "finer", "vq")
 SEARCH = tuple(product(("1.5", "2.5", "4"), ("9", "18"), ("1", "0.8")))  # cfg, rounds, temperature
+ONESTEP = ("--sampler", "onestep", "--refine", "0")
 NARROWED = ("continuous", "narrow", "fsq", "vq")  # also with narrower heads
 FULL_WIDTH = 256  # of the head of size XS
 REFERENCE = "AE_1"  # the run whose evaluation holds the references
@@ -245,7 +246,7 @@ class Plan:
         settings = f"--batch_size 4 --max_iters {self.size.distillation} --warm_up_iter 50 --teacher_steps 4"
         command = ("distill_MARDM.py", *self.named(arm, run, seeds[0]), *latest, *settings.split())
         yield Job(run, "distill", command, (f"{run}/train",))
-        yield self.evaluation(arm, seeds, "onestep", *latest, "--sampler", "onestep", after="distill")
+        yield self.evaluation(arm, seeds, "onestep", *latest, *ONESTEP, after="distill")
 
     def stories(self, arm, seeds):
         """Do errors grow along a story? (H10)"""

@@ -13,15 +13,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/setup.sh
 source scripts/steps.sh
 
-# study SET RUN FLAGS...: all settings of a generator
+# study RECORD SET RUN FLAGS...: all settings of a generator, compared in results/sampling/rounds/RECORD.json
 study() {
-    runs=checkpoints/$1 logs=logs/$1 run=$2
-    named=(--dataset_name "$1" --num_workers 0 "${@:3}")
+    local files=() names=()
+    runs=checkpoints/$2 logs=logs/$2 run=$3
+    named=(--dataset_name "$2" --num_workers 0 "${@:4}")
     for rounds in 9 7 6 5 4 3; do
         for refine in 0 1; do
             evaluate "val_${rounds}_$refine" --split val --sampler onestep --repeat_times 5 --time_steps "$rounds" --refine "$refine"
+            files+=("$runs/$run/eval/val_${rounds}_$refine.json") names+=("$rounds+$refine")
         done
     done
+    python analyze_evaluations.py "${files[@]}" --names "${names[@]}" --json "results/sampling/rounds/$1.json"
 }
 
 # brief SEED: an autoencoder, a generator and its one-step head on BandaiNamco
@@ -42,9 +45,9 @@ brief() {
 }
 
 after=()
-study CMU cmu_MARDM --weights cmu
-study Demo demo_MARDM --demo
+study cmu CMU cmu_MARDM --weights cmu
+study demo Demo demo_MARDM --demo
 for seed in 1 2 3; do
     brief "$seed"
-    study BandaiNamco "$run" --name "$run"
+    study "bandai_namco_$seed" BandaiNamco "$run" --name "$run"
 done
