@@ -38,7 +38,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, capsys):
 
 def test_layers_that_are_computed_together_are_in_the_account():
     mardm, ae = bench_generate.build("XS", "FSQ", torch.device("cpu"))
-    sampling = SamplingConfig(time_steps=1, sampler="onestep", sampler_steps=1)
+    sampling = SamplingConfig(time_steps=1, sampler="onestep", sampler_steps=1, refine=0)
     head, begin = mardm.head(sampling).net, mardm.input_process.poseEmbedding
     with plain_products(), bench_generate.Account([mardm, ae], head, begin=begin) as account:
         mardm.generate(ae, torch.randn(1, 512), torch.tensor([3]), sampling)
