@@ -11,7 +11,7 @@ Wilson's 95% intervals and writes JSON.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from motion.synthetic.clips import demo_clips
 from motion.synthetic.sequence_check import count as times_shown
 from motion.synthetic.sequence_check import happens, in_order
 from motion.synthetic.text import TIMES
-from utils.cli import Parser, command_line, count, number, run
-from utils.config import RunConfig, add_flags
+from utils.cli import Parser, command_line, count, run
+from utils.config import RunConfig, SamplingFlags, add_flags, from_flags
 from utils.pipeline import load
 from utils.statistics import wilson
 
@@ -114,14 +114,13 @@ def parse(argv):
     parser.add_argument("--real", action="store_true", help="judge the embedded demo set's own clips")
     add_flags(parser, "run", RunConfig, skip=("dataset_dir",), name=None, dataset_name="Demo")
     parser.add_argument("--repeats", type=count(1), default=2, help="motions a prompt [%(default)s]")
-    parser.add_argument("--cfg", type=number(float, 0, 100), help="guidance scale [the data set's]")
-    parser.add_argument("--refine", type=count(0, 100), help="see sample.py [1 by a one-step head]")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="[all]")
     parser.add_argument("--clips", type=count(2, 10**5), default=800, help="--real: demo clips [%(default)s]")
     parser.add_argument("--seed", type=count(), default=SEED, help="of clips or motions [%(default)s]")
     parser.add_argument(
         "--output", help="JSON file [order_check.json in the run's eval folder, or in results]"
     )
+    add_flags(parser, "sampling", SamplingFlags)
     args = parser.parse_args(argv)
     if args.real == bool(args.name):
         parser.error("give either --name or --real")
@@ -136,12 +135,10 @@ def main(argv=None):
         run_name = f"{args.dataset_name}/{args.name}"
         pipeline = load(run_name, args.checkpoints_dir)
         asked = [p for p in prompts() if p.group in args.groups for _ in range(args.repeats)]
-        pairs = []
+        pairs, how = [], asdict(from_flags(SamplingFlags, args))
         for first in range(0, len(asked), BATCH):
             some = asked[first : first + BATCH]
-            made = pipeline.generate(
-                [p.text for p in some], seed=args.seed + first, cfg=args.cfg, refine=args.refine
-            )
+            made = pipeline.generate([p.text for p in some], seed=args.seed + first, **how)
             pairs += [(prompt, motion.joints) for prompt, motion in zip(some, made, strict=True)]
         place = Path(args.checkpoints_dir) / run_name / "eval" / "order_check.json"
     judged = [(prompt, *prompt.judge(joints)) for prompt, joints in pairs]

@@ -9,6 +9,7 @@ for right) counts as failed, and as a swap. Prints a table and writes JSON.
 """
 
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,8 +19,8 @@ from motion.files import write_json
 from motion.synthetic.clips import demo_clips
 from motion.synthetic.geometry_check import describe, shows, split_label, swapped
 from utils.checkpoints import load_ae
-from utils.cli import Parser, command_line, count, number, run
-from utils.config import WeightsConfig
+from utils.cli import Parser, command_line, count, run
+from utils.config import SamplingFlags, WeightsConfig, add_flags, from_flags
 from utils.generation.edit_source import model_rows
 from utils.motion_process import joints_to_features, recover_from_ric
 from utils.pipeline import load
@@ -123,8 +124,6 @@ def parse(argv):
     source.add_argument("--run", metavar="DATASET/NAME", help="check what this trained generator draws")
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
     parser.add_argument("--repeats", type=count(1), default=5, help="--run: motions a prompt [%(default)s]")
-    parser.add_argument("--cfg", type=number(float, 0, 100), help="--run: guidance scale [the data set's]")
-    parser.add_argument("--refine", type=count(0, 100), help="--run: see sample.py [1 by a one-step head]")
     parser.add_argument(
         "--clips", type=count(42, 10**5), default=1500, help="demo clips to check [%(default)s]"
     )
@@ -133,6 +132,7 @@ def parse(argv):
         "--output",
         help="JSON file [prompt_check.json in the run's eval folder; results/prompt_check_real.json]",
     )
+    add_flags(parser, "sampling of --run", SamplingFlags)
     return parser.parse_args(argv)
 
 
@@ -147,11 +147,10 @@ def main(argv=None):
     else:
         pipeline = load(args.run, args.checkpoints_dir)
 
+        how = asdict(from_flags(SamplingFlags, args))
+
         def generate(asked):
-            return [
-                motion.joints
-                for motion in pipeline.generate(asked, seed=args.seed, cfg=args.cfg, refine=args.refine)
-            ]
+            return [motion.joints for motion in pipeline.generate(asked, seed=args.seed, **how)]
 
         rows = check(generate, args.repeats)
         place = Path(args.checkpoints_dir) / args.run / "eval" / "prompt_check.json"
