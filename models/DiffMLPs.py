@@ -51,7 +51,7 @@ class DiffMLPs_SiT(Head):
         return integrate(field, rows.noise, "midpoint", steps)
 
     def describe_sampling(self, sampling):
-        """The solver, and how often it evaluates the network per token, as text."""
+        """The solver, and how often it evaluates the network per draw of a token, as text."""
         if sampling.sampler not in EVALUATIONS:
             return f"{sampling.sampler}: as many evaluations as its tolerance takes"
         return describe_steps(sampling.sampler, sampling.sampler_steps, EVALUATIONS[sampling.sampler])
@@ -99,10 +99,10 @@ class DiffMLPs_DDPM(Head):
 
 
 def describe_steps(solver, steps, evaluations):
-    """Solver, steps and network evaluations per token, as text. evaluations: per step."""
+    """Solver, steps and network evaluations per draw of a token, as text. evaluations: per step."""
     counted = (steps, "step"), (steps * evaluations, "evaluation")
     steps_taken, asked = (f"{n} {word}{'s' * (n > 1)}" for n, word in counted)
-    return f"{solver}, {steps_taken}: {asked} a token"
+    return f"{solver}, {steps_taken}: {asked} a draw"
 
 
 def precompute_modulations(net, times, z, max_rows=512):

@@ -303,7 +303,7 @@ class MARDM(nn.Module):
         return self.transformer(x.repeat(2, 1, 1), text, inside.repeat(2, 1), order, queries).chunk(2)
 
     def describe_sampling(self, sampling):
-        """Rounds, sampler and network evaluations per token, as a line of text."""
+        """Rounds, sampler and network evaluations per draw of a token, as a line of text."""
         sampling = resolve_sampling(sampling, self)
         sampler, guided = self.head(sampling).describe_sampling(sampling), sampling.cfg != 1
         rounds = f"{sampling.time_steps} rounds in {sampling.order} order"

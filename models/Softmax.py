@@ -73,7 +73,7 @@ class SoftmaxHead(Head):
 
     def describe_sampling(self, sampling):
         """As DiffMLPs_SiT.describe_sampling."""
-        return "softmax: 1 evaluation a token"
+        return "softmax: 1 evaluation a draw"
 
     def _hidden(self, z):
         """Conditions [N,H] -> the hidden state [N,width] before the first coordinate."""

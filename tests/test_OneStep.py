@@ -243,7 +243,7 @@ def test_one_row_a_token_and_one_pass_of_the_transformer(name, null):
     assert set(clips) == {len(LENGTHS) * (2 if null else 1)}
     assert torch.equal(auto, mardm.generate(ae, text, LENGTHS, ONESTEP))
     assert not torch.equal(auto, mardm.generate(ae, text, LENGTHS, replace(ONESTEP, cfg=1.5)))
-    assert "1 evaluation a token" in mardm.describe_sampling(ONESTEP)
+    assert "1 evaluation a draw" in mardm.describe_sampling(ONESTEP)
     heads.clear()
     mardm.generate(ae, text, LENGTHS, replace(ONESTEP, refine=None))
     assert sum(heads) == 2 * LENGTHS.sum()  # the default draws every token twice

@@ -158,7 +158,9 @@ def test_the_smallest_plan_runs_and_reports(world, tmp_path, monkeypatch):
         report.main(f"--report {tmp_path}/x.json --again {folder}".split())
     page = (tmp_path / "x.md").read_text()
     first, again = page.split("### Demo again, size `tiny`, with an evaluator of its own: ")
-    assert "not run" in first and "| H5 |" in again and not re.search("not run|H9", again)
+    assert "| H5 |" in first and "| H5 |" in again and not re.search(r"\| H9 \|", page)
+    assert re.search("^Not run, in whole or in part: .*H9.* Not testable here, .*: H3, H4.$", first, re.M)
+    assert not re.search("not run|not testable", again, re.I)
 
 
 @pytest.mark.parametrize("words", ["--size small --list", "--size=tiny --list", "--list --size=reduced"])

@@ -186,7 +186,7 @@ def test_the_loss_asks_each_hidden_token_once_and_learns(pair):
 def test_samplers_of_diffusion_are_refused_and_its_own_is_taken(pair):
     mardm, _ = pair
     assert resolve_sampling(SamplingConfig(), mardm).sampler == "softmax"
-    line = "18 rounds in random order, sampler softmax: 1 evaluation a token, guided"
+    line = "18 rounds in random order, sampler softmax: 1 evaluation a draw, guided"
     assert mardm.describe_sampling(SamplingConfig()) == line
     with pytest.raises(ValueError, match="sampler midpoint.*softmax"):
         resolve_sampling(SamplingConfig(sampler="midpoint"), mardm)
@@ -231,7 +231,7 @@ def test_every_command_works_with_it(world, trained, tmp_path, name, capsys):
     flags = f"{where(world, trained)} --name {name} --time_steps 4"
     made = f"--export npy --output_dir {tmp_path}"
     assert call(sample.main, f"{flags} --text_prompt walk --motion_length 40 {made}") == 0
-    assert "sampler softmax: 1 evaluation a token, guided" in capsys.readouterr().out
+    assert "sampler softmax: 1 evaluation a draw, guided" in capsys.readouterr().out
     (motion,) = (tmp_path / f"{name}_Demo").glob("*.npy")
     assert np.isfinite(np.load(motion)).all()
     assert call(edit.main, f"{flags} --text_prompt walk -msec 0,20 --source_motion {motion} {made}") == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import machine
-from experiments.ablation.claims import collect, hypotheses, measured
+from experiments.ablation.claims import UNTESTABLE, collect, hypotheses, measured
 from experiments.ablation.figures import draw_all
 from experiments.ablation.plan import SIZES, Plan, variant
 from models.AE import AE_models, make_ae
@@ -124,8 +124,9 @@ def page(record, out):
     ]
     drawn = set()
     for one in record["sets"]:
-        answered = hypotheses(one) if one is record["sets"][0] else tested(hypotheses(one))
-        parts += [f"### {heading(one)}", verdict_table(answered)]
+        parts += [f"### {heading(one)}", verdict_table(tested(hypotheses(one)))]
+        if one is record["sets"][0]:
+            parts.append(left_out(hypotheses(one)))
         figures = draw_all(one, out, drawn)
         parts += [f"{title}\n\n![{title}]({path.name})" for title, path in figures.items()]
         drawn |= figures.keys()
@@ -143,6 +144,16 @@ def tested(hypotheses):
     """The hypotheses of which some claim was run, with only those claims."""
     run = [one | {"claims": [c for c in one["claims"] if c["n"]]} for one in hypotheses]
     return [one for one in run if one["claims"]]
+
+
+def left_out(hypotheses):
+    """A line that names the hypotheses of which some claim has no figure."""
+    parts = []
+    for reason in ("not run", UNTESTABLE):
+        names = [one["name"] for one in hypotheses if reason in (c["answer"] for c in one["claims"])]
+        if names:
+            parts.append(f"{reason[0].upper()}{reason[1:]}, in whole or in part: {', '.join(names)}.")
+    return " ".join(parts)
 
 
 def verdict_table(hypotheses):
