@@ -52,22 +52,27 @@ def main(argv=None):
         pipeline = load(name, args.checkpoints_dir)
         for seed in args.seeds:
             drawn[name, seed] = pipeline.generate(prompts, seconds=args.seconds, seed=seed)
+    draw_sheets(drawn, prompts, args.output_dir, args.moments, args.panel)
+
+
+def draw_sheets(drawn, prompts, folder, moments=10, panel=128):
+    """Write a picture per prompt and order.json. drawn: {(name, seed): a motion for each prompt}"""
     order = []
     for i, prompt in enumerate(prompts):
         rows = random.sample(list(drawn), len(drawn))
         order.append([name for name, _ in rows])
         motions = [drawn[row][i] for row in rows]
         path = contact_sheet(
-            args.output_dir / f"{i + 1:02}.png",
+            folder / f"{i + 1:02}.png",
             [one.joints for one in motions],
             motions[0].skeleton,
             motions[0].fps,
             titles=[f"{k}  {prompt}" for k in range(1, len(rows) + 1)],
-            n_frames=args.moments,
-            panel=args.panel,
+            n_frames=moments,
+            panel=panel,
         )
         print(path)
-    write_json(args.output_dir / "order.json", order)
+    write_json(folder / "order.json", order)
 
 
 def tally(order, marks):

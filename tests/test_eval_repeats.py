@@ -1,12 +1,15 @@
 """Evaluations during the training of a generator: over how many drawings, and what is said of the weights."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import train_MARDM
-from tests.tiny import TRAIN_MARDM, call, different_tensors, linked, where
+from experiments import best_of
+from tests.tiny import GENERATOR, TRAIN_MARDM, call, different_tensors, linked, where
 from utils.eval_utils import EvaluationRun, Metrics
 from utils.training.training_loop import Progress
 
@@ -68,3 +71,24 @@ def test_the_best_weights_are_those_of_the_lowest_mean_and_the_last_line_says_wh
 def test_without_an_evaluation_the_last_weights_are_kept():
     line = train_MARDM.kept_weights(Progress(ep=2, total_it=40))
     assert line == "kept: the last weights, of step 40; no evaluation chose others"
+
+
+def test_the_best_of_several_fit_better_for_their_own_judge(world, tmp_path, capsys):
+    """Here the evaluator that chooses is also the one that judges."""
+    flags = f"{where(world)} {GENERATOR} --ranker {world / 'checkpoints'} --candidates 4"
+    assert call(best_of.main, f"{flags} --repeat_times 2 --record best_of") == 0
+    record = json.loads((world / "checkpoints/Demo/MARDM/eval/best_of.json").read_text())
+    assert list(record["rows"]) == ["real", "first", "best of 2", "best of 4"]
+    for repeat in range(2):
+        single, two, four = (
+            record["rows"][name]["repeats"][repeat]["matching"]
+            for name in ("first", "best of 2", "best of 4")
+        )
+        assert single > two > four
+
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "blind"
+    prompts.write_text("a person jumps\na person waves\n")
+    assert call(best_of.main, f"{flags} --text_path {prompts} --groups 1 --output_dir {out}") == 0
+    assert Image.open(out / "02.png").size == (10 * 128, 2 * 128)
+    order = json.loads((out / "order.json").read_text())
+    assert [sorted(rows) for rows in order] == [["best of 4", "first"]] * 2
