@@ -63,7 +63,7 @@ def flags():
         type=number(float, 0, 100),
         nargs=2,
         metavar=("LOWEST", "HIGHEST"),
-        help="guidance scales to learn [1 to twice the data set's scale, less 1]",
+        help="guidance scales to learn [1 to 2 x the data set's scale - 1: 8 on t2m, else 4]",
     )
     group.add_argument("--sampler_steps", type=count(2, 1000), help="steps of a DDPM teacher [50]")
     optimizer_flags(parser, batch_size=64, epoch=100, lr=1e-3, warm_up_iter=100, schedule="cosine")

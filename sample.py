@@ -40,7 +40,8 @@ def flags():
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument("--text_prompt", action="append", help="a prompt; more by giving the flag again")
     source.add_argument(
-        "--text_path", help='a file of prompts, one a line, split at the last #; "# " begins a comment'
+        "--text_path",
+        help='a file of prompts, one a line; prompt#120: 120 frames (the last # counts); "# ": a comment',
     )
     source.add_argument(
         "--list_actions",

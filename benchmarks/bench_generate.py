@@ -129,7 +129,7 @@ class Setup:
     sampler_steps: int = flag("steps of a solver", 4, type=count(1, 100))
     time_steps: int = flag("unmasking rounds", 18, type=count(1, 1000))
     order: str = flag("in which tokens leave the mask", "random", choices=tuple(REVEAL_ORDERS))
-    refine: int = flag("passes after the rounds: every token anew", 0, type=count(0, 100))
+    refine: int = flag("how often every token is drawn anew after the rounds", 0, type=count(0, 100))
     cfg: float = flag("guidance scale", 4.5, type=number(float, 0, 100))
     words: int = flag("word pieces of a text, 0 = its pooled vector alone", 0, type=count(0, 512))
     repeats: int = flag("the best counts", 3, type=count(1, 100))

@@ -136,8 +136,8 @@ def page(record, out):
 def heading(one):
     if "machine" not in one:
         return one["dataset"]
-    place = f"{one['machine']}, {one['date']}"
-    return f"{one['dataset']} again, size `{one['size']}`, with an evaluator of its own: {place}"
+    place = f"with an evaluator of its own: {one['machine']}"
+    return f"{one['dataset']} again, size `{one['size']}`, {one['date']}, {place}"
 
 
 def tested(hypotheses):
