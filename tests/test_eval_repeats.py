@@ -3,13 +3,14 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import train_MARDM
 from experiments import best_of
-from tests.tiny import GENERATOR, TRAIN_MARDM, call, different_tensors, linked, where
+from tests.tiny import PAIR, TRAIN_MARDM, call, different_tensors, linked, where
 from utils.eval_utils import EvaluationRun, Metrics
 from utils.training.training_loop import Progress
 
@@ -73,18 +74,28 @@ def test_without_an_evaluation_the_last_weights_are_kept():
     assert line == "kept: the last weights, of step 40; no evaluation chose others"
 
 
-def test_the_best_of_several_fit_better_for_their_own_judge(world, tmp_path, capsys):
+def test_the_best_of_several_is_the_one_that_fits(world, tmp_path, monkeypatch):
     """Here the evaluator that chooses is also the one that judges."""
-    flags = f"{where(world)} {GENERATOR} --ranker {world / 'checkpoints'} --candidates 4"
+    noted, best = [], best_of.best
+
+    def noting(motions, misfit):
+        noted.append((misfit, motions, best(motions, misfit)))
+        return noted[-1][-1]
+
+    monkeypatch.setattr(best_of, "best", noting)
+    flags = f"{where(world)} --name MARDM {PAIR} --time_steps 4 --candidates 4"
+    flags += f" --ranker {world / 'checkpoints'}"
     assert call(best_of.main, f"{flags} --repeat_times 2 --record best_of") == 0
     record = json.loads((world / "checkpoints/Demo/MARDM/eval/best_of.json").read_text())
-    assert list(record["rows"]) == ["real", "first", "best of 2", "best of 4"]
-    for repeat in range(2):
-        single, two, four = (
-            record["rows"][name]["repeats"][repeat]["matching"]
-            for name in ("first", "best of 2", "best of 4")
-        )
-        assert single > two > four
+    names = list(record["rows"])[1:]
+    assert names == ["first", "best of 2", "best of 4"]
+    for i, (misfit, motions, chosen) in enumerate(noted):
+        repeat, size = divmod(i, 3)
+        assert len(misfit) == len(motions) == 2**size and np.ptp(misfit, axis=0).all() == (size > 0)
+        matching = record["rows"][names[size]]["repeats"][repeat]["matching"]
+        assert matching == pytest.approx(misfit.min(axis=0).mean(), rel=1e-4)
+        for clip, k in enumerate(misfit.argmin(axis=0)):
+            assert chosen.joints[clip] is motions[k].joints[clip]
 
     prompts, out = tmp_path / "prompts.txt", tmp_path / "blind"
     prompts.write_text("a person jumps\na person waves\n")
