@@ -72,7 +72,7 @@ def main(argv=None):
         "real": evaluation.repeats(evaluation.real, repeats),
         "reconstruction": evaluation.repeats(partial(evaluation.reconstructed, ae), repeats, paired=True),
     }
-    if config.baselines and evaluation.evaluator is not None:
+    if config.baselines:
         rows |= reference_rows(evaluation, root)
     facts = {"parameters": parameter_count(ae)}
     if ae.codebook_size:

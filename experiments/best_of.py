@@ -18,7 +18,6 @@ from experiments.blind import draw_sheets
 from utils import metrics
 from utils.cli import Parser, count, run, start
 from utils.config import EvaluationConfig, RunConfig, WeightsConfig, from_flags
-from utils.errors import BadInput
 from utils.eval_utils import Scores, generate
 from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation.motions import Motions
@@ -117,8 +116,6 @@ def main(argv=None):
         return
     sampling = sampling_config(args, pipeline.spec, pipeline.mardm)
     evaluation = make_generator_evaluation(this_run, config, pipeline)
-    if evaluation.evaluator is None:
-        raise BadInput(f"{args.checkpoints_dir} holds no evaluator to judge: train_Evaluators.py makes one")
     report = Report(Run.of(this_run).eval, vars(args))
 
     def draw(repeat):

@@ -17,7 +17,7 @@ from utils.errors import BadInput
 from utils.evaluation_report import read_labels
 from utils.generation.known_captions import KnownCaptions
 from utils.runs import Run, learned, save_state, weights_hash
-from utils.safe_load import load_state
+from utils.safe_load import State, load_state
 from utils.text_embeddings import embed_prompts
 
 KEPT = ("format", "ep", "total_it", "best", "mean", "std", "target_stats")  # beside weights and config
@@ -69,11 +69,13 @@ def main(argv=None):
     if weights_hash(ae["ae"]) != tie["sha256"]:
         raise BadInput(f"{tie['name']}/model/{tie['file']} is not the autoencoder of {args.name} any more")
     encoder = generator["config"]["text_encoder"]
-    estimator = load_state(Run.of(args, "length_estimator").finest)
-    if estimator["config"]["text_encoder"] != encoder:
+    finest = Run.of(args, "length_estimator").finest
+    estimator = load_state(finest)
+    known = State(estimator, finest).part("config").text("text_encoder")
+    if known not in (None, encoder):  # the published one does not say
         raise BadInput(
-            f"the length estimator was trained with {estimator['config']['text_encoder']}, {args.name} with "
-            f"{encoder}: run train_LengthEstimator.py --text_encoder {encoder}"
+            f"the length estimator was trained with {known}, {args.name} with {encoder}: "
+            f"run train_LengthEstimator.py --text_encoder {encoder}"
         )
     released_ae = packed(ae, ["ae"], name=args.to_ae)
     released_ae_path, path = Run.of(args, args.to_ae).best, Run.of(args, args.to).best

@@ -64,6 +64,7 @@ def test_other_clips_are_refused_and_another_evaluator_leaves_only_what_needs_no
     [
         ("{}", "no record of an evaluation"),
         ("[1", "no record of an evaluation"),
+        ("[" * 100_000, "no record of an evaluation"),
         ('{"rows": {"real": {}}}', "no record of an evaluation"),
         ('{"rows": {"real": {}, "generated": {"interval": {}}}}', "evaluate that run again"),
     ],

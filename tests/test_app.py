@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import http.client
 import io
 import json
@@ -27,6 +28,7 @@ from tests.browser import Browser, needs_browser
 from tests.conftest import ROOT
 from tests.test_viewer import BLUE, ORANGE
 from utils.app.backend import Backend, Request, check_edit, check_request
+from utils.app.page import errors_on_the_page
 from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.generation import waypoints as routes
@@ -127,6 +129,28 @@ def backend(pipeline, tmp_path):
     args = app.flags().parse_args(["--time_steps", "3"])
     sampling = app.sampling_config(args, pipeline.spec)
     return Backend(pipeline, sampling, tmp_path, app.sample_flags(vars(args)))
+
+
+def test_rounds_left_alone_are_those_of_the_sampler_that_the_guidance_allows(released, tmp_path):
+    args = app.flags().parse_args([])
+    backend = Backend(released, app.sampling_config(args, released.spec), tmp_path, [])
+    assert backend.shown_rounds == 7
+    asked = [(2.5, 7), (4.5, 7), (2.5, 9), (4.5, 9)]
+    drawn = [backend._sampling(request(cfg=cfg, rounds=rounds)) for cfg, rounds in asked]
+    assert [(one.sampler, one.time_steps) for one in drawn] == [
+        ("onestep", 7),
+        ("midpoint", 18),
+        ("onestep", 9),
+        ("midpoint", 9),
+    ]
+
+
+def test_a_full_disk_is_a_line_on_the_page():
+    gr = pytest.importorskip("gradio")
+    with pytest.raises(gr.Error, match="No space left on device"), errors_on_the_page(gr):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ZeroDivisionError), errors_on_the_page(gr):
+        _ = 1 / 0
 
 
 def test_a_result_is_the_files_of_each_variation_and_one_page(backend, tmp_path):

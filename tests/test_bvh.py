@@ -216,6 +216,7 @@ MALFORMED = {
     "frames in words": GOOD.replace("Frames: 3", "Frames: three"),
     "frame time zero": GOOD.replace("0.0333333", "0"),
     "frame time NaN": GOOD.replace("0.0333333", "nan"),
+    "frame time in milliseconds": GOOD.replace("0.0333333", "8.333"),
     "frame time tiny": GOOD.replace("0.0333333", "1e-300"),
     "truncated in the numbers": GOOD[:-20],
     "truncated in the hierarchy": GOOD[: len(HEADER) // 2],

@@ -331,3 +331,7 @@ def test_jitter_is_the_third_derivative():
 
 def test_every_measure_is_shown():
     assert {field.name for field in fields(Metrics)} - {"n_real", "n_pred"} == set(MEASURES)
+
+
+def test_a_value_that_is_not_a_number_does_not_count_as_zero():
+    assert math.isnan(metrics.ratio([[math.nan, 1], [1, 1]])) and metrics.ratio([[0, 0]]) == 0

@@ -214,9 +214,13 @@ def test_a_generator_is_not_trained_on_a_set_prepared_after_its_autoencoder(worl
 
 @pytest.mark.parametrize(
     "main, line",
-    [(evaluation_MARDM.main, GENERATOR), (train_MARDM.main, f"{TRAIN_MARDM} --name new --need_evaluation")],
+    [
+        (evaluation_MARDM.main, GENERATOR),
+        (train_MARDM.main, f"{TRAIN_MARDM} --name new --need_evaluation"),
+        (evaluation_AE.main, "--name AE --model FSQ_AE_High --baselines"),
+    ],
 )
-def test_generated_motion_is_not_judged_without_an_evaluator(world, tmp_path, capsys, main, line):
+def test_motion_is_not_judged_without_an_evaluator(world, tmp_path, capsys, main, line):
     runs = linked(world / "checkpoints", tmp_path / "runs")
     shutil.rmtree(next(runs.glob("*/text_mot_match")))
     before = sorted(runs.rglob("*"))

@@ -56,13 +56,14 @@ MEASURES = {
 def make_evaluation(run_config, config, autoencoder, clips, device, embeddings=None):
     """The EvaluationRun of a RunConfig under an EvaluationConfig on these clips.
 
-    embeddings: of the captions, if motions are to be generated from them; this needs an evaluator (BadInput).
+    embeddings: of the captions, if motions are to be generated from them. These and config.baselines need an
+    evaluator (BadInput).
     """
     distributed.refuse_several("an evaluation")
     parent = config.protocol == "parent"
     root = find_dataset(run_config.dataset_name, run_config.dataset_dir, trained_on=autoencoder.spec)[1]
     files = {"eval_mean_std": config.eval_mean_std, "glove_dir": config.glove_dir}
-    required = embeddings is not None
+    required = embeddings is not None or config.baselines
     evaluator = TextMotionEvaluator.load(run_config, autoencoder.spec, device, **files, required=required)
     if evaluator is not None:
         warn_of_a_weak_evaluator(evaluator)

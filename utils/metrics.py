@@ -233,7 +233,7 @@ def pose_errors(pred, real, root=0):
 
 def ratio(sums):
     """Ratio of the totals of [N,2] per-clip (numerator, denominator); 0 where nothing was counted."""
-    numerator, denominator = np.nansum(sums, axis=0)
+    numerator, denominator = np.sum(sums, axis=0)
     return float(numerator / denominator) if denominator else 0.0
 
 

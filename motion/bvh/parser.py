@@ -167,8 +167,8 @@ def frame_lines(file, number):
     frames, frame_time = values[b"frames"], values[b"frame time"]
     if not frames >= 1 or frames % 1:
         raise ValueError(f"Frames: {frames:g}: a whole number of at least 1 is due")
-    if not 1e-4 <= frame_time <= 10:  # NaN fails as well
-        raise ValueError(f"Frame Time: {frame_time}: between 0.0001 and 10 seconds make sense")
+    if not 1e-4 <= frame_time <= 1:  # NaN fails as well
+        raise ValueError(f"Frame Time: {frame_time}: 0.0001 to 1 second make sense; is it in milliseconds?")
     return int(frames), frame_time, number
 
 

@@ -1,6 +1,5 @@
 """Evaluations of the same clips compared, measure by measure, with intervals paired over clips."""
 
-import json
 import math
 
 import numpy as np
@@ -9,6 +8,7 @@ from utils.analysis.output import markdown
 from utils.errors import BadInput
 from utils.evaluation_report import MEASURES
 from utils.metrics import half_width
+from utils.plain import parse_json
 
 ROWS = ("generated", "reconstruction")  # of a record: the first that it has is compared
 WITHOUT_EVALUATOR = ("mpjpe", "mpjpe_global", "foot_skate", "jitter", "root_speed")
@@ -20,7 +20,7 @@ def read_record(path, row=None):
     row: name of the row to compare. Raises BadInput.
     """
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = parse_json(path.read_text(encoding="utf-8"))["rows"]
         row = row or next(name for name in ROWS if name in rows)
         if row not in rows:
             raise BadInput(f"{path} has no row {row!r}; it has {', '.join(rows)}")

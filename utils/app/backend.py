@@ -206,8 +206,16 @@ class Backend:
         flags = {"--source_motion": SOURCE, "--text_prompt": request.prompts[0]}
         return self._keep(request, motions, [line, notes[-1]], flags, text, plan)
 
+    @property
+    def shown_rounds(self):
+        """What the slider of rounds shows at first. Left there it means the default, which depends on the
+        guidance: beyond that of the one-step head another sampler draws.
+        """
+        return min(settled(self.sampling, self.pipeline.mardm).time_steps, ROUNDS[1])
+
     def _sampling(self, request):
-        settings = {"cfg": request.cfg, "time_steps": request.rounds, "seed": request.seed}
+        rounds = self.sampling.time_steps if request.rounds == self.shown_rounds else request.rounds
+        settings = {"cfg": request.cfg, "time_steps": rounds, "seed": request.seed}
         return settled(replace(self.sampling, **settings), self.pipeline.mardm)
 
     def _keep(self, request, motions, notes, flags, text, plan=None):
@@ -249,8 +257,8 @@ class Backend:
         """The command line that makes the same motions."""
         flags |= {
             "--seed": request.seed,
-            "--cfg": f"{request.cfg:g}",
-            "--time_steps": request.rounds,
+            "--cfg": f"{request.cfg:.12g}",
+            "--time_steps": self._sampling(request).time_steps,
             "--repeat_times": request.variations,
         }
         words = [word for flag, value in flags.items() for word in spelled(flag, value)]

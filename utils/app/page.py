@@ -16,8 +16,7 @@ from utils.app.backend import (
     check_request,
     duration_range,
 )
-from utils.errors import BadInput
-from utils.flags import settled
+from utils.errors import BadInput, system_error
 
 FIELDS = ("prompt", "estimate", "seconds", "seed", "cfg", "rounds", "variations", "waypoints", "weights")
 CHANGE = ("prompt", "sections", "which", *FIELDS[3:7])
@@ -100,7 +99,6 @@ def ask(gr, backends):
     """-> {name in FIELDS: component}, the button to generate."""
     first = next(iter(backends.values()))
     sampling, specs = first.sampling, [backend.pipeline.spec for backend in backends.values()]
-    rounds = min(settled(sampling, first.pipeline.mardm).time_steps, ROUNDS[1])
     ranges, step = [duration_range(spec) for spec in specs], max(STRIDE / spec.fps for spec in specs)
     shortest, longest = min(low for low, _ in ranges), max(high for _, high in ranges)
     asked = {}
@@ -129,8 +127,9 @@ def ask(gr, backends):
         )
     with gr.Accordion("More", open=False):
         asked["seed"] = gr.Number(sampling.seed, label="Seed", precision=0)
-        asked["cfg"] = gr.Slider(*GUIDANCE, sampling.cfg, step=0.1, label="Guidance (1 = off)")
-        asked["rounds"] = gr.Slider(*ROUNDS, rounds, step=1, label="Unmasking rounds")
+        cfg = min(max(sampling.cfg, GUIDANCE[0]), GUIDANCE[1])
+        asked["cfg"] = gr.Slider(*GUIDANCE, cfg, step=0.1, label="Guidance (1 = off)")
+        asked["rounds"] = gr.Slider(*ROUNDS, first.shown_rounds, step=1, label="Unmasking rounds")
     return asked, go
 
 
@@ -155,8 +154,11 @@ def ask_for_change(gr):
 def errors_on_the_page(gr):
     try:
         yield
-    except BadInput as error:
-        text = re.sub(r"^--?\w+:? ", "", str(error))  # there are no flags here
+    except Exception as error:
+        line = str(error) if isinstance(error, BadInput) else system_error(error)
+        if line is None:
+            raise
+        text = re.sub(r"^--?\w+:? ", "", line)  # there are no flags here
         raise gr.Error(html.escape(text), title="", print_exception=False) from None
 
 

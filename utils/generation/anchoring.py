@@ -49,7 +49,7 @@ def anchor(drawn, source, kept, skeleton):
             if last < len(rows):
                 values[first:last] += _faded(apart[last : last + known][::-1], last - first)[::-1]
         if first > 0 and last < len(rows):
-            metres, degrees = _bend(rows[first:last], source[first:last])
+            metres, degrees = _bend(rows[first:last], source[first:last], skeleton.unit_m)
             bends.append(Bend(first, last, metres, degrees))
     rows[~kept] = _with_lengths(rows[~kept], lengths[~kept], skeleton)
     return rows, bends
@@ -82,10 +82,13 @@ def _faded(apart, frames):
     return (2 * s**3 - 3 * s**2 + 1) * apart[-1] + (s**3 - 2 * s**2 + s) * n * speed
 
 
-def _bend(rows, source):
-    """Change the turns and steps of rows [n,D], in place, to end where the source ends. -> metres, degrees"""
+def _bend(rows, source, unit_m):
+    """Change the turns and steps of rows [n,D], in place, to end where the source ends. unit_m: metres in the
+    unit of the rows -> by how much: in that unit, in degrees
+    """
     n = len(rows)
-    weight = (np.hypot(rows[:, 1], rows[:, 2]) + CREEP) * np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
+    weight = np.hypot(rows[:, 1], rows[:, 2]) + CREEP / unit_m
+    weight *= np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2
     weight /= weight.sum()
     turn = -2 * (source[:, 0].sum() - rows[:, 0].sum())
     turn = (turn + np.pi) % (2 * np.pi) - np.pi
