@@ -261,7 +261,7 @@ def test_a_flow_map_takes_as_many_rows_a_token_as_it_is_asked_for(null):
         heads.clear()
         drawn[n] = mardm.generate(ae, text, LENGTHS, how)
         assert sum(heads) == n * LENGTHS.sum()
-        assert f": {n} evaluation{'s' * (n > 1)} a token" in mardm.describe_sampling(how)
+        assert f": {n} evaluation{'s' * (n > 1)} a draw" in mardm.describe_sampling(how)
     assert not torch.equal(drawn[1], drawn[2]) and not torch.equal(drawn[2], drawn[4])
     assert torch.equal(drawn[1], mardm.generate(ae, text, LENGTHS, replace(ONESTEP, sampler_steps=None)))
 
@@ -414,7 +414,7 @@ def test_a_flow_map_is_made_kept_and_drawn_from(world, tmp_path, capsys, monkeyp
         line = f"{places} --name MARDM --device cpu --motion_length 40 --export npy {flags}".split()
         out = str(tmp_path / f"out{len(flags)}")
         assert call(sample.main, [*line, "--text_prompt", *prompt, "--output_dir", out]) == 0
-        assert f"onestep, {counted} a token" in capsys.readouterr().out
+        assert f"onestep, {counted} a draw" in capsys.readouterr().out
 
 
 def watched(draw, seen):

@@ -13,6 +13,7 @@ import analyze_topology
 import prepare_dataset
 from models.AE import FSQ_AE, VQ_AE, Decoder, make_ae
 from utils.analysis import latent_perturbation as topology
+from utils.analysis.topology_figure import smallest_move
 from utils.datasets import Normalizer, find_dataset
 from utils.runs import FORMAT, Run, save_state
 
@@ -200,6 +201,13 @@ def record(home, tmp_path_factory):
     analyze_topology.main(command(home, out, "--ae_names", "VQ_1", "AE_1", "FSQ_1", "VQ_2"))
     assert imread(out / "t.png").std() > 0.05
     return json.loads((out / "t.json").read_text())
+
+
+def test_the_smallest_move_is_the_usual_one_or_the_first_there_is(record):
+    found = [smallest_move(record["autoencoders"][name]) for name in ("FSQ_1", "VQ_1", "AE_1")]
+    assert found == ["1 step", "nearest code", "noise, 1 step"]
+    alone = [{"move": name} for name in ("random token", "noise, 0.1", "noise, 0.2")]  # no grid beside it
+    assert smallest_move({"kind": "continuous", "moves": alone}) == "noise, 0.1"
 
 
 def test_the_command_measures_every_family(record):

@@ -129,6 +129,11 @@ def test_a_bvh_is_a_source_too(tmp_path):
             read_source(tmp_path / name, of)
 
 
+def test_other_bones_are_for_22_joints_alone():
+    with pytest.raises(BadInput, match="--bones humanml3d is of 22 joints"):
+        bodies(None, DATASETS["kit"], "humanml3d")
+
+
 def test_an_edit_of_every_frame_begins_where_its_source_does_and_stands_on_its_floor(tmp_path):
     """In the air from its first frame on, say: it is not pulled down to the source's pose."""
     spec, world = DATASETS["t2m"], strider(20) @ Rotation.from_rotvec([0, 0.7, 0]).as_matrix().T + [1, 2, 3]

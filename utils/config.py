@@ -291,9 +291,7 @@ class SamplingFlags:
 
     time_steps: int | None = flag(f"unmasking rounds {usual('time_steps')}", None, type=count(1, 1000))
     refine: int | None = flag(
-        f"times every token is then drawn anew, given all others, by two passes {usual('refine')}",
-        None,
-        type=count(0, 100),
+        f"times every token is then drawn anew, by two passes {usual('refine')}", None, type=count(0, 100)
     )
     cfg: float | None = flag(
         "guidance scale, 1 = off [the data set's: 4.5; kit, own sets: 2.5]", None, type=number(float, 0, 100)

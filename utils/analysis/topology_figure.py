@@ -21,6 +21,12 @@ def move_of(one, name):
     return next((move for move in one["moves"] if move["move"] == name), None)
 
 
+def smallest_move(one):
+    """The name of an autoencoder's smallest move; the first that it has where the usual one was not made."""
+    usual = SMALLEST[one["kind"]]
+    return usual if move_of(one, usual) else next(m["move"] for m in one["moves"] if m["move"] != SWAP)
+
+
 def mean_over_seeds(runs, name, key):
     """Mean over seeds of one measure of one move; None if no run has the move."""
     moves = [move for move in (move_of(one, name) for one in runs) if move]
@@ -112,7 +118,7 @@ def moves_of_group(axes, group, runs, colour):
 
 def smallest_panel(axes, groups, colours):
     """The smallest move relative to a random swap: mean and 95% interval over seeds; a dot per seed."""
-    names = [SMALLEST[runs[0]["kind"]] for runs in groups.values()]
+    names = [smallest_move(runs[0]) for runs in groups.values()]
     for i, (name, (group, runs)) in enumerate(zip(names, groups.items())):
         shares = shares_of_swap(runs, name)
         if shares:

@@ -91,7 +91,9 @@ def joints_of(rows, spec):
 
 
 def bodies(source, spec, bones):
-    """The source's rows on each of the bone lengths that --bones allows -> {name: rows}."""
+    """The source's rows on each of the bone lengths that --bones allows -> {name: rows}. Raises BadInput."""
+    if bones == "humanml3d" and spec.skeleton is not SMPL22:
+        raise BadInput("--bones humanml3d is of 22 joints, which this model does not have: leave it out")
     result = {"own": source.rows}
     if spec.skeleton is SMPL22 and bones != "own":
         result["humanml3d"] = rows = on_bones(source.rows, HUMANML3D_BONES)
