@@ -84,13 +84,15 @@ def measured(evaluation, draw, n, repeats):
     return {"real": evaluation.repeats(evaluation.real, repeats)} | rows
 
 
-def first_and_best(pipeline, ranker, prompts, groups, n):
-    """{(name, group): a motion of five seconds for each prompt}; candidate k of a group has a seed of its
-    own.
+def first_and_best(pipeline, ranker, prompts, sampling, groups, n):
+    """{(name, group): a motion of five seconds for each prompt}; every candidate has a seed of its own, from
+    that of `sampling` on.
     """
+    settings = asdict(sampling)
     text, drawn = ranker.embed_text([[] for _ in prompts], prompts), {}
     for group in range(groups):
-        tries = [pipeline.generate(prompts, seconds=5, seed=100 + group * n + k) for k in range(n)]
+        seeds = range(sampling.seed + group * n, sampling.seed + (group + 1) * n)
+        tries = [pipeline.generate(prompts, seconds=5, **settings | {"seed": seed}) for seed in seeds]
         misfit = []
         for motions in tries:
             rows = torch.stack([torch.as_tensor(one.features) for one in motions])
@@ -109,12 +111,12 @@ def main(argv=None):
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     other = from_flags(RunConfig, args, checkpoints_dir=args.ranker)
     ranker = TextMotionEvaluator.load(other, pipeline.spec, device, required=True)
+    sampling = sampling_config(args, pipeline.spec, pipeline.mardm)
     if args.text_path:
         prompts = [prompt.text for prompt in read_prompts([], args.text_path, 0)]
-        drawn = first_and_best(pipeline, ranker, prompts, args.groups, args.candidates)
+        drawn = first_and_best(pipeline, ranker, prompts, sampling, args.groups, args.candidates)
         draw_sheets(drawn, prompts, Path(args.output_dir))
         return
-    sampling = sampling_config(args, pipeline.spec, pipeline.mardm)
     evaluation = make_generator_evaluation(this_run, config, pipeline)
     report = Report(Run.of(this_run).eval, vars(args))
 

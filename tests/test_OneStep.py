@@ -500,6 +500,19 @@ def test_what_does_not_belong_together_is_not_released(world, tmp_path, capsys, 
     assert not (home / "checkpoints/Demo/half").exists()
 
 
+def test_a_length_estimator_that_does_not_say_its_text_encoder_is_released(world, tmp_path):
+    """As MARDM's published one."""
+    home = linked(world, tmp_path / "home")
+    file = home / "checkpoints/Demo/length_estimator/model/finest.tar"
+    state = load_state(file)
+    del state["config"]
+    file.unlink()
+    save_state(file, state)
+    places = f"--dataset_name Demo --dataset_dir {home}/datasets --checkpoints_dir {home}/checkpoints"
+    assert call(release.main, f"{places} --name MARDM --checkpoint latest --to half --to_ae half_AE") == 0
+    assert "estimator" in load_state(home / "checkpoints/Demo/half/model/net_best_fid.tar")
+
+
 def test_the_student_trains_in_the_precision_asked_for(world, tmp_path, monkeypatch):
     loss, seen = OneStepHead.loss, []
 

@@ -12,7 +12,7 @@ from motion.bvh.rigs import bone_lengths
 from motion.feet import stretches
 from motion.skeletons import SMPL22
 from tests.bodies import rest_pose
-from utils.generation.anchoring import align, anchor, on_bones
+from utils.generation.anchoring import _bend, align, anchor, on_bones
 from utils.generation.windows import windows
 from utils.motion_process import recover_from_ric
 
@@ -144,3 +144,15 @@ def test_windows_draw_everything_once_and_see_nothing_that_is_still_hidden(parts
         assert torch.equal(todo[window], mask)
         todo[window] &= ~mask
     assert not todo.any()
+
+
+def test_a_path_is_bent_alike_in_metres_and_in_millimetres():
+    """Also where a body that stands still takes a small part of the correction."""
+    source, rows = walk(20, step=0.06, turn=0.02), walk(20)
+    rows[:10, 2] = 0
+    scale = np.ones(67)
+    scale[1:] = 1000
+    large = rows * scale
+    moved = _bend(rows, source, 1.0), _bend(large, source * scale, 0.001)
+    assert np.allclose(large, rows * scale) and np.abs(rows[:10, 2]).max() > 1e-3
+    assert moved[0] == pytest.approx(moved[1])

@@ -137,6 +137,8 @@ def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teach
     joins = settled(unguided(sampling, released.mardm), released.mardm)
     assert (joins.sampler, joins.sampler_steps, joins.cfg) == ("midpoint", 4, 1)
     assert (joins.time_steps, joins.order, joins.refine) == (2, "random", 0)  # not the one-step head's own
+    usual = settled(SamplingConfig(cfg=2.5), released.mardm)
+    assert settled(unguided(usual, released.mardm), released.mardm).time_steps == 18
     assert np.isfinite(draw_story(released, text, lengths, sampling, transition=4)[1]).all()
     assert np.isfinite(draw_loop(released, text[:1], 8, sampling, 4, key=0)[1]).all()
     monkeypatch.setattr(released.mardm.onestep, "scales", (1.0, 4.0))

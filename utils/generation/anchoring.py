@@ -84,7 +84,7 @@ def _faded(apart, frames):
 
 def _bend(rows, source, unit_m):
     """Change the turns and steps of rows [n,D], in place, to end where the source ends. unit_m: metres in the
-    unit of the rows -> by how much: in that unit, in degrees
+    unit of the rows. -> metres, degrees
     """
     n = len(rows)
     weight = np.hypot(rows[:, 1], rows[:, 2]) + CREEP / unit_m
@@ -97,7 +97,7 @@ def _bend(rows, source, unit_m):
     lack = _steps(source)[0].sum() - steps.sum()
     own = (steps + weight * lack) / facing
     rows[:, 1], rows[:, 2] = own.imag, own.real
-    return float(abs(lack)), float(np.degrees(abs(turn)))
+    return float(abs(lack) * unit_m), float(np.degrees(abs(turn)))
 
 
 def _steps(rows):

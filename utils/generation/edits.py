@@ -158,5 +158,5 @@ def _describe(joints, rows, source, kept, bends, spec):
     for bend in bends:
         yield (
             f"frames {bend.first} to {bend.last}: turned by {bend.degrees:.0f} degrees and moved by "
-            f"{bend.metres * unit:.2f} m to meet the kept frames"
+            f"{bend.metres:.2f} m to meet the kept frames"
         )
