@@ -73,7 +73,7 @@ def main(argv=None):
         "reconstruction": evaluation.repeats(partial(evaluation.reconstructed, ae), repeats, paired=True),
     }
     if config.baselines:
-        rows |= reference_rows(evaluation, root)
+        rows |= reference_rows(evaluation, root, ae)
     facts = {"parameters": parameter_count(ae)}
     if ae.codebook_size:
         facts["codes"] = code_usage(ae, evaluation)

@@ -69,7 +69,7 @@ def main(argv=None):
         "generated": generated,
     }
     if config.baselines:
-        rows |= reference_rows(evaluation, root)
+        rows |= reference_rows(evaluation, root, ae)
     used = {"checkpoint": str(Run.of(this_run).choose(args.checkpoint)), "decoding": asdict(sampling)}
     report.finish(evaluation, rows, **used)
     values, n = generated.interval(), generated.repeats[0].n_pred

@@ -537,6 +537,15 @@ def test_retrieval_answers_the_caption_that_it_is_scored_by(normalizer, tmp_path
     rows = evaluation_report.reference_rows(evaluation, tmp_path)
     assert [one.matching for one in rows["retrieval"].repeats] == [0, 0, 0]
     assert min(one.matching for one in rows["random train"].repeats) > 1
+    assert set(rows) == {"random train", "retrieval"}
+
+    def taller(motion, m_lens):  # by 2, as an autoencoder may fail
+        return normalizer(normalizer.inverse(motion) + 2)
+
+    rows = evaluation_report.reference_rows(evaluation, tmp_path, taller)
+    assert [one.matching for one in rows["retrieval"].repeats] == [0, 0, 0]
+    assert [one.matching for one in rows["retrieval, reconstructed"].repeats] == pytest.approx([2, 2, 2])
+    assert "random train, reconstructed" not in rows
 
 
 def test_labels_are_read_or_left_alone(tmp_path):

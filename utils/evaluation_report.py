@@ -110,13 +110,14 @@ def read_labels(root, clips):
     return None if None in labels else labels
 
 
-def reference_rows(evaluation, root):
+def reference_rows(evaluation, root, ae=None):
     """Training clips scored as if they had been generated, mean of 20 draws. -> row name -> Scores
 
     "random train": any clip. "same content", "content + style": a clip with these labels of the test clip
     (only its content if training lacks the style). "nearest length": of these the one nearest in length, as
     good as a generator of real motion of the right kind would be. "retrieval": the clip whose caption is
-    nearest, in the evaluator's space, to that of the test clip in the same repeat.
+    nearest, in the evaluator's space, to that of the test clip in the same repeat. These two, with an
+    autoencoder, also "..., reconstructed": what a generator would reach that recites them from its tokens.
     """
     clips = load_clips(evaluation.spec, root, "train")
     train_set = TextMotionSet(clips, evaluation.dataset.normalizer, seed=evaluation.config.seed)
@@ -141,11 +142,16 @@ def reference_rows(evaluation, root):
     draws["retrieval"] = lambda repeat: nearest_rows(
         metrics.distances(embed(*evaluation.captions(repeat)), theirs).numpy(), rng
     )
-    rows = {}
+    rows, recited = {}, train_run.reconstructed(ae) if ae else None
     for name, draw in draws.items():
-        picked = [train.take(draw(repeat)) for repeat in range(REFERENCE_DRAWS)]
-        repeats = [evaluation.compare(real, motions, i) for i, motions in enumerate(picked)]
-        rows[name] = Scores(repeats, evaluation.halves(real, picked[0]))
+        drawn = [draw(repeat) for repeat in range(REFERENCE_DRAWS)]
+        offers = {name: train}
+        if recited and name in ("nearest length", "retrieval"):
+            offers[f"{name}, reconstructed"] = recited
+        for title, motions in offers.items():
+            picked = [motions.take(indices) for indices in drawn]
+            repeats = [evaluation.compare(real, one, i) for i, one in enumerate(picked)]
+            rows[title] = Scores(repeats, evaluation.halves(real, picked[0]))
     return rows
 
 
