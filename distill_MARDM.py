@@ -13,6 +13,7 @@ import utils.environment  # noqa: F401  # isort: skip
 from itertools import chain
 
 from models.counter_rng import Purpose, rng, sample_keys, uniform
+from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
 from models.LengthEstimator import MAX_FRAMES
 from models.OneStep import OBJECTIVES, hidden_inputs
@@ -36,7 +37,7 @@ from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, speed_up, weights_flags
+from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.text_embeddings import captioned_sets, check_width
@@ -131,6 +132,10 @@ def main(argv=None):
         raise BadInput(f"{source.name}: a {teacher.model} draws a token in one evaluation already")
     if args.objective == "flow_map" and not hasattr(teacher.mardm.DiffMLPs, "velocity"):
         raise BadInput(f"--objective flow_map: {teacher.model} has no velocity to follow; take regression")
+    if isinstance(teacher.mardm.DiffMLPs, DiffMLPs_DDPM):
+        refuse_ignored(args, DistillationConfig, ["teacher_steps"], f"{teacher.model}, but --sampler_steps")
+    elif args.sampler_steps:
+        raise BadInput(f"--sampler_steps has no effect on {teacher.model}, but --teacher_steps")
     mardm, ae, spec = teacher.mardm, teacher.autoencoder.ae, teacher.autoencoder.spec
     root = find_dataset(args.dataset_name, args.dataset_dir, trained_on=spec)[1]
     encoder = args.text_encoder or teacher.config.text("text_encoder") or spec.text_encoder

@@ -94,9 +94,9 @@ def main(argv=None):
     formats = [*args.export, "bvh"] if from_bvh else args.export
     move = in_place if args.in_place else lambda joints: joints
     edits = draw_edits(pipeline, text, plan, sampling, args.repeat_times)
-    for r, (rows, joints, notes) in enumerate(edits):
-        for note in notes:  # none if an edit keeps nothing
-            print(note)
+    for r, (rows, joints, lines) in enumerate(edits):
+        for line in lines:  # none if an edit keeps nothing
+            print(line)
         stem = names.stem(prompt, 0, r, len(joints))
         joints = move(joints)
         export_motion(stem, Motion(joints, prompt, spec.fps, spec.skeleton, rows, plan.own), formats)

@@ -70,8 +70,8 @@ def main(argv=None):
     }
     if config.baselines:
         rows |= reference_rows(evaluation, root, ae)
-    used = {"checkpoint": str(Run.of(this_run).choose(args.checkpoint)), "decoding": asdict(sampling)}
-    report.finish(evaluation, rows, **used)
+    files = list(map(str, pipeline.paths))
+    report.finish(evaluation, rows, checkpoint=files[1], files=files, decoding=asdict(sampling))
     values, n = generated.interval(), generated.repeats[0].n_pred
     report.log(f"generated / real R-precision: {shares(values, rows['real'].interval())}")
     if "fid" in values:

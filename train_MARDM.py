@@ -75,12 +75,14 @@ def flags():
 
 
 def parse(argv):
-    """The flags; BadInput for a flag of another head, or of words without --text_tokens on."""
+    """The flags; BadInput for one of another head or kind of tokens, or of words without --text_tokens on."""
     args = flags().parse_args(argv)
     check_name(args.model, MARDM_models, "--model")
     used = {
         "ddpm_steps": "-DDPM-" in args.model,
         "softmax_coordinates": "-Softmax-" in args.model,
+        "raw_targets": "-Softmax-" not in args.model,
+        "noise_replacements": args.model.startswith("MARDM-"),
         "text_refiner": args.text_tokens == "on",
         "pooled_drop_prob": args.text_tokens == "on",
     }
@@ -191,7 +193,7 @@ def main(argv=None):
             loop.optimizer_step(optimizer)
             ema.update(mardm, loop.progress.total_it)
         metrics = None
-        loop.scalars("Val", validate(mardm, ae, val_set, loading, device))
+        loop.scalars("Val", validate(ema.model, ae, val_set, loading, device))
         if evaluator and (epoch % args.eval_every == 0 or loop.last):
             loop.save()  # evaluation takes minutes and ignores signals
             sampling = SamplingConfig(cfg=spec.cfg, seed=args.seed)

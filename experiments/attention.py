@@ -53,7 +53,7 @@ from utils.evaluation_report import make_evaluation
 from utils.flags import common_flags
 from utils.randomness import reseed
 from utils.runs import Run
-from utils.statistics import student
+from utils.statistics import mean_ci95
 from utils.text_embeddings import embed_captions
 from utils.training.monitoring import neighbour_attention
 from utils.training.token_statistics import keep_real_tokens
@@ -225,7 +225,7 @@ def pairs(rows, key):
 
 def difference(rows, key):
     """(mean, half width) of log(relative_bias / neighbours) over pairs."""
-    return student([np.log(new / old) for old, new in pairs(rows, key)])
+    return mean_ci95([np.log(new / old) for old, new in pairs(rows, key)])
 
 
 def lost(rows, attention):

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from models.counter_rng import integers, normal
+from models.draws import REPLACEMENT
 from models.FSQ import FSQ
 from models.masking import lengths_to_mask, zero_past
 from models.precision import autocast_to, compile_module
 from models.VQ import VectorQuantizer
 
 STRIDE = 4  # frames per token: two halvings
-REPLACEMENT = 0  # the stream of random numbers of `random_replacements`
 
 
 class AE(nn.Module):
@@ -230,7 +230,8 @@ class VQ_AE(AE):
         self.vq.copy_restarts(average.vq)
 
     def quantize(self, targets):
-        return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype)
+        damage = 0 * targets.sum(dim=-1, keepdim=True)  # NaN stays NaN, not a code
+        return self.vq.lookup(self.vq.nearest(targets)).to(targets.dtype) + damage
 
     def random_replacements(self, latents, keys):
         """Random codes."""

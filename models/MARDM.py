@@ -240,9 +240,9 @@ class MARDM(nn.Module):
         return targets
 
     def _refined(self, tokenizer, text, targets, masks, sampling, noise):
-        """Draw every other token anew given all the rest, then those between them, `sampling.refine` times.
-
-        This is Gibbs sampling: the tokens of an early round did not know most of the others.
+        """Draw every other token anew given those between, then these given the former, `sampling.refine`
+        times: block Gibbs sampling, but that the tokens of a half are drawn independently. The tokens of an
+        early round did not know most of the others.
         """
         (hidden, inside), once = masks, replace(sampling, time_steps=1)
         odd = torch.arange(hidden.shape[1], device=hidden.device) % 2 == 1

@@ -6,7 +6,7 @@ B clips, L tokens, H width; S states of a text: one that is always there, then o
 import torch
 from torch import nn
 
-from models.layers import Linear, modulation, side_by_side, sinusoid_frequencies
+from models.layers import Linear, modulation, side_by_side, sinusoid_frequencies, sinusoid_table
 
 
 class InputProcess(nn.Module):
@@ -28,10 +28,7 @@ class PositionalEncoding(nn.Module):
     def __init__(self, dim, dropout, max_len=5000):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        position = torch.arange(max_len, dtype=torch.float32)[:, None]
-        angle = position * sinusoid_frequencies(dim)
-        pe = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(max_len, 1, dim)
-        self.register_buffer("pe", pe)
+        self.register_buffer("pe", sinusoid_table(max_len, dim)[:, None])
 
     def _load_from_state_dict(self, state_dict, prefix, *rest):
         state_dict.setdefault(f"{prefix}pe", self.pe)
@@ -58,7 +55,7 @@ class Attention(nn.Module):
     query, from -REACH to REACH (those beyond share the last). Published checkpoints have none.
     """
 
-    REACH = 64  # tokens; the longest motion has 49
+    REACH = 64  # tokens; a motion has at most 49, but --max_motion_length may train on longer ones
 
     def __init__(self, dim, heads, dropout):
         super().__init__()

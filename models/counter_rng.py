@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     MULTIMODALITY = 9  # captions and pairs for MultiModality
     REFERENCE = 10  # clips scored as if generated: those of the training split, those with planted defects
     LABELS = 11  # what an oracle that knows the labels reaches
+    # 12 and 13 drew splits and words in earlier versions: never reuse a number
     HALVES = 14  # halves of the clips for the delete-half jackknife
     DISTILLATION = 15  # masks, guidance and noise of a clip at a step of a one-step head's training
     STORIES = 16  # which captions are stitched

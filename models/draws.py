@@ -8,8 +8,8 @@ import torch
 from models.counter_rng import Purpose, bits, normal, sample_keys, uniform
 from models.masking import training_masks
 
-# streams of a clip's key (`purpose` in models/counter_rng.py); 0 is `models.AE.REPLACEMENT`
-MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(1, 9)
+# streams of a clip's key (`purpose` in models/counter_rng.py); REPLACEMENT: of `AE.random_replacements`
+REPLACEMENT, MASK_RATIO, ORDER, CORRUPTION, CONDITION, TIME, NOISE, POOLED, GUIDANCE = range(9)
 
 
 def fractions(keys, n):

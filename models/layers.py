@@ -35,6 +35,12 @@ def modulation(width, parts):
     return nn.Sequential(nn.Identity(), Linear(width, parts * width))
 
 
+def sinusoid_table(length, dim):
+    """Sinusoids of the positions 0, 1, ... (Vaswani et al., 2017), sine and cosine in turns: [length,dim]."""
+    angle = torch.arange(length, dtype=torch.float32)[:, None] * sinusoid_frequencies(dim)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
 def sinusoid_frequencies(dim, device=None):
     """Frequencies of a sinusoidal embedding of width `dim`, fastest first: float32 [dim // 2]."""
     half = dim // 2

@@ -25,7 +25,7 @@ class SamplingConfig:
     hard_pseudo_reorder: bool = False
     order: str | None = None  # order in which tokens leave the mask; halton: those of a round evenly spread
     seed: int = SEED
-    refine: int | None = None  # how often every token is then drawn anew, given all others
+    refine: int | None = None  # how often every token is then drawn anew: see `MARDM._refined`
 
 
 def resolve_sampling(sampling, mardm):

@@ -211,3 +211,11 @@ def test_the_autoencoder_answers_to_the_four_verbs():
     assert torch.equal(ae.vq.lookup(ae.indices(targets)), targets)
     noisy = targets + 1e-4 * torch.randn_like(targets)
     assert torch.equal(ae.quantize(noisy), targets)
+
+
+def test_nan_does_not_become_a_code():
+    ae = make_ae("VQ_AE_Model", width=16, codebook_size=11).eval()
+    targets = ae.vq.lookup(torch.tensor([[3, 5]])).clone()
+    assert torch.equal(ae.quantize(targets), targets)
+    targets[0, 1, 2] = torch.nan
+    assert ae.quantize(targets).isnan().all(dim=-1).tolist() == [[False, True]]

@@ -10,6 +10,7 @@ import sample
 from tests.fuzz.contract import files_below
 from tests.test_export import HOSTILE
 from tests.tiny import call
+from utils.generation.prompts import unknown_letters
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -116,3 +117,11 @@ def test_a_prompt_that_looks_like_a_flag_gets_the_remedy(capsys):
         sample.flags().parse_args(["--text_prompt", "-jump"])
     assert 'one that begins with "-" is written --text_prompt=-...' in capsys.readouterr().err
     assert sample.flags().parse_args(["--text_prompt=-jump"]).text_prompt == ["-jump"]
+
+
+def test_signs_between_latin_letters_are_no_other_script():
+    latin = ["a person doesnʼt walk", "5 µm", "the 2ª time", "café"]
+    assert unknown_letters([*latin, "ein Mensch läuft", "человек идёт", "人走路"]) == [
+        "человек идёт",
+        "人走路",
+    ]

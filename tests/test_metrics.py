@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from utils import metrics
 from utils.eval_utils import Metrics, twins
 from utils.evaluation_report import MEASURES
-from utils.statistics import spearman, student
+from utils.statistics import mean_ci95, spearman
 
 
 def rows(n, d, seed=0, scale=1.0, shift=0.0):
@@ -246,9 +246,9 @@ def test_diversity_and_multimodality_of_known_distances():
 
 
 def test_students_interval_and_rank_correlation_in_closed_form():
-    mean, half = student([1.0, 2.0, 6.0])
+    mean, half = mean_ci95([1.0, 2.0, 6.0])
     assert mean == 3 and half == pytest.approx(4.302653 * (7 / 3) ** 0.5)
-    assert math.isnan(student([4.0])[1])
+    assert math.isnan(mean_ci95([4.0])[1])
     x = np.arange(5.0)
     assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
     assert spearman(x, np.ones(5)) is None is spearman(x[:2], x[:2])
@@ -264,6 +264,12 @@ def root_speed(clips, fps):
 
 def jitter(clips, fps):
     return metrics.ratio([metrics.jitter_sums(clip, fps) for clip in clips])
+
+
+def test_a_set_of_less_than_a_frame_a_second_has_a_root_speed():
+    ways = np.zeros((5, 1, 3))
+    ways[:, 0, 0] = np.arange(5) * 3
+    assert root_speed([ways], 0.4) == pytest.approx(3 * 0.4)
 
 
 def test_mpjpe_knows_the_root():

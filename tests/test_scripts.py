@@ -11,6 +11,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import distill_MARDM
 import evaluation_AE
 import evaluation_MARDM
 import sample
@@ -167,6 +168,16 @@ BAD_INPUT = {
         f"{TRAIN_MARDM} --name new --text_refiner 3",
         "--text_tokens off: leave it out",
     ),
+    "replacements of other tokens": (
+        train_MARDM.main,
+        f"{TRAIN_MARDM} --name new --noise_replacements",
+        "--noise_replacements has no effect on FSQ-MARDM-SiT-XS",
+    ),
+    "steps of another teacher": (
+        distill_MARDM.main,
+        f"--name MARDM {PAIR} --sampler_steps 7",
+        "--sampler_steps has no effect on FSQ-MARDM-SiT-XS, but --teacher_steps",
+    ),
     "missing checkpoint": (train_MARDM.main, f"{TRAIN_MARDM} --name new --ae_name nothing", "nothing"),
     "wrong generator": (train_MARDM.main, f"{TRAIN_MARDM} --name new --model MARDM-XXL", "MARDM-SiT-XL"),
     "generator of another family": (
@@ -201,6 +212,20 @@ def test_bad_input_gives_one_line_and_exit_2(world, tmp_path, capsys, case):
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and "\n" not in error and mentions in error
     assert sorted(world.rglob("*")) == before, "something was half-written"
+
+
+@pytest.mark.parametrize("main, line", [(train_MARDM.main, "--name new"), (train_AE.main, "--is_continue")])
+def test_weights_stay_with_their_frames_per_second(world, tmp_path, capsys, main, line):
+    home = tmp_path / "home"
+    shutil.copytree(world, home)
+    file = home / "datasets/Demo/spec.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fps": 30}))
+    flags = TRAIN_MARDM if main is train_MARDM.main else TRAIN_AE
+    before = sorted(home.rglob("*"))
+    assert call(main, f"{where(home)} {flags} {line}") == 2
+    error = capsys.readouterr().err
+    assert "fps 20.0, not 30" in error or "30 frames per second, the weights were trained on 20" in error
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_generator_is_not_trained_on_a_set_prepared_after_its_autoencoder(world, tmp_path, capsys):

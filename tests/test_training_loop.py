@@ -345,6 +345,8 @@ def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
     usage = CodeUsage(5, "cpu")
     usage.add(torch.tensor([[0, 1, 4], [1, 2, 2]]), torch.tensor([[True, True, False], [True, False, False]]))
     assert usage.counts.tolist() == [1, 2, 0, 0, 0]
+    usage.add(torch.tensor([torch.iinfo(torch.int64).min, 5]))  # what a grid makes of NaN
+    assert usage.counts.tolist() == [1, 2, 0, 0, 0]
     perplexity = 3 / 2 ** (2 / 3)  # exp of the entropy of 1/3 and 2/3
     expected = {"codes_used": 2, "tokens": 3, "usage": 2 / 3, "perplexity": perplexity}  # of 3, not of 5
     assert usage.report() == pytest.approx(expected)

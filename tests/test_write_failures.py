@@ -291,6 +291,8 @@ def test_a_cache_that_cannot_be_written_costs_time_only(home, capsys):
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory: pass a smaller --batch_size"),
         (MemoryError(), "out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (RuntimeError("CUDA error: out of memory"), "out of memory"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "out of memory"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "fewer --num_workers"),
         (OSError(errno.EBADF, "Bad file descriptor"), None),
         (RuntimeError("shape mismatch"), None),

@@ -90,7 +90,7 @@ DATASETS = {
 def find_dataset(name, dataset_dir, trained_on=None):
     """--dataset_name -> (DatasetSpec, its folder). Raises BadInput.
 
-    trained_on: the DatasetSpec of the weights to use on it, whose headings must follow the same rule.
+    trained_on: the DatasetSpec of the weights to use on it: headings and frames per second must be the same.
     """
     root = Path(dataset_dir) / (DATASETS[name].folder if name in DATASETS else name)
     if not root.is_dir():
@@ -103,6 +103,11 @@ def find_dataset(name, dataset_dir, trained_on=None):
         raise BadInput(
             f"{root} has {spec.facing} headings, the weights were trained on {trained_on.facing} ones: "
             f"prepare the set again with --facing {trained_on.facing}, or train anew"
+        )
+    if trained_on and trained_on.fps != spec.fps:
+        raise BadInput(
+            f"{root} has {spec.fps:g} frames per second, the weights were trained on {trained_on.fps:g}: "
+            f"prepare the set again with --fps {trained_on.fps:g}, or train anew"
         )
     return spec, root
 

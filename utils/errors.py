@@ -17,7 +17,15 @@ class BadInput(Exception):
 OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # system calls that our code made wrongly
 OUT_OF_MEMORY = "out of memory: pass a smaller --batch_size; where there is none, fewer or shorter motions"
 SPENT = {  # parts of RuntimeErrors of PyTorch and Python when the machine runs out of memory -> our message
-    "can't allocate memory": OUT_OF_MEMORY,
+    **dict.fromkeys(
+        [
+            "can't allocate memory",
+            "CUDA error: out of memory",
+            "MPS backend out of memory",
+            "CUBLAS_STATUS_ALLOC_FAILED",
+        ],
+        OUT_OF_MEMORY,
+    ),
     "process pool was terminated": "a process was ended by the system, for want of memory perhaps: "
     "pass fewer --num_workers",
     "DataLoader worker (pid": "a data loading process was ended by the system, for want of memory perhaps: "

@@ -25,7 +25,7 @@ from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.evaluation.motions import Motions, kinematics
 from utils.evaluation.physical import energy_distance, path_distances
 from utils.motion_process import check_finite, recover_from_ric
-from utils.statistics import student
+from utils.statistics import mean_ci95
 
 MM_CLIPS, MM_REPEATS, MM_PAIRS = 3 * metrics.POOL, 30, 10  # MultiModality: three batches, 30 draws, 10 pairs
 NEIGHBOURS = 5  # k of precision, recall, density, coverage (Naeem et al. 2020)
@@ -37,7 +37,7 @@ SHARES |= {f"{prefix}top{k}" for prefix in ("", "label_") for k in (1, 2, 3)}
 
 @dataclass(frozen=True)
 class Metrics:
-    """The measures of one evaluation; None: not measured. Lengths in mm, jitter in m/s^3, speed in m/s."""
+    """The measures of one evaluation; None: not measured. In mm (MPJPE), m and degrees (paths), m/s, m/s^3."""
 
     fid: float | None = None
     kid: float | None = None
@@ -267,7 +267,7 @@ class EvaluationRun:
                 self._groups = np.unique(contents, return_inverse=True)[1]
             elif self.evaluator is not None:
                 text = np.float64(self.evaluator.embed_text(*self.captions()))
-                k, seed = max(len(text) // CLUSTER, 1), self.config.seed
+                k, seed = min(max(len(text) // CLUSTER, 1), len(np.unique(text, axis=0))), self.config.seed
                 self._groups = kmeans2(text, k, minit="++", seed=seed)[1]
             else:
                 self._groups = np.zeros(len(self.dataset), dtype=int)
@@ -352,4 +352,4 @@ def interval(repeats):
         name: [getattr(one, name) for one in repeats if getattr(one, name) is not None]
         for name in (entry.name for entry in fields(Metrics))
     }
-    return {name: student(measured) for name, measured in values.items() if measured}
+    return {name: mean_ci95(measured) for name, measured in values.items() if measured}

@@ -263,7 +263,7 @@ def root_travel_sums(joints, fps):
     """Of one clip [T,J,3] in metres, y up: (sum, how many) of the root's horizontal speeds between frames one
     second apart (m/s). Walking on the spot and swaying do not count.
     """
-    second, root = round(fps), _rows(joints)[:, 0]
+    second, root = max(round(fps), 1), _rows(joints)[:, 0]
     ways = (root[second:] - root[:-second])[:, [0, 2]].norm(dim=-1) * fps / second
     return float(ways.sum()), len(ways)
 

@@ -33,6 +33,8 @@ from utils.motion_process import check_finite, recover_from_ric
 from utils.runs import Run
 from utils.text_embeddings import check_width, embed_prompts, truncated_texts
 
+BATCH = 32  # motions at a time
+
 
 @dataclass
 class Pipeline:
@@ -160,7 +162,10 @@ class Pipeline:
         frames = self._frames(seconds, len(prompts))
         sampling = self._sampling(settings | {"seed": seed} | ({} if cfg is None else {"cfg": cfg}))
         text = self.embed(prompts)
-        features, joints = self.draw(text, self.lengths(text, frames, seed), sampling, range(len(prompts)))
+        lengths, drawn = self.lengths(text, frames, seed), []
+        for rows in torch.arange(len(prompts)).split(BATCH):
+            drawn += zip(*self.draw(text[rows], lengths[rows], sampling, rows.tolist()))
+        features, joints = zip(*drawn)
         fps, skeleton = self.spec.fps, self.spec.skeleton
         return [Motion(j, prompt, fps, skeleton, f) for prompt, j, f in zip(prompts, joints, features)]
 

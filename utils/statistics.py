@@ -7,8 +7,8 @@ import numpy as np
 import scipy.stats
 
 
-def student(values):
-    """(mean, half width of the 95% interval of the mean) by Student's t; NaN half for one value."""
+def mean_ci95(values):
+    """(mean, half width of its 95% confidence interval by Student's t); NaN half for one value."""
     values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float(values.mean()), math.nan

@@ -17,7 +17,7 @@ from analyze_training import examine
 from experiments.ablation.plan import FULL_WIDTH, NARROWED, REFERENCE, run_of
 from utils.analysis.event_files import read_points
 from utils.analysis.output import plus_minus
-from utils.statistics import student
+from utils.statistics import mean_ci95
 
 ENOUGH = 3  # seeds
 SMALL = 0.5  # share of a random swap's displacement
@@ -69,7 +69,7 @@ class Numbers:
 
     def interval(self):
         """(mean, half width of its 95% interval over seeds and clips; NaN for one seed)."""
-        mean, half = student(list(self.seeds.values()))
+        mean, half = mean_ci95(list(self.seeds.values()))
         return mean, math.hypot(half, self.clips)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.analysis.output import markdown, new_figure, plus_minus, save, write_below
 from utils.errors import BadInput
-from utils.statistics import student
+from utils.statistics import mean_ci95
 
 SHOWN = {"fid": "FID", "top1": "top 1", "foot_skate": "foot skate"}
 NEAR = 0.05  # share of dopri5's FID within which a solver has converged
@@ -38,8 +38,8 @@ def spread(values):
     """(mean, half width of its interval) over seeds, of one seed over its repeats; None without values."""
     runs = list(by_seed(values).values())
     if len(runs) < 2:
-        return student(runs[0]) if runs else None
-    return student([sum(run) / len(run) for run in runs])
+        return mean_ci95(runs[0]) if runs else None
+    return mean_ci95([sum(run) / len(run) for run in runs])
 
 
 def format_spread(values, digits=3, sign=""):

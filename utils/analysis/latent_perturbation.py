@@ -15,7 +15,7 @@ from models.AE import STRIDE
 from models.FSQ import FSQ
 from utils.data.batches import collate
 from utils.motion_process import recover_root
-from utils.statistics import spearman, student
+from utils.statistics import mean_ci95, spearman
 
 STEPS = 4  # grid steps looked at, along one dimension
 RANKS = {"nearest code": (1, 1), "near code (rank 2-8)": (2, 8), "code of rank 9-64": (9, 64)}
@@ -227,7 +227,7 @@ def row(name, dimension, values, norm):
     """A move's means over the samples, with half widths of their 95% intervals. -> dict"""
     result = {"move": name, "dimension": dimension, "n": len(norm), "relative_norm": float(norm.mean())}
     for key, x in values.items():
-        result[key], result[key.replace("_", "_half_", 1)] = student(x)
+        result[key], result[key.replace("_", "_half_", 1)] = mean_ci95(x)
     return result
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from utils.analysis.output import group_by, legend, markdown, new_figure, save
-from utils.statistics import student
+from utils.statistics import mean_ci95
 
 SWAP = "random token"
 SMALLEST = {"FSQ": "1 step", "VQ": "nearest code", "continuous": "noise, 1 step"}  # the smallest move of each
@@ -122,7 +122,7 @@ def smallest_panel(axes, groups, colours):
     for i, (name, (group, runs)) in enumerate(zip(names, groups.items())):
         shares = shares_of_swap(runs, name)
         if shares:
-            mean, half = student(shares)
+            mean, half = mean_ci95(shares)
             error = None if np.isnan(half) else half
             axes.barh(i, mean, color=colours[group], alpha=0.8, xerr=error, capsize=3)
             axes.plot(shares, [i] * len(shares), "k.", markersize=4)

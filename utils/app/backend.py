@@ -11,6 +11,7 @@ import numpy as np
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
+from models.sampling import SamplingConfig
 from motion.captions import clean_text
 from motion.export import Motion, Names, export_motion, safe_caption
 from motion.feet import fix_feet
@@ -24,6 +25,7 @@ from utils.generation.prompts import frames_as_words, parse_prompt, prompt_lines
 from utils.generation.single_motions import Texts, draw_each
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import Arrival, draw_routes, frames_for, parse_waypoints
+from utils.pipeline import Pipeline
 
 PROMPT_LETTERS, STORY_LINES, OTHER_LETTERS = 1000, 6, 200
 ROUNDS, GUIDANCE, VARIATIONS, SEED = (1, 50), (1.0, 10.0), (1, 4), (0, 10**9)
@@ -157,8 +159,8 @@ class Result:
 class Backend:
     """Generates motions on request, and keeps the latest results' files, each in a folder of its own."""
 
-    pipeline: object
-    sampling: object
+    pipeline: Pipeline
+    sampling: SamplingConfig
     folder: Path
     command: tuple = ()  # flags with which sample.py uses the same weights
     fix_feet: bool = False

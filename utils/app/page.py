@@ -10,6 +10,7 @@ from models.AE import STRIDE
 from motion.render.viewer import floor_plan, page_script, time_line, viewer_frame
 from utils.app.backend import (
     GUIDANCE,
+    KEPT_RESULTS,
     ROUNDS,
     VARIATIONS,
     check_edit,
@@ -24,7 +25,6 @@ WEIGHTS = {  # released weights -> their title on the page
     "demo": "demo: a few actions, reliable",
     "cmu": "CMU: many actions, less reliable",
 }
-VISITORS = 64  # sessions whose last result is kept; each request of a program is a new session
 EXAMPLES = (
     "a person walks forward",
     "someone waves with the right hand",
@@ -190,7 +190,7 @@ class Visits:
         """Keep a result for the visitor's next click. -> what the page shows of it"""
         self.latest.pop(visitor, None)
         self.latest[visitor] = backend, result
-        while len(self.latest) > VISITORS:
+        while len(self.latest) > KEPT_RESULTS:
             del self.latest[next(iter(self.latest))]
         for line in result.warnings:
             self.gr.Warning(html.escape(line), title="")

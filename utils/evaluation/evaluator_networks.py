@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.layers import sinusoid_frequencies
+from models.layers import sinusoid_table
 from models.masking import lengths_to_mask
 from utils.errors import BadInput
 from utils.evaluation.glove import PARTS_OF_SPEECH, WORD_SIZE
@@ -90,10 +90,7 @@ class _SinusoidalPositions(nn.Module):
 
     def __init__(self, d_model, max_len=2000):
         super().__init__()
-        angle = torch.arange(max_len)[:, None] * sinusoid_frequencies(d_model)
-        pe = torch.zeros(max_len, d_model)
-        pe[:, 0::2], pe[:, 1::2] = angle.sin(), angle.cos()
-        self.register_buffer("pe", pe)
+        self.register_buffer("pe", sinusoid_table(max_len, d_model))
 
     def forward(self, x):
         return x + self.pe[: x.shape[1]]

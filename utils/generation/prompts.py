@@ -71,4 +71,9 @@ def frames_as_words(text):
 
 def unknown_letters(texts):
     """The texts with letters of other scripts, which the encoders do not understand."""
-    return [t for t in texts if any(c.isalpha() and ALPHABET not in unicodedata.name(c, "") for c in t)]
+
+    def foreign(c):  # not modifiers such as an apostrophe, nor the signs for micro and ordinals
+        letter = c.isalpha() and unicodedata.category(c) != "Lm" and c not in "µªº"
+        return letter and ALPHABET not in unicodedata.name(c, "")
+
+    return [text for text in texts if any(map(foreign, text))]

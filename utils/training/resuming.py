@@ -7,10 +7,12 @@ from utils.safe_load import AGAIN, State, load_state
 # Settings that a resumed run may change: nothing learned so far depends on them.
 MAY_CHANGE = {
     *("name", "dataset_dir", "checkpoints_dir", "checkpoint", "device", "num_workers", "grad_accum"),
-    *("epoch", "max_iters", "log_every", "save_every", "is_continue", "need_evaluation", "eval_every"),
+    *("epoch", "max_iters", "log_every", "save_every", "is_continue"),
     *("lr", "weight_decay", "warm_up_iter", "milestones", "lr_decay", "schedule", "clip_norm"),  # from now on
-    *("precision", "compile", "no_tf32", "deterministic", "glove_dir", "ema_decay", "dataset"),
+    *("precision", "compile", "no_tf32", "deterministic", "ema_decay", "dataset"),
 }
+
+OF_DATA = ("fps", "skeleton", "facing")  # what must stay of "dataset"; its name and folder may change
 
 ADDED = {"windows_per_clip": "all"}  # settings that older checkpoints lack -> how these were trained
 
@@ -22,6 +24,8 @@ def refuse_other_settings(run, asked, stored):
     stored = ADDED | stored
     for key, value in asked.items():
         before = stored.get(key)
+        if key == "dataset" and isinstance(before, dict):
+            refuse_other_settings(run, {k: value[k] for k in OF_DATA if k in before}, before)
         if key in MAY_CHANGE or key not in stored:
             continue
         if isinstance(value, dict) and isinstance(before, dict):  # trained weights that the run depends on

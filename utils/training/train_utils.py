@@ -131,8 +131,12 @@ class CodeUsage:
         self.counts = torch.zeros(codebook_size, dtype=torch.int64, device=device)
 
     def add(self, indices, inside=None):
-        """indices: int64 of any shape; inside: bool of the same shape, which of them count."""
-        counted = torch.ones_like(indices) if inside is None else inside.to(indices.dtype)
+        """indices: int64 of any shape; inside: bool of the same shape, which of them count. Those of a NaN
+        lie beyond the code book and do not: the training's own check of its loss is to report it.
+        """
+        known = (indices >= 0) & (indices < len(self.counts))
+        counted = (known if inside is None else known & inside).to(indices.dtype)
+        indices = indices.clamp(0, len(self.counts) - 1)
         self.counts.scatter_add_(0, indices.flatten(), counted.flatten())
 
     def report(self):

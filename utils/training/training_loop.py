@@ -137,6 +137,7 @@ class TrainingLoop:
                 if self._enough():
                     self.done = progress.batch < total
                     break
+        self.check()  # before what follows an epoch: validation of weights that are not finite
 
     def backward(self, loss, count, **more):
         """Add a micro-batch's gradients. loss: the sum [] over its `count` entries; more: sums to log."""
@@ -171,7 +172,7 @@ class TrainingLoop:
             progress.ep, progress.batch = progress.ep + 1, 0
             self.done = self._enough()
         if metrics and metrics.get(self.best.metric) is not None:
-            self._check()
+            self.check()
             self.scalars(group, metrics)
             if self.best.better(metrics, progress.best):
                 if not self.saved:  # without latest.tar they would look like another run's
@@ -184,7 +185,7 @@ class TrainingLoop:
 
     def save(self):
         """Write latest.tar, and keep the previous one as latest.prev.tar. Stops if a loss is not finite."""
-        self._check()
+        self.check()
         distributed.on_main(self._save)
         self.saved = self.progress.total_it
 
@@ -219,14 +220,16 @@ class TrainingLoop:
             self.save()
 
     def _write_means(self):
-        self._check()
+        self.check()
         rate = self.parts["scheduler"].get_last_lr()[0]
         means = self.means.pop()
         self.scalars("Train", means | {"lr": rate} | self.meter.report())
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
 
-    def _check(self):
-        """Stop if a loss or gradient is not finite; called every --log_every steps and before every save."""
+    def check(self):
+        """Stop if a loss or gradient is not finite; called every --log_every steps, before every save and at
+        the end of an epoch.
+        """
         trouble = self.watch.look()
         if trouble:
             kept = f"{self.run.latest} is intact" if self.run.latest.is_file() else "nothing was saved yet"
