@@ -37,7 +37,7 @@ SHARES |= {f"{prefix}top{k}" for prefix in ("", "label_") for k in (1, 2, 3)}
 
 @dataclass(frozen=True)
 class Metrics:
-    """The measures of one evaluation; None: not measured. In mm (MPJPE), m and degrees (paths), m/s, m/s^3."""
+    """The measures of one evaluation; None: not measured. MPJPE in mm, else m, degrees, m/s, m/s^3."""
 
     fid: float | None = None
     kid: float | None = None
