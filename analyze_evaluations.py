@@ -10,7 +10,6 @@ It tells these weights apart, not the methods behind them: for those, train seve
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-import math
 from pathlib import Path
 
 from motion.files import write_json, write_text
@@ -45,15 +44,7 @@ def main(argv=None):
     if args.table:
         write_text(args.table, table(records, compared) + "\n")
     if args.json:
-        write_json(args.json, {"command": command_line(), "measures": plain(compared)})
-
-
-def plain(compared):
-    """With None in the place of NaN, which JSON does not have."""
-    return {
-        measure: {name: [None if math.isnan(x) else x for x in values] for name, values in row.items()}
-        for measure, row in compared.items()
-    }
+        write_json(args.json, {"command": command_line(), "measures": compared})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from motion.render.viewer import ASSETS
 from utils.app.backend import Backend
 from utils.app.page import EXAMPLES, build, gradio
@@ -54,7 +56,9 @@ def sample_flags(values):
     """Flags of app.py, by name -> those with which sample.py draws the same; the page adds its own."""
     parser = Parser("")
     generator_flags(parser)
-    words, skipped = [], {"seed", "cfg", "time_steps", "device"}
+    words, skipped = [], {"seed", "cfg", "time_steps"}
+    if values["device"] == "cpu" and not torch.cuda.is_available():
+        skipped.add("device")  # sample.py chooses it by itself
     for name, released in RELEASED.items():
         if released.items() <= values.items():
             words, skipped = ["--weights", name], skipped | released.keys()

@@ -13,11 +13,13 @@ counts them for each run.
 import json
 import random
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 from motion.files import write_json
 from motion.render.rendering import contact_sheet
 from utils.cli import Parser, count, run
+from utils.config import SamplingFlags, add_flags, from_flags
 from utils.errors import BadInput
 from utils.generation.prompts import read_prompts
 from utils.pipeline import load
@@ -34,6 +36,7 @@ def flags():
     parser.add_argument("--panel", type=count(64), default=128, help="pixels of a side [%(default)s]")
     parser.add_argument("--judged", type=Path, help="file of marks: count them and draw nothing")
     parser.add_argument("--output_dir", type=Path, default=Path("blind"), help="[%(default)s]")
+    add_flags(parser, "sampling of all runs", SamplingFlags)
     return parser
 
 
@@ -47,11 +50,11 @@ def main(argv=None):
     if not args.runs or not args.text_path:
         raise BadInput("--runs and --text_path say what to draw, --judged which marks to count")
     prompts = [prompt.text for prompt in read_prompts([], args.text_path, 0)]
-    drawn = {}
+    drawn, how = {}, asdict(from_flags(SamplingFlags, args))
     for name in args.runs:
         pipeline = load(name, args.checkpoints_dir)
         for seed in args.seeds:
-            drawn[name, seed] = pipeline.generate(prompts, seconds=args.seconds, seed=seed)
+            drawn[name, seed] = pipeline.generate(prompts, seconds=args.seconds, seed=seed, **how)
     draw_sheets(drawn, prompts, args.output_dir, args.moments, args.panel)
 
 

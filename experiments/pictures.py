@@ -6,11 +6,13 @@
 A line of the file is a prompt, or prompt#frames.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 from models.counter_rng import SEED
 from motion.render.rendering import VIDEO_OPTIONS, contact_sheet, render_video
 from utils.cli import Parser, count, run
+from utils.config import SamplingFlags, add_flags, from_flags
 from utils.errors import BadInput
 from utils.generation.prompts import read_prompts
 from utils.pipeline import load
@@ -25,6 +27,7 @@ def flags():
     parser.add_argument("--moments", type=count(2), default=8, help="of a row of a .png [%(default)s]")
     parser.add_argument("--panel", type=count(64), default=256, help="pixels of a side [%(default)s]")
     parser.add_argument("--output", type=Path, required=True, help=".gif, .mp4 or .png")
+    add_flags(parser, "sampling", SamplingFlags)
     return parser
 
 
@@ -35,7 +38,8 @@ def main(argv=None):
     prompts = read_prompts([], args.text_path, 0)
     pipeline = load(args.run, args.checkpoints_dir)
     texts, seconds = zip(*((prompt.text, prompt.frames / pipeline.spec.fps or None) for prompt in prompts))
-    motions = pipeline.generate(list(texts), seconds=list(seconds), seed=args.seed)
+    how = asdict(from_flags(SamplingFlags, args))
+    motions = pipeline.generate(list(texts), seconds=list(seconds), seed=args.seed, **how)
     drawn = {"motions": [motion.joints for motion in motions], "skeleton": pipeline.spec.skeleton}
     drawn |= {"titles": list(texts), "panel": args.panel, "fps": pipeline.spec.fps}
     if args.output.suffix == ".png":

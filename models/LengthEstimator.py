@@ -17,7 +17,7 @@ MAX_FRAMES = MAX_TOKENS * STRIDE  # 196: the longest motion that is generated or
 class LengthEstimator(nn.Module):
     """forward(text [B,E]) -> logits [B,output_size] over 0, 1, ..., output_size - 1 tokens."""
 
-    def __init__(self, input_size, output_size=50, width=512):
+    def __init__(self, input_size, output_size=50):
         super().__init__()
 
         def layer(inputs, outputs):
@@ -25,12 +25,12 @@ class LengthEstimator(nn.Module):
 
         # the names output.0, output.1, output.4, ... are those of published checkpoints
         self.output = nn.Sequential(
-            *layer(input_size, width),
+            *layer(input_size, 512),
             nn.Dropout(0.2),
-            *layer(width, width // 2),
+            *layer(512, 256),
             nn.Dropout(0.2),
-            *layer(width // 2, width // 4),
-            nn.Linear(width // 4, output_size),
+            *layer(256, 128),
+            nn.Linear(128, output_size),
         )
 
     def forward(self, text):

@@ -14,9 +14,9 @@ def clean_text(text):
     return " ".join("".join(kept).split())
 
 
-def wrap_caption(caption, width, max_lines=CAPTION_LINES):
-    """Wrap into at most `max_lines` lines of `width` columns (CJK counts double), cut with an ellipsis."""
+def wrap_caption(caption, width):
+    """Wrap into at most CAPTION_LINES lines of `width` columns (CJK counts double), cut with an ellipsis."""
     text = clean_text(caption[:LONGEST])
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text) / max(len(text), 1)
     columns = max(8, int(width / (1 + wide)))
-    return textwrap.wrap(text, columns, max_lines=max_lines, placeholder=" …")
+    return textwrap.wrap(text, columns, max_lines=CAPTION_LINES, placeholder=" …")

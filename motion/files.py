@@ -2,11 +2,14 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
+
+ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Unwritten(OSError):
@@ -102,17 +105,22 @@ def write_text(path, text):
 
 
 def write_json(path, data):
-    """Write plain data as JSON that people read: a list or object without others in it takes one line."""
+    """Write plain data as JSON that people read: a list or object without others in it takes one line. NaN
+    and infinity, which JSON does not have, become null.
+    """
     write_text(path, _json(data, "\n") + "\n")
 
 
 def _json(data, newline):
-    values = data.values() if isinstance(data, dict) else data if isinstance(data, (list, tuple)) else ()
-    if not any(isinstance(value, (dict, list, tuple)) for value in values):
-        return json.dumps(data, ensure_ascii=False)
-    inner = newline + " "
+    if not isinstance(data, (dict, list, tuple)):
+        return ENCODE(None if isinstance(data, float) and not math.isfinite(data) else data)
+    values = data.values() if isinstance(data, dict) else data
+    if any(isinstance(value, (dict, list, tuple)) for value in values):
+        inner, comma = newline + " ", f",{newline} "
+    else:
+        newline, inner, comma = "", "", ", "
     parts = [_json(value, inner) for value in values]
     if not isinstance(data, dict):
-        return f"[{inner}{f',{inner}'.join(parts)}{newline}]"
-    parts = [f"{json.dumps(str(key), ensure_ascii=False)}: {part}" for key, part in zip(data, parts)]
-    return f"{{{inner}{f',{inner}'.join(parts)}{newline}}}"
+        return f"[{inner}{comma.join(parts)}{newline}]"
+    parts = [f"{ENCODE(str(key))}: {part}" for key, part in zip(data, parts)]
+    return f"{{{inner}{comma.join(parts)}{newline}}}"

@@ -336,7 +336,9 @@ def test_from_the_json_alone_come_page_tables_and_figures(record, tmp_path, caps
     assert "In short." in page and len(page.splitlines()) < 250
     assert page.count("![") == 3 and "H1: not supported" in capsys.readouterr().out
     assert "| fsq | 3 | 0.520 ± 0.0" in (tmp_path / "ablation_tables.md").read_text()
-    assert "| FSQ_AE_High | FSQ_16 | 8 8 8 5 5 5 | 64000 | 6 |" in (tmp_path / "c.md").read_text()
+    compared = (tmp_path / "c.md").read_text()
+    assert "| FSQ_AE_High | FSQ_16 | 8 8 8 5 5 5 | 64000 | 6 |" in compared
+    assert "`--windows_per_clip all`; the default is `equal`." in compared
     elsewhere = whole | {"size": "small", "machine": "n", "sets": [record, record | {"machine": "o"}]}
     (tmp_path / "earlier.json").write_text(json.dumps(elsewhere))
     for _ in range(2):  # the second time they are replaced

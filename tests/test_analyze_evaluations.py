@@ -43,11 +43,14 @@ def test_what_both_runs_share_leaves_the_interval(tmp_path):
     records["b"]["compared"]["mean"]["matching"] = 1.1  # in a later repeat: the halves are of the first
     compared = compare(records)
     assert np.isnan(compared["matching"]["b"][2])
-    assert analyze_evaluations.plain(compared)["matching"]["b"][2] is None  # JSON has no NaN
     text = table(records, compared)
     assert "+0.1 ± n/a |" in text
     assert "| FID | - | 0.3 | 0.28 | -0.02 ± 0.0" in text and " * |" in text.splitlines()[2]
     assert "*" not in next(line for line in text.splitlines() if line.startswith("| Jitter"))
+    record = json.loads(files["b"].read_text())
+    record["rows"]["generated"]["interval"]["fid"]["mean"] = None  # as NaN is written
+    files["b"].write_text(json.dumps(record))
+    assert np.isnan(read_record(files["b"])["compared"]["mean"]["fid"])
 
 
 def test_other_clips_are_refused_and_another_evaluator_leaves_only_what_needs_none(tmp_path):

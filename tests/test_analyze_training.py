@@ -147,3 +147,16 @@ def test_the_mean_curve_is_taken_where_all_seeds_have_a_point(runs, tmp_path):
     record = analyse(runs, tmp_path)
     x, y = training_figure.mean_curve(group_by(record["runs"].values())["A"], "Test/FID", 0)
     assert list(x) == [100, 200, 300, 400] and np.allclose(y, [8, 2.75, 2, 2])
+
+
+def test_a_value_that_is_no_number_is_null_in_the_record_and_not_drawn(tmp_path, monkeypatch):
+    norms = np.ones(40)
+    norms[20] = np.inf
+    folder = write_run(tmp_path / "C_1", [4, 2], norms=norms)
+    analyze_training.main(
+        ["--log_dirs", str(folder), "--output", f"{tmp_path}/t.png", "--json", f"{tmp_path}/t.json"]
+    )
+    record = json.loads((tmp_path / "t.json").read_text(), parse_constant=pytest.fail)
+    assert record["runs"]["C_1"]["curves"]["Train/grad_norm"]["values"].count(None) == 1
+    norm, _ = panels(figure_of(record, monkeypatch, tmp_path), "gradient norm")
+    assert np.isnan(norm.lines[0].get_ydata()).any()

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
 import app
@@ -143,6 +144,21 @@ def test_rounds_left_alone_are_those_of_the_sampler_that_the_guidance_allows(rel
         ("onestep", 9),
         ("midpoint", 9),
     ]
+
+
+@pytest.mark.parametrize(
+    "words, gpu, device",
+    [
+        ("", False, []),
+        ("", True, ["cpu"]),
+        ("--device mps", False, ["mps"]),
+        ("--device cuda", True, ["cuda"]),
+    ],
+)
+def test_the_command_names_the_device_unless_it_is_the_one_that_sample_takes(monkeypatch, words, gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    found = app.sample_flags(vars(app.flags().parse_args(words.split())))
+    assert found == ["--weights", "demo", *(["--device", *device] if device else [])]
 
 
 def test_a_full_disk_is_a_line_on_the_page():

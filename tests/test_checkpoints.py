@@ -89,9 +89,7 @@ def test_the_autoencoder_may_be_trained_on(runs):
 def test_a_generators_file_is_read_once(runs, monkeypatch):
     """The length estimator that it carries too: it is kept, not read from the file at each request."""
     opened = []
-    monkeypatch.setattr(
-        checkpoints, "load_state", lambda path, *rest: (opened.append(path), load_state(path, *rest))[1]
-    )
+    monkeypatch.setattr(checkpoints, "load_state", lambda path: (opened.append(path), load_state(path))[1])
     pipeline = load("Demo/demo_MARDM", checkpoints_dir=str(runs))
     for seed in (1, 2):
         pipeline.generate(["a person walks"], seed=seed, time_steps=1)

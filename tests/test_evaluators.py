@@ -266,6 +266,11 @@ def test_evaluators_learn_what_is_planted(kind, normalizer):
 # files
 
 
+def state(model):
+    """An Evaluator as `TrainingLoop` saves it, without progress."""
+    return {name: part.state_dict() for name, part in model.parts.items()} | model.constants
+
+
 def run_in(folder):
     return RunConfig("run", "Tiny", dataset_dir=str(folder), checkpoints_dir=str(folder))
 
@@ -275,8 +280,8 @@ def test_a_saved_evaluator_gives_the_same_embeddings(tmp_path, normalizer, datas
     model = Matching(SPEC.dim, SIZES, WordVectors.hashed([*VERBS, "man"]), "infonce").eval()
     clip = Contrast(SPEC.dim, [c.text for x in dataset.clips for c in x.captions], d_model=16).eval()
     run, more = run_in(tmp_path), {"mean": normalizer.mean, "std": normalizer.std}
-    save_state(Run.of(run, MATCHING).model / "finest.tar", model.state() | more | {"test": {"top3": 0.5}})
-    save_state(Run.of(run, CONTRAST).model / "finest.tar", clip.state() | {"config": clip.config})
+    save_state(Run.of(run, MATCHING).model / "finest.tar", state(model) | more | {"test": {"top3": 0.5}})
+    save_state(Run.of(run, CONTRAST).model / "finest.tar", state(clip) | {"config": clip.config})
     evaluator = TextMotionEvaluator.load(run, SPEC, "cpu")
     batch = collate([dataset[(0, i)] for i in range(6)])
     with torch.no_grad():
@@ -299,7 +304,7 @@ def test_a_saved_word_evaluator_gives_the_same_embeddings(tmp_path, monkeypatch,
     torch.manual_seed(0)
     model, run = WordStates(WORD_SIZES, "minilm").eval(), run_in(tmp_path)
     path, more = Run.of(run, MATCHING).model / "finest.tar", {"mean": normalizer.mean, "std": normalizer.std}
-    save_state(path, model.state() | more | {"config": model.config})
+    save_state(path, state(model) | more | {"config": model.config})
     asked = []
     monkeypatch.setattr(
         evaluators, "embed_prompts", lambda texts, *x, **y: asked.extend(texts) or states(texts)
@@ -315,7 +320,7 @@ def test_a_saved_word_evaluator_gives_the_same_embeddings(tmp_path, monkeypatch,
     assert torch.allclose(evaluator.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
     assert evaluator.width == 8
     for wrong in ({"dim": 5}, {"hidden": 10**9}, {"blocks": "2"}):
-        save_state(path, model.state() | {"config": {"sizes": WORD_SIZES | wrong, "text_encoder": "minilm"}})
+        save_state(path, state(model) | {"config": {"sizes": WORD_SIZES | wrong, "text_encoder": "minilm"}})
         with pytest.raises(BadInput, match="finest.tar"):
             TextMotionEvaluator.load(run, SPEC, "cpu")
 
@@ -595,4 +600,4 @@ def test_halves_that_are_all_alike_do_not_make_a_share_certain():
     scores = Scores([Metrics(precision=0.98, top1=1.0, fid=0.0)], alike)
     halves = {name: half for name, (_, half) in scores.interval().items()}
     assert np.isnan(halves["precision"]) and halves["top1"] == halves["fid"] == 0
-    assert evaluation_report.as_record(scores)["interval"]["precision"]["half_clips"] is None
+    assert np.isnan(evaluation_report.as_record(scores)["interval"]["precision"]["half_clips"])

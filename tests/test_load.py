@@ -53,7 +53,7 @@ def test_the_page(demo_weights, tmp_path):
                 early = at_rest(server.pid)
         check(early, at_rest(server.pid))
         results = {path.parent for path in written(home) if path.suffix == ".bvh"}
-        assert len(results) <= 2 * KEPT_RESULTS  # each once as it was made, once as it is served
+        assert len(results) <= KEPT_RESULTS  # none is copied to be served: its folder is Gradio's as well
 
 
 def measured(many, words):

@@ -22,6 +22,7 @@ from tests.conftest import ROOT
 from utils import distributed
 from utils.analysis.event_files import read_points
 from utils.checkpoints import load_into
+from utils.cli import write_opt_json
 from utils.config import LoaderConfig, TrainingConfig, from_flags
 from utils.data.batches import AddressedBatches, in_micro_batches, shared_loader
 from utils.data.clips import Caption, Clip
@@ -222,6 +223,13 @@ def test_the_command_that_began_a_run_is_kept(tmp_path, monkeypatch):
         run = Rehearsal(tmp_path, is_continue=resumed, max_iters=2).train().run
     record = json.loads((run.root / "opt.json").read_text())
     assert record["command"].endswith("third") and record["begun_by"].endswith("first")
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", "[" * 100_000])
+def test_an_opt_json_that_was_spoilt_by_hand_stops_no_run(tmp_path, text):
+    (tmp_path / "opt.json").write_text(text)
+    write_opt_json({"lr": 1}, tmp_path, resumed=True)
+    assert json.loads((tmp_path / "opt.json").read_text())["flags"] == {"lr": 1}
 
 
 def test_a_killed_saves_remains_are_cleared(tmp_path):

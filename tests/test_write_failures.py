@@ -3,6 +3,7 @@ half written, and what was there before stays."""
 
 import errno
 import json
+import math
 import os
 import resource
 import shutil
@@ -311,6 +312,12 @@ def test_whose_fault_it_is(error, says):
 def test_json_is_what_was_written(tmp_path, data):
     write_json(tmp_path / "a.json", data)
     assert json.loads((tmp_path / "a.json").read_text("utf-8")) == data
+
+
+def test_what_json_does_not_have_is_null(tmp_path):
+    write_json(tmp_path / "a.json", {"half": math.nan, "rows": [np.float64("inf"), [1, -math.inf]]})
+    found = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert found == {"half": None, "rows": [None, [1, None]]}
 
 
 def test_in_json_a_row_of_numbers_is_a_line(tmp_path):

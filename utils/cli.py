@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import inspect
-import json
 import math
 import os
 import re
@@ -19,6 +18,7 @@ import torch
 
 from motion.files import write_json
 from utils.errors import BadInput, system_error
+from utils.plain import parse_json
 from utils.randomness import reseed
 
 
@@ -117,7 +117,7 @@ def write_opt_json(config, folder, resumed=False):
     file, first = Path(folder) / "opt.json", command_line()
     if resumed and file.is_file():
         with contextlib.suppress(ValueError, AttributeError):  # edited by hand
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = parse_json(file.read_text(encoding="utf-8"))
             first = before.get("begun_by", before.get("command", first))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, {"command": command_line(), "begun_by": first, "flags": config})

@@ -255,14 +255,10 @@ class Report:
 
 def as_record(row):
     """Scores as plain data. half: half width over repeats; half_clips: over clips; halves: for comparing."""
-    intervals = {
-        name: {"mean": mean, "half": None if math.isnan(half) else half}
-        for name, (mean, half) in interval(row.repeats).items()
-    }
+    intervals = {name: {"mean": mean, "half": half} for name, (mean, half) in interval(row.repeats).items()}
     over_clips = row.interval()
     for name in intervals.keys() & row.halves.keys():
-        half = over_clips[name][1]
-        intervals[name]["half_clips"] = None if math.isnan(half) else half
+        intervals[name]["half_clips"] = over_clips[name][1]
     known = {name: x for name, x in row.halves.items() if len(x) and np.isfinite(x).all()}
     halves = {name: [six_digits(value) for value in x] for name, x in known.items()}
     repeats = [{name: six_digits(x) for name, x in one.as_dict().items()} for one in row.repeats]

@@ -48,15 +48,15 @@ ALLOWED = [
 ]
 
 
-def load_state(path, map_location="cpu"):
-    """A checkpoint's dict of tensors and primitives. Raises BadInput, which names the file."""
+def load_state(path):
+    """A checkpoint's dict of tensors and primitives, on the CPU. Raises BadInput, which names the file."""
     path = Path(path)
     try:
         refuse_other_files(path)
         refuse_flipped_bits(path)
         with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; real problems are errors
-            state = torch.load(path, map_location=map_location, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
     except pickle.UnpicklingError:

@@ -19,6 +19,7 @@ from models.AE import AE_models, make_ae
 from motion.files import write_json, write_text
 from utils.analysis.output import markdown, plus_minus
 from utils.cli import Parser, run
+from utils.config import ReconstructionLoss
 from utils.errors import BadInput
 from utils.training.train_utils import parameter_count
 
@@ -71,8 +72,8 @@ def main(argv=None):
     write_text(out.with_name(out.name + "_tables.md"), tables(record, out.name))
     if args.comparison:  # of the set with the most autoencoders
         one = max(record["sets"], key=lambda one: sum("test" in records for records in one["runs"].values()))
-        width = SIZES[one.get("size", record["size"])].ae_width
-        write_text(args.comparison, comparison(one, width, out.name))
+        size = SIZES[one.get("size", record["size"])]
+        write_text(args.comparison, comparison(one, size, out.name))
     for one in hypotheses(record["sets"][0]):
         print(f"{one['name']}: {one['verdict']}")
 
@@ -202,25 +203,29 @@ def measure_table(record, names, evaluation="test_latest"):
     return markdown(["", "seeds", *COLUMNS], rows) if rows else "Not run."
 
 
-def comparison(record, width, stem):
-    """fsq_ae_comparison.md: every entry of AE_models at this width, measured or not; then others' figures."""
+def comparison(record, size, stem):
+    """fsq_ae_comparison.md: every entry of AE_models at the Size's width, measured or not; then others'."""
     trained, rows = {}, []
     for name in record["variants"]:
         trained.setdefault(variant(name)[0], []).append(name)
     for model in AE_models:
         for name in trained.get(model, ["not trained"]):
             with torch.device("meta"):
-                ae = make_ae(model, width=width, **(variant(name)[1] if model in trained else {}))
+                ae = make_ae(model, width=size.ae_width, **(variant(name)[1] if model in trained else {}))
             levels = " ".join(map(str, ae.fsq_levels or "-"))
-            size = f"{parameter_count(ae):,}"
+            parameters = f"{parameter_count(ae):,}"
             keys = [COLUMNS[title] for title in ("FID", "physical", "MPJPE mm", "top 3")]
             cells = [(measured(record, name, key), digits) for key, digits in keys]
             cells = [plus_minus(*one.interval(), digits) if one.seeds else "-" for one, digits in cells]
-            rows.append([model, name, levels, ae.codebook_size or "-", ae.target_dim, size, *cells])
+            rows.append([model, name, levels, ae.codebook_size or "-", ae.target_dim, parameters, *cells])
+    windows, usual = f"`--windows_per_clip {size.windows}`", ReconstructionLoss.windows_per_clip
+    windows += "" if size.windows == usual else f"; the default is `{usual}`"
     quoted = json.loads((Path(__file__).parent / "quoted.json").read_text(encoding="utf-8"))
+    width = size.ae_width
     facts = f"""Made from `results/{stem}.json` by `experiments/ablation/report.py`; {record["dataset"]}, test
 split, its own evaluator, width {width}, mean ± 95% over seeds and clips. FSQ_k and VQ_k have about 2^k codes.
-FIDs of different data sets and evaluators are different quantities."""
+FIDs of different data sets and evaluators are different quantities. Autoencoders
+are trained with {windows}."""
     if "machine" in record:
         facts += f" Size `{record['size']}` of [the ablation](results/{stem}.md)."
     header = ["model", "run", "levels", "codes", "d", "parameters", "FID", "physical"]

@@ -19,6 +19,7 @@ FLAT = 0.02  # metres above its lowest place within which an ankle stands on a f
 STEEPEST = np.pi / 4  # largest pitch from the ankle down to the toe
 # weights in `_twist`: of the change of twist to the next frame, of the twist itself
 STIFF, STRAIGHT = 0.01, 1e-3
+STEPS = 3  # of Gauss-Newton, in `fit_bones`
 DAMPING = 1e-4  # square metres
 TIP_WEIGHT = 4.0  # of head, hands and toes against other joints
 BLOCK = 1000  # frames that are fitted at a time, independently: 134 kB of memory a frame
@@ -110,7 +111,7 @@ def rest_directions(joints, skeleton):
     return rest
 
 
-def fit_bones(joints, skeleton, own=None, rounds=3):
+def fit_bones(joints, skeleton, own=None):
     """joints [T,J,3] with bones of varying length -> the nearest [T,J,3] with constant ones; the root stays.
 
     own: the frames that bone lengths are measured on, see `skeleton_pose`.
@@ -130,7 +131,7 @@ def fit_bones(joints, skeleton, own=None, rounds=3):
     damping = DAMPING / skeleton.unit_m**2 * np.eye(3 * len(inner))
 
     def fit(joints, world):
-        for _ in range(rounds):
+        for _ in range(STEPS):
             places = place(offsets, world, joints[:, 0], skeleton)
             lever = (places[:, None] - places[:, inner, None]) * above[inner][..., None]  # [T,I,J,3]
             gradient = np.stack([np.cross(axis, lever) for axis in np.eye(3)], axis=2)  # d places / d turns

@@ -211,7 +211,7 @@ def _page(n_panels, columns, panel, caption, titles, title_width=None):
         ax = figure.add_axes((column * panel / width, bottom / height, panel / width, panel / height))
         ax.set(xlim=(-1, 1), ylim=(-1, 1))
         ax.set_axis_off()
-        title = "\n".join(wrap_caption(title, (title_width or panel) / LETTER, max_lines=3))
+        title = "\n".join(wrap_caption(title, (title_width or panel) / LETTER))
         ax.text(0.02, 0.97, title, transform=ax.transAxes, va="top", **_font(13))
         axes.append(ax)
     for i, line in enumerate(lines):

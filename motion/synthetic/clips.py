@@ -143,7 +143,7 @@ def _sequence(number, seed, rng):
     if place in THREE_PARTS:
         split, order = "train", None
     else:
-        split, kind, rank, n = _pair_turn(block, place)
+        split, kind, rank, n = _pair_turn(place)
         orders = sequences.ORDERS[kind]
         turn, rank = divmod(block * n + rank, len(orders))
         order = orders[np.random.default_rng([seed, 3, len(orders), turn]).permutation(len(orders))[rank]]
@@ -155,8 +155,8 @@ def _sequence(number, seed, rng):
     return tracks, sequences.captions(labels, reps, rng), "+".join(labels), split
 
 
-def _pair_turn(block, place):
-    """-> split, kind of order, rank among the block's pairs of this split and kind, how many these are."""
+def _pair_turn(place):
+    """-> split, kind of order, rank among such pairs of 20 sequences, how many these are."""
     test = {5: "seen", 11: "order", 17: "pair"}
     if place in test:
         return "test", test[place], 0, 1

@@ -35,7 +35,10 @@ def read_record(path, row=None):
 
 def as_arrays(row):
     halves = {name: np.array(values, dtype=float) for name, values in row["halves"].items()}
-    return {"mean": {name: float(x["mean"]) for name, x in row["interval"].items()}, "halves": halves}
+    means = {
+        name: float(np.array(x["mean"], dtype=float)) for name, x in row["interval"].items()
+    }  # null: NaN
+    return {"mean": means, "halves": halves}
 
 
 def agree(records, measure):

@@ -72,7 +72,7 @@ def evaluated(axes, groups, tag, at, clock):
         for one in runs:
             curve = one["curves"][tag]
             x = np.array(curve["steps"]) * scale([one], clock)
-            axes.plot(x, curve["values"], color=f"C{i}", alpha=0.35, linewidth=1, marker=".")
+            axes.plot(x, numbers(curve), color=f"C{i}", alpha=0.35, linewidth=1, marker=".")
         x, y = mean_curve(runs, tag, clock)
         axes.plot(x, y, color=f"C{i}", linewidth=2, label=f"{name} (seeds: {len(runs)})")
     if at is not None:
@@ -85,13 +85,18 @@ def evaluated(axes, groups, tag, at, clock):
     legend(axes)
 
 
+def numbers(curve):
+    """[N]; NaN where the record has null."""
+    return np.array(curve["values"], dtype=float)
+
+
 def scale(runs, clock):
     return np.mean([one["seconds_per_step"] or 1 for one in runs]) if clock else 1
 
 
 def mean_curve(runs, tag, clock):
     """Mean over seeds at the steps that all of them have -> (x, y)."""
-    curves = [dict(zip(one["curves"][tag]["steps"], one["curves"][tag]["values"])) for one in runs]
+    curves = [dict(zip(one["curves"][tag]["steps"], numbers(one["curves"][tag]))) for one in runs]
     common = sorted(set.intersection(*map(set, curves)))
     return np.array(common) * scale(runs, clock), [np.mean([curve[at] for curve in curves]) for at in common]
 
@@ -100,7 +105,7 @@ def one_group(axes, tag, runs, colour, weight):
     axes.grid(alpha=0.3)
     axes.set_xlabel("step")
     for curve in (one["curves"][tag] for one in runs if tag in one["curves"]):
-        x, y = np.array(curve["steps"]), np.array(curve["values"])
+        x, y = np.array(curve["steps"]), numbers(curve)
         if tag == NORM:
             axes.plot(x, y / running_median(y)[0], color=colour, alpha=0.6, linewidth=0.8)
         else:

@@ -67,9 +67,6 @@ class Evaluator(nn.Module):
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
 
-    def state(self):
-        return {name: part.state_dict() for name, part in self.parts.items()} | self.constants
-
 
 class Matching(Evaluator):
     """The three networks of Guo et al. whose embeddings give FID, R-precision, Matching and Diversity."""
