@@ -10,6 +10,7 @@ then uses. The distillation run itself is in checkpoints/<dataset>/<name>/oneste
 """
 
 import utils.environment  # noqa: F401  # isort: skip
+from dataclasses import replace
 from itertools import chain
 
 from models.counter_rng import Purpose, rng, sample_keys, uniform
@@ -17,7 +18,7 @@ from models.DiffMLPs import DiffMLPs_DDPM
 from models.draws import CONDITION
 from models.LengthEstimator import MAX_FRAMES
 from models.OneStep import OBJECTIVES, hidden_inputs
-from models.sampling import ONESTEP_ROUNDS, SamplingConfig
+from models.sampling import SamplingConfig
 from utils import distributed
 from utils.checkpoints import load_generator
 from utils.cli import Parser, count, number, run, start
@@ -40,9 +41,7 @@ from utils.evaluation.evaluators import TextMotionEvaluator
 from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
-from utils.safe_load import State
 from utils.text_embeddings import captioned_sets, check_width
-from utils.training.resuming import read_back
 from utils.training.train_utils import (
     EMA,
     RunningMean,
@@ -54,6 +53,9 @@ from utils.training.train_utils import (
     tokenized,
 )
 from utils.training.training_loop import Best, TrainingLoop
+
+# how the student draws motions to train on: spelt out, so that a resumed run does not follow another default
+OWN_MOTIONS = SamplingConfig(sampler="onestep", time_steps=9, order="halton", refine=0)
 
 
 def flags():
@@ -76,20 +78,6 @@ def flags():
         "--eval_every", type=count(1), default=10, help="epochs between validations [%(default)s]"
     )
     return parser
-
-
-def own_rounds(run, training):
-    """Rounds, order and refinement by which the student's own motions are drawn: in a resumed run those with
-    which it was begun, not a default that has changed since. Older checkpoints do not tell: today's.
-    """
-    if not training.is_continue:
-        return ONESTEP_ROUNDS
-    begun, usual = State(read_back(run), run.latest).part("config").part("own_rounds"), ONESTEP_ROUNDS
-    return {
-        "time_steps": begun.whole("time_steps", 1, 1000, usual["time_steps"]),
-        "order": begun.text("order", usual["order"]),
-        "refine": begun.whole("refine", 0, 100, usual["refine"]),
-    }
 
 
 def own_motions(mardm, ae, tokens, keys, share, sampling):
@@ -178,7 +166,6 @@ def main(argv=None):
     optimizer = adamw(student, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))
     config = as_plain(source, machine, training, loading, options) | {"null": int(options.null)}
-    config |= {"own_rounds": own_rounds(Run.of(source).distillation, training)} if options.own_motions else {}
     loop = TrainingLoop(
         training,
         loading,
@@ -204,9 +191,7 @@ def main(argv=None):
                 tokens = latents, text, m_lens
                 if options.own_motions:
                     scale = rng(Purpose.OWN_MOTIONS, args.seed, step).uniform(*scales)
-                    sampling = SamplingConfig(
-                        cfg=float(scale), sampler="onestep", seed=args.seed, **config["own_rounds"]
-                    )
+                    sampling = replace(OWN_MOTIONS, cfg=float(scale), seed=args.seed)
                     tokens = own_motions(mardm, ae, tokens, keys, options.own_motions, sampling)
                 rows = hidden_inputs(mardm, tokens, keys, train_set.longest, options.draws, scales)
                 losses = student.loss(mardm.DiffMLPs, rows, options.teacher_steps)
