@@ -87,12 +87,12 @@ def of_codes(record, path):
                 values = measured(record, name, metric).seeds.values()
                 if values:
                     axes.axhline(np.mean(list(values)), color=COLOURS[name], linestyle="--", label=name)
-            rates = {k: k * TOKENS_PER_SECOND for k in record["codes"]}
-            drawn = [
-                series(axes, {bits: measured(record, f"{kind}_{k}", metric) for k, bits in rates.items()},
-                       label=kind, color=COLOURS[kind])
-                for kind in ("FSQ", "VQ")
-            ]  # fmt: skip
+            drawn = []
+            for kind in ("FSQ", "VQ"):  # FSQ_16 has 2^16 codes
+                names = [name for name in record["variants"] if name.startswith(kind)]
+                rates = [int(name.split("_")[1]) * TOKENS_PER_SECOND for name in names]
+                errors = {rate: measured(record, name, metric) for rate, name in zip(rates, names)}
+                drawn.append(series(axes, errors, label=kind, color=COLOURS[kind]))
             return max(drawn) > 1
 
         return draw
