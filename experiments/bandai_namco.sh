@@ -59,6 +59,12 @@ last() {
     evaluate last_cfg1.5 --checkpoint latest --sampler midpoint --repeat_times 5 --cfg 1.5
 }
 
+# spread: how much motions of one caption differ, by either head
+spread() {
+    evaluate midpoint_mm_cfg1.5 --sampler midpoint --repeat_times 1 --cal_mm --cfg 1.5
+    evaluate onestep_mm_cfg1.5 --sampler onestep --time_steps 18 --order random --refine 0 --repeat_times 1 --cal_mm --cfg 1.5
+}
+
 autoencoder FSQ_AE_High FSQ_AE_High
 compare FSQ_MARDM_SiT_XS FSQ-MARDM-SiT-XS
 guidance # 2.5, the default, is best
@@ -99,20 +105,24 @@ chosen
 # Added after all of these were read, with its rules before its runs: three seeds of either kind of tokens. A difference counts
 # where its 95% interval over the paired seeds (Student's t) leaves 0 out. FID on val may choose weights badly, as it did in
 # Longer_SiT_XS: each new seed by its last weights too, at the chosen guidance. If these have the lower FID in all of them and
-# in Longer_SiT_XS, docs/training.md advises --checkpoint latest. And one evaluation by today's rounds
+# in Longer_SiT_XS, docs/training.md advises --checkpoint latest. And one evaluation by today's rounds, and
+# MultiModality
 compare Equal_MARDM_SiT_XS_2 MARDM-SiT-XS --seed 2
 chosen
 last
 evaluate refined_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
+spread
 compare Equal_MARDM_SiT_XS_3 MARDM-SiT-XS --seed 3
 chosen
 last
 evaluate refined_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
+spread
 ae=FSQ_AE_High_equal ae_model=FSQ_AE_High
 compare Equal_SiT_XS_3 FSQ-MARDM-SiT-XS --seed 3
 chosen
 last
 evaluate refined_cfg1.5 --sampler onestep --repeat_times 5 --cfg 1.5
+spread
 
 # Added after these, with the rule before the runs: mirrored twins of the training clips, with mirrored captions, so that
 # autoencoder and generator see each clip half as often. All else as with equal windows; evaluated on the same clips without

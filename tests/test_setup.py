@@ -197,7 +197,7 @@ def test_a_second_sitting_repeats_nothing_and_appends_to_the_logs(pipeline, scri
         return [(script, *name) for script, name in calls if script in costly]
 
     everything = sitting()
-    assert len(everything) == (6 if "fsq" in script else 109)
+    assert len(everything) == (6 if "fsq" in script else 115)
     log = pipeline / "logs" / ("Demo" if "fsq" in script else "BandaiNamco") / "train_ae.log"
     first = log.read_text()
     assert sitting() == [] and log.read_text().startswith(first)
