@@ -21,7 +21,7 @@ from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
-from utils.flags import generator_flags, output_flags, sampling_config
+from utils.flags import generator_flags, output_flags, sampling_config, settled
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import frames_as_words, read_prompts
 from utils.generation.record import Record, sha256
@@ -144,8 +144,9 @@ def main(argv=None):
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec = pipeline.spec
-    sampling = sampling_config(args, spec, pipeline.mardm)
-    print(pipeline.mardm.describe_sampling(sampling))
+    sampling = sampling_config(args, spec)
+    decoding = settled(sampling, pipeline.mardm)
+    print(pipeline.mardm.describe_sampling(decoding))
     words = [prompt.text for prompt in prompts]
     text = pipeline.embed(words)
     for line in pipeline.warnings(words, text):
@@ -164,7 +165,7 @@ def main(argv=None):
     record = Record(
         folder / "samples.json",
         flags=vars(args),
-        decoding=asdict(sampling),
+        decoding=asdict(decoding),
         text_encoder=pipeline.text_encoder,
         sha256={str(path): sha256(path) for path in pipeline.paths},
     )

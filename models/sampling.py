@@ -62,12 +62,12 @@ def resolve_sampling(sampling, mardm):
 
 def unguided(sampling, mardm):
     """The SamplingConfig without guidance (cfg 1), with which joins are drawn: by the diffusion head where
-    the one-step head was not trained for that scale, then without that head's own rounds.
+    the one-step head was not trained for that scale. sampling: as asked for, so that what is None becomes
+    the default of the head that draws.
     """
     plain = replace(sampling, cfg=1.0)
-    if plain.sampler == "onestep" and _refusal(mardm.onestep, plain):
-        own = {name: None for name, value in ONESTEP_ROUNDS.items() if getattr(plain, name) == value}
-        return replace(plain, sampler="auto", sampler_steps=None, **own)
+    if resolve_sampling(sampling, mardm).sampler == "onestep" and _refusal(mardm.onestep, plain):
+        return replace(plain, sampler="auto", sampler_steps=None)
     return plain
 
 

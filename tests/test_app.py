@@ -32,6 +32,7 @@ from utils.app.backend import Backend, Request, check_edit, check_request
 from utils.app.page import errors_on_the_page
 from utils.datasets import DATASETS
 from utils.errors import BadInput
+from utils.flags import settled
 from utils.generation import waypoints as routes
 from utils.generation.waypoints import parse_waypoints
 
@@ -137,7 +138,9 @@ def test_rounds_left_alone_are_those_of_the_sampler_that_the_guidance_allows(rel
     backend = Backend(released, app.sampling_config(args, released.spec), tmp_path, [])
     assert backend.shown_rounds == 7
     asked = [(2.5, 7), (4.5, 7), (2.5, 9), (4.5, 9)]
-    drawn = [backend._sampling(request(cfg=cfg, rounds=rounds)) for cfg, rounds in asked]
+    drawn = [
+        settled(backend._sampling(request(cfg=cfg, rounds=rounds)), released.mardm) for cfg, rounds in asked
+    ]
     assert [(one.sampler, one.time_steps) for one in drawn] == [
         ("onestep", 7),
         ("midpoint", 18),

@@ -132,13 +132,14 @@ def test_a_join_is_drawn_from_the_text_after_it_unguided_with_noise_of_its_own(r
 def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teacher(released, monkeypatch):
     text, lengths = released.embed(["walk", "turn"]), torch.tensor([8, 8])
     monkeypatch.setattr(released.mardm.onestep, "scales", (2.0, 6.0))  # --cfg_range 2 6
-    sampling = settled(SamplingConfig(cfg=2.5, time_steps=2), released.mardm)
-    assert sampling.sampler == "onestep"
+    sampling = SamplingConfig(cfg=2.5, time_steps=2)
+    assert settled(sampling, released.mardm).sampler == "onestep"
     joins = settled(unguided(sampling, released.mardm), released.mardm)
     assert (joins.sampler, joins.sampler_steps, joins.cfg) == ("midpoint", 4, 1)
     assert (joins.time_steps, joins.order, joins.refine) == (2, "random", 0)  # not the one-step head's own
-    usual = settled(SamplingConfig(cfg=2.5), released.mardm)
-    assert settled(unguided(usual, released.mardm), released.mardm).time_steps == 18
+    for rounds, used in (None, 18), (7, 7):  # the default of the head that draws, or what was asked for
+        asked = SamplingConfig(cfg=2.5, time_steps=rounds)
+        assert settled(unguided(asked, released.mardm), released.mardm).time_steps == used
     assert np.isfinite(draw_story(released, text, lengths, sampling, transition=4)[1]).all()
     assert np.isfinite(draw_loop(released, text[:1], 8, sampling, 4, key=0)[1]).all()
     monkeypatch.setattr(released.mardm.onestep, "scales", (1.0, 4.0))

@@ -218,7 +218,9 @@ class Backend:
     def _sampling(self, request):
         rounds = self.sampling.time_steps if request.rounds == self.shown_rounds else request.rounds
         settings = {"cfg": request.cfg, "time_steps": rounds, "seed": request.seed}
-        return settled(replace(self.sampling, **settings), self.pipeline.mardm)
+        sampling = replace(self.sampling, **settings)
+        settled(sampling, self.pipeline.mardm)  # BadInput for what this generator does not have
+        return sampling
 
     def _keep(self, request, motions, notes, flags, text, plan=None):
         """Write the files of a result -> Result. notes: lines to show; flags: of its command, by name;
@@ -260,9 +262,10 @@ class Backend:
         flags |= {
             "--seed": request.seed,
             "--cfg": f"{request.cfg:.12g}",
-            "--time_steps": self._sampling(request).time_steps,
             "--repeat_times": request.variations,
         }
+        rounds = self._sampling(request).time_steps
+        flags |= {} if rounds is None else {"--time_steps": rounds}
         words = [word for flag, value in flags.items() for word in spelled(flag, value)]
         sections = ["-msec", *request.change[1]] if request.change else []
         script = "edit.py" if request.change else "sample.py"
