@@ -23,7 +23,9 @@ def parse(argv):
     source.add_argument("--log_dir", type=Path, help="folder of one run with its event files")
     source.add_argument("--log_dirs", type=Path, nargs="+", help="folders of several runs, drawn together")
     parser.add_argument("--names", nargs="+", help="their names in the legend [the folders']")
-    parser.add_argument("--output", type=Path, default="loss_curve.png", help="png, pdf or svg [%(default)s]")
+    parser.add_argument(
+        "--output", type=Path, default=Path("loss_curve.png"), help="png, pdf or svg [%(default)s]"
+    )
     parser.add_argument(
         "--smooth",
         type=number(float, 0, 0.9999),
@@ -34,6 +36,9 @@ def parse(argv):
     parser.add_argument("--all", action="store_true", help="one picture for every scalar, in --output_dir")
     parser.add_argument("--output_dir", type=Path, help="folder for --all [<run>_curves]")
     args = parser.parse_args(argv)
+    for flag in ("output", "metric") if args.all else ("output_dir",):
+        if getattr(args, flag) != parser.get_default(flag):
+            raise BadInput(f"--{flag} has no effect {'with' if args.all else 'without'} --all: leave it out")
     args.log_dirs = args.log_dirs or [args.log_dir]
     args.names = args.names or distinct([run_name(folder) for folder in args.log_dirs])
     check_names(args.names, args.log_dirs)

@@ -61,14 +61,19 @@ def bvh(config, files, reading):
     interrupted run continues where it stopped."""
     skipped, work = Skipped(), config.root.with_name(f".{config.root.name}.work")
     paths = bvh_dataset.find_bvh(files.input)
+    if files.captions and not Path(files.captions).exists():
+        raise BadInput(f"--captions {files.captions} does not exist: datasets/README.md describes it")
     described = bandai_namco.describe(paths) if files.preset else read_captions(files.captions)
     paths = bvh_dataset.described_files(paths, described, skipped, files.mirror)
+    bvh_dataset.assign_splits(described, paths, files.split, files.seed)  # refuse a wrong one before the work
     print(
         f"{config.root}: {len(paths)} files with captions; words without tokens are tagged by {tagger_name()}"
     )
     kept = bvh_dataset.convert(paths, reading, work, files.num_workers, skipped)
     kept = bvh_dataset.drop_short(kept, config.min_frames, skipped)
     skipped.report(files.input)
+    if not kept:
+        raise BadInput(f"{files.input}: no file can be used, for the reasons above; nothing was written")
     bvh_dataset.warn_of_lying(kept, config.root)
     splits = bvh_dataset.assign_splits(described, kept, files.split, files.seed)
     clips = bvh_dataset.raw_clips(described, kept, splits, files.skeleton)

@@ -303,9 +303,11 @@ def flags():
     common_flags(parser)
     parser.set_defaults(device="cpu")  # where the clips' tokens are kept
     parser.add_argument("--ae_names", nargs="+", required=True, help="trained autoencoders (needed)")
-    parser.add_argument("--seeds", type=count(), nargs="+", default=[1, 2, 3, 4], help="[1 2 3 4]")
+    parser.add_argument(
+        "--seeds", type=count(), nargs="+", default=[1, 2, 3, 4], help="of the trainings [1 2 3 4]"
+    )
     parser.add_argument("--size", choices=SIZES, default="XS", help="of the generator [%(default)s]")
-    parser.add_argument("--steps", type=count(1), default=500, help="[%(default)s]")
+    parser.add_argument("--steps", type=count(1), default=500, help="of each training [%(default)s]")
     parser.add_argument("--attention_only", action="store_true", help="generate nothing [off]")
     parser.add_argument("--report", action="store_true", help="only what is recorded, of any seed and steps")
     parser.add_argument("--output", type=Path, default=Path("results/attention"), help="stem [%(default)s]")

@@ -36,7 +36,9 @@ def flags():
         metavar=("LABEL", "NAME", "DATASET_DIR", "CHECKPOINTS_DIR"),
         help="may be given several times (needed)",
     )
-    parser.add_argument("--output_dir", type=Path, default=Path("results"), help="[%(default)s]")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("results"), help="of the pictures [%(default)s]"
+    )
     add_flags(parser, "machine", MachineConfig)
     return parser
 

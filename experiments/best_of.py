@@ -39,7 +39,7 @@ def flags():
     group.add_argument("--candidates", type=count(2), default=8, help="motions of a prompt [%(default)s]")
     group.add_argument("--text_path", help="file of prompts, to be drawn for judging by eye")
     group.add_argument("--groups", type=count(), default=2, help="of candidates of a prompt [%(default)s]")
-    group.add_argument("--output_dir", default="./blind", help="[%(default)s]")
+    group.add_argument("--output_dir", default="./blind", help="of the pictures [%(default)s]")
     return parser
 
 

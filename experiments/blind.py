@@ -10,7 +10,6 @@ not to be opened. For each picture write a line into a file: 1 or 0 per row, whe
 counts them for each run.
 """
 
-import json
 import random
 from collections import Counter
 from dataclasses import asdict
@@ -18,11 +17,12 @@ from pathlib import Path
 
 from motion.files import write_json
 from motion.render.rendering import contact_sheet
-from utils.cli import Parser, count, run
+from utils.cli import Parser, count, number, run
 from utils.config import SamplingFlags, add_flags, from_flags
 from utils.errors import BadInput
 from utils.generation.prompts import read_prompts
 from utils.pipeline import load
+from utils.plain import parse_json, read_utf8
 
 
 def flags():
@@ -31,11 +31,15 @@ def flags():
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where they lie [%(default)s]")
     parser.add_argument("--text_path", help="file of prompts")
     parser.add_argument("--seeds", type=count(), nargs="+", default=[1, 2], help="of the motions [1 2]")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each motion [%(default)s]")
+    parser.add_argument(
+        "--seconds", type=number(float, 0.1, 16), default=5.0, help="of each motion [%(default)s]"
+    )
     parser.add_argument("--moments", type=count(2), default=10, help="of a row [%(default)s]")
     parser.add_argument("--panel", type=count(64), default=128, help="pixels of a side [%(default)s]")
     parser.add_argument("--judged", type=Path, help="file of marks: count them and draw nothing")
-    parser.add_argument("--output_dir", type=Path, default=Path("blind"), help="[%(default)s]")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("blind"), help="of the pictures [%(default)s]"
+    )
     add_flags(parser, "sampling of all runs", SamplingFlags)
     return parser
 
@@ -43,8 +47,7 @@ def flags():
 def main(argv=None):
     args = flags().parse_args(argv)
     if args.judged:
-        order = json.loads((args.output_dir / "order.json").read_text(encoding="utf-8"))
-        for name, (right, of) in tally(order, args.judged.read_text(encoding="utf-8").split()).items():
+        for name, (right, of) in tally(read_order(args.output_dir), read_utf8(args.judged).split()).items():
             print(f"{name}: {right} of {of} show their prompt")
         return
     if not args.runs or not args.text_path:
@@ -76,6 +79,18 @@ def draw_sheets(drawn, prompts, folder, moments=10, panel=128):
         )
         print(path)
     write_json(folder / "order.json", order)
+
+
+def read_order(folder):
+    """What `draw_sheets` wrote into its folder: for each picture the names of its rows' runs. Or BadInput."""
+    file = folder / "order.json"
+    try:
+        order = parse_json(read_utf8(file))
+        if not all(isinstance(name, str) for rows in order for name in rows):
+            raise ValueError("a name is no text")
+    except (ValueError, TypeError):
+        raise BadInput(f"{file} is not what drawing the pictures wrote: draw and judge them anew") from None
+    return order
 
 
 def tally(order, marks):

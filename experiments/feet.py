@@ -57,7 +57,7 @@ def effect(motions, fps, skeleton):
 def flags():
     parser = Parser(__doc__)
     parser.add_argument("--run", default="Demo/demo_MARDM", help="<dataset>/<name> [%(default)s]")
-    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="[%(default)s]")
+    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where it lies [%(default)s]")
     parser.add_argument("--repeats", type=count(1, 1000), default=5, help="motions per prompt [%(default)s]")
     return parser
 

@@ -25,13 +25,17 @@ VIEW = np.radians(35)  # from the side, seen from in front
 
 def flags():
     parser = Parser(__doc__)
-    parser.add_argument("--run", default="Demo/demo_MARDM", metavar="DATASET/NAME", help="[%(default)s]")
+    parser.add_argument(
+        "--run", default="Demo/demo_MARDM", metavar="DATASET/NAME", help="to draw [%(default)s]"
+    )
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where the run lies [%(default)s]")
-    parser.add_argument("--text_prompt", default="a person kicks with their right leg", help="[%(default)s]")
+    parser.add_argument(
+        "--text_prompt", default="a person kicks with their right leg", help="of the motion [%(default)s]"
+    )
     parser.add_argument(
         "--moment", type=number(float, 0, 1), default=0.45, help="0 to 1 of the motion [%(default)s]"
     )
-    parser.add_argument("--seed", type=count(), default=SEED, help="[%(default)s]")
+    parser.add_argument("--seed", type=count(), default=SEED, help="of the motion [%(default)s]")
     parser.add_argument("--output", type=Path, required=True, help=".png, .pdf or .svg")
     return parser
 

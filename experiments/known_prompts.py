@@ -36,7 +36,7 @@ def prompts(text):
 
 def main(argv=None):
     parser = Parser(__doc__)
-    parser.add_argument("--dataset_name", type=name, default="Demo", help="[%(default)s]")
+    parser.add_argument("--dataset_name", type=name, default="Demo", help="of the captions [%(default)s]")
     parser.add_argument("--dataset_dir", default="./datasets", help="where it lies [%(default)s]")
     args = parser.parse_args(argv)
 

@@ -127,7 +127,7 @@ def flags():
     parser = Parser(__doc__)
     common_flags(parser)
     parser.add_argument("--glove_dir", default="./glove", help="published word vectors [%(default)s]")
-    parser.add_argument("--output", type=Path, default="results/measures.md", help="[%(default)s]")
+    parser.add_argument("--output", type=Path, default="results/measures.md", help="report [%(default)s]")
     return parser
 
 

@@ -11,6 +11,7 @@ from experiments.autoencoder_figures import motions_of
 from utils.analysis.output import markdown
 from utils.cli import Parser, run, start
 from utils.config import MachineConfig, WeightsConfig, add_flags, from_flags
+from utils.data.clips import SPLITS
 from utils.evaluation.physical import derivative
 
 BOUNDS = (0, 0.3, 1, 2, np.inf)  # m/s, of the real clip: standing, walking, running, sprinting
@@ -19,10 +20,10 @@ BOUNDS = (0, 0.3, 1, 2, np.inf)  # m/s, of the real clip: standing, walking, run
 def flags():
     parser = Parser(__doc__)
     parser.add_argument("--dataset_name", required=True, help="the set of the clips (needed)")
-    parser.add_argument("--dataset_dir", default="./datasets", help="[%(default)s]")
-    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="[%(default)s]")
+    parser.add_argument("--dataset_dir", default="./datasets", help="where it lies [%(default)s]")
+    parser.add_argument("--checkpoints_dir", default="./checkpoints", help="of the runs [%(default)s]")
     parser.add_argument("--ae_names", nargs="+", required=True, metavar="NAME", help="autoencoders (needed)")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="[%(default)s]")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of the clips [%(default)s]")
     add_flags(parser, "machine", MachineConfig)
     return parser
 

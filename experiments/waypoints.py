@@ -164,10 +164,14 @@ def flags():
     parser.add_argument("--run", default="Demo/demo_MARDM", help="<dataset>/<name> [%(default)s]")
     parser.add_argument("--checkpoints_dir", default="./checkpoints", help="where it lies [%(default)s]")
     parser.add_argument("--dataset_dir", default="./datasets", help="of the clips [%(default)s]")
-    parser.add_argument("--of", choices=("gaits", "clips"), default="gaits", help="[%(default)s]")
-    parser.add_argument("--tasks", type=count(1, 10**4), default=50, help="[%(default)s]")
-    parser.add_argument("--candidates", type=count(1, 1000), default=64, help="[%(default)s]")
-    parser.add_argument("--output", type=Path, default="results/waypoints.json", help="[%(default)s]")
+    parser.add_argument(
+        "--of", choices=("gaits", "clips"), default="gaits", help="what tasks are made of [%(default)s]"
+    )
+    parser.add_argument("--tasks", type=count(1, 10**4), default=50, help="how many [%(default)s]")
+    parser.add_argument(
+        "--candidates", type=count(1, 1000), default=64, help="motions to choose from [%(default)s]"
+    )
+    parser.add_argument("--output", type=Path, default="results/waypoints.json", help="record [%(default)s]")
     return parser
 
 

@@ -369,6 +369,16 @@ def test_caption_files_in_both_forms(tmp_path):
     assert tables[0]["a/b"].tokens[0] == ("one/NUM", "walk/VERB")
 
 
+@pytest.mark.parametrize("key, values", [("split", ["train", "test"]), ("content", ["walk", "run"])])
+def test_lines_of_one_name_do_not_contradict_each_other(tmp_path, key, values):
+    rows = [{"name": "a", "captions": ["walks"], key: value} for value in ["", *values]]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows[:2])))
+    assert getattr(words.read_captions(tmp_path / "c.jsonl")["a"], key) == values[0]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadInput, match=f"c.jsonl:3: a has {key} '{values[1]}' here, '{values[0]}' before"):
+        words.read_captions(tmp_path / "c.jsonl")
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
@@ -465,6 +475,32 @@ def test_a_given_split_is_kept_or_refused_whole():
         assign_splits(described | {"b": Described(("x",), ((),))}, ["a", "b"], (1, 1, 1), 0)
     with pytest.raises(BadInput, match="dev"):
         assign_splits({"a": Described(("x",), ((),), "dev")}, ["a"], (1, 1, 1), 0)
+    with pytest.raises(BadInput, match="no file the split train"):
+        assign_splits({"a": Described(("x",), ((),), "val")}, ["a"], (1, 1, 1), 0)
+
+
+@pytest.mark.parametrize(
+    "split, flags, message",
+    [
+        ("", "--split 0 0 0", "--split 0 0 0: nothing is left for training"),
+        ("", "--split 0 50 50", "--split 0 50 50: nothing is left for training"),
+        ("trian", "", "split 'trian' in the captions is none of train, val, test"),
+    ],
+)
+def test_a_wrong_split_is_refused_before_the_work(tmp_path, samples, monkeypatch, split, flags, message):
+    monkeypatch.setattr("utils.data.bvh_dataset.convert", None)
+    captions = copies(tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh", "a", "b")
+    captions.write_text(captions.read_text().replace("{", f'{{"split": "{split}", '))
+    with pytest.raises(BadInput, match=message):
+        prepare(tmp_path, tmp_path / "in", "--captions", str(captions), *flags.split())
+
+
+def test_bodies_of_a_wrong_unit_become_no_set(tmp_path, samples, capsys):
+    captions = copies(tmp_path / "in", samples / "dataset-2_run_youthful_020.bvh", "a", "b", "c")
+    with pytest.raises(BadInput, match="no file can be used"):
+        prepare(tmp_path, tmp_path / "in", "--captions", str(captions), "--unit", "mm")
+    assert "measure about 0.4 m, a person's 4.4: pass another --unit, or none: a" in capsys.readouterr().out
+    assert not (tmp_path / "sets/Own").exists()
 
 
 def test_files_read_with_the_wrong_axis_up_are_said_to_lie(tmp_path, samples, capsys):
@@ -540,7 +576,7 @@ def test_the_preset_splits_in_blocks_and_knows_the_relabelled():
         ("--input nowhere --preset bandai_namco", "no folder"),
         ("--input empty --preset bandai_namco", "no .bvh"),
         ("--input other --preset bandai_namco", "no caption belongs"),
-        ("--input other --captions none.jsonl", "none.jsonl does not exist"),
+        ("--input other --captions none.jsonl", "--captions none.jsonl does not exist"),
         ("--input other --preset bandai_namco --joint_map none.json", "none.json does not exist"),
         ("--input other --preset bandai_namco --joint_map map.json", "tail is none of the 22"),
     ],

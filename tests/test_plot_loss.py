@@ -107,4 +107,7 @@ def test_wrong_requests_get_one_line_with_the_remedy(log_dir, tmp_path, capfd, m
     fails(["--log_dir", log_dir, "--output", "curve.xyz"], capfd, "curve.xyz", ".png")
     fails(["--log_dir", log_dir, "--smooth", "1.5"], capfd, "--smooth", "0.9999")
     fails([], capfd, "--log_dir")
+    for flag, value in (("--output", "a.png"), ("--metric", "Val/loss")):
+        fails(["--log_dir", log_dir, "--all", flag, value], capfd, f"{flag} has no effect with --all")
+    fails(["--log_dir", log_dir, "--output_dir", "a"], capfd, "--output_dir has no effect without --all")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "empty"]

@@ -160,10 +160,21 @@ def resave(folder, **changes):
     np.savez(folder / "motions.npz", **{key: value for key, value in arrays.items() if value is not None})
 
 
+def drop_line(file):
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]))
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda f: (f / "motions.npz").unlink(), "motions.npz does not exist"),
+        (lambda f: (f / "motions.npz").unlink(), "motions.npz does not exist: --input must name"),
+        (lambda f: (f / "captions.jsonl").unlink(), "captions.jsonl does not exist: .* datasets/README.md"),
+        (lambda f: (f / "labels.csv").unlink(), "labels.csv does not exist: .* datasets/README.md"),
+        (lambda f: drop_line(f / "captions.jsonl"), "captions.jsonl: 1 clips of motions.npz have no line: f"),
+        (lambda f: drop_line(f / "labels.csv"), "labels.csv: 1 clips of motions.npz have no line: f"),
+        (lambda f: resave(f, fps=np.array([20, 30])), "fps and unit_m must be one number each"),
+        (lambda f: resave(f, unit_m=1.0), "motions.npz: all bones .* about [0-9]+ m.*: unit_m is 1,"),
+        (lambda f: resave(f, joints=np.zeros((729, 22, 3))), "motions.npz: all bones .* about 0 m"),
         (lambda f: (f / "motions.npz").write_bytes(b"PK\x03\x04 not a zip"), "motions.npz is not readable"),
         (lambda f: (f / "motions.npz").write_text("text"), r"packed joints: .* \(object\) data\.$"),
         (lambda f: resave(f, names=np.array(["a", None], dtype=object)), "motions.npz is not readable"),
@@ -176,7 +187,7 @@ def resave(folder, **changes):
             lambda f: (f / "captions.jsonl").write_text('{"name": "a", "captions": 5}'),
             "captions.jsonl:1: needs .*'captions': 5",
         ),
-        (lambda f: (f / "captions.jsonl").write_bytes(b"\xff\xfe\x00"), "UTF-8"),
+        (lambda f: (f / "captions.jsonl").write_bytes(b"\n\n\xff"), "captions.jsonl:3: .* save it as UTF-8"),
         (lambda f: (f / "captions.jsonl").write_text(""), "captions.jsonl holds no captions"),
         (lambda f: (f / "labels.csv").write_text("name,content\na,b"), "no column split"),
         (lambda f: resave(f, joints=np.full((729, 22, 3), np.nan)), "no clip is left for training"),
@@ -190,6 +201,21 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, packed, spoil, messa
     assert not (tmp_path / "sets").exists() or not list((tmp_path / "sets").iterdir())
 
 
+@pytest.mark.parametrize("name, folder", [("t2m", "HumanML3D"), ("kit", "KIT-ML"), ("KIT-ML", "KIT-ML")])
+def test_no_set_takes_the_name_of_a_published_one(tmp_path, packed, name, folder):
+    with pytest.raises(BadInput, match=f"--name {name} means the published {folder}: pass another --name"):
+        prepare_joints(tmp_path, "--name", name, "--overwrite")
+    assert not (tmp_path / "sets").exists()
+
+
+def test_frames_that_come_fast_are_warned_of(tmp_path, packed, capsys):
+    for fps, warned in (20.0, False), (120.0, True):
+        resave(tmp_path / "packed", fps=fps)
+        prepare_joints(tmp_path, "--overwrite")
+        out = capsys.readouterr().out
+        assert ("warning: fps 120: clips longer than 1.7 s will be cut; models here" in out) is warned
+
+
 def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     good = prepare.read_packed(tmp_path / "packed")[1]
     nan = good[0].joints.copy()
@@ -198,6 +224,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
         replace(good[0], name="../out"),
         replace(good[0], name="歩" * 80),
         replace(good[0], name="n", joints=nan),
+        replace(good[0], name="z", joints=0 * good[0].joints),
         replace(good[0], name="s", split="dev"),
         replace(good[0], name="t", captions=("a # b",)),
         replace(good[0], name="p", tokens=(("walk",),)),
@@ -210,6 +237,7 @@ def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
         "in front): ../out",
         "shorten it: 歩",
         "positions: n",
+        "no person's size: z",
         "test: s",
         "break: t",
         "each caption: p",

@@ -267,6 +267,21 @@ def test_motions_are_judged_without_their_names(tmp_path, capsys):
             blind.main(["--judged", str(marks), "--output_dir", str(out)])
 
 
+@pytest.mark.parametrize("order", ['[["a", "b"]', "5", "[5]", "[[5]]"])
+def test_marks_are_not_counted_by_a_damaged_order(tmp_path, order):
+    (tmp_path / "marks.txt").write_text("10")
+    (tmp_path / "order.json").write_text(order)
+    with pytest.raises(BadInput, match="order.json is not what drawing the pictures wrote"):
+        blind.main(["--judged", str(tmp_path / "marks.txt"), "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0"])
+def test_motions_to_judge_have_a_length(seconds, capsys):
+    with pytest.raises(SystemExit):
+        blind.main(["--runs", "a", "--text_path", "b", f"--seconds={seconds}"])
+    assert f"{seconds} is not between 0.1 and 16" in capsys.readouterr().err
+
+
 def test_a_coordinate_at_its_own_level_is_the_motion_and_elsewhere_it_is_not(released, tmp_path):
     (motion,) = released.generate(["a person kicks"], seconds=2)
     poses, own = grid_picture.variations(released, motion, 0.5)

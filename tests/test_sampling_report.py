@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import attention
-from experiments.sampling import evaluations
+from experiments.sampling import evaluations, speed
 from experiments.sampling.report import TEACHER, Family, format_n, format_spread, rounds_table, write_report
 from experiments.sampling.study import cells
 from models.DiffMLPs import DiffMLPs_SiT
@@ -182,6 +182,24 @@ def test_the_picture_of_one_evaluation_is_of_the_records_of_the_page(tmp_path):
     assert evaluations.read(tmp_path / "by_midpoint") == found
     with pytest.raises(BadInput, match="no records"):
         evaluations.read(tmp_path)
+
+
+def test_the_picture_of_speed_is_of_a_record_of_the_study(tmp_path, capsys):
+    record, picture = ROOT / "results/one_step/demo_MARDM.json", tmp_path / "a.png"
+    assert call(speed.main, f"{record} --output {picture}") == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    fields = json.loads(record.read_text("utf-8"))
+    for content, line in {
+        record.read_text("utf-8")[:-9]: "is no record of the study: take one from --record_dir",
+        "[]": "is no record of the study",
+        json.dumps(fields | {"clips": "many"}): "is no record of the study",
+        json.dumps(fields | {"cells": {}}): "holds no cell rounds-N/random/midpoint or onestep",
+    }.items():
+        (tmp_path / "record.json").write_text(content)
+        assert call(speed.main, f"{tmp_path / 'record.json'} --output {picture}") == 2
+        assert line in capsys.readouterr().err
+    assert call(speed.main, f"nowhere.json --output {tmp_path / 'a.jpg'}") == 2
+    assert "written as .png, .pdf or .svg" in capsys.readouterr().err
 
 
 def test_attention_is_measured_where_the_tokens_lie(monkeypatch):

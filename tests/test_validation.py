@@ -189,5 +189,6 @@ def test_the_height_of_the_root_shows_a_wrong_unit(own, capsys, metres):
     height = np.mean([np.load(file)[:, 3].mean() for file in files])
     for file in files:
         np.save(file, np.load(file) * 0.9 / height / metres)
-    check(own)
+    with pytest.raises(BadInput, match="not fit for training: all bones together"):
+        check(own)
     assert "warn  mean height of the root" in capsys.readouterr().out

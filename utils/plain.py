@@ -16,8 +16,9 @@ def read_utf8(file):
         return Path(file).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise BadInput(f"{file} does not exist") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadInput(f"{file}:{line}: not a text in UTF-8: save it as UTF-8") from None
 
 
 def composed(name):

@@ -32,7 +32,7 @@ def flags():
     parser = Parser(__doc__)
     generator_flags(parser)
     evaluation_flags(parser)
-    parser.add_argument("--stories", type=count(2, 10**4), default=16, help="[%(default)s]")
+    parser.add_argument("--stories", type=count(2, 10**4), default=16, help="how many [%(default)s]")
     parser.add_argument("--prompts", type=count(8, 1000), default=32, help="of each [%(default)s]")
     return parser
 

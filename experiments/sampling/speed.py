@@ -5,13 +5,14 @@ python -m experiments.sampling.study --dataset_name Demo --runs demo_MARDM --spl
 python -m experiments.sampling.speed results/one_step/demo_MARDM.json --output docs/pictures/speed.png
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 
-from utils.analysis.output import new_figure, save
+from utils.analysis.output import check_picture, new_figure, save
 from utils.cli import Parser, run
+from utils.errors import BadInput
+from utils.plain import is_number, parse_json, read_utf8
 
 HEADS = {
     "midpoint": ("trained head, 16 rows a token", "#2166c4"),
@@ -33,16 +34,36 @@ def curve(cells, sampler):
     return found
 
 
+def read(path):
+    """A record of `experiments.sampling.study` -> it, {sampler: its `curve`}. Raises BadInput."""
+    try:
+        record = parse_json(read_utf8(path))
+        curves = {sampler: curve(record["cells"], sampler) for sampler in HEADS}
+        if not record["clips"] > 0 or not {"model", "dataset"} <= record.keys():
+            raise ValueError("not of a run")
+        points = [point for found in curves.values() for point in found.values()]
+        if not all(is_number(x) for seconds, fids in points for x in (seconds, *fids)):
+            raise ValueError("no number")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        remedy = "take one from --record_dir of experiments.sampling.study"
+        raise BadInput(f"{path} is no record of the study: {remedy}") from None
+    if not points:
+        needed = "rounds-N/random/midpoint or onestep"
+        raise BadInput(f"{path} holds no cell {needed}: run the study on them, by --cells")
+    return record, curves
+
+
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("record", type=Path, help="a record of experiments.sampling.study")
-    parser.add_argument("--output", type=Path, required=True, help="picture")
+    parser.add_argument("--output", type=Path, required=True, help=".png, .pdf or .svg")
     args = parser.parse_args(argv)
-    record = json.loads(args.record.read_text("utf-8"))
+    check_picture(args.output)
+    record, curves = read(args.record)
     fig = new_figure(6.4, 3.6)
     axes = fig.subplots()
     for sampler, (label, colour) in HEADS.items():
-        rows = curve(record["cells"], sampler)
+        rows = curves[sampler]
         milliseconds = [1000 * seconds / record["clips"] for seconds, _ in rows.values()]
         fids = [fid for _, fid in rows.values()]
         axes.plot(milliseconds, [np.mean(fid) for fid in fids], marker="o", label=label, color=colour)

@@ -219,7 +219,9 @@ def flags():
     group = parser.add_argument_group("study")
     group.add_argument("--runs", nargs="+", default=[], help="trained generators, one per seed [none]")
     group.add_argument("--cells", nargs="+", default=["*"], help="patterns of names, see --list [all]")
-    group.add_argument("--checkpoint", choices=("best", "latest"), default="best", help="[%(default)s]")
+    group.add_argument(
+        "--checkpoint", choices=("best", "latest"), default="best", help="of the runs [%(default)s]"
+    )
     group.add_argument("--record_dir", default="results/sampling", help="of the JSON files [%(default)s]")
     group.add_argument(
         "--threads", type=count(0, 256), default=0, help="of the CPU, 0 = PyTorch's choice [0]"

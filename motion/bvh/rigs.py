@@ -60,6 +60,7 @@ SIDES = {"left": ("left", "l"), "right": ("right", "r")}
 
 # metres in one unit
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048, "cmu": 0.0254 / 0.45}
+BONES_M = (0.9, 13)  # metres of all bones together: of a doll of 0.35 m, of a giant of 5 m; most have 4.4
 BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that pass as a person; most have 1.2 to 1.5
 # metres, in HumanML3D's skeleton, of the bone that ends at each joint
 HUMANML3D_BONES = (
@@ -162,6 +163,14 @@ def bone_lengths(joints, skeleton):
     """Median length over time of the bone that ends at each joint [J], 0 for the root."""
     bones = joints[:, 1:] - joints[:, list(skeleton.parents[1:])]
     return np.concatenate([[0.0], np.median(np.linalg.norm(bones, axis=-1), axis=0)])
+
+
+def wrong_size(joints, skeleton):
+    """What is wrong with the size of joints [T,J,3] in the skeleton's unit, as text; "" for a person's."""
+    metres = float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
+    if BONES_M[0] < metres < BONES_M[1]:
+        return ""
+    return f"all bones together measure about {float(f'{metres:.1g}'):g} m, a person's 4.4"
 
 
 def with_bone_lengths(joints, lengths, skeleton):

@@ -14,7 +14,14 @@ from tqdm import tqdm
 
 from models.counter_rng import SEED
 from motion.bvh import read_bvh
-from motion.bvh.rigs import HUMANML3D_BONES, UNITS, bone_lengths, to_joints22, with_bone_lengths
+from motion.bvh.rigs import (
+    HUMANML3D_BONES,
+    UNITS,
+    bone_lengths,
+    to_joints22,
+    with_bone_lengths,
+    wrong_size,
+)
 from motion.files import atomic_file
 from motion.skeletons import SMPL22
 from utils.cli import count, number
@@ -72,6 +79,8 @@ class Reading:
         joints = to_joints22(bvh, dict(self.joint_map), self.unit, self.up)
         if not np.isfinite(joints).all() or np.abs(joints - joints[:1, :1]).max() > MAX_REACH:
             raise ValueError(f"positions beyond {MAX_REACH:g} m: a broken file, or not its unit")
+        if size := wrong_size(joints, SMPL22):
+            raise ValueError(f"{size}: pass another --unit, or none")
         return joints
 
     def key(self, path):
@@ -216,17 +225,23 @@ def clip_name(name):
 
 
 def assign_splits(described, names, shares, seed):
-    """{name: split}: as the captions say, if all do; else at random by shares of train, val, test."""
+    """{name: split}: as the captions say, if all do; else at random by shares of train, val, test.
+
+    BadInput for a split that is none, or that leaves no file for training.
+    """
     given = {name: described[name].split for name in names if described[name].split}
     wrong = sorted(set(given.values()) - set(SPLITS))
     if wrong:
         raise BadInput(f"split {wrong[0]!r} in the captions is none of {', '.join(SPLITS)}")
     if given and len(given) < len(names):
         raise BadInput(f"the captions give a split for {len(given)} of {len(names)} files: all or none")
+    if given and "train" not in given.values():
+        raise BadInput("the captions give no file the split train: nothing is left for training")
     if given:
         return given
-    if not sum(shares) > 0:
-        raise BadInput(f"--split {' '.join(f'{share:g}' for share in shares)}: shares of nothing")
+    if not shares[0] > 0:
+        shown = " ".join(f"{share:g}" for share in shares)
+        raise BadInput(f"--split {shown}: nothing is left for training, the first share: make it positive")
     order = np.random.default_rng(seed).permutation(sorted(names))
     ends = np.round(np.cumsum(shares) / np.sum(shares) * len(order)).astype(int)
     if len(order) >= len(SPLITS) and min(shares) > 0:  # even a small set has a file in each

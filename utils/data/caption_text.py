@@ -1,7 +1,7 @@
 """Read, tag and mirror captions."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 from utils.data.clips import parse_caption
@@ -218,12 +218,22 @@ def read_captions(file):
         except (ValueError, TypeError, AttributeError) as error:
             raise BadInput(f"{file}:{number}: {error}") from None
         if name in described:
-            old = described[name]
-            what = replace(old, captions=old.captions + what.captions, tokens=old.tokens + what.tokens)
+            what = _joined(described[name], what, f"{file}:{number}: {name}")
         described[name] = what
     if not described:
         raise BadInput(f"{file} holds no captions")
     return described
+
+
+def _joined(old, new, where):
+    """Two entries of one name as one. BadInput, which begins with `where`, if they contradict each other."""
+    fields = {"captions": old.captions + new.captions, "tokens": old.tokens + new.tokens}
+    for key in ("split", "content", "style"):
+        before, now = getattr(old, key), getattr(new, key)
+        if before and now and before != now:
+            raise BadInput(f"{where} has {key} {now!r} here, {before!r} before: write one of them")
+        fields[key] = before or now
+    return Described(**fields)
 
 
 def _json_rows(text):

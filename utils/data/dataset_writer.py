@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
+from motion.bvh.rigs import wrong_size
 from motion.files import whole_folder, write_json, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
@@ -20,11 +21,14 @@ from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import read_captions, swap_sides, swap_token_sides
 from utils.data.clips import MAX_ROWS, SPLITS, Skipped, first
 from utils.data.feature_cache import load_array
+from utils.datasets import DATASETS
 from utils.errors import BadInput
 from utils.motion_process import FACING_RULES, joints_to_features
 from utils.plain import composed, read_csv
 
 UNSAID = "see its source"
+RATES = (12.5, 30)  # frames per second of the motion that the models here were made for
+SIZED = 10_000  # frames, at least, of which the body of a packed set is measured
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class SetConfig:
         return Path(self.dataset_dir) / self.name
 
     def refuse_existing(self):
-        """BadInput if the set exists and must not be replaced."""
+        """BadInput if the set exists and must not be replaced, or would pass for a published one."""
+        for spec in DATASETS.values():
+            if self.name in (spec.name, spec.folder):
+                raise BadInput(f"--name {self.name} means the published {spec.folder}: pass another --name")
         if self.root.exists() and not self.overwrite:
             raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
 
@@ -145,6 +152,8 @@ class SetWriter:
             return f"shorter than {self.config.min_frames} feature rows"
         if not np.isfinite(clip.joints).all():
             return "NaN or infinite positions"
+        if wrong_size(clip.joints, SMPL22):
+            return "its body has no person's size"
         if not clip.captions:
             return "no caption"
         if any(re.search(r"[#\n\r]", text) or not text.strip() for text in clip.captions):
@@ -217,6 +226,10 @@ def write_set(clips, total, config, texts=None):
     texts: {name: content} of further text files of the set.
     """
     config.refuse_existing()
+    if not RATES[0] <= config.fps <= RATES[1]:
+        cut = f"clips longer than {MAX_ROWS / config.fps:.1f} s will be cut"
+        made_for = f"models here were made for {RATES[0]:g} to {RATES[1]:g} frames per second"
+        print(f"{config.root}: warning: fps {config.fps:g}: {cut}; {made_for}")
     with whole_folder(config.root) as folder:
         writer = SetWriter(folder, config)
         for clip in tqdm(clips, total=total, desc=config.name, unit="clip"):
@@ -241,13 +254,18 @@ def read_packed(folder, split_column="split"):
     and `names` of the clips, `joint_names` and `fps`; captions.jsonl: see `read_captions`; labels.csv has the
     columns name and `split_column`, and optionally content and style.
     """
-    folder = Path(folder)
-    names, clips, fps = _read_motions(folder / "motions.npz")
-    texts = read_captions(folder / "captions.jsonl")
-    labels = _read_labels(folder / "labels.csv", split_column)
-    missing = [name for name in names if name not in texts or name not in labels]
-    if missing:
-        raise BadInput(f"{folder}: {len(missing)} clips lack a caption or a label, first {missing[0]}")
+    files = [Path(folder) / name for name in ("motions.npz", "captions.jsonl", "labels.csv")]
+    for file in files:
+        if not file.exists():
+            remedy = "--input must name a folder of packed joints, which datasets/README.md describes"
+            raise BadInput(f"{file} does not exist: {remedy}")
+    names, clips, fps = _read_motions(files[0])
+    texts = read_captions(files[1])
+    labels = _read_labels(files[2], split_column)
+    for file, known in zip(files[1:], (texts, labels)):
+        missing = [name for name in names if name not in known]
+        if missing:
+            raise BadInput(f"{file}: {len(missing)} clips of motions.npz have no line: {first(missing)}")
     return fps, [
         RawClip(name, joints, texts[name].captions, texts[name].tokens, *labels[name])
         for name, joints in zip(names, clips)
@@ -261,9 +279,9 @@ def _read_motions(file):
             joints, offsets = packed["joints"], packed["offsets"]
             names = [composed(str(name)) for name in packed["names"]]
             joint_names = tuple(str(name) for name in packed["joint_names"])
-            unit, fps = float(packed["unit_m"]), float(packed["fps"])
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
+            if packed["unit_m"].size != 1 or packed["fps"].size != 1:
+                raise ValueError("fps and unit_m must be one number each")
+            unit, fps = float(packed["unit_m"].item()), float(packed["fps"].item())
     except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
         # for a file that is no archive NumPy's message says how to load it unsafely: cut that off
         reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
@@ -278,6 +296,10 @@ def _read_motions(file):
         raise BadInput(f"{file}: unit_m {unit:g} or fps {fps:g} (1 to 240) makes no sense")
     if not divides(offsets, len(joints), len(names)):
         raise BadInput(f"{file}: offsets do not divide {len(joints)} frames into {len(names)} clips")
+    some = joints[:: max(1, len(joints) // SIZED)] * unit
+    some = some[np.isfinite(some).all(axis=(1, 2))]  # clips with other numbers are skipped
+    if len(some) and (size := wrong_size(some, SMPL22)):
+        raise BadInput(f"{file}: {size}: unit_m is {unit:g}, but should be the metres in one unit of joints")
     return names, [joints[a:b] * unit for a, b in zip(offsets, offsets[1:])], fps
 
 

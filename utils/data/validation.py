@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from motion.bvh.rigs import BONES_M, bone_lengths
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
@@ -54,7 +55,7 @@ def check_dataset(spec, root):
     root, findings = Path(root), Findings()
     ids = {split: read_split(root, split) for split in SPLITS}
     _check_ids(spec, root, ids, findings)
-    lengths, offending, train, poses = _look_at_clips(spec, root, ids)
+    lengths, offending, train, poses, sizes = _look_at_clips(spec, root, ids)
     known = KNOWN_NAN.get(spec.name, set())
     nan = set(offending["NaN or infinite values"])
     if known & nan:
@@ -63,6 +64,7 @@ def check_dataset(spec, root):
     for what in ("no motion file", "unreadable motion", f"fewer than {spec.dim} columns", *TEXT_PROBLEMS):
         findings.expect(offending[what], what)
     _check_lengths(spec, ids, lengths, findings)
+    _check_size(sizes, findings)
     _check_shared_motion(poses, findings)
     _check_statistics(spec, root, train, findings)
     return findings
@@ -103,8 +105,8 @@ def _check_ids(spec, root, ids, findings):
 
 def _look_at_clips(spec, root, ids):
     """Read every file once. -> lengths of valid clips {split: [T]}, offenders {what: [names]}, names for the
-    statistics of train, poses of valid motions {split: {name: [T,15]}}"""
-    lengths, offending, train = defaultdict(list), defaultdict(list), []
+    statistics of train, poses of valid motions {split: {name: [T,15]}}, metres of their bones together"""
+    lengths, offending, train, sizes = defaultdict(list), defaultdict(list), [], []
     poses = {split: {} for split in SPLITS}
     everything = [(split, name) for split in SPLITS for name in ids[split]]
     for split, name in tqdm(everything, desc=spec.name, unit="clip", disable=len(everything) < 500):
@@ -113,7 +115,9 @@ def _look_at_clips(spec, root, ids):
             offending[problem].append(name)
             continue
         if len(motion):
-            poses[split][name] = pose_distances(clip_joints(motion, spec.skeleton), spec.skeleton)
+            joints = clip_joints(motion, spec.skeleton)
+            poses[split][name] = pose_distances(joints, spec.skeleton)
+            sizes.append(bone_lengths(joints[:1], spec.skeleton).sum() * spec.skeleton.unit_m)
         problems = _text_problems(spec, root / "texts" / f"{name}.txt", len(motion))
         for problem, where in problems:
             offending[problem].append(where)
@@ -121,7 +125,7 @@ def _look_at_clips(spec, root, ids):
             lengths[split].append(len(motion))
         if split == "train" and spec.min_frames <= len(motion) <= spec.max_frames:
             train.append(name)
-    return lengths, offending, train, poses
+    return lengths, offending, train, poses, sizes
 
 
 def _sound_motion(spec, file):
@@ -169,6 +173,15 @@ def _check_lengths(spec, ids, lengths, findings):
             )
         lost = 1 - len(frames) / max(len(ids[split]), 1)
         findings.add(FAIL if not fits.any() or lost > UNUSABLE else OK, f"usable clips of {split}", detail)
+
+
+def _check_size(sizes, findings):
+    """Check for people, not giants or dwarfs of a wrong unit. sizes: metres of each clip's bones together."""
+    if sizes:
+        metres = float(np.median(sizes))
+        sound = BONES_M[0] < metres < BONES_M[1]
+        wrong = "" if sound else ", a person's 4.4: prepare the set again, in the unit of its source"
+        findings.add(OK if sound else FAIL, "all bones together", f"{metres:.2f} m{wrong}")
 
 
 def _check_shared_motion(poses, findings):

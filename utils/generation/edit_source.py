@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
-from motion.bvh.rigs import HUMANML3D_BONES, bone_lengths
+from motion.bvh.rigs import HUMANML3D_BONES, wrong_size
 from motion.skeletons import SMPL22
 from utils.data.bvh_dataset import Reading
 from utils.data.feature_cache import as_float32, load_array
@@ -17,9 +17,9 @@ from utils.motion_process import joints_to_features, recover_from_ric
 
 BONES = ("own", "humanml3d")
 MAX_SOURCE = 12_000  # frames
+UNITS_M = {1.0: "metres", 0.001: "millimetres"}
 OTHER_UP = {"y": "pass --up z if the file has Z up", "z": "leave --up out if the file has Y up"}
 Y_UP = "if it should not, turn it: joints have Y up"
-BONES_M = (0.5, 25)  # metres of all bones together; HumanML3D's body has 4.4
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     array = array.astype(np.float64)
     missing = -frames % STRIDE
     if array.ndim == 3:
-        _check_size(array, spec.skeleton, where, "pass another --unit, or none" if is_bvh(path) else None)
+        if size := wrong_size(array, spec.skeleton):  # of a .bvh it is right: the reading has seen to it
+            unit = UNITS_M.get(spec.skeleton.unit_m, f"units of {spec.skeleton.unit_m:g} m")
+            raise BadInput(f"{where}: {size}: write joints in {unit}")
         trunk = array[:, spec.skeleton.head] - array[:, 0]
         if (trunk[:, 1] < np.linalg.norm(trunk, axis=-1) / 2).all():
             print(f"{where}: the body lies in every frame; {OTHER_UP[reading.up] if is_bvh(path) else Y_UP}")
@@ -63,15 +65,6 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
         return Source(array, rows.astype(np.float64))
     rows = np.pad(array[:, : spec.dim], [(0, missing), (0, 0)], mode="edge")
     return Source(joints_of(rows, spec)[:frames], rows)
-
-
-def _check_size(joints, skeleton, where, remedy):
-    """BadInput unless joints [T,J,3] have a person's size, as in the skeleton's unit they must."""
-    metres = float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
-    if not BONES_M[0] < metres < BONES_M[1]:
-        unit = {1.0: "metres", 0.001: "millimetres"}.get(skeleton.unit_m, f"units of {skeleton.unit_m:g} m")
-        remedy = remedy or f"write joints in {unit}"
-        raise BadInput(f"{where}: all bones together measure {metres:.3g} m, a person's 4.4: {remedy}")
 
 
 def _read_bvh(path, spec, reading, where):
