@@ -566,7 +566,12 @@ def test_the_preset_splits_in_blocks_and_knows_the_relabelled():
         ("--input other --preset bandai_namco", "no caption belongs"),
         ("--input other --captions none.jsonl", "none.jsonl does not exist"),
         ("--input other --preset bandai_namco --joint_map none.json", "none.json does not exist"),
-        ("--input other --preset bandai_namco --joint_map map.json", "tail is none of the 22"),
+        ("--input other --preset bandai_namco --joint_map map.json", "map.json: tail is none of the 22"),
+        (
+            "--input other --preset bandai_namco --joint_map other/x.bvh",
+            '--joint_map other/x.bvh:1 is no JSON of joints: {"pelvis": "Hips", ...} is due',
+        ),
+        ("--input other --preset bandai_namco --dataset_dir map.json", "--dataset_dir: map.json is no fol"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, message):
@@ -575,6 +580,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, 
     (tmp_path / "other").mkdir()
     (tmp_path / "other/x.bvh").write_text(GOOD)
     (tmp_path / "map.json").write_text('{"tail": "Tail"}')
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
         prepare_dataset.main(["bvh", "--name", "Own", *flags.split()])
     assert "\n" not in str(caught.value) and not (tmp_path / "datasets").exists()

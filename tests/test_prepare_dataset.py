@@ -190,6 +190,11 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, packed, spoil, messa
     assert not (tmp_path / "sets").exists() or not list((tmp_path / "sets").iterdir())
 
 
+def test_packed_joints_are_a_folder(tmp_path, packed):
+    with pytest.raises(BadInput, match="labels.csv/motions.npz does not exist: --input must name a folder"):
+        prepare.read_packed(tmp_path / "packed/labels.csv")
+
+
 def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     good = prepare.read_packed(tmp_path / "packed")[1]
     nan = good[0].joints.copy()

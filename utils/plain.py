@@ -7,17 +7,18 @@ import math
 import unicodedata
 from pathlib import Path
 
-from utils.errors import BadInput
+from utils.errors import BadInput, unreadable
 
 
-def read_utf8(file):
-    """The text of a file, without a byte order mark. Raises BadInput."""
+def read_utf8(file, flag=""):
+    """The text of a file, without a byte order mark. flag: the one that names it. Raises BadInput."""
+    where = f"{flag} {file}".lstrip()
     try:
         return Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not a text file in UTF-8") from None
+    except OSError as error:
+        raise unreadable(where, error) from None
+    except ValueError:
+        raise BadInput(f"{where} is not a text file in UTF-8") from None
 
 
 def composed(name):

@@ -14,7 +14,7 @@ from models.LengthEstimator import MAX_FRAMES
 from motion.files import whole_folder, write_json, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
-from utils.cli import count
+from utils.cli import count, refuse_file
 from utils.config import flag
 from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import read_captions, swap_sides, swap_token_sides
@@ -50,9 +50,10 @@ class SetConfig:
         return Path(self.dataset_dir) / self.name
 
     def refuse_existing(self):
-        """BadInput if the set exists and must not be replaced."""
+        """BadInput if the set exists and must not be replaced, or if --dataset_dir is no folder."""
         if self.root.exists() and not self.overwrite:
             raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
+        refuse_file(self.root.parent, "--dataset_dir")
 
     def spec(self):
         """The content of spec.json: all that the rest of the code needs to know about a set."""
@@ -262,11 +263,12 @@ def _read_motions(file):
             names = [composed(str(name)) for name in packed["names"]]
             joint_names = tuple(str(name) for name in packed["joint_names"])
             unit, fps = float(packed["unit_m"]), float(packed["fps"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
     except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
         # for a file that is no archive NumPy's message says how to load it unsafely: cut that off
-        reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
+        reason = getattr(error, "strerror", None) or str(error).partition(" If you trust")[0]
+        reason = " ".join(reason.split())[:200]
         raise BadInput(f"{file} is not readable as packed joints: {reason}") from None
     if joints.dtype.kind not in "fiu" or joints.shape[1:] != (len(SMPL22), 3):
         raise BadInput(f"{file}: joints of shape {joints.shape}, expected [N, {len(SMPL22)}, 3]")
