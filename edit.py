@@ -9,7 +9,6 @@ Kept frames stay where they were in the source's world. A .bvh source gives a .b
 """
 
 import utils.environment  # noqa: F401  # isort: skip
-from pathlib import Path
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
@@ -20,7 +19,7 @@ from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.data.bvh_dataset import Reading, read_joint_map, reading_flags
 from utils.errors import BadInput
-from utils.flags import generator_flags, output_flags, sampling_config
+from utils.flags import generator_flags, output_flags, output_folder, sampling_config
 from utils.generation.edit_source import BONES, is_bvh
 from utils.generation.edits import EditConfig, draw_edits, read_plan
 from utils.pipeline import Pipeline
@@ -74,6 +73,7 @@ def main(argv=None):
     prompt = clean_text(args.text_prompt)
     if not prompt:
         raise BadInput("--text_prompt is empty")
+    folder = output_folder(args)  # before weights are loaded
     device = start(args)
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
     spec, sampling = pipeline.spec, sampling_config(args, pipeline.spec, pipeline.mardm)
@@ -87,7 +87,6 @@ def main(argv=None):
     for line in pipeline.warnings([prompt], text):
         print(f"warning: {line}")
 
-    folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, prefix="editing_caption", plain=not args.mardm_names)
     from_bvh = args.source_motion and is_bvh(args.source_motion)

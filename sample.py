@@ -9,7 +9,6 @@ python sample.py ... --waypoints "0,1.5@2 1,3@4:90"  # places x,z in metres @ se
 
 import utils.environment  # noqa: F401  # isort: skip
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -21,13 +20,20 @@ from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start
 from utils.config import WeightsConfig, from_flags
 from utils.errors import BadInput
-from utils.flags import generator_flags, output_flags, sampling_config, settled
+from utils.flags import generator_flags, output_flags, output_folder, sampling_config, settled
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import frames_as_words, read_prompts
 from utils.generation.record import Record, sha256
 from utils.generation.single_motions import Texts, draw_each
 from utils.generation.stitch import TRANSITION, draw_stories
-from utils.generation.waypoints import CANDIDATES, Arrival, draw_routes, frames_for, parse_waypoints
+from utils.generation.waypoints import (
+    CANDIDATES,
+    Arrival,
+    draw_routes,
+    frames_for,
+    parse_waypoints,
+    read_waypoints,
+)
 from utils.generation.windows import MOST_REPEATS
 from utils.metrics import foot_skate
 from utils.pipeline import Pipeline
@@ -102,6 +108,8 @@ def parse(argv):
         raise BadInput("--candidates belongs to --waypoints: add them, or leave it out")
     if args.in_place and args.waypoints is not None:
         raise BadInput("--in_place removes the movement that --waypoints asks for: leave one of them out")
+    if args.waypoints is not None:
+        read_waypoints(args.waypoints)  # before weights are loaded, which know the frames per second
     args.transition, args.candidates = args.transition or TRANSITION, args.candidates or CANDIDATES
     drawings = args.repeat_times * args.candidates
     if args.waypoints is not None and drawings > MOST_REPEATS:  # more would use the next prompt's noise
@@ -140,6 +148,7 @@ def main(argv=None):
         raise BadInput(
             "--stitch joins prompts: give two or more, each by --text_prompt or all by --text_path"
         )
+    folder = output_folder(args)  # before weights are loaded
     device = start(args)
 
     pipeline = Pipeline.open(from_flags(WeightsConfig, args), device)
@@ -159,7 +168,6 @@ def main(argv=None):
         frames = [frames_for(points, n) for n in frames]
     texts = Texts(words, text, pipeline.lengths(text, frames, args.seed))
 
-    folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
     folder.mkdir(parents=True, exist_ok=True)
     names = Names(folder, plain=not args.mardm_names)
     record = Record(

@@ -264,6 +264,22 @@ def test_a_malformed_file_has_a_one_line_reason_soon_and_in_little_memory(write,
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "was, becomes, says",
+    [
+        ("0.0333333", "0,0333333", "line 23: '0,0333333' is no number: write decimal points"),
+        ("OFFSET 10 0 0", "OFFSET 10,5 0,0 0,0", "'10,5 0,0 0,0': 3 finite numbers are due: write decimal p"),
+        ("0.0333333", "0.05 sec", "'Frame Time: 0.05 sec' where a number alone is due"),
+        ("Frames: 3", "Frames: 3 in all", "'Frames: 3 in all' where a number alone is due"),
+        ("Frame Time:", "Frame Rate:", "where Frames: or Frame Time: is due"),
+        ("MOTION", "", "no MOTION section: export it with its animation, or"),
+    ],
+)
+def test_the_reason_says_what_to_write(write, was, becomes, says):
+    with pytest.raises(ValueError, match=says):
+        read_bvh(write(GOOD.replace(was, becomes, 1)))
+
+
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), edits=st.integers(1, 6))
 def test_a_fuzzed_file_is_read_or_refused_but_never_crashes(tmp_path_factory, seed, edits):

@@ -257,9 +257,33 @@ def test_what_is_not_recognised_is_listed_and_a_map_helps():
         ({"left_elbow": "Nobody"}, "'left_elbow': Nobody not found"),
         ({"tail": "Mystery"}, "'tail': not one of the 22 joints"),
         ({"left_elbow": []}, "'left_elbow': no joint of the file is named"),
+        ({"left_elbow": "..."}, "'left_elbow': ... not found"),
     ):
         with pytest.raises(ValueError, match=f"joint map: {line}$"):
             rigs.map_joints(names, joint_map=wrong)
+
+
+@pytest.mark.parametrize("words", ["腰 背骨 首 左ひじ", "Таз Грудь Шея Локоть", "골반 척추 목 팔꿈치"])
+def test_a_map_may_name_joints_in_any_script(words):
+    names, joints = [*words.split(), *RIG_NAMES["mixamo"]], ("pelvis", "spine2", "neck", "left_elbow")
+    sources = dict(zip(SMPL22.joints, rigs.map_joints(names, joint_map=dict(zip(joints, words.split())))))
+    assert [sources[joint] for joint in joints] == [[0], [1], [2], [3]]
+
+
+def test_an_exact_name_in_a_map_wins_and_a_plain_one_must_be_the_only_one():
+    names = [*RIG_NAMES["mixamo"], "hips", "Extra", "Extra"]
+    for source, index in (("hips", names.index("hips")), ("mixamorig:Hips", 0)):
+        assert rigs.map_joints(names, joint_map={"pelvis": source})[0] == [index]
+    for source, theirs in (("HIPS", "mixamorig:Hips, hips"), ("Extra", "Extra, Extra")):
+        with pytest.raises(ValueError, match=f"joint map: 'pelvis': {source} may be {theirs}: write one"):
+            rigs.map_joints(names, joint_map={"pelvis": source})
+
+
+def test_a_prefix_of_every_name_is_none_of_the_name():
+    plain, names = rigs.map_joints(MIXAMO), [f"My_Skel_{name}" for name in MIXAMO]
+    assert rigs.map_joints(names) == plain
+    for source in ("Spine1", "my_skel_spine1", "My_Skel_Spine1"):
+        assert rigs.map_joints(names, joint_map={"spine2": source}) == plain
 
 
 def test_an_end_site_stands_in_for_a_toe_that_is_missing():
@@ -277,7 +301,7 @@ def test_the_unit_is_told_from_the_height(real_walk, unit, size):
 
 
 def test_a_body_of_no_size_is_refused():
-    with pytest.raises(ValueError, match="units"):
+    with pytest.raises(ValueError, match="makes a person: pass --unit, e.g. --unit cm"):
         rigs.guess_unit(np.zeros((3, 22, 3)))
 
 
@@ -578,7 +602,12 @@ def test_the_preset_splits_in_blocks_and_knows_the_relabelled():
         ("--input other --preset bandai_namco", "no caption belongs"),
         ("--input other --captions none.jsonl", "--captions none.jsonl does not exist"),
         ("--input other --preset bandai_namco --joint_map none.json", "none.json does not exist"),
-        ("--input other --preset bandai_namco --joint_map map.json", "tail is none of the 22"),
+        ("--input other --preset bandai_namco --joint_map map.json", "map.json: tail is none of the 22"),
+        (
+            "--input other --preset bandai_namco --joint_map other/x.bvh",
+            '--joint_map other/x.bvh:1 is no JSON of joints: {"pelvis": "Hips", ...} is due',
+        ),
+        ("--input other --preset bandai_namco --dataset_dir map.json", "--dataset_dir: map.json is no fol"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, message):
@@ -587,6 +616,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, flags, 
     (tmp_path / "other").mkdir()
     (tmp_path / "other/x.bvh").write_text(GOOD)
     (tmp_path / "map.json").write_text('{"tail": "Tail"}')
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(BadInput, match=re.escape(message)) as caught:
         prepare_dataset.main(["bvh", "--name", "Own", *flags.split()])
     assert "\n" not in str(caught.value) and not (tmp_path / "datasets").exists()

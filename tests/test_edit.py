@@ -74,8 +74,9 @@ def test_sources(tmp_path):
     for name, array, reason in (
         ("narrow", rows[:, :20], "columns"),
         ("nan", np.full((40, 67), np.nan), "NaN"),
-        ("short", rows[:3], "frames"),
-        ("long", np.zeros((20_000, 67)), "frames"),
+        ("short", rows[:3], ": 3 frames; 4 to 12000 can be edited; for a single pose use --keep_pose"),
+        ("pose", rows[:1], ": 1 frame; 4 to 12000 "),
+        ("long", np.zeros((20_000, 67)), ": 20000 frames; 4 to 12000 can be edited$"),
     ):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(BadInput, match=reason):

@@ -73,10 +73,21 @@ def test_bad_keyframes_are_refused_in_one_line(pose, tail):
 
 def test_bad_files_and_places_are_refused_in_one_line(pose, tmp_path):
     (tmp_path / "broken.npy").write_text("no array")
+    for folder in ("poses", "poses.npy", "poses.bvh"):
+        (tmp_path / folder).mkdir()
     (tmp_path / "broken.bvh").write_text("HIERARCHY\nROOT x\n")
     np.save(tmp_path / "kit.npy", np.zeros((8, 21, 3)))
-    for name in ("broken.npy", "broken.bvh", "kit.npy", "missing.npy", "missing.bvh"):
-        with pytest.raises(BadInput, match=rf"{name}[^\n]*\Z"):
+    for name, reason in (
+        ("broken.npy", "is no .npy file: write the array with numpy.save"),
+        ("broken.bvh", ": no MOTION section"),
+        ("kit.npy", r": shape \(8, 21, 3\)"),
+        ("missing.npy", r"does not exist\Z"),
+        ("missing.bvh", r"does not exist\Z"),
+        ("poses", ": a .npy or .bvh file is needed"),
+        ("poses.npy", r"cannot be read: Is a directory\Z"),
+        ("poses.bvh", r"cannot be read: Is a directory\Z"),
+    ):
+        with pytest.raises(BadInput, match=rf"^--keep_pose {tmp_path / name} ?{reason}[^\n]*\Z"):
             read_keyframe(f"{tmp_path / name}@1", SPEC, READING, 40)
     with pytest.raises(BadInput, match="21,3"):
         read_keyframe(f"{pose}@1", DATASETS["kit"], Reading(12.5), 40)
@@ -192,7 +203,10 @@ def test_edit_py_puts_a_pose_between_kept_frames(pose, source, tmp_path, capsys)
         (["--motion_length", "80"], "where there is no source"),
         (["-msec", "0.2,0.4"], "pass --source_motion"),
         (["--source_motion", "walk.npy"], "pass -msec"),
-        (["--source_motion", "walk.npy", "--motion_length", "80", "-msec", "0,4"], "pass --source_motion"),
+        (
+            ["--source_motion", "walk.npy", "--motion_length", "80", "-msec", "0,4"],
+            "--motion_length is for motions without --source_motion: leave it out",
+        ),
     ],
 )
 def test_what_is_missing_is_said(demo_weights, tmp_path, words, reason):

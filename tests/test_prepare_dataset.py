@@ -216,6 +216,11 @@ def test_frames_that_come_fast_are_warned_of(tmp_path, packed, capsys):
         assert ("warning: fps 120: clips longer than 1.7 s will be cut; models here" in out) is warned
 
 
+def test_packed_joints_are_a_folder(tmp_path, packed):
+    with pytest.raises(BadInput, match="labels.csv/motions.npz does not exist: --input must name a folder"):
+        prepare.read_packed(tmp_path / "packed/labels.csv")
+
+
 def test_bad_clips_are_skipped_and_named(tmp_path, packed, capsys):
     good = prepare.read_packed(tmp_path / "packed")[1]
     nan = good[0].joints.copy()

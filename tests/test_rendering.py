@@ -211,6 +211,20 @@ def test_a_motion_in_millimetres_is_drawn_on_a_floor_of_bounded_size(tmp_path, m
     assert radii == [12]
 
 
+@pytest.mark.parametrize("frames, t, before, after", [(200, 60, 60, 139), (1501, 700, 500, 500)])
+def test_of_a_long_motion_the_path_near_a_frame_is_drawn(frames, t, before, after):
+    """Else a frame of a motion of 8,000 would cost four times one of 500."""
+    _, (ax,) = rendering._page(1, 1, SMALL, "", [""])
+    motion = walking(np.stack([np.linspace(0, 1, frames), np.zeros(frames)], axis=1))
+    camera, (target,) = rendering.fit_camera([motion], 20)
+    actor = rendering._Actor(ax, motion, target, camera, SMPL22)
+    actor._set_path(t)
+    past, future = actor.past.get_segments(), actor.future.get_segments()
+    assert (len(past), len(future)) == (before, after)
+    ends, _ = camera.project(motion[[t, t + 1], 0] * (1, 0, 1), target[t])
+    np.testing.assert_allclose([past[-1][1], *future[0]], [ends[0], *ends])
+
+
 def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = render_video(tmp_path / "a.mp4", on_the_spot(4), panel=SMALL)
     before = path.read_bytes()

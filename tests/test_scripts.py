@@ -190,7 +190,26 @@ BAD_INPUT = {
         "--text_prompt walk --ae_model FSQ_AE_Small --model FSQ-MARDM-SiT-XS",
         "FSQ_AE_High",
     ),
-    "missing prompt file": (sample.main, f"{GENERATOR} --text_path nowhere.txt", "nowhere.txt"),
+    "missing prompt file": (
+        sample.main,
+        f"{GENERATOR} --text_path nowhere.txt",
+        "error: --text_path nowhere.txt does not exist",
+    ),
+    "prompts in a folder": (
+        sample.main,
+        f"{GENERATOR} --text_path {{empty}}",
+        "cannot be read: Is a directory",
+    ),
+    "results below a file": (
+        sample.main,
+        f"--text_prompt walk --name nobody --output_dir {__file__}/in",
+        f"--output_dir: {__file__} is no folder",
+    ),
+    "waypoints that cannot be read": (
+        sample.main,
+        "--text_prompt walk --name nobody --waypoints 0,1",
+        "write x,z@seconds",
+    ),
     "length out of range": (sample.main, f"{GENERATOR} --text_prompt walk --motion_length 4000", "196"),
     "transition of nothing": (sample.main, f"{GENERATOR} --text_prompt walk --transition 8", "--stitch"),
     "candidates for nothing": (sample.main, f"{GENERATOR} --text_prompt walk --candidates 8", "--waypoints"),

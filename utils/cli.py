@@ -81,6 +81,13 @@ def name(text):
     return text
 
 
+def refuse_file(folder, flag):
+    """BadInput if something else stands where `folder`, or one above it, has to be. flag: for the error."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if there and not there.is_dir():
+        raise BadInput(f"{flag}: {there} is no folder: name another place")
+
+
 def start(machine):
     """Seed the generators, set TF32 and determinism. machine: a MachineConfig -> the torch.device to use."""
     reseed(machine.seed)

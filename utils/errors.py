@@ -14,6 +14,13 @@ class BadInput(Exception):
     """
 
 
+def unreadable(where, error):
+    """-> BadInput for an OSError of reading a file. where: the file, after its flag if that is known."""
+    if isinstance(error, FileNotFoundError):
+        return BadInput(f"{where} does not exist")
+    return BadInput(f"{where} cannot be read: {error.strerror or error}")
+
+
 OURS = {errno.EBADF, errno.EINVAL, errno.EFAULT, errno.ESPIPE}  # system calls that our code made wrongly
 OUT_OF_MEMORY = "out of memory: pass a smaller --batch_size; where there is none, fewer or shorter motions"
 SPENT = {  # parts of RuntimeErrors of PyTorch and Python when the machine runs out of memory -> our message

@@ -1,11 +1,13 @@
 """Groups of flags that several scripts share; the fields of utils/config.py are their source."""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from models.sampling import SamplingConfig, resolve_sampling
+from utils.cli import refuse_file
 from utils.config import (
     EvaluationConfig,
     LoaderConfig,
@@ -92,6 +94,13 @@ def output_flags(parser, folder, formats):
     group.add_argument(
         "--mardm_names", action="store_true", help="MARDM's file names, with `caption:` before the text"
     )
+
+
+def output_folder(args):
+    """The results' folder, which need not exist yet, by the flags of a generator. Raises BadInput."""
+    folder = Path(args.output_dir) / f"{args.name}_{args.dataset_name}"
+    refuse_file(folder, "--output_dir")
+    return folder
 
 
 def optimizer_flags(parser, speed=True, **defaults):

@@ -7,18 +7,19 @@ import math
 import unicodedata
 from pathlib import Path
 
-from utils.errors import BadInput
+from utils.errors import BadInput, unreadable
 
 
-def read_utf8(file):
-    """The text of a file, without a byte order mark. Raises BadInput."""
+def read_utf8(file, flag=""):
+    """The text of a file, without a byte order mark. flag: the one that names it. Raises BadInput."""
+    where = f"{flag} {file}".lstrip()
     try:
         return Path(file).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
+    except OSError as error:
+        raise unreadable(where, error) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise BadInput(f"{file}:{line}: not a text in UTF-8: save it as UTF-8") from None
+        raise BadInput(f"{where}:{line}: not a text in UTF-8: save it as UTF-8") from None
 
 
 def composed(name):

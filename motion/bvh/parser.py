@@ -25,7 +25,9 @@ def header_tokens(file):
             header.append(line)
         if size > MAX_HEADER:
             raise ValueError(f"no MOTION within the first {MAX_HEADER >> 20} MB")
-    raise ValueError("no MOTION section: the file is truncated" if header else "the file is empty")
+    if not header:
+        raise ValueError("the file is empty")
+    raise ValueError("no MOTION section: export it with its animation, or the file is truncated")
 
 
 def _lines(file):
@@ -121,7 +123,8 @@ class Hierarchy:
         except ValueError:
             values = [np.nan]
         if not np.isfinite(values).all():
-            raise ValueError(f"{what} {_quote(' '.join(words))}: {count} finite numbers are due")
+            due = f"{count} finite numbers are due{_decimal_comma(' '.join(words))}"
+            raise ValueError(f"{what} {_quote(' '.join(words))}: {due}")
         return values
 
     def offset(self):
@@ -158,7 +161,10 @@ def frame_lines(file, number):
         key = b" ".join(words[:-1]).rstrip(b" :").lower()
         if key not in (b"frames", b"frame time"):
             wrong = _quote(_text(line.strip()))
-            raise ValueError(f"line {number}: {wrong} where Frames: or Frame Time: is due")
+            due = "Frames: or Frame Time: is due"
+            if key.startswith((b"frames :", b"frame time :")):
+                due = "a number alone is due after the colon"
+            raise ValueError(f"line {number}: {wrong} where {due}")
         values[key] = _float(words[-1], number)
         if len(values) == 2:
             break
@@ -196,4 +202,10 @@ def _float(word, line_number):
     try:
         return float(word)
     except ValueError:
-        raise ValueError(f"line {line_number}: {_quote(_text(word))} is no number") from None
+        word = _text(word)
+        raise ValueError(f"line {line_number}: {_quote(word)} is no number{_decimal_comma(word)}") from None
+
+
+def _decimal_comma(words):
+    """The end of an error about numbers that have commas where BVH has points."""
+    return ": write decimal points, not commas" if "," in words else ""

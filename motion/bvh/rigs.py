@@ -3,6 +3,7 @@
 A rig is recognised part by part, by joint names: a spine of one program with the legs of another is fine.
 """
 
+import os
 import re
 
 import numpy as np
@@ -76,18 +77,21 @@ def map_joints(names, end_sites=(), joint_map=None):
     ["Spine", "Chest"], ...} overrides recognition where it names a joint. Raises ValueError with the joints
     that could not be found.
     """
-    known = {}
-    for index, name in enumerate([*names, *(f"{names[joint]}_end" for joint in end_sites)]):
-        known.setdefault(_plain(name), index)
+    every = [*names, *(f"{names[joint]}_end" for joint in end_sites)]
+    prefix = re.match(r".*_|", os.path.commonprefix(names))[0]  # Skel_ of Skel_Hips, Skel_Spine, ...
+    known = {}  # plain name -> indices into `every`
+    for index, name in enumerate(every):
+        for plain in {_plain(name), _plain(name.removeprefix(prefix))} - {""}:
+            known.setdefault(plain, []).append(index)
     mapped = _recognise(known)
     for joint, sources in (joint_map or {}).items():
         sources = [sources] if isinstance(sources, str) else sources
-        absent = [source for source in sources if _plain(source) not in known]
-        if joint not in SMPL22.joints or absent or not sources:
-            problem = f"{', '.join(absent)} not found" if absent else "no joint of the file is named"
-            problem = problem if joint in SMPL22.joints else "not one of the 22 joints"
-            raise ValueError(f"joint map: {joint!r}: {problem}")
-        mapped[joint] = [known[_plain(source)] for source in sources]
+        where = f"joint map: {joint!r}"
+        if joint not in SMPL22.joints:
+            raise ValueError(f"{where}: not one of the 22 joints")
+        if not sources:
+            raise ValueError(f"{where}: no joint of the file is named")
+        mapped[joint] = [_named(source, every, known, where) for source in sources]
     missing = [joint for joint in SMPL22.joints if joint not in mapped]
     if missing:
         theirs = ", ".join(names[:60])
@@ -96,6 +100,17 @@ def map_joints(names, end_sites=(), joint_map=None):
             f"not recognised: {', '.join(missing)}; the file has {theirs}"
         )
     return [mapped[joint] for joint in SMPL22.joints]
+
+
+def _named(source, every, known, where):
+    """The index of the one joint that a joint map's entry names: exactly, else by its plain name."""
+    found = [i for i, name in enumerate(every) if name == source] or known.get(_plain(source), [])
+    if not found:
+        raise ValueError(f"{where}: {source} not found")
+    if len(found) > 1:
+        theirs = ", ".join(every[index] for index in found[:5])
+        raise ValueError(f"{where}: {source} may be {theirs}: write one name in full, unlike all others")
+    return found[0]
 
 
 def _recognise(known):
@@ -123,7 +138,7 @@ def _first(known, cell):
     for choice in cell.split("|"):
         plain = [_plain(name) for name in choice.split("+")]
         if all(name in known for name in plain):
-            return [known[name] for name in plain]
+            return [known[name][0] for name in plain]
     return None
 
 
@@ -131,7 +146,7 @@ def _plain(name):
     """A joint's name in lower case, without its program's prefix, blanks and punctuation."""
     name = name.rsplit(":", 1)[-1].lower()
     name = re.sub(r"^(mixamorig|bip|character|cc_base_|def[-_])\d*[ _]?", "", name)
-    return re.sub(r"[^a-z0-9]", "", name)
+    return re.sub(r"[\W_]", "", name)
 
 
 def to_joints22(bvh, joint_map=None, unit=None, up="y"):
@@ -156,7 +171,9 @@ def guess_unit(joints):
     for name, metres in UNITS.items():
         if BODY[0] <= body * metres < BODY[1]:
             return name
-    raise ValueError(f"legs and trunk measure {body:.4g} units, which no unit makes a person: name the unit")
+    raise ValueError(
+        f"legs and trunk measure {body:.4g} units, which no unit makes a person: pass --unit, e.g. --unit cm"
+    )
 
 
 def bone_lengths(joints, skeleton):

@@ -110,16 +110,18 @@ def read_joint_map(file):
     """A .json of {"pelvis": "Hips", "spine2": ["Spine", "Chest"], ...} -> pairs for Reading, or BadInput."""
     if not file:
         return ()
+    where = f"--joint_map {file}"
     try:
-        fields = parse_json(read_utf8(file)).items()
+        fields = parse_json(read_utf8(file, "--joint_map")).items()
         pairs = [(joint, (source,) if isinstance(source, str) else tuple(source)) for joint, source in fields]
         if not all(isinstance(name, str) for _, sources in pairs for name in sources):
             raise ValueError("a name is no text")
     except (ValueError, AttributeError, TypeError) as error:
-        raise BadInput(f'{file}: expected {{"pelvis": "Hips", ...}}: {error}') from None
+        line = f":{error.lineno}" if hasattr(error, "lineno") else ""
+        raise BadInput(f'{where}{line} is no JSON of joints: {{"pelvis": "Hips", ...}} is due') from None
     unknown = [joint for joint, _ in pairs if joint not in SMPL22.joints]
     if unknown:
-        raise BadInput(f"{file}: {unknown[0]} is none of the 22 joints: {', '.join(SMPL22.joints)}")
+        raise BadInput(f"{where}: {unknown[0]} is none of the 22 joints: {', '.join(SMPL22.joints)}")
     return tuple(pairs)
 
 
@@ -182,7 +184,7 @@ def _convert_one(job):
             return name, target, None
         joints = reading.joints(path).astype(np.float32)
     except (ValueError, OSError) as error:
-        return name, None, re.sub(r"\s+", " ", str(error))[:300]
+        return name, None, re.sub(r"\s+", " ", getattr(error, "strerror", None) or str(error))[:300]
     except MemoryError:
         return name, None, "out of memory: cut the file into parts, or pass fewer --num_workers"
     with atomic_file(target) as part, open(part, "wb") as file:

@@ -15,7 +15,7 @@ from motion.bvh.rigs import wrong_size
 from motion.files import whole_folder, write_json, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
-from utils.cli import count
+from utils.cli import count, refuse_file
 from utils.config import flag
 from utils.data.cal_mean_std import mean_std
 from utils.data.caption_text import read_captions, swap_sides, swap_token_sides
@@ -54,12 +54,15 @@ class SetConfig:
         return Path(self.dataset_dir) / self.name
 
     def refuse_existing(self):
-        """BadInput if the set exists and must not be replaced, or would pass for a published one."""
+        """BadInput if the set exists and must not be replaced, would pass for a published one, or if
+        --dataset_dir is no folder.
+        """
         for spec in DATASETS.values():
             if self.name in (spec.name, spec.folder):
                 raise BadInput(f"--name {self.name} means the published {spec.folder}: pass another --name")
         if self.root.exists() and not self.overwrite:
             raise BadInput(f"{self.root} exists: pass --overwrite to replace it, or another --name")
+        refuse_file(self.root.parent, "--dataset_dir")
 
     def spec(self):
         """The content of spec.json: all that the rest of the code needs to know about a set."""
@@ -282,9 +285,12 @@ def _read_motions(file):
             if packed["unit_m"].size != 1 or packed["fps"].size != 1:
                 raise ValueError("fps and unit_m must be one number each")
             unit, fps = float(packed["unit_m"].item()), float(packed["fps"].item())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{file} does not exist: --input must name a folder of packed joints") from None
     except Exception as error:  # a damaged archive fails in as many ways as zip and its codecs can
         # for a file that is no archive NumPy's message says how to load it unsafely: cut that off
-        reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
+        reason = getattr(error, "strerror", None) or str(error).partition(" If you trust")[0]
+        reason = " ".join(reason.split())[:200]
         raise BadInput(f"{file} is not readable as packed joints: {reason}") from None
     if joints.dtype.kind not in "fiu" or joints.shape[1:] != (len(SMPL22), 3):
         raise BadInput(f"{file}: joints of shape {joints.shape}, expected [N, {len(SMPL22)}, 3]")

@@ -5,6 +5,7 @@ signature in its index covers size and modification time of every source file: a
 written again. It is read into memory as a whole (HumanML3D: 0.9 GB), so a run then needs no files.
 """
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.data.cache_file import read_cache, write_cache
-from utils.errors import BadInput
+from utils.errors import BadInput, unreadable
 
 VERSION = 2
 REMEDY = "packing the clips again"
@@ -25,15 +26,24 @@ def load_array(file):
     """np.load of a plain numeric array, BadInput in every other case (never unpickles)."""
     try:
         array = np.load(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise BadInput(f"{file} does not exist") from None
     except Exception as error:  # NumPy parses a header as Python: damage fails in many ways
+        if isinstance(error, OSError) and error.strerror:
+            raise unreadable(file, error) from None
+        if not _has_signature(file):
+            raise BadInput(f"{file} is no .npy file: write the array with numpy.save") from None
         # for a file that is no array NumPy's message says how to load it unsafely: cut that off
         reason = " ".join(str(error).partition(" If you trust")[0].split())[:200]
         raise BadInput(f"{file} is not a readable .npy array: {reason}") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise BadInput(f"{file} holds no plain numeric array")
     return array
+
+
+def _has_signature(file):
+    """Whether a file that cannot be loaded at least begins as a .npy file does."""
+    with contextlib.suppress(OSError, ValueError), open(file, "rb") as opened:
+        return opened.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+    return True
 
 
 def as_float32(array):

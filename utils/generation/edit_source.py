@@ -11,7 +11,7 @@ from motion.bvh.rigs import HUMANML3D_BONES, wrong_size
 from motion.skeletons import SMPL22
 from utils.data.bvh_dataset import Reading
 from utils.data.feature_cache import as_float32, load_array
-from utils.errors import BadInput
+from utils.errors import BadInput, unreadable
 from utils.generation.anchoring import on_bones
 from utils.motion_process import joints_to_features, recover_from_ric
 
@@ -38,7 +38,7 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     """A motion file -> Source. reading: how to read a .bvh; flag: for errors. Raises BadInput."""
     where = f"{flag} {path}"
     reading = reading or Reading(spec.fps)
-    array = _read_bvh(path, spec, reading, where) if is_bvh(path) else load_array(path)
+    array = _read_bvh(path, spec, reading, where) if is_bvh(path) else _read_npy(path, flag)
     joints = len(spec.skeleton)
     if array.shape[1:] != (joints, 3) and (array.ndim != 2 or array.shape[1] < spec.dim):
         raise BadInput(
@@ -47,7 +47,9 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
         )
     frames = len(array)
     if not shortest <= frames <= MAX_SOURCE:  # before anything is computed
-        raise BadInput(f"{where}: {frames} frames; {shortest} to {MAX_SOURCE} can be edited")
+        pose = "; for a single pose use --keep_pose" if 0 < frames < shortest else ""
+        count = f"{frames} frame{'s' * (frames != 1)}"
+        raise BadInput(f"{where}: {count}; {shortest} to {MAX_SOURCE} can be edited{pose}")
     if not np.isfinite(as_float32(array)).all():
         raise BadInput(f"{where} holds NaN, infinite or absurd values")
     array = array.astype(np.float64)
@@ -67,15 +69,25 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     return Source(joints_of(rows, spec)[:frames], rows)
 
 
+def _read_npy(path, flag):
+    if Path(path).suffix.lower() != ".npy":
+        raise BadInput(f"{flag} {path}: a .npy or .bvh file is needed")
+    try:
+        return load_array(path)
+    except BadInput as error:
+        raise BadInput(f"{flag} {error}") from None
+
+
 def _read_bvh(path, spec, reading, where):
     """A BVH file, of a known rig or one with a joint map -> joints [T,22,3] at the model's frame rate."""
     if spec.skeleton is not SMPL22:
         raise BadInput(f"{where}: a .bvh needs a model of 22 joints; pass features or joints")
     try:
-        joints = reading.joints(path)
-    except (ValueError, OSError) as error:
+        return reading.joints(path)
+    except OSError as error:
+        raise unreadable(where, error) from None
+    except ValueError as error:
         raise BadInput(f"{where}: {error}") from None
-    return joints
 
 
 def joints_of(rows, spec):

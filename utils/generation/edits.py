@@ -76,7 +76,9 @@ class Plan:
 def read_plan(asked, spec, reading):
     """EditConfig -> (Plan, lines for the user). reading: how to read a .bvh. Raises BadInput."""
     poses, sections = asked.keep_pose or [], asked.mask_edit_section
-    if bool(asked.source_motion) == bool(asked.motion_length) or (asked.motion_length and not poses):
+    if asked.source_motion and asked.motion_length:
+        raise BadInput("--motion_length is for motions without --source_motion: leave it out")
+    if not asked.source_motion and not (asked.motion_length and poses):
         raise BadInput("pass --source_motion, or --motion_length and --keep_pose where there is no source")
     if not (sections or poses):
         raise BadInput("pass -msec (what to draw anew), --keep_pose, or both")

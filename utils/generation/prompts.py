@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
 from motion.captions import clean_text
 from utils.errors import BadInput
+from utils.plain import read_utf8
 
 ALPHABET = "LATIN"  # the script that the text encoders were trained on
 
@@ -25,10 +25,7 @@ def read_prompts(text_prompts, text_path, motion_length):
         raise BadInput(f"--motion_length {motion_length}: a motion has {STRIDE} to {MAX_FRAMES} frames")
     if text_path is None:
         return [_prompt(text, motion_length, "--text_prompt") for text in text_prompts]
-    try:
-        text = Path(text_path).read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise BadInput(f"--text_path {text_path!r} cannot be read as UTF-8 text: {error}") from None
+    text = read_utf8(text_path, "--text_path")
     prompts = [
         parse_prompt(line, motion_length, f"{text_path}:{number}") for number, line in prompt_lines(text)
     ]

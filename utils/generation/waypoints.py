@@ -45,12 +45,9 @@ class Waypoint:
     heading: float | None = None  # radians, 0 = +Z, a quarter turn = +X
 
 
-def parse_waypoints(text, fps):
-    """ "1.5,0@2.0 1.5,2@4.5:90" -> list of Waypoint: x,z in metres @ seconds : heading in degrees.
-
-    Raises BadInput, also if a waypoint cannot be reached in its time.
-    """
-    points, before = [], Waypoint(0, 0.0, 0.0)
+def read_waypoints(text):
+    """ "1.5,0@2.0 1.5,2@4.5:90" -> list of (word, x, z, seconds, degrees or None). Raises BadInput."""
+    read = []
     for word in text.split():
         place, _, time = word.partition("@")
         time, _, heading = time.partition(":")
@@ -61,21 +58,32 @@ def parse_waypoints(text, fps):
             raise BadInput(f"--waypoints {word}: write x,z@seconds or x,z@seconds:degrees") from None
         if not all(map(math.isfinite, (x, z, seconds, degrees))):
             raise BadInput(f"--waypoints {word}: not a finite number")
+        read.append((word, x, z, seconds, degrees if heading else None))
+    if not read:
+        raise BadInput("--waypoints is empty: write x,z@seconds, e.g. 0,2@2.5")
+    return read
+
+
+def parse_waypoints(text, fps):
+    """ "1.5,0@2.0 1.5,2@4.5:90" -> list of Waypoint: x,z in metres @ seconds : heading in degrees.
+
+    Raises BadInput, also if a waypoint cannot be reached in its time.
+    """
+    points, before = [], Waypoint(0, 0.0, 0.0)
+    for word, x, z, seconds, degrees in read_waypoints(text):
         frame = round(max(min(seconds * fps, MAX_FRAMES), 0))  # 1e308 seconds have no number of frames
         if not before.frame < frame < MAX_FRAMES:
+            after = f"that of the one before ({before.frame / fps:g} s)" if points else "the start (0 s)"
             raise BadInput(
-                f"--waypoints {word}: its time must lie after {before.frame / fps:g} s, that of the one "
-                f"before, and below {MAX_FRAMES / fps:g}"
+                f"--waypoints {word}: its time must lie after {after}, and below {MAX_FRAMES / fps:g} s"
             )
         pace = math.hypot(x - before.x, z - before.z) * fps / (frame - before.frame)
         if pace > FASTEST:
             raise BadInput(
                 f"--waypoints {word}: needs {pace:.1f} m/s, {FASTEST:g} are the most: give it more time"
             )
-        before = Waypoint(frame, x, z, math.radians(degrees) if heading else None)
+        before = Waypoint(frame, x, z, None if degrees is None else math.radians(degrees))
         points.append(before)
-    if not points:
-        raise BadInput("--waypoints is empty: write x,z@seconds, e.g. 0,2@2.5")
     return points
 
 
