@@ -43,7 +43,7 @@ PANEL = 512  # pixels
 BLOCK = 16  # sides are multiples of it, as video encoders like it
 LINE, LETTER = 17, 7.4  # pixels: from one line of the caption to the next, from one letter to the next
 MAX_COLUMNS = 4
-PATH = 500  # steps of the root's path drawn before and after a frame, so that no frame costs more than others
+PATH_STEPS = 500  # of the root's path, drawn before and after a frame, so that all frames cost alike
 CELL = 0.5  # metres between two floor lines
 EDGE = 3.0  # pixels of paper around each limb, so that crossing limbs stay apart
 DPI = 72  # one point is one pixel
@@ -146,8 +146,8 @@ class _Actor:
 
     def _set_path(self, t):
         """Where the root has been (strong) and will be (faint), laid on the floor."""
-        first = max(t - PATH, 0)
-        ground = self.motion[first : t + PATH + 1, 0] * (1, 0, 1)
+        first = max(t - PATH_STEPS, 0)
+        ground = self.motion[first : t + PATH_STEPS + 1, 0] * (1, 0, 1)
         picture, scale = self.camera.project(ground, self.target[t])
         steps = np.stack([picture[:-1], picture[1:]], axis=1)
         visible = (scale[:-1] > 0) & (scale[1:] > 0)
