@@ -217,3 +217,15 @@ def test_every_option_of_a_generator_is_read_back(tmp_path, monkeypatch):
         load_generator(source(tmp_path), CPU, autoencoder=Mock())
     others = {"cond_drop_prob", "diffmlps_batch_mul", "dropout", "levels"}
     assert {one.name for one in fields(GeneratorOptions)} - others <= make.call_args.kwargs.keys()
+
+
+def test_a_long_list_of_prompts_is_drawn_in_batches(pipeline, monkeypatch):
+    prompts, drawn, generate = [f"a person walks {k} steps" for k in range(5)], [], pipeline.mardm.generate
+    at_once = pipeline.generate(prompts, seconds=2, time_steps=2)
+    monkeypatch.setattr("utils.pipeline.BATCH", 2)
+    monkeypatch.setattr(pipeline.mardm, "generate", lambda *given: drawn.append(given) or generate(*given))
+    motions = pipeline.generate(prompts, seconds=2, time_steps=2)
+    assert [list(keys) for *_, keys in drawn] == [[0, 1], [2, 3], [4]]
+    for one, other, prompt in zip(motions, at_once, prompts, strict=True):
+        assert one.caption == prompt
+        np.testing.assert_allclose(one.joints, other.joints, atol=1e-4)

@@ -553,6 +553,13 @@ def test_retrieval_answers_the_caption_that_it_is_scored_by(normalizer, tmp_path
     assert "random train, reconstructed" not in rows
 
 
+@pytest.mark.filterwarnings("error")
+def test_clips_of_few_captions_have_no_more_groups_than_these(normalizer):
+    clips = [replace(clip, captions=(Caption("1", ("a/X",)),)) for clip in tiny_clips(60)]
+    evaluation = EvaluationRun(ByHeight(), TextMotionSet(clips, normalizer), SPEC, torch.device("cpu"))
+    assert set(evaluation.groups()) == {0}
+
+
 def test_labels_are_read_or_left_alone(tmp_path):
     clips = tiny_clips(3)
     assert evaluation_report.read_labels(tmp_path, clips) is None

@@ -218,3 +218,17 @@ def test_every_cell_of_the_study_is_one_that_a_generator_draws():
     assert {how.sampler for how in table.values()} == {"dopri5", "midpoint", "heun", "euler", "onestep"}
     for how in table.values():
         assert resolve_sampling(how, mardm) == how
+
+
+def test_differences_are_paired_over_seeds():
+    def seed(*fids):
+        return [{measure: {"mean": fid} for measure in evaluations.PAIRED} for fid in fids]
+
+    grid, latents = [seed(0, 1 + i, 2 + i) for i in (0, 5)], [seed(0, i, 3 + i) for i in (0, 5)]
+    lines = evaluations.differences(grid, latents).splitlines()[2:]
+    first = {title: value for title, value in (line.strip("| ").split(" | ")[:2] for line in lines)}
+    assert list(first.values()) == [
+        f"{x} ± 0.000" for x in ("-1.000", "+1.000", "+1.000", "+3.000", "+2.000")
+    ]
+    grid[1] = seed(0, 0, 2)  # latents - grid: -1 and +5
+    assert "| +2.000 ± 38.1" in evaluations.differences(grid, latents)  # 12.706 x 3 sqrt(2) / sqrt(2)

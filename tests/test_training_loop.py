@@ -360,6 +360,15 @@ def test_means_are_over_what_was_counted_and_usage_over_what_is_real():
     assert usage.report() == pytest.approx(expected)
 
 
+def test_an_epoch_shorter_than_a_report_is_checked_at_its_end(tmp_path):
+    """Before what follows it in a script: weights that are not finite would be validated."""
+    rehearsal = Rehearsal(tmp_path, {2: float("nan")}, log_every=100)
+    with pytest.raises(BadInput, match="loss is nan at step 2 .*try a lower --lr"):
+        rehearsal.loop.finish_epoch = lambda *_: pytest.fail("the epoch was closed")
+        rehearsal.train()
+    assert rehearsal.loop.progress.total_it == 5
+
+
 def test_a_resumed_run_takes_the_rates_that_are_asked_for(tmp_path):
     """The message on divergence advises a lower --lr: it has to be heard."""
     Rehearsal(tmp_path, max_iters=4).train()

@@ -1,4 +1,5 @@
-"""Plot what one network evaluation a token costs in quality, on a grid and on continuous latents.
+"""What one network evaluation a token costs in quality, on a grid and on continuous latents: a plot, and the
+differences between the two over paired seeds.
 
 bash experiments/bandai_namco.sh    # leaves them in eval/; those of the page are copies
 python -m experiments.sampling.evaluations results/bandai_namco/equal --output docs/pictures/evaluations.png
@@ -10,9 +11,12 @@ onestep, each with the guidance that was chosen on val.
 import json
 from pathlib import Path
 
-from utils.analysis.output import check_picture, new_figure, save
+import numpy as np
+
+from utils.analysis.output import check_picture, markdown, new_figure, plus_minus, save
 from utils.cli import Parser, run
 from utils.errors import BadInput
+from utils.statistics import mean_ci95
 
 TARGETS = {
     "grid": ("6 grid coordinates", "#e0701a"),
@@ -20,6 +24,17 @@ TARGETS = {
     "continuous": ("192-d latents", "#2166c4"),
 }
 MEASURES = {"fid": "FID", "physical": "physical distance"}
+PAIRED = {
+    "fid": 3, "physical": 2, "coverage": 3, "precision": 3, "recall": 3, "foot_skate": 3, "jitter": 1,
+    "root_speed": 3, "path_speed": 3,
+}  # measure: digits  # fmt: skip
+DIFFERENCES = (
+    "latents - grid, 8 guided evaluations",
+    "latents - grid, 1 evaluation",
+    "1 evaluation - 8, grid",
+    "1 evaluation - 8, latents",
+    "the latter - the former",
+)
 STAGES = ("reconstruction", "generated,\n8 guided evaluations", "generated,\n1 evaluation")
 
 
@@ -37,14 +52,28 @@ def read(folder):
     return found
 
 
+def differences(grid, latents):
+    """Means over the paired seeds ± 95% (Student's t) of what differs. -> markdown. grid, latents: lists of
+    seeds as in `read`.
+    """
+    columns = []
+    for measure, digits in PAIRED.items():
+        means = [[[stage[measure]["mean"] for stage in seed] for seed in pair] for pair in zip(grid, latents)]
+        g, x = np.array(means).swapaxes(0, 1)  # each [seeds,stages]
+        costs = g[:, 2] - g[:, 1], x[:, 2] - x[:, 1]
+        found = x[:, 1] - g[:, 1], x[:, 2] - g[:, 2], *costs, costs[1] - costs[0]
+        columns.append([plus_minus(*mean_ci95(values), digits, "+") for values in found])
+    return markdown(["", *PAIRED], [[title, *row] for title, row in zip(DIFFERENCES, zip(*columns))])
+
+
 def main(argv=None):
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, help="of the records")
     parser.add_argument("--output", type=Path, required=True, help="picture")
     args = parser.parse_args(argv)
     check_picture(args.output)
-    fig = new_figure(8, 3.2)
-    runs = [(kind, i, stages) for kind, seeds in read(args.folder).items() for i, stages in enumerate(seeds)]
+    fig, found = new_figure(8, 3.2), read(args.folder)
+    runs = [(kind, i, stages) for kind, seeds in found.items() for i, stages in enumerate(seeds)]
     for axes, (measure, title) in zip(fig.subplots(1, 2), MEASURES.items()):
         for k, (kind, i, stages) in enumerate(runs):
             label, colour = TARGETS[kind]
@@ -59,6 +88,8 @@ def main(argv=None):
     axes.legend(fontsize=8)
     save(fig, args.output)
     print(args.output)
+    if {"grid", "continuous"} <= found.keys():
+        print(differences(found["grid"], found["continuous"]))
 
 
 if __name__ == "__main__":

@@ -182,9 +182,13 @@ def bone_lengths(joints, skeleton):
     return np.concatenate([[0.0], np.median(np.linalg.norm(bones, axis=-1), axis=0)])
 
 
-def wrong_size(joints, skeleton):
-    """What is wrong with the size of joints [T,J,3] in the skeleton's unit, as text; "" for a person's."""
-    metres = float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
+def bones_m(joints, skeleton):
+    """Metres of all bones together. joints [T,J,3] in the skeleton's unit."""
+    return float(bone_lengths(joints, skeleton).sum()) * skeleton.unit_m
+
+
+def wrong_size(metres):
+    """What is wrong with a body whose bones together measure so many metres, as text; "" for a person's."""
     if BONES_M[0] < metres < BONES_M[1]:
         return ""
     return f"all bones together measure about {float(f'{metres:.1g}'):g} m, a person's 4.4"

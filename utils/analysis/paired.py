@@ -35,9 +35,7 @@ def read_record(path, row=None):
 
 def as_arrays(row):
     halves = {name: np.array(values, dtype=float) for name, values in row["halves"].items()}
-    means = {
-        name: float(np.array(x["mean"], dtype=float)) for name, x in row["interval"].items()
-    }  # null: NaN
+    means = {name: math.nan if x["mean"] is None else float(x["mean"]) for name, x in row["interval"].items()}
     return {"mean": means, "halves": halves}
 
 

@@ -18,6 +18,7 @@ from motion.bvh.rigs import (
     HUMANML3D_BONES,
     UNITS,
     bone_lengths,
+    bones_m,
     to_joints22,
     with_bone_lengths,
     wrong_size,
@@ -79,7 +80,7 @@ class Reading:
         joints = to_joints22(bvh, dict(self.joint_map), self.unit, self.up)
         if not np.isfinite(joints).all() or np.abs(joints - joints[:1, :1]).max() > MAX_REACH:
             raise ValueError(f"positions beyond {MAX_REACH:g} m: a broken file, or not its unit")
-        if size := wrong_size(joints, SMPL22):
+        if size := wrong_size(bones_m(joints, SMPL22)):
             raise ValueError(f"{size}: pass another --unit, or none")
         return joints
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
-from motion.bvh.rigs import wrong_size
+from motion.bvh.rigs import bones_m, wrong_size
 from motion.files import whole_folder, write_json, write_text
 from motion.skeletons import SMPL22, mirror_joints
 from motion.synthetic.clips import demo_clips
@@ -155,7 +155,7 @@ class SetWriter:
             return f"shorter than {self.config.min_frames} feature rows"
         if not np.isfinite(clip.joints).all():
             return "NaN or infinite positions"
-        if wrong_size(clip.joints, SMPL22):
+        if wrong_size(bones_m(clip.joints, SMPL22)):
             return "its body has no person's size"
         if not clip.captions:
             return "no caption"
@@ -304,7 +304,7 @@ def _read_motions(file):
         raise BadInput(f"{file}: offsets do not divide {len(joints)} frames into {len(names)} clips")
     some = joints[:: max(1, len(joints) // SIZED)] * unit
     some = some[np.isfinite(some).all(axis=(1, 2))]  # clips with other numbers are skipped
-    if len(some) and (size := wrong_size(some, SMPL22)):
+    if len(some) and (size := wrong_size(bones_m(some, SMPL22))):
         raise BadInput(f"{file}: {size}: unit_m is {unit:g}, but should be the metres in one unit of joints")
     return names, [joints[a:b] * unit for a, b in zip(offsets, offsets[1:])], fps
 

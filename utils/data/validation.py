@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from motion.bvh.rigs import BONES_M, bone_lengths
+from motion.bvh.rigs import bones_m, wrong_size
 from utils.data.cal_mean_std import mean_std
 from utils.data.clips import SPLITS, first, parse_caption, read_split
 from utils.data.feature_cache import as_float32, load_array
@@ -117,7 +117,7 @@ def _look_at_clips(spec, root, ids):
         if len(motion):
             joints = clip_joints(motion, spec.skeleton)
             poses[split][name] = pose_distances(joints, spec.skeleton)
-            sizes.append(bone_lengths(joints[:1], spec.skeleton).sum() * spec.skeleton.unit_m)
+            sizes.append(bones_m(joints[:1], spec.skeleton))
         problems = _text_problems(spec, root / "texts" / f"{name}.txt", len(motion))
         for problem, where in problems:
             offending[problem].append(where)
@@ -179,9 +179,9 @@ def _check_size(sizes, findings):
     """Check for people, not giants or dwarfs of a wrong unit. sizes: metres of each clip's bones together."""
     if sizes:
         metres = float(np.median(sizes))
-        sound = BONES_M[0] < metres < BONES_M[1]
-        wrong = "" if sound else ", a person's 4.4: prepare the set again, in the unit of its source"
-        findings.add(OK if sound else FAIL, "all bones together", f"{metres:.2f} m{wrong}")
+        remedy = ", a person's 4.4: prepare the set again, in the unit of its source"
+        wrong = bool(wrong_size(metres))
+        findings.add(FAIL if wrong else OK, "all bones together", f"{metres:.2f} m{remedy if wrong else ''}")
 
 
 def _check_shared_motion(poses, findings):

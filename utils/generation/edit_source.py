@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from models.AE import STRIDE
-from motion.bvh.rigs import HUMANML3D_BONES, wrong_size
+from motion.bvh.rigs import HUMANML3D_BONES, bones_m, wrong_size
 from motion.skeletons import SMPL22
 from utils.data.bvh_dataset import Reading
 from utils.data.feature_cache import as_float32, load_array
@@ -55,7 +55,9 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     array = array.astype(np.float64)
     missing = -frames % STRIDE
     if array.ndim == 3:
-        if size := wrong_size(array, spec.skeleton):  # of a .bvh it is right: the reading has seen to it
+        if size := wrong_size(
+            bones_m(array, spec.skeleton)
+        ):  # of a .bvh it is right: the reading has seen to it
             unit = UNITS_M.get(spec.skeleton.unit_m, f"units of {spec.skeleton.unit_m:g} m")
             raise BadInput(f"{where}: {size}: write joints in {unit}")
         trunk = array[:, spec.skeleton.head] - array[:, 0]
