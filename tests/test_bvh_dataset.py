@@ -265,9 +265,11 @@ def test_what_is_not_recognised_is_listed_and_a_map_helps():
 
 @pytest.mark.parametrize("words", ["腰 背骨 首 左ひじ", "Таз Грудь Шея Локоть", "골반 척추 목 팔꿈치"])
 def test_a_map_may_name_joints_in_any_script(words):
-    names, joints = [*words.split(), *RIG_NAMES["mixamo"]], ("pelvis", "spine2", "neck", "left_elbow")
-    sources = dict(zip(SMPL22.joints, rigs.map_joints(names, joint_map=dict(zip(joints, words.split())))))
-    assert [sources[joint] for joint in joints] == [[0], [1], [2], [3]]
+    joints = ("pelvis", "spine2", "neck", "left_elbow")
+    for prefix in ("", "Rig:"):  # a map leaves out the program's prefix
+        names = [*(prefix + word for word in words.split()), *RIG_NAMES["mixamo"]]
+        sources = dict(zip(SMPL22.joints, rigs.map_joints(names, joint_map=dict(zip(joints, words.split())))))
+        assert [sources[joint] for joint in joints] == [[0], [1], [2], [3]]
 
 
 def test_an_exact_name_in_a_map_wins_and_a_plain_one_must_be_the_only_one():

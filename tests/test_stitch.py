@@ -137,6 +137,8 @@ def test_a_one_step_head_that_knows_guidance_alone_leaves_the_joins_to_its_teach
     joins = settled(unguided(sampling, released.mardm), released.mardm)
     assert (joins.sampler, joins.sampler_steps, joins.cfg) == ("midpoint", 4, 1)
     assert (joins.time_steps, joins.order, joins.refine) == (2, "random", 0)  # not the one-step head's own
+    chosen = replace(sampling, sampler="onestep", sampler_steps=1)
+    assert settled(unguided(chosen, released.mardm), released.mardm) == joins
     for rounds, used in (None, 18), (7, 7):  # the default of the head that draws, or what was asked for
         asked = SamplingConfig(cfg=2.5, time_steps=rounds)
         assert settled(unguided(asked, released.mardm), released.mardm).time_steps == used
