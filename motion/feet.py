@@ -6,7 +6,9 @@ import numpy as np
 
 from motion.rotations import shortest_arc, unit
 
-LOW = 0.05  # metres above the clip's lowest foot joint, below which a toe may stand
+LOW = 0.05  # metres above the floor, below which a toe may stand
+SUNK = 0.1  # metres below the floor, to which a standing toe of a generated motion may sink
+FLOOR = 10  # percent of the frames in which a foot may be below the floor
 SLOW = 0.9  # metres a second, above which a toe swings rather than slides
 # metres within a second: where a low foot goes further, and the hip with it, the whole body glides
 GLIDE = 0.4
@@ -23,7 +25,7 @@ def fix_feet(joints, fps, skeleton, pinned=None):
     same side as before. Where the place is out of reach, the foot moves towards it as far as the leg goes.
     """
     joints = np.array(joints, dtype=np.float64)
-    floor = joints[:, list(skeleton.feet), 1].min()
+    floor = np.percentile(joints[:, list(skeleton.feet), 1].min(axis=1), FLOOR)
     for toe in skeleton.feet[1::2]:
         leg = [toe]
         while leg[0] not in skeleton.hips:
@@ -35,8 +37,8 @@ def fix_feet(joints, fps, skeleton, pinned=None):
 
 def standing(toe, hip, floor, fps, unit_m=1.0):
     """-> [(start, end)], end exclusive: where a toe [T,3] is low and slow and the body does not glide."""
-    toe, low = toe[:, [0, 2]] * unit_m, (toe[:, 1] - floor) * unit_m < LOW
-    hip = hip[:, [0, 2]] * unit_m
+    height = (toe[:, 1] - floor) * unit_m
+    toe, hip, low = toe[:, [0, 2]] * unit_m, hip[:, [0, 2]] * unit_m, (-SUNK < height) & (height < LOW)
     step = np.linalg.norm(np.diff(toe, axis=0), axis=-1)
     slow = low & (np.append(step, step[-1:] if len(step) else 0) * fps < SLOW)
     second = max(1, round(fps))
