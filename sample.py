@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from models.AE import STRIDE
 from models.LengthEstimator import MAX_FRAMES
+from motion.bvh.rigs import changing_bone
 from motion.export import FORMATS, Motion, Names, export_motion, in_place
 from motion.feet import fix_feet
 from utils.cli import Parser, count, run, start
@@ -132,9 +133,8 @@ def list_of_actions(pipeline):
 def hold_feet(joints, spec, pinned):
     """joints [T,J,3] with standing feet held in place, and the foot skate before and after."""
     fixed = fix_feet(joints, spec.fps, spec.skeleton, pinned)
-    return fixed, [
-        foot_skate([x * spec.skeleton.unit_m], spec.skeleton.feet, spec.fps) for x in (joints, fixed)
-    ]
+    in_metres = [clip * spec.skeleton.unit_m for clip in (joints, fixed)]
+    return fixed, [foot_skate([clip], spec.skeleton.feet, spec.fps) for clip in in_metres]
 
 
 def main(argv=None):
@@ -197,14 +197,15 @@ def main(argv=None):
                 seam = np.isin(np.arange(len(joints)), (0, len(rows) - 1, len(rows))) if args.loop else None
                 joints, skate = hold_feet(joints, spec, seam)
                 skates.append(skate)
-            if args.in_place:
-                joints = in_place(joints)
+            joints = in_place(joints) if args.in_place else joints
             joints, closing = (joints[:-1], joints[-1:]) if args.loop else (joints, None)
             stem = names.stem(made["prompt"], made["sample"], made["repeat"], len(joints))
             caption = " → ".join(part["prompt"] for part in made.get("prompts", [made]))
             motion = Motion(joints, caption, spec.fps, spec.skeleton, rows, closing=closing)
             files = export_motion(stem, motion, args.export)
             record.add(made | {"frames": len(joints), "files": [path.name for path in files.values()]})
+            if flaw := changing_bone(joints, spec.skeleton, spec.fps):
+                tqdm.write(f"warning: {stem.name}: {flaw}")
     finally:
         record.write()  # also of an interrupted run
     if skates:

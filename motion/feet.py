@@ -38,7 +38,7 @@ def fix_feet(joints, fps, skeleton, pinned=None):
 def standing(toe, hip, floor, fps, unit_m=1.0):
     """-> [(start, end)], end exclusive: where a toe [T,3] is low and slow and the body does not glide."""
     height = (toe[:, 1] - floor) * unit_m
-    toe, hip, low = toe[:, [0, 2]] * unit_m, hip[:, [0, 2]] * unit_m, (-SUNK < height) & (height < LOW)
+    toe, hip, low = toe[:, [0, 2]] * unit_m, hip[:, [0, 2]] * unit_m, (height > -SUNK) & (height < LOW)
     step = np.linalg.norm(np.diff(toe, axis=0), axis=-1)
     slow = low & (np.append(step, step[-1:] if len(step) else 0) * fps < SLOW)
     second = max(1, round(fps))

@@ -143,11 +143,16 @@ def test_an_edit_of_every_frame_begins_where_its_source_does_and_stands_on_its_f
     drawn = source.rows.copy()
     drawn[:, [3, *range(5, 67, 3)]] += 0.4
     drawn[:, 2] *= 2
-    _, joints, _ = _place(drawn, Plan(source, torch.ones(5, dtype=torch.bool), (), "own"), spec)
+    plan = Plan(source, torch.ones(5, dtype=torch.bool), (), "own")
+    _, joints, lines = _place(drawn, plan, spec)
+    assert not any("below the floor" in line for line in lines)
     assert np.abs(joints[..., 1] - world[..., 1] - 0.4).max() < 1e-6
     steps = joints[:, 0] - joints[0, 0]
     assert np.abs(joints[0, 0, [0, 2]] - world[0, 0, [0, 2]]).max() < 1e-6
     assert np.abs(steps - 2 * (world[:, 0] - world[0, 0])).max() < 1e-6
+    drawn[8, [3, *range(5, 67, 3)]] -= 0.5
+    *_, lines = _place(drawn, plan, spec)
+    assert [line for line in lines if "at 0.40 s the body is 10 cm below the floor" in line]
 
 
 @pytest.mark.parametrize("factor", [100, 1000, 0.01, 0])

@@ -9,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from motion.bvh.rigs import changing_bone
 from motion.export import FORMATS, NAME_BYTES, Motion, Names, export_motion, file_stem, safe_caption
 from motion.skeletons import SMPL22
+from tests.bodies import rest_pose
 
 ANY_TEXT = st.text(alphabet=st.characters(), max_size=300)  # surrogates included
 HOSTILE = [
@@ -168,3 +170,12 @@ def test_what_is_no_motion_is_written_in_no_format(tmp_path, motion, line):
                 tmp_path / "a", Motion(motion, "walk", 20, SMPL22, np.ones((3, 263))), ("npy", name)
             )
     assert not os.listdir(tmp_path)
+
+
+def test_a_bone_that_collapses_is_named_with_its_moment():
+    still = np.repeat(rest_pose(SMPL22)[None], 30, axis=0)
+    assert changing_bone(still, SMPL22, 20.0) == ""
+    leg = [SMPL22.joints.index(f"left_{joint}") for joint in ("knee", "ankle", "foot")]
+    still[12, leg] -= 0.95 * (still[12, leg[0]] - still[12, SMPL22.parents[leg[0]]])
+    said = changing_bone(still, SMPL22, 20.0)
+    assert said.startswith("at 0.6 s left hip and left knee are 5 cm apart, else 100;")

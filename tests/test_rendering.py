@@ -155,7 +155,7 @@ def test_a_contact_sheet_has_one_panel_per_moment(tmp_path):
 
 def test_a_gif_has_every_frame_at_its_pace(tmp_path):
     motion = walking(np.linspace((0, 0), (0, 1), 7))
-    with Image.open(render_video(tmp_path / "a.gif", motion, fps=20, panel=SMALL)) as gif:
+    with Image.open(render_video(tmp_path / "a.GIF", motion, fps=20, panel=SMALL)) as gif:
         assert gif.n_frames == 7 and gif.info["duration"] == 50
 
 

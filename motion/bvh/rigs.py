@@ -62,6 +62,7 @@ SIDES = {"left": ("left", "l"), "right": ("right", "r")}
 # metres in one unit
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254, "foot": 0.3048, "cmu": 0.0254 / 0.45}
 BONES_M = (0.9, 13)  # metres of all bones together: of a doll of 0.35 m, of a giant of 5 m; most have 4.4
+CHANGE_M = 0.15  # metres by which a generated bone may differ from its usual length
 BODY = (0.95, 1.9)  # metres of thigh + shin + pelvis to head that pass as a person; most have 1.2 to 1.5
 # metres, in HumanML3D's skeleton, of the bone that ends at each joint
 HUMANML3D_BONES = (
@@ -180,6 +181,20 @@ def bone_lengths(joints, skeleton):
     """Median length over time of the bone that ends at each joint [J], 0 for the root."""
     bones = joints[:, 1:] - joints[:, list(skeleton.parents[1:])]
     return np.concatenate([[0.0], np.median(np.linalg.norm(bones, axis=-1), axis=0)])
+
+
+def changing_bone(joints, skeleton, fps):
+    """Which bone differs from its median length the most, and when, as text; "" if by less than CHANGE_M."""
+    bones = skeleton.unit_m * np.linalg.norm(joints[:, 1:] - joints[:, list(skeleton.parents[1:])], axis=-1)
+    usual = np.median(bones, axis=0)
+    frame, bone = np.unravel_index(np.abs(bones - usual).argmax(), bones.shape)
+    if abs(bones[frame, bone] - usual[bone]) < CHANGE_M:
+        return ""
+    parent, joint = (skeleton.joints[i].replace("_", " ") for i in (skeleton.parents[bone + 1], bone + 1))
+    return (
+        f"at {frame / fps:.1f} s {parent} and {joint} are {100 * bones[frame, bone]:.0f} cm apart, else "
+        f"{100 * usual[bone]:.0f}; a .bvh or .glb has bones of constant length"
+    )
 
 
 def bones_m(joints, skeleton):

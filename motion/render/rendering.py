@@ -57,7 +57,7 @@ def render_video(path, motions, skeleton=SMPL22, fps=20, caption="", titles=None
     A motion that ends before the longest keeps its last pose, faded. Returns the path.
     """
     path = Path(path)
-    if path.suffix not in VIDEO_OPTIONS:
+    if path.suffix.lower() not in VIDEO_OPTIONS:
         raise ValueError(f"{path.name}: videos are written as {' or '.join(VIDEO_OPTIONS)}")
     motions = in_metres(motions, skeleton)
     camera, targets = fit_camera(motions, fps)
@@ -259,7 +259,7 @@ def _ffmpeg(path, size, fps):
     Raises OSError where FFmpeg fails or ends early: what it leaves may look like a video.
     """
     options = f"-v error -f rawvideo -vcodec rawvideo -s {size[0]}x{size[1]} -pix_fmt rgba -r {fps:.2f} -i - "
-    options += f"-an -y {VIDEO_OPTIONS[path.suffix]}"
+    options += f"-an -y {VIDEO_OPTIONS[path.suffix.lower()]}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), *options.split(), str(path)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

@@ -18,6 +18,7 @@ from utils.generation.keyframes import held, hurried, meet, read_keyframes, stil
 from utils.generation.windows import draw_hidden
 
 BATCH = 32  # edits at a time
+SUNK_M = 0.03  # metres below the floor that pass without a word
 BODIES = {"own": "of its source", "humanml3d": "of HumanML3D"}
 
 
@@ -136,6 +137,7 @@ def _place(rows, plan, spec):
     if plan.keyframes:
         rows, lines = meet(rows, source, plan.keyframes, kept, spec)
     joints = joints_of(rows, spec)
+    lines += _sunk(joints, kept, spec)
     heights = joints[..., 1] + source.joints[0, 0, 1] - own[0, 3]
     joints = align(joints, source.joints, kept if kept.any() else np.arange(len(own)) == 0)
     if not kept.any():
@@ -145,6 +147,16 @@ def _place(rows, plan, spec):
         pinned[[keyframe.frame for keyframe in plan.keyframes]] = True
         joints = fix_feet(joints, spec.fps, spec.skeleton, pinned)
     return rows, joints, [*_describe(joints, rows, source, kept, bends, spec), *lines]
+
+
+def _sunk(joints, kept, spec):
+    """A line if a drawn frame lies more than SUNK_M below the floor and all kept ones. joints [T,J,3]."""
+    lowest = spec.skeleton.unit_m * joints[..., 1].min(axis=1)
+    frame = np.where(kept, np.inf, lowest).argmin()
+    depth = min(0.0, lowest[kept].min(initial=0.0)) - lowest[frame]
+    if not kept.all() and depth > SUNK_M:
+        when, deep = frame / spec.fps, 100 * depth
+        yield f"warning: at {when:.2f} s the body is {deep:.0f} cm below the floor: try another --seed"
 
 
 def _describe(joints, rows, source, kept, bends, spec):
