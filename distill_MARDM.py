@@ -38,7 +38,7 @@ from utils.datasets import find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
+from utils.flags import common_flags, optimizer_flags, parse_training, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.text_embeddings import captioned_sets, check_width
@@ -126,7 +126,7 @@ def validate(student, mardm, ae, val_set, loading, options):
 
 
 def main(argv=None):
-    args = flags().parse_args(argv)
+    args = parse_training(flags(), argv)
     source, machine = from_flags(WeightsConfig, args), from_flags(MachineConfig, args)
     training, loading = from_flags(TrainingConfig, args), from_flags(LoaderConfig, args)
     device = distributed.init_distributed(start(machine))

@@ -33,7 +33,7 @@ from utils.datasets import Normalizer, TextMotionSet, WindowSet, find_dataset
 from utils.errors import BadInput
 from utils.eval_utils import EvaluationRun
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up
+from utils.flags import common_flags, optimizer_flags, parse_training, refuse_ignored, speed_up
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.training.reconstruction import Reconstruction
@@ -86,7 +86,7 @@ def parse(argv):
     parser = flags()
     recipe = parser.parse_args(argv).recipe
     parser.set_defaults(**RECIPES.get(recipe, {}))
-    args = parser.parse_args(argv)
+    args = parse_training(parser, argv)
     check_name(args.model, AE_models, "--model")
     of_others = set(chain(*map(open_options, AE_models))).difference(open_options(args.model))
     refuse_ignored(args, AutoencoderConfig, sorted(of_others), args.model)

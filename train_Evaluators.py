@@ -29,7 +29,7 @@ from utils.evaluation.evaluator_training import (
 )
 from utils.evaluation.evaluators import CONTRAST, MATCHING
 from utils.evaluation.glove import word_vectors
-from utils.flags import common_flags, optimizer_flags
+from utils.flags import common_flags, optimizer_flags, parse_training
 from utils.randomness import reseed
 from utils.runs import Run, save_state
 from utils.safe_load import load_state
@@ -121,7 +121,8 @@ def train(model, run_config, training, loading, device, sets, constants):
         best=Best(tuple(model.parts), "finest.tar", "score", highest=True),
     )
     size = sum(p.numel() for p in trained)
-    print(f"{run_config.name}: {size:,} parameters, {epochs * steps} steps")
+    steps = min(epochs * steps, training.max_iters or epochs * steps)
+    print(f"{run_config.name}: {size:,} parameters, {steps} steps")
     for _ in loop.epochs():
         for micro_batches in loop.batches(train_set):
             for batch in micro_batches:
@@ -154,7 +155,9 @@ def test(model, loop, test_set, device):
 
 
 def main(argv=None):
-    args = flags().parse_args(argv)
+    args = parse_training(flags(), argv)
+    if args.loss == "margin" and args.text != "vectors":
+        raise BadInput("--loss margin is of word vectors: leave it or --text out")
     distributed.refuse_several("train_Evaluators.py")  # a batch's clips are each other's negatives
     if args.grad_accum > 1:
         raise BadInput("--grad_accum: an evaluator learns from whole batches; leave it at 1")

@@ -30,7 +30,7 @@ from utils.data.batches import shared_loader
 from utils.datasets import find_dataset
 from utils.eval_utils import EvaluationRun, Metrics, interval
 from utils.evaluation.evaluators import TextMotionEvaluator
-from utils.flags import common_flags, optimizer_flags, refuse_ignored, speed_up, weights_flags
+from utils.flags import common_flags, optimizer_flags, parse_training, refuse_ignored, speed_up, weights_flags
 from utils.randomness import reseed
 from utils.runs import Run
 from utils.text_embeddings import captioned_sets
@@ -76,12 +76,13 @@ def flags():
 
 def parse(argv):
     """The flags; BadInput for one of another head or kind of tokens, or of words without --text_tokens on."""
-    args = flags().parse_args(argv)
+    args = parse_training(flags(), argv)
     check_name(args.model, MARDM_models, "--model")
     used = {
         "ddpm_steps": "-DDPM-" in args.model,
         "softmax_coordinates": "-Softmax-" in args.model,
         "raw_targets": "-Softmax-" not in args.model,
+        "diffmlps_batch_mul": "-Softmax-" not in args.model,
         "noise_replacements": args.model.startswith("MARDM-"),
         "text_refiner": args.text_tokens == "on",
         "pooled_drop_prob": args.text_tokens == "on",
@@ -168,7 +169,7 @@ def main(argv=None):
     speed_up(mardm, args)
     optimizer = adamw(mardm, training)
     scheduler = learning_rate(optimizer, training, loading.steps(train_set))
-    config = as_plain(source, machine, training, loading, design)
+    config = as_plain(source, machine, training, loading, design) | {"eval_repeats": args.eval_repeats}
     config |= {"dataset": spec.as_dict(), "ae_model": autoencoder.model}
     loop = TrainingLoop(
         training,

@@ -109,9 +109,10 @@ def precompute_modulations(net, times, z, max_rows=512):
     """`net`, but the modulations of all `times` are computed at its first call. For a solver that calls it at
     these times, in this order.
 
-    times [T]; z [N,H], the same at every call. 3/5 of the weights are thus read once instead of T times,
-    which pays only while reading weights is the bottleneck: beyond `max_rows` (T N) rows `net` itself is
-    returned; likewise if it is compiled, or if the times are not known (None).
+    times [T]; z [N,H]: its number counts; with guidance every call brings 2N, else N, the same at each. 3/5
+    of the weights are thus read once instead of T times, which pays only while reading weights is the
+    bottleneck: where T N is beyond `max_rows`, `net` itself is returned; likewise if it is compiled, or if
+    the times are not known (None).
     """
     if times is None or len(times) * len(z) > max_rows or net._compiled_call_impl:
         return net

@@ -34,6 +34,7 @@ def training_masks(inside, u=None, order=None, corruption=None):
     order = torch.rand(B, L, device=device) if order is None else order
     corruption = torch.rand(B, L, device=device) if corruption is None else corruption
     n_hidden = (cosine_schedule(u) * order.shape[1]).round().clamp(min=1)
+    # the argsort of random numbers is a random permutation: these are n_hidden random places
     hidden = (order.argsort(dim=1) < n_hidden[:, None])[:, :L] & inside
     replaced = hidden & (corruption < 0.1)
     return hidden, replaced, hidden & ~replaced & (corruption < 0.1 + 0.9 * 0.88)

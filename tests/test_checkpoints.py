@@ -23,7 +23,7 @@ from utils.errors import BadInput
 from utils.flags import RELEASED
 from utils.pipeline import load
 from utils.runs import CONSTANT, Run, save_state, weights_hash
-from utils.safe_load import load_state
+from utils.safe_load import load_state, sound
 
 CPU = torch.device("cpu")
 
@@ -229,3 +229,17 @@ def test_a_long_list_of_prompts_is_drawn_in_batches(pipeline, monkeypatch):
     for one, other, prompt in zip(motions, at_once, prompts, strict=True):
         assert one.caption == prompt
         np.testing.assert_allclose(one.joints, other.joints, atol=1e-4)
+
+
+def test_an_empty_list_of_levels_is_damage(runs):
+    path = run(runs, "demo_AE").model / "net_best_fid.tar"
+    state = load_state(path)
+    state["config"] |= {"model": "FSQ_AE_Model", "fsq_levels": []}
+    save_state(path, state)
+    with pytest.raises(BadInput, match="fsq_levels is \\[\\], not a list of at least one"):
+        checkpoints.load_ae(source(runs, "demo_AE"), CPU)
+
+
+def test_a_tensor_that_claims_more_than_its_file_holds_is_not_sound():
+    assert sound(torch.ones(3, 4)) and sound(torch.ones(3, 4).T)
+    assert not sound(torch.ones(1).expand(3, 4))

@@ -15,7 +15,7 @@ import train_LengthEstimator
 from models.LengthEstimator import MAX_FRAMES
 from motion.skeletons import SMPL22
 from tests.tiny import call, where
-from utils import evaluation_report, metrics
+from utils import distributed, evaluation_report, metrics
 from utils.config import EvaluationConfig, LoaderConfig, RunConfig, TrainingConfig, from_flags
 from utils.data.batches import collate
 from utils.data.clips import Caption, Clip
@@ -229,6 +229,18 @@ def test_info_nce_in_closed_form():
     assert float(info_nce(distance, everyone)) == pytest.approx(0, abs=1e-6)
 
 
+def test_captions_of_equal_meaning_are_no_negatives_of_word_states(dataset):
+    model, batch = WordStates(WORD_SIZES, "minilm").eval(), collate([dataset[(0, i)] for i in range(6)])
+    batch.text = states(batch.captions)
+    batch.text[:, 0] = torch.eye(6, batch.text.shape[-1])
+    batch.text[1, 0] = 2 * batch.text[0, 0]
+    same = torch.eye(6, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    text, motion = model.embed(batch)
+    expected = info_nce(-model.model.scale() * text @ motion.T, same)
+    assert model.loss(batch).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_equal_captions_are_no_negatives():
     same = same_caption(["a", "b", "a"], "cpu")
     assert same.tolist() == [[True, False, True], [False, True, False], [True, False, True]]
@@ -319,6 +331,11 @@ def test_a_saved_word_evaluator_gives_the_same_embeddings(tmp_path, monkeypatch,
     assert sorted(asked) == sorted(set(batch.captions))  # each caption is read once
     assert torch.allclose(evaluator.embed_motion(batch.motion, batch.m_lens), motion, atol=1e-6)
     assert evaluator.width == 8
+    for other in ({"facing": "one_sign"}, {"fps": 30}):
+        described = SPEC.as_dict() | other
+        save_state(path, state(model) | more | {"config": model.config | {"dataset": described}})
+        with pytest.raises(BadInput, match=f"trained with {next(iter(other))} .*train_Evaluators.py anew"):
+            TextMotionEvaluator.load(run, SPEC, "cpu")
     for wrong in ({"dim": 5}, {"hidden": 10**9}, {"blocks": "2"}):
         save_state(path, state(model) | {"config": {"sizes": WORD_SIZES | wrong, "text_encoder": "minilm"}})
         with pytest.raises(BadInput, match="finest.tar"):
@@ -421,7 +438,16 @@ def test_metrics_are_plain_numbers_and_all_measured(evaluation):
 
 
 def test_several_processes_are_refused(monkeypatch):
+    for left_behind in ("some", "0", "-1"):
+        monkeypatch.setenv("WORLD_SIZE", left_behind)
+        with pytest.raises(BadInput, match="no number of processes"):
+            distributed.launched()
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert distributed.launched() == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(BadInput, match="RANK expected.*start with torchrun, or unset it"):
+        distributed.init_distributed(torch.device("cpu"))
     with pytest.raises(BadInput, match="one process"):
         evaluation_report.make_evaluation(None, EvaluationConfig(), None, [], "cpu")
 

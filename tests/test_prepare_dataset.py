@@ -164,6 +164,11 @@ def drop_line(file):
     file.write_text("\n".join(file.read_text().splitlines()[:-1]))
 
 
+def repeat_line(file):
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, lines[-1].replace("train", "val").replace("test", "train") + "x"]))
+
+
 @pytest.mark.parametrize(
     "spoil, message",
     [
@@ -172,6 +177,7 @@ def drop_line(file):
         (lambda f: (f / "labels.csv").unlink(), "labels.csv does not exist: .* datasets/README.md"),
         (lambda f: drop_line(f / "captions.jsonl"), "captions.jsonl: 1 clips of motions.npz have no line: f"),
         (lambda f: drop_line(f / "labels.csv"), "labels.csv: 1 clips of motions.npz have no line: f"),
+        (lambda f: repeat_line(f / "labels.csv"), "labels.csv: f stands in two rows that differ"),
         (lambda f: resave(f, fps=np.array([20, 30])), "fps and unit_m must be one number each"),
         (lambda f: resave(f, unit_m=1.0), "motions.npz: all bones .* about [0-9]+ m.*: unit_m is 1,"),
         (lambda f: resave(f, joints=np.zeros((729, 22, 3))), "motions.npz: all bones .* about 0 m"),
@@ -295,6 +301,9 @@ def test_held_out_pairs_are_unseen_as_pairs_and_seen_apart():
     assert [c.split for c in found] == [c.split for c in hold_out_pairs(clips, 9, seed=3)]
     assert [c.split for c in found] != [c.split for c in hold_out_pairs(clips, 9, seed=4)]
     assert [c.name for c in found] == [c.name for c in clips]
+    broken = [replace(clip, name=f"broken{i}", split="broken") for i, clip in enumerate(clips)]
+    with_broken = hold_out_pairs(clips + broken, 9, seed=3)
+    assert [c.split for c in with_broken] == [c.split for c in found] + ["broken"] * len(broken)
 
 
 def test_what_val_alone_shows_counts_as_unseen():

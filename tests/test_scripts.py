@@ -178,6 +178,15 @@ BAD_INPUT = {
         f"--name MARDM {PAIR} --sampler_steps 7",
         "--sampler_steps has no effect on FSQ-MARDM-SiT-XS, but --teacher_steps",
     ),
+    "milestones of a cosine": (train_AE.main, "--milestones 9 --name new", "add that, or leave it out"),
+    "decay of a distillation's cosine": (distill_MARDM.main, "--lr_decay 0.5", "--schedule milestones"),
+    "milestones of an evaluator's cosine": (train_Evaluators.main, "--milestones 9", "--schedule milestones"),
+    "a loss of other text": (train_Evaluators.main, "--loss margin --text minilm", "leave it or --text out"),
+    "noise draws of no noise": (
+        train_MARDM.main,
+        f"{TRAIN_MARDM} --name new --model FSQ-MARDM-Softmax-XS --diffmlps_batch_mul 2",
+        "--diffmlps_batch_mul has no effect on",
+    ),
     "missing checkpoint": (train_MARDM.main, f"{TRAIN_MARDM} --name new --ae_name nothing", "nothing"),
     "wrong generator": (train_MARDM.main, f"{TRAIN_MARDM} --name new --model MARDM-XXL", "MARDM-SiT-XL"),
     "generator of another family": (

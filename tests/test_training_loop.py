@@ -49,7 +49,7 @@ SET = TextMotionSet(clips(*[8, 20, 12, 40, 16] * 4), Normalizer(np.zeros(5), np.
 class Rehearsal:
     """A run over one linear layer. spoil: step -> what the loss is multiplied with."""
 
-    def __init__(self, folder, spoil=None, constants=None, **flags):
+    def __init__(self, folder, spoil=None, constants=None, file="net_best_fid.tar", **flags):
         args = Namespace(checkpoints_dir=str(folder), **FLAGS | flags)
         torch.manual_seed(0)
         self.net, self.spoil, self.run = torch.nn.Linear(5, 1), spoil or {}, Run.of(args)
@@ -57,7 +57,7 @@ class Rehearsal:
         training = from_flags(TrainingConfig, args, warm_up_iter=2)
         schedule = learning_rate(self.optimizer, training, 5)
         parts = {"net": self.net, "opt_net": self.optimizer, "scheduler": schedule}
-        loading, best = from_flags(LoaderConfig, args), Best(tuple(parts))
+        loading, best = from_flags(LoaderConfig, args), Best(tuple(parts), file)
         self.loop = TrainingLoop(training, loading, self.run, CPU, parts, constants or {}, best)
 
     def train(self, metrics=None):
@@ -191,6 +191,29 @@ def test_the_best_of_another_run_is_not_taken_for_its_own(tmp_path):
     resumed.train({"fid": 0.5})
     assert load_state(run.best)["config"]["model"] == "B"
     assert Rehearsal(tmp_path, constants=own, is_continue=True).loop.progress.best["fid"] == 0.5
+
+
+def test_damaged_best_weights_stop_no_run(tmp_path, capsys):
+    run = Rehearsal(tmp_path, max_iters=5).train({"fid": 0.1}).run
+    run.best.write_bytes(b"PK damaged")
+    going_on = Rehearsal(tmp_path, max_iters=7, is_continue=True)
+    assert (
+        going_on.loop.progress.best is None and "the next best weights replace it" in capsys.readouterr().out
+    )
+    going_on.train({"fid": 0.5})
+    assert load_state(run.best)["best"]["fid"] == 0.5
+
+
+def test_an_older_best_file_that_a_run_replaces_does_not_count_when_it_goes_on(tmp_path):
+    """A distillation's file lies outside its folder, which is removed to distill anew."""
+    Rehearsal(tmp_path, file=tmp_path / "student.tar", epoch=1).train({"fid": 0.1})
+    shutil.rmtree(Run.of(Namespace(checkpoints_dir=tmp_path, **FLAGS)).root)
+    Rehearsal(tmp_path, file=tmp_path / "student.tar", max_iters=2).train()
+    for fid in (0.5, 0.7):
+        going_on = Rehearsal(tmp_path, file=tmp_path / "student.tar", epoch=1, is_continue=True)
+        assert going_on.loop.progress.best is None or fid == 0.7
+        going_on.train({"fid": fid})
+        assert load_state(tmp_path / "student.tar")["best"]["fid"] == 0.5
 
 
 def test_a_run_that_was_killed_after_its_first_best_weights_goes_on(tmp_path, monkeypatch):

@@ -55,6 +55,10 @@ def append(file, text):
     file.write_text(file.read_text() + text)
 
 
+def drifted(folder):
+    return np.load(folder / "Mean.npy") + 0.5 * np.load(folder / "Std.npy")
+
+
 @pytest.mark.parametrize(
     "spoil, row",
     [
@@ -69,7 +73,7 @@ def append(file, text):
             r"malformed text line .* c3.txt:2",
         ),
         (lambda own: append(own / "texts/c3.txt", "late#a/DET#1#99\n"), r"outside its clip .* c3.txt:2"),
-        (lambda own: np.save(own / "Mean.npy", np.load(own / "Mean.npy") + 1), "warn  Mean, Std against"),
+        (lambda own: np.save(own / "Mean.npy", drifted(own)), "warn  Mean, Std against"),
         (lambda own: np.save(own / "Std.npy", np.load(own / "Std.npy") * 1.3), "Std differs by 30"),
     ],
 )
@@ -87,6 +91,8 @@ def test_what_costs_a_clip_or_two_is_a_warning(own, capsys, spoil, row):
         (lambda own: (own / "val.txt").write_text(""), "usable clips of val"),
         (lambda own: (own / "Std.npy").unlink(), "Mean.npy, Std.npy"),
         (lambda own: np.save(own / "Std.npy", np.zeros(263)), "Mean.npy, Std.npy"),
+        (lambda own: np.save(own / "Std.npy", np.ones(263)), "Mean, Std against"),  # of another set
+        (lambda own: np.save(own / "Mean.npy", np.load(own / "Mean.npy") + 9), "Mean, Std against"),
         (lambda own: [file.unlink() for file in (own / "texts").glob("c1*")], "usable clips of train"),
         (lambda own: (own / "train.txt").unlink(), "train.txt does not exist"),
         (lambda own: shutil.rmtree(own), "does not exist"),
@@ -156,7 +162,8 @@ def test_people_who_lie_in_all_clips_show_a_wrong_axis(own, capsys):
 
     for file in (own / "new_joint_vecs").glob("*.npy"):
         np.save(file, lay(np.load(file)))
-    check(own)
+    with pytest.raises(BadInput, match="Mean, Std against"):  # which are of people who stand
+        check(own)
     assert "warn  head above the root" in (out := capsys.readouterr().out) and "--up z" in out
 
 

@@ -107,7 +107,7 @@ def find_dataset(name, dataset_dir, trained_on=None):
     if trained_on and trained_on.fps != spec.fps:
         raise BadInput(
             f"{root} has {spec.fps:g} frames per second, the weights were trained on {trained_on.fps:g}: "
-            f"prepare the set again with --fps {trained_on.fps:g}, or train anew"
+            "prepare the set again at that rate (--fps of bvh; fps in motions.npz of joints), or train anew"
         )
     return spec, root
 

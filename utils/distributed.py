@@ -23,6 +23,14 @@ def rank():
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def launched():
+    """How many processes were started together, by the environment. Raises BadInput."""
+    text = os.environ.get("WORLD_SIZE") or "1"
+    if not (text.isdecimal() and int(text) > 0):
+        raise BadInput(f"WORLD_SIZE is {text!r} in the environment, no number of processes: unset it")
+    return int(text)
+
+
 def shard():
     """The slice of a list that is this process's share."""
     return slice(rank(), None, world_size())
@@ -33,13 +41,17 @@ def init_distributed(device):
 
     On CUDA tensors travel over NCCL; NCCL knows no CPU tensors, so counts and Python objects take gloo.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or world_size() > 1:
+    if launched() == 1 or world_size() > 1:
         return device
     backend = "gloo"
     if device.type == "cuda":
         backend, device = "cuda:nccl,cpu:gloo", torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    dist.init_process_group(backend)
+    try:
+        dist.init_process_group(backend)
+    except ValueError as error:  # such as a WORLD_SIZE that another program left behind
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"WORLD_SIZE is set, but {reason}: start with torchrun, or unset it") from None
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  only the main process prints
     return device
@@ -110,7 +122,7 @@ def main_first():
 
 def refuse_several(what):
     """BadInput if several processes were launched. what: the program, which needs a single one."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if launched() > 1:
         raise BadInput(f"{what} runs in one process: start it without torchrun")
 
 

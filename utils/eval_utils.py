@@ -207,14 +207,17 @@ class EvaluationRun:
         rng = counter_rng.rng(Purpose.MULTIMODALITY, self.config.seed, repeat)
         n = len(self.dataset)
         chosen = np.sort(rng.permutation(n)[:MM_CLIPS])
-        batch = collate([self.dataset[(repeat, int(i))] for i in chosen]).to(self.device)
-        embeddings = []
-        for draw in tqdm(range(MM_REPEATS), desc="multimodality", unit="draw", leave=False):
+        parts = np.split(chosen, range(self.config.batch_size, len(chosen), self.config.batch_size))
+        batches = [collate([self.dataset[(repeat, int(i))] for i in part]).to(self.device) for part in parts]
+
+        def embedded(part, batch, draw):
             # keys beyond those of `generated`, whatever the number of repeats
-            keys = [(10**6 + repeat * MM_REPEATS + draw) * n + int(i) for i in chosen]
+            keys = [(10**6 + repeat * MM_REPEATS + draw) * n + int(i) for i in part]
             motion = generate(mardm, ae, batch.text, batch.m_lens, sampling, keys)
-            motion = self.dataset.normalizer.inverse(motion)
-            embeddings.append(self.evaluator.embed_motion(motion, batch.m_lens))
+            return self.evaluator.embed_motion(self.dataset.normalizer.inverse(motion), batch.m_lens)
+
+        draws = tqdm(range(MM_REPEATS), desc="multimodality", unit="draw", leave=False)
+        embeddings = [torch.cat([embedded(*one, draw) for one in zip(parts, batches)]) for draw in draws]
         pairs = metrics.draw_pairs(MM_REPEATS, MM_PAIRS, rng)
         return metrics.multimodality(torch.stack(embeddings, dim=1), *pairs)
 
@@ -267,8 +270,8 @@ class EvaluationRun:
                 self._groups = np.unique(contents, return_inverse=True)[1]
             elif self.evaluator is not None:
                 text = np.float64(self.evaluator.embed_text(*self.captions()))
-                k, seed = min(max(len(text) // CLUSTER, 1), len(np.unique(text, axis=0))), self.config.seed
-                self._groups = kmeans2(text, k, minit="++", seed=seed)[1]
+                clusters = min(max(len(text) // CLUSTER, 1), len(np.unique(text, axis=0)))
+                self._groups = kmeans2(text, clusters, minit="++", seed=self.config.seed)[1]
             else:
                 self._groups = np.zeros(len(self.dataset), dtype=int)
         return self._groups

@@ -47,6 +47,18 @@ def refuse_ignored(args, config, names, chosen):
             raise BadInput(f"--{name} has no effect on {chosen}: leave it out")
 
 
+def parse_training(parser, argv):
+    """The flags of a training; BadInput for --milestones or --lr_decay, other than their defaults, beside a
+    cosine.
+    """
+    args = parser.parse_args(argv)
+    for name in ("milestones", "lr_decay"):
+        changed = not np.array_equal(getattr(args, name), parser.get_default(name))
+        if args.schedule == "cosine" and changed:
+            raise BadInput(f"--{name} belongs to --schedule milestones: add that, or leave it out")
+    return args
+
+
 def weights_flags(parser, *only, **defaults):
     add_flags(parser, "weights", WeightsConfig, only=only, **defaults)
 

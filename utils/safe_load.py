@@ -148,6 +148,8 @@ class State:
         def fits(value):
             return type(value) in (int, kind.kind) and kind.low <= value <= kind.high
 
+        if one.metadata.get("nargs") == "+":
+            self._value(one.name, "a list of at least one", lambda values: values)
         if "nargs" in one.metadata:
             return self.list_of(one.name, kind.kind, fits)
         return self._value(one.name, f"a number from {kind.low} to {kind.high}", fits)
@@ -191,8 +193,12 @@ def misfit(module, weights):
 
 
 def sound(tensor):
-    """A dense tensor of finite real numbers, in float32 too."""
-    if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+    """A dense tensor of finite real numbers, in float32 too, all of which lie in the file: one that repeats a
+    few bytes could claim any size.
+    """
+    if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_meta:
+        return False
+    if tensor.is_complex() or tensor.is_quantized or tensor.nbytes > tensor.untyped_storage().nbytes():
         return False
     return bool(tensor.float().isfinite().all())
 

@@ -94,6 +94,7 @@ class RawClip:
             captions=tuple(map(swap_sides, self.captions)),
             tokens=tuple(map(swap_token_sides, self.tokens)),
             content=swap_sides(self.content),
+            style=swap_sides(self.style),
             mirror_of=self.name,
         )
 
@@ -322,7 +323,9 @@ def _read_labels(file, split_column):
     absent = {"name", split_column} - set(rows[0] if rows else ())
     if absent:
         raise BadInput(f"{file}: no column {', '.join(sorted(absent))}")
-    return {
-        composed(row["name"]): (row[split_column], row.get("content", ""), row.get("style", ""))
-        for row in rows
-    }
+    labels = {}
+    for row in rows:
+        name, said = composed(row["name"]), (row[split_column], row.get("content", ""), row.get("style", ""))
+        if labels.setdefault(name, said) != said:
+            raise BadInput(f"{file}: {name} stands in two rows that differ: leave one of them")
+    return labels

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from models.counter_rng import Purpose, rng
 from utils.data.caption_text import swap_sides
+from utils.data.clips import SPLITS
 from utils.errors import BadInput
 
 
@@ -14,11 +15,12 @@ def hold_out_pairs(clips, least, seed):
 
     Pairs are tried in an order that follows from the seed. A pair is held out as a whole, with that of its
     mirror image (walk-left and walk-right count as one), since training may have mirrored twins. Other clips
-    keep their split, except that test clips become training clips. BadInput if there are too few pairs.
+    keep their split, except that test clips become training clips; those of no split count nowhere. BadInput
+    if there are too few pairs.
     """
     members = defaultdict(list)
     for clip in clips:
-        if clip.content and clip.style:
+        if clip.content and clip.style and clip.split in SPLITS:
             members[content_of(clip), clip.style].append(clip)
     pairs = sorted(members)
     trained = {pair for pair in pairs if any(clip.split in ("train", "test") for clip in members[pair])}
@@ -41,7 +43,7 @@ def hold_out_pairs(clips, least, seed):
         )
 
     def split(clip):
-        if (content_of(clip), clip.style) in held:
+        if clip.split in SPLITS and (content_of(clip), clip.style) in held:
             return "test"
         return "train" if clip.split == "test" else clip.split
 

@@ -211,6 +211,8 @@ def _check_statistics(spec, root, train, findings):
     off = np.abs((mean - true_mean) / std).max()
     ratio = np.abs(std / true_std - 1).max()
     level = OK if off <= MEAN_OFF and ratio <= STD_OFF else WARN
+    if off > 3 or (std / true_std).max() > 2 or (std / true_std).min() < 0.5:
+        level = FAIL  # of another set
     findings.add(
         level, "Mean, Std against the train split", f"{off:.3f} Std off at most; Std differs by {ratio:.1%}"
     )

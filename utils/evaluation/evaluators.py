@@ -58,6 +58,7 @@ class TextMotionEvaluator:
             print(f"no evaluator at {path}: FID and R-precision are left out (train_Evaluators.py makes one)")
             return None
         state = State(load_state(path), path)
+        refuse_other_features(state, spec)
         if "word_matching" in state.fields:
             kind, networks, words = WordEvaluator, *_word_matching(state, spec)
         else:
@@ -184,6 +185,19 @@ def embed_rows(networks, motion, m_lens):
     room = max(min(motion.shape[1] + STRIDE, MAX_FRAMES) - motion.shape[1], 0)
     movements = networks["movement_encoder"](F.pad(motion, (0, 0, 0, room)))
     return networks["motion_encoder"](movements, m_lens // STRIDE)
+
+
+def refuse_other_features(state, spec):
+    """BadInput if the evaluator in `state` was trained on other headings or another rate than the set's.
+    Published ones do not say.
+    """
+    trained = state.part("config").part("dataset").fields
+    for key in ("facing", "fps"):
+        if trained.get(key) not in (None, getattr(spec, key)):
+            raise BadInput(
+                f"{state.path} was trained with {key} {trained[key]}, {spec.name} has {getattr(spec, key)}: "
+                f"remove {state.path.parents[1]} and run train_Evaluators.py anew"
+            )
 
 
 def _word_matching(state, spec):

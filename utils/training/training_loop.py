@@ -17,6 +17,7 @@ All randomness of a step follows from (seed, step), that of a clip from (seed, s
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sys
@@ -81,6 +82,7 @@ class TrainingLoop:
                     remedy = "go on with --is_continue" if file == run.latest else remedy
                     remedy = f"{file} exists: {remedy}, or remove {run.root} to train anew"
                     distributed.on_main(raise_bad_input, remedy)
+            self.constants["replaces"] = digest(run.model / best.file)
         self.progress = self._restore() if training.is_continue else Progress()
         self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
@@ -291,17 +293,23 @@ class TrainingLoop:
         if self.training.max_iters:
             limits["--max_iters"] = (place.total_it, self.training.max_iters)
         met = [f"{flag} {limit}" for flag, (count, limit) in limits.items() if count >= limit]
-        return f", all of {' and '.join(met)}: raise it to train on" if met else ""
+        again = "; the learning rate then goes up again" if self.training.schedule == "cosine" else ""
+        return f", all of {' and '.join(met)}: raise it to train on{again}" if met else ""
 
     def _kept_best(self, latest):
         """Metrics of the best weights kept so far, or None. Their file may be newer than latest.tar."""
         states, file = [latest], self.run.model / self.best.file
-        asked = self.constants.get("config", {})
-        if file.is_file():
+        self.constants["replaces"] = latest.text("replaces")
+        if digest(file) in (None, latest.text("replaces")):  # not kept yet: another run's may lie there
+            return None
+        try:
             kept = State(load_state(file), file)
-            with contextlib.suppress(BadInput):  # a file that another run left does not count
-                refuse_other_settings(self.run, asked, kept.part("config").fields)
-                states.append(kept)
+        except BadInput as error:
+            print(f"warning: {error}; the next best weights replace it")
+            return None
+        with contextlib.suppress(BadInput):  # a file of other settings does not count
+            refuse_other_settings(self.run, self.constants.get("config", {}), kept.part("config").fields)
+            states.append(kept)
         best = None
         for kept in (state.numbers("best") or {} for state in states):
             if kept.get(self.best.metric) is not None and self.best.better(kept, best):
@@ -316,6 +324,14 @@ class TrainingLoop:
         for group, rate in zip(scheduler.optimizer.param_groups, rates):
             group |= {"initial_lr": lr, "lr": rate, "weight_decay": self.training.weight_decay}
         scheduler._last_lr = rates
+
+
+def digest(file):
+    """SHA-256 of a file; None if there is none."""
+    if not file.is_file():
+        return None
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def raise_bad_input(reason):
