@@ -10,13 +10,14 @@ import train_AE
 from motion.skeletons import SMPL22
 from tests.tiny import TRAIN_AE, call, where
 from utils.config import ReconstructionLoss, TrainingConfig, from_flags
+from utils.data.batches import Batch
 from utils.datasets import DATASETS, Normalizer
 from utils.errors import BadInput
 from utils.runs import Run
 from utils.safe_load import load_state
 from utils.training.reconstruction import ARM, PATH_ERROR, STEP_ERROR, Reconstruction
 from utils.training.resuming import refuse_other_settings
-from utils.training.train_utils import adamw, learning_rate
+from utils.training.train_utils import CodeUsage, adamw, learning_rate
 
 FPS, LENGTHS = 20.0, torch.tensor([24, 40])
 OFF = dict.fromkeys(("aux_loss_joints", "root_weight", "velocity_weight", "path_weight"), 0.0)
@@ -139,3 +140,38 @@ def test_a_checkpoint_holds_the_average_that_everything_reads_and_the_weights_th
         state = load_state(tmp_path / f"Demo/{name}/model/latest.tar")
         same = [torch.equal(state["ae"][key], x) for key, x in state["trained_ae"].items()]
         assert all(same) == (name == "plain")
+
+
+class Ae(torch.nn.Module):
+    """Reconstructs rows as they are, with a bottleneck's loss of 3 and a code for each token."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_pass(self, motion, m_lens):
+        return motion, torch.tensor(3.0), torch.arange(10).repeat(2, 1)
+
+
+def test_a_step_counts_real_tokens_and_tells_its_loss_with_and_without_the_bottlenecks():
+    rows = Batch(torch.zeros(2, 40, 67), LENGTHS, ["a", "b"], [], [], None, torch.arange(2))
+    usage, asked = CodeUsage(10, "cpu"), []
+
+    def objective(motion, recons, m_lens, step):
+        asked.append(step)
+        return torch.tensor(0.5)
+
+    assert [float(x) for x in train_AE.train_step(Ae(), rows, objective, usage, step=7)] == [3.5, 0.5]
+    assert asked == [7] and usage.counts.tolist() == [2] * 6 + [1] * 4  # of 24 and 40 frames
+
+
+def test_a_training_tells_its_steps_to_the_ramp(world, tmp_path, monkeypatch):
+    steps, step_of = [], train_AE.train_step
+
+    def spied(*given):
+        steps.append(given[4] if len(given) > 4 else None)
+        return step_of(*given)
+
+    monkeypatch.setattr(train_AE, "train_step", spied)
+    assert call(train_AE.main, f"{where(world, tmp_path)} --name ramp {TRAIN_AE} --max_iters 3") == 0
+    assert steps[:3] == [0, 1, 2] and set(steps[3:]) == {None}
