@@ -107,9 +107,13 @@ def of_heads(record, path):
                    | {FULL_WIDTH: measured(record, arm)}, label=arm, color=COLOURS[arm])
             for arm in NARROWED
         ]  # fmt: skip
+        widths = [*record["widths"], FULL_WIDTH]
+        axes.set(xscale="log")
+        axes.set_xticks(widths, map(str, widths))
+        axes.minorticks_off()
         return max(drawn) > 1
 
-    return panels(path, {"FID": draw}, xlabel="width of the head", xscale="log")
+    return panels(path, {"FID": draw}, xlabel="width of the head")
 
 
 def of_drawing(record, path):
