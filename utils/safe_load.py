@@ -193,13 +193,14 @@ def misfit(module, weights):
 
 
 def sound(tensor):
-    """A dense tensor of finite real numbers, in float32 too, all of which lie in the file: one that repeats a
-    few bytes could claim any size.
-    """
+    """A dense tensor of finite real numbers, in float32 too."""
     if not torch.is_tensor(tensor) or tensor.layout != torch.strided or tensor.is_meta:
         return False
-    if tensor.is_complex() or tensor.is_quantized or tensor.nbytes > tensor.untyped_storage().nbytes():
+    if tensor.is_complex() or tensor.is_quantized:
         return False
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if tensor.numel() > stored:  # it repeats its numbers, and could claim any size
+        tensor = tensor.as_strided((stored,), (1,), 0)
     return bool(tensor.float().isfinite().all())
 
 
