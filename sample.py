@@ -24,7 +24,7 @@ from utils.errors import BadInput
 from utils.flags import generator_flags, output_flags, output_folder, sampling_config, settled
 from utils.generation.loops import draw_loops
 from utils.generation.prompts import frames_as_words, read_prompts
-from utils.generation.record import Record, sha256
+from utils.generation.record import Record, hashes
 from utils.generation.single_motions import Texts, draw_each
 from utils.generation.stitch import TRANSITION, draw_stories
 from utils.generation.waypoints import (
@@ -175,7 +175,7 @@ def main(argv=None):
         flags=vars(args),
         decoding=asdict(decoding),
         text_encoder=pipeline.text_encoder,
-        sha256={str(path): sha256(path) for path in pipeline.paths},
+        sha256=hashes(pipeline.paths),
     )
     if points:
         draw, option = draw_routes, (points, args.candidates)

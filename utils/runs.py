@@ -86,3 +86,11 @@ def file_and_hash(owner, weights):
         "file": owner.path.name,
         "sha256": weights_hash(weights),
     }
+
+
+def file_hash(path):
+    """SHA-256 of a file, hexadecimal; None if there is none."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

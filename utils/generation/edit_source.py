@@ -55,9 +55,8 @@ def read_source(path, spec, reading=None, flag="--source_motion", shortest=STRID
     array = array.astype(np.float64)
     missing = -frames % STRIDE
     if array.ndim == 3:
-        if size := wrong_size(
-            bones_m(array, spec.skeleton)
-        ):  # of a .bvh it is right: the reading has seen to it
+        size = wrong_size(bones_m(array, spec.skeleton))
+        if size:  # of a .bvh it is right: the reading has seen to it
             unit = UNITS_M.get(spec.skeleton.unit_m, f"units of {spec.skeleton.unit_m:g} m")
             raise BadInput(f"{where}: {size}: write joints in {unit}")
         trunk = array[:, spec.skeleton.head] - array[:, 0]

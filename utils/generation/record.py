@@ -1,6 +1,5 @@
 """samples.json: for each call, what is needed to reproduce its motions, and their files."""
 
-import hashlib
 import itertools
 import json
 import math
@@ -8,6 +7,7 @@ import time
 
 from motion.files import folder_lock, write_json
 from utils.plain import parse_json
+from utils.runs import file_hash
 
 
 class Record:
@@ -59,9 +59,6 @@ def unused(path):
     return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
-def sha256(path):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**20):
-            digest.update(block)
-        return digest.hexdigest()
+def hashes(paths):
+    """-> {path as text: SHA-256 of the file}"""
+    return {str(path): file_hash(path) for path in paths}

@@ -17,7 +17,6 @@ All randomness of a step follows from (seed, step), that of a clip from (seed, s
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
@@ -33,7 +32,7 @@ from utils.cli import write_opt_json
 from utils.data.batches import shared_loader
 from utils.errors import BadInput
 from utils.randomness import reseed
-from utils.runs import FORMAT, save_state
+from utils.runs import FORMAT, file_hash, save_state
 from utils.safe_load import State, load_state
 from utils.training.monitoring import Meter, Watch
 from utils.training.resuming import read_back, refuse_other_settings
@@ -82,7 +81,7 @@ class TrainingLoop:
                     remedy = "go on with --is_continue" if file == run.latest else remedy
                     remedy = f"{file} exists: {remedy}, or remove {run.root} to train anew"
                     distributed.on_main(raise_bad_input, remedy)
-            self.constants["replaces"] = digest(run.model / best.file)
+            self.constants["replaces"] = file_hash(run.model / best.file)
         self.progress = self._restore() if training.is_continue else Progress()
         self.saved = self.progress.total_it
         self.means, self.stop, self.done = RunningMean(), GracefulStop(), False
@@ -300,7 +299,7 @@ class TrainingLoop:
         """Metrics of the best weights kept so far, or None. Their file may be newer than latest.tar."""
         states, file = [latest], self.run.model / self.best.file
         self.constants["replaces"] = latest.text("replaces")
-        if digest(file) in (None, latest.text("replaces")):  # not kept yet: another run's may lie there
+        if file_hash(file) in (None, latest.text("replaces")):  # not kept yet: another run's may lie there
             return None
         try:
             kept = State(load_state(file), file)
@@ -324,14 +323,6 @@ class TrainingLoop:
         for group, rate in zip(scheduler.optimizer.param_groups, rates):
             group |= {"initial_lr": lr, "lr": rate, "weight_decay": self.training.weight_decay}
         scheduler._last_lr = rates
-
-
-def digest(file):
-    """SHA-256 of a file; None if there is none."""
-    if not file.is_file():
-        return None
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def raise_bad_input(reason):
